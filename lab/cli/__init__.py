@@ -1,0 +1,53 @@
+"""The `lab` command: finds a subcommand in a module of its own, and turns every error into one line."""
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from lab.errors import LabError, UsageError
+
+COMMANDS = ("study", "serve", "attack", "report", "runs")
+
+
+class _LazyGroup(click.Group):
+    """Import only the subcommand that is asked for: `lab serve` must not wait for pandas."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"lab.cli.{cmd_name}").command
+        return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(package_name="scaling-lab")
+def _lab(debug: bool) -> None:
+    """How far does clustering take a CPU-bound web server? Measured on this machine."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its status: 0 done, 1 failed or an SLO missed, 2 wrong usage."""
+    arguments = list(sys.argv[1:] if args is None else args)
+    try:
+        status = _lab.main(arguments, prog_name="lab", standalone_mode=False)
+    except (click.ClickException, LabError, OSError) as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        click.echo(f"lab: {_one_line(error)}", err=True)
+        sys.exit(2 if isinstance(error, UsageError | click.UsageError) else 1)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("lab: interrupted", err=True)
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _one_line(error: Exception) -> str:
+    text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    return " ".join(text.split())

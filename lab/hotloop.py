@@ -1,0 +1,91 @@
+"""The work itself: the article's sum of atan(i) x tan(i), as interchangeable kernels, and what one run costs."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lab.errors import UsageError
+
+Kernel = Callable[[int], float]
+
+ITERATIONS = 7**7
+"""Where the article's loop starts counting down from; it counts down to 0, both included."""
+
+REFERENCE_SUM = -4951863.097032076
+"""The sum for `ITERATIONS` in IEEE double precision, added in the loop's order (V8 and CPython agree)."""
+
+
+def python_loop(iterations: int) -> float:
+    """Sum as the article does, in plain Python: the loop holds the GIL, and so the whole process."""
+    atan, tan = math.atan, math.tan
+    total = 0.0
+    for i in range(iterations, -1, -1):
+        total += atan(i) * tan(i)
+    return total
+
+
+def _numpy_kernel() -> Kernel:
+    import numpy as np
+
+    def numpy_loop(iterations: int) -> float:
+        """Sum the terms pairwise, as numpy does: another order, so other last digits."""
+        i = np.arange(iterations, -1.0, -1.0)
+        return float(np.sum(np.arctan(i) * np.tan(i)))
+
+    return numpy_loop
+
+
+def _numba_kernel() -> Kernel:
+    import numba
+
+    loop = numba.njit("float64(int64)", cache=True, nogil=True)(python_loop)
+
+    def numba_loop(iterations: int) -> float:
+        """Sum in the loop's order in machine code, without the GIL."""
+        return float(loop(iterations))
+
+    return numba_loop
+
+
+_MAKERS: dict[str, Callable[[], Kernel]] = {
+    "python": lambda: python_loop,
+    "numpy": _numpy_kernel,
+    "numba": _numba_kernel,
+}
+
+KERNELS = tuple(_MAKERS)
+
+TOLERANCE = {"python": 1e-15, "numpy": 1e-9, "numba": 1e-12}
+"""How far each kernel's sum may be from `REFERENCE_SUM`, relative to it."""
+
+
+def kernel(name: str = "python") -> Kernel:
+    """Return the kernel of that name, ready to run: imports and compilation are done here, not in the first call.
+
+    Raises UsageError if there is none of that name.
+    """
+    if name not in _MAKERS:
+        raise UsageError(f"unknown kernel {name!r}: choose one of {', '.join(KERNELS)}")
+    return _MAKERS[name]()
+
+
+@dataclass(frozen=True)
+class LoopCost:
+    """What one run of the hot loop took: seconds on the wall clock, and seconds of CPU time of its thread."""
+
+    wall_s: float
+    cpu_s: float
+
+
+def measure(name: str = "python", iterations: int = ITERATIONS, repeats: int = 5) -> list[LoopCost]:
+    """Run the loop `repeats` times, in order and back to back, after one run that is not counted."""
+    loop = kernel(name)
+    loop(iterations)
+    return [_timed(loop, iterations) for _ in range(repeats)]
+
+
+def _timed(loop: Kernel, iterations: int) -> LoopCost:
+    wall, cpu = time.perf_counter(), time.thread_time()
+    loop(iterations)
+    return LoopCost(time.perf_counter() - wall, time.thread_time() - cpu)
