@@ -1,0 +1,59 @@
+"""What a constant rate does to workers of constant speed: a queue that grows in a straight line, or none.
+
+Nothing here is random, so each request's latency is exact (a D/D/c queue, first come first served).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lab.errors import UsageError
+from lab.models import checks
+
+
+@dataclass(frozen=True)
+class Overload:
+    """For each request: when it is due, the latency its client sees, whether it is answered in time."""
+
+    due_s: NDArray[np.float64]
+    latency_s: NDArray[np.float64]
+    ok: NDArray[np.bool_]
+
+    @property
+    def success(self) -> float:
+        """The share of requests answered in time."""
+        return float(self.ok.mean())
+
+    @property
+    def throughput_rps(self) -> float:
+        """Requests answered in time per second, from the first due time to the last end."""
+        return float(self.ok.sum() / (self.due_s + self.latency_s).max())
+
+
+def overload(
+    rate_rps: float, duration_s: float, service_s: float, workers: int = 1, timeout_s: float | None = None
+) -> Overload:
+    """Predict every request of a constant rate on `workers` that each take `service_s` a request.
+
+    Request k = 0, 1, ... is due at k / rate_rps, and its latency is, in seconds,
+
+        service_s + floor(k / workers) * max(0, service_s - workers / rate_rps):
+
+    each worker takes every `workers`-th request, and falls behind by the same time with each.
+    A client that gives up at `timeout_s` sees that as its latency; the worker does the work all the same.
+    """
+    checks.above_zero(rate_rps=rate_rps, duration_s=duration_s, service_s=service_s)
+    checks.at_least_one(workers=workers)
+    if timeout_s is not None:
+        checks.above_zero(timeout_s=timeout_s)
+    requests = round(rate_rps * duration_s)
+    if requests < 1:
+        raise UsageError(
+            f"no request is due at {rate_rps:g} a second for {duration_s:g} s: take a longer duration"
+        )
+    k = np.arange(requests)
+    latency_s = service_s + (k // workers) * max(0.0, service_s - workers / rate_rps)
+    patience_s = math.inf if timeout_s is None else timeout_s
+    return Overload(k / rate_rps, np.minimum(latency_s, patience_s), latency_s <= patience_s)

@@ -1,0 +1,181 @@
+"""How long requests wait when they arrive at random (Poisson) and workers share a queue, or do not.
+
+`workers` is c, and `utilisation` is rho = arrival rate x service time / workers, below 1.
+With constant service time (M/D/c) three arrangements are covered by the same functions:
+
+- one central queue: M/D/c with `workers` = c;
+- round robin: the same. Service that takes a constant time ends in the order it began, so that the
+  next worker in turn is always the next one free: waits are equal, request by request;
+- requests split by hash or by chance: c queues, each M/D/1. Take `workers` = 1 at the same utilisation.
+"""
+
+import itertools
+import math
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import next_fast_len
+from scipy.optimize import brentq
+from scipy.special import gammaln, lambertw, xlogy
+
+from lab.errors import UsageError
+from lab.models import checks
+
+_NEGLIGIBLE = 1e-16
+_HIGHEST_UTILISATION = 0.9999
+_HIGHEST_QUANTILE = 1 - 1e-9
+
+
+def erlang_c(workers: int, utilisation: float) -> float:
+    """Return the probability that a request has to wait in M/M/c.
+
+    Erlang's loss recursion B(k) = a B(k-1) / (k + a B(k-1)), B(0) = 1, with a = c rho; then
+    C = B / (1 - rho (1 - B)). Source: Adan & Resing, Queueing Systems, chapter 5.
+    """
+    _check(workers, utilisation)
+    erlangs, loss = workers * utilisation, 1.0
+    for k in range(1, workers + 1):
+        loss = erlangs * loss / (k + erlangs * loss)
+    return loss / (1 - utilisation * (1 - loss))
+
+
+def mmc_mean_wait(workers: int, utilisation: float, service_s: float = 1.0) -> float:
+    """Return the mean wait in M/M/c, in seconds: C / (1 - rho) x service_s / c (Adan & Resing, chapter 5)."""
+    checks.above_zero(service_s=service_s)
+    return erlang_c(workers, utilisation) * service_s / (workers * (1 - utilisation))
+
+
+def mdc_mean_wait(workers: int, utilisation: float, service_s: float = 1.0) -> float:
+    """Return the exact mean wait in M/D/c, in seconds.
+
+    The derivative at 1 of the generating function of `_in_system` gives the mean number waiting,
+    and Little's law the wait. For c = 1 it is rho / (2 (1 - rho)) x service_s (Pollaczek-Khinchine).
+    """
+    _check(workers, utilisation)
+    checks.above_zero(service_s=service_s)
+    spread = (workers - 1 - workers * utilisation**2) / (2 * (1 - utilisation))
+    waiting = float(np.sum(1 / (1 - _roots(workers, utilisation))).real) - spread
+    return max(0.0, waiting) * service_s / (workers * utilisation)
+
+
+def mdc_wait_cdf(wait_s: float, workers: int, utilisation: float, service_s: float = 1.0) -> float:
+    """Return the exact probability that a request waits at most `wait_s` in M/D/c.
+
+    With the service time as the unit, x in [k-1, k), u = c rho (k - x) and N the number in the system,
+    P(W <= x) = sum over j < kc of P(N <= c + kc - 1 - j) e^-u u^j / j!. Source: Franx, A simple
+    solution for the M/D/c waiting time distribution, Operations Research Letters 29 (2001).
+    """
+    _check(workers, utilisation)
+    checks.above_zero(service_s=service_s)
+    if wait_s < 0:
+        return 0.0
+    wait = wait_s / service_s
+    k = math.floor(wait) + 1
+    arrivals = workers * utilisation * (k - wait)
+    j = np.arange(k * workers)
+    at_most = _in_system(workers, utilisation)
+    others = np.minimum(workers + k * workers - 1 - j, len(at_most) - 1)
+    probability = at_most[others] @ np.exp(xlogy(j, arrivals) - arrivals - gammaln(j + 1))
+    return min(1.0, float(probability))
+
+
+def mdc_wait_quantile(quantile: float, workers: int, utilisation: float, service_s: float = 1.0) -> float:
+    """Return the exact quantile of the wait in M/D/c, in seconds: .99 gives what 1 request in 100 exceeds."""
+    _check_quantile(quantile)
+    checks.above_zero(service_s=service_s)
+
+    def excess(wait: float) -> float:
+        return mdc_wait_cdf(wait, workers, utilisation) - quantile
+
+    if excess(0) >= 0:
+        return 0.0
+    enough = next(x for x in (2.0**power for power in itertools.count()) if excess(x) >= 0)
+    return float(brentq(excess, 0, enough, xtol=1e-12)) * service_s
+
+
+def workers_needed(
+    offered_erlangs: float,
+    wait_s: float,
+    quantile: float = 0.99,
+    *,
+    service_s: float = 1.0,
+    hashed: bool = False,
+) -> int:
+    """Return the fewest workers that keep a quantile of the wait within `wait_s`, by exact M/D/c.
+
+    `offered_erlangs` = arrival rate x service time, the workers that would be busy if none ever waited.
+    They share one central queue (or take turns: the same), or with `hashed` have a queue each.
+    """
+    checks.above_zero(offered_erlangs=offered_erlangs, service_s=service_s)
+    _check_quantile(quantile)
+    if wait_s < 0:
+        raise UsageError(f"wait_s must be zero or more, not {wait_s!r}")
+
+    def enough(workers: int) -> bool:
+        sharing = 1 if hashed else workers
+        return mdc_wait_cdf(wait_s, sharing, offered_erlangs / workers, service_s) >= quantile
+
+    return next(filter(enough, itertools.count(math.floor(offered_erlangs) + 1)))
+
+
+def two_choices_mean_latency(utilisation: float, service_s: float = 1.0) -> float:
+    """Return the mean latency, in seconds, when a request joins the shorter of two queues picked by chance.
+
+    sum over i >= 1 of rho^(2^i - 2) x service_s: the limit of many workers, with exponential service times.
+    Source: Mitzenmacher, The power of two choices in randomized load balancing (2001).
+    """
+    _check(1, utilisation)
+    checks.above_zero(service_s=service_s)
+    return math.fsum(math.pow(utilisation, 2**i - 2) for i in range(1, 64)) * service_s
+
+
+def _check(workers: int, utilisation: float) -> None:
+    checks.at_least_one(workers=workers)
+    if not 0 < utilisation <= _HIGHEST_UTILISATION:
+        raise UsageError(
+            f"utilisation must be above 0 and at most {_HIGHEST_UTILISATION}, not {utilisation:g}: "
+            "near 1 and above it the queue never settles (lab.models.overload says how it grows)"
+        )
+
+
+def _check_quantile(quantile: float) -> None:
+    if not 0 < quantile <= _HIGHEST_QUANTILE:
+        raise UsageError(f"quantile must be above 0 and at most {_HIGHEST_QUANTILE}, not {quantile!r}")
+
+
+def _roots(workers: int, utilisation: float) -> NDArray[np.complex128]:
+    """Return the c - 1 roots of z^c = e^(c rho (z-1)) inside the unit circle; the c-th is 1.
+
+    Its c-th root is z = w e^(rho (z-1)) for each c-th root of unity w; Lambert's W solves that.
+    """
+    unity = np.exp(2j * np.pi * np.arange(1, workers) / workers)
+    return np.asarray(-lambertw(-utilisation * np.exp(-utilisation) * unity) / utilisation)
+
+
+@lru_cache(maxsize=256)
+def _in_system(workers: int, utilisation: float) -> NDArray[np.float64]:
+    """Return P(N <= n) for n = 0, 1, ... until it is 1 in double precision, N the number in the system.
+
+    One service time later, all that were in service are gone: N' = max(N - c, 0) + Poisson(c rho) (Crommelin,
+    1932). Its stationary generating function, with A(z) = e^(c rho (z-1)) and the roots z_k of `_roots`, is
+    c (1 - rho) (z-1) A(z) / (z^c - A(z)) x product of (z - z_k) / (1 - z_k); a Fourier transform inverts it.
+    """
+    size = next_fast_len(workers + _longest_queue(utilisation), real=True)
+    z = np.exp(-2j * np.pi * np.arange(1, size // 2 + 1) / size)
+    arrivals = np.exp(workers * utilisation * (z - 1))
+    transform = workers * (1 - utilisation) * (z - 1) * arrivals / (z**workers - arrivals)
+    for root in _roots(workers, utilisation):
+        transform *= (z - root) / (1 - root)
+    at_most = np.cumsum(np.fft.irfft(np.concatenate(([1], transform)), size))
+    at_most.flags.writeable = False
+    return at_most
+
+
+def _longest_queue(utilisation: float) -> int:
+    """Return m such that more than m waiting is negligible: P(N >= c + m) <= t^-m, Kingman's bound.
+
+    Here t > 1 solves t = e^(rho (t-1)).
+    """
+    growth = -lambertw(-utilisation * np.exp(-utilisation), -1).real / utilisation
+    return math.ceil(-math.log(_NEGLIGIBLE) / math.log(growth)) + 1

@@ -1,0 +1,136 @@
+"""How throughput grows with workers: speed-up over one worker, and the laws of Amdahl and Gunther."""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import curve_fit, nnls
+
+from lab.errors import UsageError
+from lab.models import checks
+from lab.models.statistics import Estimate, estimate, paired_ratio
+
+
+@dataclass(frozen=True)
+class Point:
+    """One number of workers: throughput, speed-up over one worker of the same block, speed-up per worker."""
+
+    workers: int
+    throughput_rps: Estimate
+    speedup: Estimate
+    efficiency: Estimate
+
+
+def speedups(
+    workers: Sequence[int], blocks: Sequence[Hashable], throughput_rps: Sequence[float]
+) -> list[Point]:
+    """Return a point for each number of workers, ascending; place i of the three lists is one trial.
+
+    The first point is one worker: its throughput is the base, to be stated beside every speed-up.
+    Medians over blocks. A block without a trial of one worker has no base, and is left out.
+    Raises UsageError if a block has two trials of the same number of workers, or none has a base above zero.
+    """
+    checks.at_least_one(workers=min(workers, default=0))
+    trials = dict(zip(zip(workers, blocks, strict=True), throughput_rps, strict=True))
+    if len(trials) != len(workers):
+        raise UsageError("a block has two trials of the same number of workers: give the best of them")
+    base = {block: rate for (n, block), rate in trials.items() if n == 1}
+    if not base:
+        raise UsageError("speed-up is over one worker: add 1 to the numbers of workers")
+    return [_point(n, trials, base) for n in sorted({n for n, block in trials if block in base})]
+
+
+def _point(n: int, trials: Mapping[tuple[int, Hashable], float], base: Mapping[Hashable, float]) -> Point:
+    blocks = [block for block in base if (n, block) in trials]
+    rates = [trials[n, block] for block in blocks]
+    ones = [base[block] for block in blocks]
+    ideal = [n * one for one in ones]
+    return Point(n, estimate(rates), paired_ratio(rates, ones), paired_ratio(rates, ideal))
+
+
+@dataclass(frozen=True)
+class ScalingLaw:
+    """X(N) = g N / (1 + a (N-1) + b N (N-1)): Gunther's universal scalability law, Amdahl's when b = 0.
+
+    g is the throughput of one worker in requests a second, a the contention, b the cost of coherency.
+    Source: Gunther, Guerrilla Capacity Planning (2007), chapter 4.
+    """
+
+    one_worker_rps: float
+    contention: float
+    coherency: float
+
+    def throughput_rps(self, workers: ArrayLike) -> NDArray[np.float64]:
+        """Return the throughput the law gives to each number of workers, in requests a second."""
+        return _law(
+            np.asarray(workers, dtype=np.float64), self.one_worker_rps, self.contention, self.coherency
+        )
+
+    @property
+    def peak_workers(self) -> float:
+        """The number of workers with the highest throughput, sqrt((1-a)/b), not below 1; inf when b = 0."""
+        return max(1.0, math.sqrt((1 - self.contention) / self.coherency)) if self.coherency else math.inf
+
+    @property
+    def roof_rps(self) -> float:
+        """The highest throughput of any number of workers: at the peak, or g/a when b = 0, or inf."""
+        if self.coherency:
+            return float(self.throughput_rps(self.peak_workers))
+        return self.one_worker_rps / self.contention if self.contention else math.inf
+
+
+def fit_law(
+    workers: Sequence[float], throughput_rps: Sequence[float], *, cpus: float, amdahl: bool = False
+) -> ScalingLaw:
+    """Fit Gunther's law, or with `amdahl` Amdahl's, by least squares with 0 <= a <= 1 and b >= 0.
+
+    Only up to `cpus` workers: beyond, they share CPUs and the curve has a kink that the law does not know.
+    For an interval, fit again to resampled blocks: normal theory is wrong at a bound.
+    Raises UsageError if fewer numbers of workers are left than the law has constants (3, Amdahl 2).
+    """
+    n, rates = np.asarray(workers, dtype=np.float64), np.asarray(throughput_rps, dtype=np.float64)
+    checks.above_zero(
+        workers=min(workers, default=0), throughput_rps=min(throughput_rps, default=0), cpus=cpus
+    )
+    n, rates = n[n <= cpus], rates[n <= cpus]
+    counts, constants = len(np.unique(n)), 2 if amdahl else 3
+    if counts < constants:
+        raise UsageError(
+            f"a law of {constants} constants needs {constants} numbers of workers up to {cpus:g} CPUs, "
+            f"not {counts}: of two, draw the envelope"
+        )
+    best = float((rates / n).max())
+    guess = nnls(_burdens(n)[:, : constants - 1], best * n / rates - 1)[0].clip(max=1)
+    limits = (0, [np.inf, 1, np.inf][:constants])
+    found, _ = curve_fit(_law, n, rates, [best, *guess], bounds=limits, x_scale="jac")
+    return ScalingLaw(*map(float, found), *([0.0] if amdahl else []))
+
+
+def envelope(
+    one_worker_rps: float, many_workers_rps: float, workers: int = 2
+) -> tuple[ScalingLaw, ScalingLaw]:
+    """Return the two ends of all of Gunther's laws that go through one worker and `workers` = n workers.
+
+    Two throughputs of ratio r give only a + b n = (n/r - 1) / (n-1); for two workers, a + 2b = 2/r - 1.
+    The first law has b = 0 (or a = 1, when that is not enough), the second a = 0. Those between fit as
+    well, so no peak is known. More than n-fold throughput is taken as n-fold, the ideal line.
+    """
+    checks.above_zero(one_worker_rps=one_worker_rps, many_workers_rps=many_workers_rps)
+    if workers < 2:
+        raise UsageError(f"an envelope needs a second number of workers, 2 or more, not {workers!r}")
+    lost = max(0.0, (workers * one_worker_rps / many_workers_rps - 1) / (workers - 1))
+    contention = min(1.0, lost)
+    return (
+        ScalingLaw(one_worker_rps, contention, (lost - contention) / workers),
+        ScalingLaw(one_worker_rps, 0.0, lost / workers),
+    )
+
+
+def _law(n: NDArray[np.float64], g: float, a: float, b: float = 0.0) -> NDArray[np.float64]:
+    return np.asarray(g * n / (1 + _burdens(n) @ np.array([a, b])))
+
+
+def _burdens(n: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.stack([n - 1, n * (n - 1)], axis=-1)

@@ -1,0 +1,63 @@
+"""Queues played through request by request, for any arrivals and service: a check of the formulas."""
+
+import heapq
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lab.errors import UsageError
+from lab.models import checks
+
+Dispatch = Literal["central", "round-robin", "random"]
+
+
+def waits(
+    due_s: ArrayLike, service_s: ArrayLike, workers: int, dispatch: Dispatch = "central", seed: int = 0
+) -> NDArray[np.float64]:
+    """Return how long each request waits, in seconds, until a worker begins it, first come first served.
+
+    `due_s` are the arrival times in order; `service_s` is one time for all, or one for each.
+    `central`: the worker that is free first takes the next; `round-robin`: workers take turns;
+    `random`: each is given to a worker by chance (with `seed`), as a hash does, and waits for that one.
+    """
+    checks.at_least_one(workers=workers)
+    due = np.asarray(due_s, dtype=np.float64)
+    service = np.broadcast_to(np.asarray(service_s, dtype=np.float64), due.shape)
+    if due.ndim != 1 or not np.isfinite(due).all() or (np.diff(due) < 0).any():
+        raise UsageError("due_s must be one list of finite times in ascending order")
+    if not (np.isfinite(service) & (service >= 0)).all():
+        raise UsageError("service_s must be finite and zero or more")
+    if dispatch == "central":
+        return _central(due, service, workers)
+    if dispatch == "round-robin":
+        return _apart(due, service, np.arange(len(due)) % workers)
+    if dispatch == "random":
+        return _apart(due, service, np.random.default_rng(seed).integers(workers, size=len(due)))
+    raise UsageError(f"unknown dispatch {dispatch!r}: choose central, round-robin or random")
+
+
+def _central(due: NDArray[np.float64], service: NDArray[np.float64], workers: int) -> NDArray[np.float64]:
+    free_s = [0.0 if not len(due) else float(due[0])] * workers
+    waited = np.empty(len(due))
+    for i, (arrival, work) in enumerate(zip(due.tolist(), service.tolist(), strict=True)):
+        start = max(arrival, free_s[0])
+        heapq.heapreplace(free_s, start + work)
+        waited[i] = start - arrival
+    return waited
+
+
+def _apart(
+    due: NDArray[np.float64], service: NDArray[np.float64], worker: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    waited = np.empty(len(due))
+    for one in np.unique(worker):
+        its = worker == one
+        waited[its] = _one_queue(due[its], service[its])
+    return waited
+
+
+def _one_queue(due: NDArray[np.float64], service: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Solve Lindley's recursion: a start is the latest, over requests so far, of due + work since."""
+    work_before = np.cumsum(service) - service
+    return np.maximum.accumulate(due - work_before) - (due - work_before)
