@@ -113,8 +113,9 @@ def workers_needed(
         raise UsageError(f"wait_s must be zero or more, not {wait_s!r}")
 
     def enough(workers: int) -> bool:
-        sharing = 1 if hashed else workers
-        return mdc_wait_cdf(wait_s, sharing, offered_erlangs / workers, service_s) >= quantile
+        sharing, utilisation = 1 if hashed else workers, offered_erlangs / workers
+        steady = utilisation <= _HIGHEST_UTILISATION
+        return steady and mdc_wait_cdf(wait_s, sharing, utilisation, service_s) >= quantile
 
     return next(filter(enough, itertools.count(math.floor(offered_erlangs) + 1)))
 

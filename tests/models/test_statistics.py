@@ -1,0 +1,117 @@
+"""Quantiles by hand, intervals that cover, ratios within blocks, and refusals where the data cannot tell."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.errors import UsageError
+from lab.models.statistics import estimate, fewest_trials, paired_ratio, quantile, samples_needed
+
+numbers = st.lists(st.floats(0.01, 100), min_size=1, max_size=30)
+
+
+def test_quantiles_by_hand() -> None:
+    assert quantile([1, 2, 3, 4], 0.5) == 2.5
+    assert quantile([1, 2, 3, 4], 0.99) == pytest.approx(3.97)
+    assert quantile([4, 1, 3, 2], 0) == 1
+    assert quantile([7], 0.99) == 7
+
+
+@given(numbers, st.floats(0, 1), st.floats(0, 1))
+def test_quantiles_are_monotone_and_inside(values: list[float], one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    assert min(values) <= quantile(values, low) <= quantile(values, high) <= max(values)
+
+
+def test_each_statistic_by_hand() -> None:
+    assert estimate([1, 2, 9]).value == 2
+    assert estimate([1, 2, 9], "mean").value == 4
+    assert estimate([1, 3], "harmonic_mean").value == 1.5
+
+
+def test_too_few_trials_have_no_interval() -> None:
+    few = estimate([1, 2, 3, 4, 5])
+    assert (few.value, few.interval, few.trials) == (3, None, 5)
+    assert math.isnan(few.low)
+    assert math.isnan(few.high)
+    assert estimate([1, 2, 3, 4, 5, 6]).interval is not None
+    assert estimate([1, 2, 3, 4, 5], confidence=0.9).interval is not None
+
+
+def test_fewest_trials_follow_from_the_coverage_of_the_range() -> None:
+    for confidence in (0.5, 0.8, 0.9, 0.95, 0.99):
+        n = fewest_trials(confidence)
+        assert 1 - 2 ** (1 - n) >= confidence > 1 - 2 ** (2 - n)
+    assert fewest_trials() == 6
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=6, max_size=12), st.sampled_from(["median", "mean"]))
+def test_an_interval_is_inside_the_trials_and_around_their_statistic(values: list[float], name: str) -> None:
+    found = estimate(values, name)  # type: ignore[arg-type]
+    slack = 1e-9 * max(values)
+    assert min(values) - slack <= found.low <= found.high <= max(values) + slack
+    if name == "median":
+        assert found.low <= found.value <= found.high
+
+
+def test_trials_that_agree_have_an_interval_of_no_width() -> None:
+    assert estimate([27.0] * 8).interval == (27, 27)
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    values = np.random.default_rng(0).normal(50, 2, 10)
+    assert estimate(values, seed=3) == estimate(values, seed=3)
+    assert estimate(values, "mean", seed=3) != estimate(values, "mean", seed=4)
+
+
+def test_intervals_of_a_mean_cover_it_about_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(5)
+    found = [estimate(rng.normal(10, 1, 30), "mean") for _ in range(100)]
+    covered = sum(one.low <= 10 <= one.high for one in found)
+    assert 88 <= covered <= 99
+
+
+def test_ratios_are_taken_within_blocks() -> None:
+    one_worker = np.array([10, 20, 30, 40, 50, 60], dtype=float)
+    ratio = paired_ratio(2 * one_worker, one_worker)
+    assert (ratio.value, ratio.interval) == (2, (2, 2))
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 10), st.floats(0.1, 10)), min_size=1, max_size=9))
+def test_the_order_of_blocks_does_not_matter(pairs: list[tuple[float, float]]) -> None:
+    over, under = zip(*pairs, strict=True)
+    forth, back = paired_ratio(over, under), paired_ratio(over[::-1], under[::-1])
+    assert forth.value == back.value
+
+
+def test_samples_needed() -> None:
+    assert samples_needed(0.99) == 299
+    assert samples_needed(0.95) == 59
+    assert samples_needed(0.5) == 5
+
+
+@given(st.floats(0.01, 0.999), st.floats(0.5, 0.999))
+def test_samples_needed_are_enough_and_one_less_is_not(share: float, confidence: float) -> None:
+    n = samples_needed(share, confidence)
+    assert 1 - share**n >= confidence - 1e-12
+    assert n == 1 or 1 - share ** (n - 1) < confidence
+
+
+def test_what_cannot_be_summarised_is_refused() -> None:
+    with pytest.raises(UsageError, match="1 of 2 values are not finite"):
+        estimate([1, math.nan])
+    with pytest.raises(UsageError, match="at least one number"):
+        quantile([], 0.5)
+    with pytest.raises(UsageError, match=r"p99 is 0\.99"):
+        quantile([1], 99)
+    with pytest.raises(UsageError, match="harmonic"):
+        estimate([1, 0], "harmonic_mean")
+    with pytest.raises(UsageError, match="confidence"):
+        estimate([1, 2], confidence=95)
+    with pytest.raises(UsageError, match="as many"):
+        paired_ratio([1, 2], [1])
+    with pytest.raises(UsageError, match="denominator"):
+        paired_ratio([1, 2], [1, 0])
