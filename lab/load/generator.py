@@ -1,0 +1,105 @@
+"""A generator: a process of its own, so that its starter's work never disturbs a measurement.
+
+It reads its specification and due times from stdin, says that it is ready, waits for the start instant,
+sends, and writes its log to stdout. Stdin is also its lifeline: when the starter is gone, so is the
+generator.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import threading
+from array import array
+from collections.abc import Callable, Coroutine
+from typing import Any, BinaryIO
+
+from lab.load.health import Health
+from lab.load.sender import Sender
+from lab.load.spec import Spec
+
+_PROGRESS_EVERY_S = 1.0
+_SAMPLE = 1000
+"""Latencies in one progress message, at most."""
+
+
+def main() -> None:
+    """Do what stdin says."""
+    stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
+    spec = Spec.from_json(stdin.readline().decode())
+    due_s = array("d")
+    due_s.frombytes(stdin.read(int(stdin.readline()) * due_s.itemsize))
+    _raise_descriptor_limit()
+    _say(stdout, {"ready": os.getpid()})
+    start = stdin.readline()
+    if not start:  # the starter is gone
+        sys.exit(1)
+    _run_loop(_attack(spec, due_s, float(start), stdin, stdout))
+
+
+async def _attack(
+    spec: Spec, due_s: "array[float]", start_s: float, stdin: BinaryIO, stdout: BinaryIO
+) -> None:
+    loop = asyncio.get_running_loop()
+    sender = Sender(spec, due_s, start_s)
+    threading.Thread(target=_obey, args=(stdin, loop, sender.stop), daemon=True).start()
+    health = Health()
+    progress = loop.create_task(_report_progress(sender, stdout)) if spec.progress else None
+    await sender.run()
+    if progress:
+        progress.cancel()
+    figures = health.report() | {"waited": sender.waited, "most_in_flight": sender.most_in_flight}
+    _say(stdout, {"health": figures, "errors": sender.errors})
+    sender.log.send_to(stdout)
+    stdout.flush()
+
+
+async def _report_progress(sender: Sender, stdout: BinaryIO) -> None:
+    while True:
+        await asyncio.sleep(_PROGRESS_EVERY_S)
+        recent_s, sender.recent_s = sender.recent_s, []
+        sample_s = recent_s[:: -(-len(recent_s) // _SAMPLE) or 1]
+        outcomes = {outcome.name.lower(): count for outcome, count in sender.outcomes.items()}
+        message = {
+            "sent": sender.sent,
+            "in_flight": sender.in_flight,
+            "outcomes": outcomes,
+            "latency_s": sample_s,
+        }
+        _say(stdout, {"progress": message})
+
+
+def _obey(stdin: BinaryIO, loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
+    """Stop when told to; leave at once when the starter is gone, whatever the loop is doing."""
+    while stdin.readline():
+        with contextlib.suppress(RuntimeError):  # the loop is closed: everything is done
+            loop.call_soon_threadsafe(stop)
+    os._exit(1)
+
+
+def _say(stdout: BinaryIO, message: dict[str, Any]) -> None:
+    stdout.write(json.dumps(message).encode() + b"\n")
+    stdout.flush()
+
+
+def _raise_descriptor_limit() -> None:
+    """Overload holds hundreds of connections open: allow as many as this system lets us have."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _run_loop(attack: Coroutine[Any, Any, None]) -> None:
+    """Run on uvloop where there is one: a request then costs about half the CPU time."""
+    try:
+        from uvloop import run
+    except ImportError:
+        from asyncio import run
+    run(attack)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""The columns of a request record: their schema, and files of them that are whole or not there at all."""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from lab.errors import LabError, UsageError
+from lab.load.outcomes import OUTCOMES as OUTCOMES
+from lab.load.outcomes import Outcome
+
+SCHEMA = pa.schema(
+    [
+        pa.field("due_s", pa.float64(), nullable=False),
+        pa.field("sent_s", pa.float64()),
+        pa.field("end_s", pa.float64()),
+        pa.field("outcome", pa.dictionary(pa.int8(), pa.string()), nullable=False),
+        pa.field("status", pa.int16()),
+        pa.field("service_s", pa.float64()),
+        pa.field("worker", pa.int32()),
+        pa.field("bytes_in", pa.int64()),
+    ]
+)
+"""A row per planned request, times in seconds from the start on one clock; null for what did not happen."""
+
+_OUTCOME = pd.CategoricalDtype(list(OUTCOMES))
+_METADATA = b"scaling-lab"
+_NEVER_SENT = OUTCOMES[Outcome.DROPPED]
+_NEVER_ENDED = (_NEVER_SENT, OUTCOMES[Outcome.UNFINISHED])
+
+
+def to_frame(due_s: NDArray[np.float64], columns: Mapping[str, NDArray[Any]]) -> pd.DataFrame:
+    """Return a generator's log as request records: what did not happen becomes NaN."""
+    outcome = columns["outcome"]
+    frame = {
+        "due_s": due_s,
+        "sent_s": columns["sent_s"],
+        "end_s": columns["end_s"],
+        "outcome": pd.Categorical.from_codes(outcome.astype(np.int8), dtype=_OUTCOME),
+        "status": _where(columns["status"], columns["status"] > 0),
+        "service_s": columns["service_s"],
+        "worker": _where(columns["worker"], columns["worker"] > 0),
+        "bytes_in": _where(columns["bytes_in"], outcome != Outcome.DROPPED),
+    }
+    return pd.DataFrame(frame)
+
+
+def _where(values: NDArray[Any], holds: NDArray[np.bool_]) -> NDArray[np.float64]:
+    return np.where(holds, values, np.nan)
+
+
+def validate(requests: pd.DataFrame) -> None:
+    """Raise UsageError unless these are request records: columns, outcomes, finite and ordered times."""
+    if list(requests.columns) != SCHEMA.names:
+        raise UsageError(f"not request records: columns {list(requests.columns)}, not {SCHEMA.names}")
+    outcome = requests["outcome"]
+    if unknown := set(outcome.unique()) - set(OUTCOMES):
+        raise UsageError(f"not request records: unknown outcome {sorted(map(str, unknown))[0]!r}")
+    due, sent, end = (requests[name].to_numpy(np.float64) for name in ("due_s", "sent_s", "end_s"))
+    never_sent, never_ended = (outcome == _NEVER_SENT).to_numpy(), outcome.isin(_NEVER_ENDED).to_numpy()
+    checks = {
+        "a due time is missing or infinite": np.isfinite(due).all(),
+        "due times are not in order": (np.diff(due) >= 0).all(),
+        "what was sent has no time of sending, or what was not has one": (
+            np.isfinite(sent) != never_sent
+        ).all(),
+        "what has ended has no end, or what has not has one": (np.isfinite(end) != never_ended).all(),
+        "a request was sent before it was due": not (sent < due).any(),
+        "a request ended before it was sent": not (end < sent).any(),
+    }
+    for problem, holds in checks.items():
+        if not holds:
+            raise UsageError(f"not request records: {problem}")
+
+
+def write(path: str | Path, requests: pd.DataFrame, metadata: Mapping[str, Any] | None = None) -> None:
+    """Write records, and what JSON can say about them, to a Parquet file: whole, or not at all.
+
+    Raises UsageError if they are not request records, LabError if the file cannot be written.
+    """
+    validate(requests)
+    table = pa.Table.from_pandas(requests, SCHEMA, preserve_index=False)
+    table = table.replace_schema_metadata({_METADATA: json.dumps(dict(metadata or {}))})
+    path = Path(path)
+    try:
+        with _replacing(path) as file:
+            pq.write_table(table, file)
+    except OSError as error:
+        raise LabError(
+            f"cannot write {path}: {(error.strerror or str(error)).lower()}; nothing was written"
+        ) from None
+
+
+def read(path: str | Path) -> pd.DataFrame:
+    """Return the records of a file that `write` wrote. Raises LabError if it is anything else."""
+    return read_with_metadata(path)[0]
+
+
+def read_with_metadata(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return the records of a file, and what was said about them. Raises LabError as `read` does."""
+    try:
+        table = pq.read_table(path)
+        if not table.schema.equals(SCHEMA):
+            raise UsageError(f"not request records: columns {table.schema.names}")
+        requests = table.to_pandas()
+        validate(requests)
+        return requests, json.loads((table.schema.metadata or {}).get(_METADATA, b"{}"))
+    except FileNotFoundError:
+        raise LabError(f"no such file: {path}") from None
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = str(error).split("\n")[0].rstrip(".")
+        raise LabError(f"cannot read {path}: {reason}; was it written whole, by lab attack --out?") from None
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write: once all is on disk it takes the name `path`; when anything fails it is gone."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,173 @@
+"""The open loop: each request leaves when it is due, whatever became of those before it.
+
+Late is sent at once, never skipped and never re-timed. Latency and the time-out both count from the due time,
+so neither a late generator nor a wait for a free slot can flatter the server.
+"""
+
+import asyncio
+import ssl
+import time
+from array import array
+from collections import Counter, deque
+from itertools import islice
+
+from lab.load.connection import Connection
+from lab.load.log import Log
+from lab.load.outcomes import Outcome, classify
+from lab.load.spec import Spec
+from lab.load.timer import timer
+
+
+class Sender:
+    """Sends the requests of one schedule, inside a running event loop; `run` returns when all have ended."""
+
+    def __init__(self, spec: Spec, due_s: "array[float]", start_s: float) -> None:
+        self.log = Log(len(due_s))
+        self.errors: Counter[str] = Counter()
+        self.outcomes: Counter[Outcome] = Counter()  # of those that have ended
+        self.recent_s: list[
+            float
+        ] = []  # latencies since somebody last took them away, if progress is asked for
+        self.sent = self.waited = self.most_in_flight = 0
+        self._spec, self._due_s, self._start_s = spec, due_s, start_s
+        self._next = 0
+        self._in_flight: dict[int, Connection] = {}  # in the order of their due times
+        self._waiting: deque[int] = deque()  # for a slot
+        self._idle: dict[Connection, None] = {}  # used last, first out
+        self._all_ended = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._timer = timer(self._loop, self._send_what_is_due)
+        self._expiry: asyncio.TimerHandle | None = None
+        self._tls = _tls(spec)
+
+    async def run(self) -> None:
+        """Send everything, and wait for each answer until its time-out."""
+        self._set_timer()
+        await self._all_ended.wait()
+        self._timer.close()
+        if self._expiry:
+            self._expiry.cancel()
+        for connection in self._idle:
+            connection.close()
+
+    def stop(self) -> None:
+        """End now: what was not sent stays dropped, what was not answered unfinished."""
+        self._next = len(self._due_s)
+        self._waiting.clear()
+        for connection in self._in_flight.values():
+            connection.close()
+        self._in_flight.clear()
+        self._all_ended.set()
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are sent and have not ended."""
+        return len(self._in_flight)
+
+    def now_s(self) -> float:
+        """Return the seconds since the start."""
+        return time.monotonic() - self._start_s
+
+    def _set_timer(self) -> None:
+        if self._next < len(self._due_s):
+            self._timer.set(self._start_s + self._due_s[self._next])
+
+    def _send_what_is_due(self) -> None:
+        now_s, due_s = self.now_s(), self._due_s
+        while self._next < len(due_s) and due_s[self._next] <= now_s:
+            request, self._next = self._next, self._next + 1
+            if self._has_slot():
+                self._send(request)
+            else:
+                self._waiting.append(request)
+                self.waited += 1
+        if self._expiry is None:
+            self._expire()
+        self._set_timer()
+
+    def _has_slot(self) -> bool:
+        return self._spec.in_flight is None or len(self._in_flight) < self._spec.in_flight
+
+    def _send(self, request: int) -> None:
+        self.log.sent_s[request] = self.now_s()
+        self.log.outcome[request] = Outcome.UNFINISHED
+        self.sent += 1
+        if self._idle:
+            connection, _ = self._idle.popitem()
+        else:
+            connection = Connection(self, self._spec.payload, without_body=self._spec.without_body)
+            connection.connecting = self._loop.create_task(self._connect(connection))
+        self._in_flight[request] = connection
+        self.most_in_flight = max(self.most_in_flight, len(self._in_flight))
+        connection.begin(request)
+
+    async def _connect(self, connection: Connection) -> None:
+        to = self._spec
+        try:
+            await self._loop.create_connection(
+                lambda: connection, to.address, to.port, ssl=self._tls, server_hostname=to.server_name
+            )
+        except OSError as error:
+            connection.connecting = None
+            connection.end(*classify(error))
+
+    def ended(self, connection: Connection, request: int, outcome: Outcome, error: str) -> None:
+        """Write down what became of a request, keep or close its connection, send what waits for its slot."""
+        del self._in_flight[request]
+        self._write_down(connection, request, outcome, error)
+        if self._spec.keepalive and connection.reusable and len(self._idle) < self._spec.connections:
+            self._idle[connection] = None
+        else:
+            connection.close()
+        while self._waiting and self._has_slot():
+            self._send(self._waiting.popleft())
+        self._finish_if_last()
+
+    def lost(self, connection: Connection) -> None:
+        """Forget an idle connection that is closed."""
+        self._idle.pop(connection, None)
+
+    def _write_down(self, connection: Connection, request: int, outcome: Outcome, error: str) -> None:
+        answer, log = connection.answer, self.log
+        log.end_s[request] = end_s = self.now_s()
+        log.outcome[request] = outcome
+        log.status[request] = answer.status
+        log.service_s[request] = answer.service_s
+        log.worker[request] = answer.worker
+        log.bytes_in[request] = answer.bytes_in
+        self.outcomes[outcome] += 1
+        if error:
+            self.errors[error] += 1
+        if self._spec.progress:
+            self.recent_s.append(end_s - self._due_s[request])
+
+    def _finish_if_last(self) -> None:
+        if self._next == len(self._due_s) and not self._in_flight and not self._waiting:
+            self._all_ended.set()
+
+    def _expire(self) -> None:
+        """End what has reached its time-out: the oldest comes first, so one timer serves all."""
+        expired_s = self.now_s() - self._spec.timeout_s
+        while self._waiting and self._due_s[self._waiting[0]] <= expired_s:
+            self._waiting.popleft()
+            self.outcomes[Outcome.DROPPED] += 1
+            self.errors["no slot came free within the time-out"] += 1
+        while self._in_flight and self._due_s[oldest := next(iter(self._in_flight))] <= expired_s:
+            connection = self._in_flight[oldest]
+            before = "the answer was complete" if connection.connected else "it was connected"
+            connection.end(Outcome.TIMEOUT, f"timed out before {before}")
+        self._finish_if_last()
+        self._expiry = None
+        if heads := [*islice(self._in_flight, 1), *islice(self._waiting, 1)]:
+            due_s = min(self._due_s[request] for request in heads)
+            self._expiry = self._loop.call_later(max(0.001, due_s - expired_s), self._expire)
+
+
+def _tls(spec: Spec) -> ssl.SSLContext | None:
+    if spec.server_name is None:
+        return None
+    context = ssl.create_default_context()
+    if spec.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

@@ -1,0 +1,89 @@
+"""Records in, numbers out: what `lab attack --format json` prints. Quantiles are numpy's `linear` ones."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lab.load.outcomes import OUTCOMES, Outcome
+from lab.load.validity import reasons_against
+
+Values = NDArray[np.float64]
+
+_LATENCY_QUANTILES = (50, 90, 95, 99)
+_LAG_QUANTILES = (50, 99)
+
+
+def summarize(
+    requests: pd.DataFrame,
+    *,
+    url: str,
+    arrivals: str,
+    rate: float,
+    duration_s: float,
+    generator: Mapping[str, float],
+    errors: Mapping[str, int] | None = None,
+    also_invalid: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return the numbers of an attack, seconds everywhere, None where there is nothing to count.
+
+    `planned` is every row and the sum of `outcomes`; `sent` those that left; `requests` those of them that
+    came to an end. `success` is ok / planned. `throughput` is ok / (first due to last end). `latency_s` runs
+    from due to end over all `requests`, failures too, `latency_ok_s` over the ok ones. `rate` and
+    `duration_s` are what was asked for.
+    """
+    codes = pd.Categorical(requests["outcome"], categories=OUTCOMES).codes
+    counts = np.bincount(codes, minlength=len(OUTCOMES))
+    due, sent, end = (requests[name].to_numpy(np.float64) for name in ("due_s", "sent_s", "end_s"))
+    latency, ok = end - due, codes == Outcome.OK
+    ended = ~np.isnan(latency)
+    latency_s = distribution(latency[ended], _LATENCY_QUANTILES)
+    lag_s = distribution(_present(sent - due), _LAG_QUANTILES)
+    lag_s = {name: lag_s[name] for name in ("p50", "p99", "max")}
+    invalid_because = [*also_invalid, *reasons_against(lag_s["p99"], latency_s["p50"], generator)]
+    window_s = end[ended].max() - due[0] if ended.any() else 0.0
+    return {
+        "url": url,
+        "arrivals": arrivals,
+        "rate": rate,
+        "duration_s": duration_s,
+        "planned": len(requests),
+        "sent": int(np.count_nonzero(~np.isnan(sent))),
+        "requests": int(np.count_nonzero(ended)),
+        "ok": int(counts[Outcome.OK]),
+        "success": int(counts[Outcome.OK]) / len(requests) if len(requests) else None,
+        "throughput": int(counts[Outcome.OK]) / float(window_s) if window_s > 0 else 0.0,
+        "outcomes": dict(zip(OUTCOMES, counts.tolist(), strict=True)),
+        "status_codes": _counts(requests["status"]),
+        "errors": dict(sorted((errors or {}).items(), key=lambda item: -item[1])),
+        "latency_s": latency_s,
+        "latency_ok_s": distribution(latency[ok], _LATENCY_QUANTILES),
+        "service_s": distribution(_present(requests["service_s"].to_numpy(np.float64)), _LATENCY_QUANTILES),
+        "send_lag_s": lag_s,
+        "bytes_in": int(np.nansum(requests["bytes_in"].to_numpy(np.float64))),
+        "workers": _counts(requests["worker"]),
+        "generator": dict(generator),
+        "valid": not invalid_because,
+        "invalid_because": invalid_because,
+    }
+
+
+def distribution(values: Values, percentiles: Sequence[int]) -> dict[str, float | None]:
+    """Return min, mean, percentiles and max of values without NaN; all None if there are none."""
+    names = ["min", "mean", *(f"p{p}" for p in percentiles), "max"]
+    if not len(values):
+        return dict.fromkeys(names)
+    low, *middle, high = np.percentile(values, [0, *percentiles, 100]).tolist()
+    return dict(zip(names, [low, float(values.mean()), *middle, high], strict=True))
+
+
+def _present(values: Values) -> Values:
+    return values[~np.isnan(values)]
+
+
+def _counts(column: "pd.Series[Any]") -> dict[str, int]:
+    """How often each whole number occurs, as JSON keys; what is missing is not counted."""
+    values, counts = np.unique(_present(column.to_numpy(np.float64)), return_counts=True)
+    return {str(int(value)): int(count) for value, count in zip(values, counts, strict=True)}

@@ -1,0 +1,103 @@
+"""Where an attack is aimed: a checked URL, the one address it stands for, and the request's bytes.
+
+The name is resolved once, before the attack: what was checked to be on loopback is what is attacked.
+"""
+
+import ipaddress
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from lab.errors import LabError, UsageError
+
+_PORTS = {"http": 80, "https": 443}
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_REACH_WITHIN_S = 5.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """An address that accepted a connection, and what the URL says about the request."""
+
+    url: str
+    address: str
+    port: int
+    server_name: str | None  # set for TLS
+    host: str
+    path: str
+
+    def request(self, method: str, headers: Mapping[str, str], body: bytes, *, keepalive: bool) -> bytes:
+        """Return a request's bytes. Raises UsageError for a header or a method that cannot be sent."""
+        fields = {"host": self.host, "user-agent": "scaling-lab", "accept": "*/*"}
+        fields |= {"connection": "keep-alive" if keepalive else "close"}
+        fields |= {"content-length": str(len(body))} if body else {}
+        for name, value in headers.items():
+            if not _TOKEN.fullmatch(name) or not value.isprintable():
+                raise UsageError(f"header {name!r} cannot be sent: write a name and printable text")
+            fields[name.lower()] = value
+        if not _TOKEN.fullmatch(method):
+            raise UsageError(f"method {method!r} cannot be sent: write GET, POST or the like")
+        lines = [
+            f"{method} {self.path} HTTP/1.1",
+            *(f"{name.title()}: {value}" for name, value in fields.items()),
+        ]
+        return "\r\n".join([*lines, "", ""]).encode("utf-8") + body
+
+
+def find(url: str, *, remote: bool) -> Target:
+    """Check a URL and find an address behind it that accepts.
+
+    Raises UsageError for a URL that is malformed, or not on loopback without `remote`; LabError if it cannot
+    be resolved or nothing accepts there. Finding out costs the server one connection that is closed unused.
+    """
+    scheme, host, port, path, netloc = _parse(url)
+    addresses = _resolve(host, port)
+    if not remote and not all(ipaddress.ip_address(a.partition("%")[0]).is_loopback for a in addresses):
+        raise UsageError(
+            f"{host} is not this machine's loopback: add --remote (remote=True) to load it on purpose"
+        )
+    address = _accepting(addresses, port, url)
+    return Target(url, address, port, host if scheme == "https" else None, netloc, path)
+
+
+def _parse(url: str) -> tuple[str, str, int, str, str]:
+    example = "write it as http://127.0.0.1:8000/api/slow"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise UsageError(f"malformed URL {url!r} ({error}): {example}") from None
+    if (
+        parts.scheme not in _PORTS
+        or not parts.hostname
+        or parts.username
+        or not url.isprintable()
+        or " " in url
+    ):
+        raise UsageError(f"malformed URL {url!r}: {example}")
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return parts.scheme, parts.hostname, port or _PORTS[parts.scheme], path, parts.netloc
+
+
+def _resolve(host: str, port: int) -> list[str]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:
+        raise LabError(
+            f"cannot resolve {host!r}: {getattr(error, 'strerror', error)}; check the URL"
+        ) from None
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def _accepting(addresses: list[str], port: int, url: str) -> str:
+    reason = "no address"
+    for address in addresses:
+        try:
+            socket.create_connection((address, port), timeout=_REACH_WITHIN_S).close()
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+        else:
+            return address
+    raise LabError(f"cannot reach {url}: {reason}; is the server running?")
