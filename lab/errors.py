@@ -4,6 +4,10 @@
 class LabError(Exception):
     """The work could not be done; a command exits with status 1."""
 
+    def _render_traceback_(self) -> list[str]:
+        """Show one line in a notebook too: IPython and papermill ask an exception for this."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class UsageError(LabError, ValueError):
     """What was asked for makes no sense; a command exits with status 2."""

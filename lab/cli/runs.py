@@ -1,0 +1,41 @@
+"""`lab runs`: what has been measured here, newest first."""
+
+import json
+
+import click
+
+from lab import paths
+from lab.study.manifest import Manifest
+from lab.study.run import find_runs
+from lab.study.store import Store
+
+
+@click.command("runs")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def command(form: str) -> None:
+    """List the runs, newest first."""
+    rows = [_row(manifest) for manifest in find_runs()]
+    if form == "json":
+        click.echo(json.dumps(rows, indent=2))
+    elif rows:
+        click.echo(_table(rows))
+    else:
+        click.echo("no runs yet: `lab study` makes one", err=True)
+
+
+def _row(manifest: Manifest) -> dict[str, str | int]:
+    return {
+        "run": manifest.run_id,
+        "profile": manifest.profile or "-",
+        "state": manifest.state,
+        "trials": len(Store(paths.data() / manifest.run_id).trial_ids()),
+        "started": manifest.started_at.isoformat(sep=" ", timespec="seconds"),
+        "machine": str(manifest.machine),
+    }
+
+
+def _table(rows: list[dict[str, str | int]]) -> str:
+    lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = ("  ".join(map(str.ljust, line, widths)) for line in lines)
+    return "\n".join(line.rstrip() for line in padded)

@@ -1,0 +1,1 @@
+"""Plan trials, measure those that are not on disk yet, and keep them."""

@@ -1,0 +1,122 @@
+"""A run's manifest: where, when and with what it was measured, and the checksum of each of its files."""
+
+import importlib.metadata
+import re
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+
+from lab import paths
+from lab.errors import LabError
+from lab.study.files import write_whole
+from lab.study.machine import Machine, describe
+
+NAME = "manifest.json"
+
+
+class Manifest(BaseModel):
+    """What `manifest.json` holds; `files` maps each file of a complete run to its SHA-256."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    run_id: str
+    profile: str
+    notebooks: tuple[str, ...]
+    parameters: dict[str, Any]
+    state: Literal["unfinished", "complete"] = "unfinished"
+    started_at: AwareDatetime
+    finished_at: AwareDatetime | None = None
+    git_commit: str | None
+    git_dirty: bool | None
+    packages: dict[str, str]
+    machine: Machine
+    files: dict[str, str] = {}
+
+    def completed(self, files: dict[str, str]) -> "Manifest":
+        """Return the manifest of the same run, finished now with these files."""
+        return self.model_copy(update={"state": "complete", "finished_at": datetime.now(UTC), "files": files})
+
+    def reopened(self) -> "Manifest":
+        """Return the manifest of the same run, about to be added to."""
+        return self.model_copy(update={"state": "unfinished", "finished_at": None, "files": {}})
+
+
+def new_manifest(
+    run_id: str, *, profile: str, notebooks: tuple[str, ...], parameters: dict[str, Any]
+) -> Manifest:
+    """Describe a run that starts here and now."""
+    commit, dirty = _git_state(paths.project())
+    return Manifest(
+        run_id=run_id,
+        profile=profile,
+        notebooks=notebooks,
+        parameters=parameters,
+        started_at=datetime.now(UTC),
+        git_commit=commit,
+        git_dirty=dirty,
+        packages=_packages(),
+        machine=describe(),
+    )
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of the run in `folder`.
+
+    Raises LabError if there is none, if it is damaged or of another kind, or if it belongs to another run.
+    """
+    path = folder / NAME
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise LabError(f"{folder} is no run: it has no {NAME}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise LabError(
+            f"{path} is damaged or of another version ({where + ': ' if where else ''}{first['msg']}):"
+            " restore it, or delete the run"
+        ) from error
+    except OSError as error:
+        raise LabError(f"cannot read {path}: {error.strerror}") from error
+    if manifest.run_id != folder.name:
+        raise LabError(f"{path} is of run {manifest.run_id}: rename the folder back to that")
+    return manifest
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest of the run in `folder`, whole or not at all."""
+    write_whole(folder / NAME, (manifest.model_dump_json(indent=2) + "\n").encode())
+
+
+def _packages() -> dict[str, str]:
+    """Return the version of this distribution and of each one it needs, those not installed left out."""
+    needed = ["scaling-lab", *(importlib.metadata.requires("scaling-lab") or ())]
+    names = sorted({re.split(r"[^\w.-]", need, maxsplit=1)[0] for need in needed if "extra ==" not in need})
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _git_state(folder: Path) -> tuple[str | None, bool | None]:
+    """Return a checkout's commit, and whether tracked files differ from it; None where git cannot say."""
+    git = shutil.which("git")
+    if git is None:
+        return None, None
+
+    def ask(*arguments: str) -> str:
+        command = [git, "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return ask("rev-parse", "HEAD"), bool(ask("status", "--porcelain", "--untracked-files=no"))
+    except subprocess.CalledProcessError:
+        return None, None

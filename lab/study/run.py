@@ -1,0 +1,205 @@
+"""A run: all trials of one sitting on one machine, measured once, kept, and resumed where they stopped."""
+
+import logging
+import re
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lab import paths
+from lab.errors import LabError, UsageError
+from lab.hotloop import ITERATIONS, measure
+from lab.study import manifest as manifests
+from lab.study.calibration import calibrate, is_closed, with_calibration
+from lab.study.columns import NOT_LABELS
+from lab.study.files import partial_files
+from lab.study.manifest import Manifest
+from lab.study.noise import between, snapshot
+from lab.study.plan import FACTORS, Block, Condition, Trial, make_plan
+from lab.study.progress import Progress
+from lab.study.store import Store
+from lab.study.trial import Execute, make_row, serve_and_attack
+
+log = logging.getLogger(__name__)
+
+_LOOP_REPEATS = 9
+
+
+class Run:
+    """One run, open to be read and added to; `open_run` makes it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder
+        self.run_id = folder.name
+        self._store = Store(folder)
+
+    def __repr__(self) -> str:
+        return f"<Run {self.run_id}>"
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the run says of itself, read from disk now."""
+        return self._store.manifest()
+
+    def loop_s(self, kernel: str = "python", iterations: int = ITERATIONS) -> float:
+        """Return the median seconds of a hot loop, timed once per run: rates derived from it never change."""
+        loops = self.table(f"loop-{kernel}-{iterations}", lambda: _time_loops(kernel, iterations))
+        return float(loops["wall_s"].median())
+
+    def table(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """Return the table of that name; `make` is called only if the run does not have it yet.
+
+        Raises UsageError if the name cannot be a file's.
+        """
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
+            raise UsageError(f"a table is named with small letters, digits and -, not {name!r}")
+        if not self._store.has_table("tables", name):
+            with self._store.writing():
+                self._store.save_table("tables", name, make())
+        return self._store.table("tables", name)
+
+    def measure(
+        self,
+        experiment: str,
+        conditions: Sequence[Condition],
+        *,
+        blocks: int,
+        seed: int,
+        execute: Execute = serve_and_attack,
+    ) -> pd.DataFrame:
+        """Measure every condition once in each of `blocks` randomized blocks, and return a row per trial.
+
+        Only trials that are not on disk are measured, each by `execute` on a fresh server, with the loop
+        calibrated at both ends of its block. Interrupt it at will: a finished trial is kept, another is as if
+        it had never begun. `columns.TRIALS` lists the columns; `trial.make_row` and `calibration` say
+        what flags a row as invalid.
+        """
+        plan = make_plan(experiment, conditions, blocks=blocks, seed=seed)
+        if not all(self._is_finished(block) for block in plan):
+            with self._store.writing():
+                self._measure_missing(experiment, plan, execute)
+        rows = self.trials(experiment).set_index("trial_id", drop=False)
+        return rows.loc[[trial.trial_id for block in plan for trial in block.trials]].reset_index(drop=True)
+
+    def trials(self, experiment: str) -> pd.DataFrame:
+        """Return all trials of an experiment that are on disk, in the order of their measurement."""
+        return with_calibration(self._store, experiment, self._store.trials(experiment))
+
+    def requests(self, trials: pd.DataFrame | str) -> pd.DataFrame:
+        """Return the requests of these trials, or of all of an experiment, with latency and factors.
+
+        Times are seconds from the trial's start; `latency_s` counts from the due time.
+        """
+        rows = self.trials(trials) if isinstance(trials, str) else trials
+        labels = [name for name in rows.columns if name not in NOT_LABELS]
+        records = self._store.requests(list(rows["trial_id"]))
+        records["latency_s"] = records["end_s"] - records["due_s"]
+        return records.merge(
+            rows[["trial_id", "block", *FACTORS, *labels]], on="trial_id", validate="many_to_one"
+        )
+
+    def seal(self) -> Manifest:
+        """Mark the run as complete, with the checksum of each file; adding to it later opens it again."""
+        return self._store.seal()
+
+    def damage(self) -> list[str]:
+        """Compare a complete run with its checksums: a line per file that is missing, changed or unknown."""
+        return self._store.damage()
+
+    def _is_finished(self, block: Block) -> bool:
+        return not _missing(block, self._store.trial_ids()) and is_closed(self._store, block)
+
+    def _measure_missing(self, experiment: str, plan: list[Block], execute: Execute) -> None:
+        finished = self._store.trial_ids()
+        blocks = [replace(block, trials=_missing(block, finished)) for block in plan]
+        todo = [trial for block in blocks for trial in block.trials]
+        on_disk = sum(len(block.trials) for block in plan) - len(todo)
+        progress = Progress(self.path, experiment, [trial.condition.duration_s for trial in todo], on_disk)
+        try:
+            for whole, block in zip(plan, blocks, strict=True):
+                self._measure_block(whole, block, progress, execute)
+        finally:
+            progress.finish()
+
+    def _measure_block(self, whole: Block, missing: Block, progress: Progress, execute: Execute) -> None:
+        if missing.trials:
+            calibrate(self._store, missing, "start")
+        for trial in missing.trials:
+            progress.begins(str(trial.condition))
+            self._measure_trial(trial, execute)
+            progress.ends()
+        if not is_closed(self._store, whole):
+            calibrate(self._store, whole, "end")
+
+    def _measure_trial(self, trial: Trial, execute: Execute) -> None:
+        started_at, before = datetime.now(UTC), snapshot()
+        result = execute(trial.condition, trial.seed)
+        row = make_row(trial, result.summary, between(before, snapshot()), started_at)
+        self._store.save_trial(row, result.requests)
+
+
+def _missing(block: Block, finished: set[str]) -> tuple[Trial, ...]:
+    return tuple(trial for trial in block.trials if trial.trial_id not in finished)
+
+
+def _time_loops(kernel: str, iterations: int) -> pd.DataFrame:
+    return pd.DataFrame(
+        [{"wall_s": cost.wall_s, "cpu_s": cost.cpu_s} for cost in measure(kernel, iterations, _LOOP_REPEATS)]
+    )
+
+
+def open_run(
+    run_id: str = "",
+    *,
+    profile: str = "",
+    notebooks: Sequence[str] = (),
+    parameters: Mapping[str, Any] | None = None,
+) -> Run:
+    """Open a run to read it, add to it or resume it; without an id, or with a new one, start it.
+
+    `profile`, `notebooks` and `parameters` are kept in the manifest of a new run. Raises UsageError if the id
+    cannot be a folder's name, LabError if the folder is no run, is damaged, or cannot be written.
+    """
+    name = run_id or f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise UsageError(f"a run is named with letters, digits, '.', '_' and '-', not {name!r}")
+    folder = paths.data() / name
+    if _is_new(folder):
+        manifest = manifests.new_manifest(
+            name, profile=profile, notebooks=tuple(notebooks), parameters=dict(parameters or {})
+        )
+        manifests.write_manifest(folder, manifest)
+    run = Run(folder)
+    _ = run.manifest  # a damaged one is an error now, not after an hour
+    return run
+
+
+def _is_new(folder: Path) -> bool:
+    """Say whether there is nothing yet, or only what a kill at the very start left."""
+    return not folder.exists() or set(folder.iterdir()) <= set(partial_files(folder))
+
+
+def find_runs() -> list[Manifest]:
+    """Return the manifests of all runs, newest first; a damaged one is logged and left out."""
+    found = []
+    for path in paths.data().glob(f"*/{manifests.NAME}"):
+        try:
+            found.append(manifests.read_manifest(path.parent))
+        except LabError as error:
+            log.warning("%s", error)
+    return sorted(found, key=lambda manifest: manifest.started_at, reverse=True)
+
+
+def unfinished_run(profile: str, notebooks: Sequence[str]) -> str | None:
+    """Return the id of the newest unfinished run of this profile and these notebooks, or None."""
+    matching = (
+        run.run_id
+        for run in find_runs()
+        if run.state == "unfinished" and run.profile == profile and run.notebooks == tuple(notebooks)
+    )
+    return next(matching, None)

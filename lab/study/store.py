@@ -1,0 +1,161 @@
+"""One run's folder: `trials/` and `requests/` by trial, `calibrations/`, `tables/`, a manifest and a lock.
+
+A trial exists once its file in `trials/` does; its requests are written before. Whatever else a kill leaves
+behind is removed by the next one who takes the lock. Only writers take it, so a run can be read at any time.
+"""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from lab.errors import LabError
+from lab.load import records
+from lab.study import manifest as manifests
+from lab.study.columns import TRIALS
+from lab.study.files import partial_files, read_table, sha256, sync_folder, write_table, writing_to
+from lab.study.manifest import Manifest
+
+_LOCK = ".lock"
+_PASSING = {_LOCK, "progress.json", manifests.NAME}
+"""Files that say how a run is, not what it found: they have no checksum."""
+
+
+class Store:
+    """Reads and writes the folder of one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._locked = False
+
+    def manifest(self) -> Manifest:
+        return manifests.read_manifest(self.folder)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the run for writing; within the same store it may be nested.
+
+        Raises LabError if another process holds it.
+        """
+        if self._locked:
+            yield
+            return
+        with writing_to(self.folder):
+            lock = (self.folder / _LOCK).open("w")
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise LabError(
+                    f"run {self.folder.name} is being measured by another process: wait, or use another run"
+                ) from None
+            self._locked = True
+            try:
+                self._tidy()
+                yield
+            finally:
+                self._locked = False
+
+    def _tidy(self) -> None:
+        """Remove what a kill left: halves of files, and requests whose trial was never finished."""
+        for path in partial_files(self.folder):
+            path.unlink()
+        finished = self.trial_ids()
+        for path in (self.folder / "requests").glob("*.parquet"):
+            if path.stem not in finished:
+                path.unlink()
+        if (manifest := self.manifest()).state == "complete":
+            manifests.write_manifest(self.folder, manifest.reopened())
+
+    def trial_ids(self) -> set[str]:
+        """Name the trials that are finished."""
+        return {path.stem for path in (self.folder / "trials").glob("*.parquet")}
+
+    def save_trial(self, row: dict[str, Any], requests: pd.DataFrame) -> None:
+        """Keep a finished trial: its requests, then the row that makes it exist."""
+        trial_id = row["trial_id"]
+        labels = {name: value for name, value in row.items() if name not in TRIALS.names}
+        columns = [pa.array([row[field.name]], field.type) for field in TRIALS]
+        table = pa.table(columns, schema=TRIALS)
+        for name, value in labels.items():
+            table = table.append_column(name, pa.array([value]))
+        self._save_requests(trial_id, requests)
+        write_table(self._path("trials", trial_id), table)
+
+    def _save_requests(self, trial_id: str, requests: pd.DataFrame) -> None:
+        path = self._path("requests", trial_id)
+        with writing_to(path):
+            path.parent.mkdir(exist_ok=True)
+            records.write(path, requests, {"trial_id": trial_id})
+            sync_folder(path.parent)
+
+    def trials(self, experiment: str) -> pd.DataFrame:
+        """Read the trials of an experiment; labels that a trial does not have are empty."""
+        tables = [read_table(path, TRIALS) for path in self._of("trials", experiment)]
+        known = pa.concat_tables([TRIALS.empty_table(), *(table.select(TRIALS.names) for table in tables)])
+        labels = [table.drop_columns(TRIALS.names).to_pylist()[0] for table in tables]
+        return pd.concat([_frame(known), pd.DataFrame(labels)], axis=1)
+
+    def requests(self, trial_ids: list[str]) -> pd.DataFrame:
+        """Read the requests of these trials, with the column `trial_id` in front."""
+        frames = {trial_id: records.read(self._path("requests", trial_id)) for trial_id in trial_ids}
+        if not frames:
+            return _frame(records.SCHEMA.empty_table()).assign(trial_id="")
+        return pd.concat(frames, names=["trial_id"]).reset_index("trial_id").reset_index(drop=True)
+
+    def save_table(self, kind: str, name: str, frame: pd.DataFrame) -> None:
+        """Keep a table as `<kind>/<name>.parquet`."""
+        write_table(self._path(kind, name), pa.Table.from_pandas(frame, preserve_index=False))
+
+    def has_table(self, kind: str, name: str) -> bool:
+        return self._path(kind, name).exists()
+
+    def table(self, kind: str, name: str) -> pd.DataFrame:
+        return _frame(read_table(self._path(kind, name)))
+
+    def tables(self, kind: str, experiment: str) -> dict[str, pd.DataFrame]:
+        """Read the tables of an experiment by name, in the order of their names."""
+        return {path.stem: _frame(read_table(path)) for path in self._of(kind, experiment)}
+
+    def names(self, kind: str, experiment: str) -> list[str]:
+        return [path.stem for path in self._of(kind, experiment)]
+
+    def seal(self) -> Manifest:
+        """Mark the run as complete, with the checksum of each of its files."""
+        with self.writing():
+            complete = self.manifest().completed({name: sha256(self.folder / name) for name in self._files()})
+            manifests.write_manifest(self.folder, complete)
+        return complete
+
+    def damage(self) -> list[str]:
+        """Compare a complete run with its manifest: a line per file that is missing, changed or unknown."""
+        recorded, present = self.manifest().files, self._files()
+        missing = [f"{name} is missing" for name in recorded if name not in present]
+        unknown = [f"{name} is not in the manifest" for name in present if name not in recorded]
+        changed = [
+            f"{name} has changed since the run was complete"
+            for name, checksum in recorded.items()
+            if name in present and sha256(self.folder / name) != checksum
+        ]
+        return sorted(missing + unknown + changed)
+
+    def _files(self) -> list[str]:
+        names = (
+            path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()
+        )
+        return sorted(name for name in names if name not in _PASSING)
+
+    def _path(self, kind: str, name: str) -> Path:
+        return self.folder / kind / f"{name}.parquet"
+
+    def _of(self, kind: str, experiment: str) -> list[Path]:
+        return sorted((self.folder / kind).glob(f"{experiment}.*.parquet"))
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    frame: pd.DataFrame = table.to_pandas()
+    return frame

@@ -1,0 +1,121 @@
+"""One trial: a fresh server, warmed up, under one attack; and the row that says what came of it."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Protocol
+
+import pandas as pd
+
+from lab.load.outcomes import OUTCOMES
+from lab.study.columns import LAG, LATENCY, SERVICE
+from lab.study.noise import Noise
+from lab.study.plan import Condition, Trial
+
+MOST_STEAL = 0.02
+"""Above this share of CPU time taken by the hypervisor, a trial is spoilt."""
+
+MOST_OTHERS_CPU = 0.10
+"""Above this share of CPU time used by processes that are not ours, a trial is spoilt."""
+
+
+class Result(Protocol):
+    """What an attack gives, as `lab.load` makes it."""
+
+    @property
+    def requests(self) -> pd.DataFrame: ...
+    @property
+    def summary(self) -> Mapping[str, Any]: ...
+
+
+Execute = Callable[[Condition, int], Result]
+"""Carries out one trial, from a fresh server to the proof that it is gone; the number seeds its arrivals."""
+
+
+def serve_and_attack(condition: Condition, seed: int) -> Result:
+    """Start the condition's server, warm it up, attack it, and stop it whatever happens."""
+    from lab.load import attack
+    from lab.servers import serve
+
+    with serve(
+        topology=condition.topology,
+        workers=condition.workers,
+        dispatch=condition.dispatch,
+        kernel=condition.kernel,
+        iterations=condition.iterations,
+    ) as server:
+        url = server.url + condition.path
+        _warm_up(url, condition.warmup * condition.workers, condition.timeout_s)
+        result: Result = attack(
+            url,
+            rate=condition.rate,
+            duration=condition.duration_s,
+            arrivals=condition.arrivals,
+            timeout=condition.timeout_s,
+            seed=seed,
+        )
+        return result
+
+
+def _warm_up(url: str, requests_count: int, timeout_s: float) -> None:
+    """Ask one after another, each on a connection of its own, so that dispatch takes turns."""
+    import requests
+
+    with requests.Session() as session:
+        session.trust_env = False  # a proxy from the environment has no place between us and loopback
+        session.headers["Connection"] = "close"
+        for _ in range(requests_count):
+            session.get(url, timeout=timeout_s).raise_for_status()
+
+
+def make_row(trial: Trial, summary: Mapping[str, Any], noise: Noise, started_at: datetime) -> dict[str, Any]:
+    """Flatten a trial into its row.
+
+    The row is flagged as invalid, never dropped, when the generator says that it was unhealthy, or when the
+    hypervisor or other processes took more of the CPUs than `MOST_STEAL` or `MOST_OTHERS_CPU`. Load average
+    and CPU pressure are kept but not judged: an overloaded server raises them itself.
+    """
+    reasons = [*summary["invalid_because"], *_disturbances(noise)]
+    workers = summary["workers"]
+    answered = sum(workers.values())
+    return {
+        "trial_id": trial.trial_id,
+        "experiment": trial.experiment,
+        "block": trial.block,
+        "position": trial.position,
+        "seed": trial.seed,
+        "started_at": started_at,
+        **trial.condition.factors(),
+        "planned": summary["planned"],
+        "sent": summary["sent"],
+        **{outcome: summary["outcomes"].get(outcome, 0) for outcome in OUTCOMES},
+        "success": summary["success"],
+        "throughput_rps": summary["throughput"],
+        **_flat("latency", summary["latency_s"], LATENCY),
+        **_flat("latency_ok", summary["latency_ok_s"], LATENCY),
+        **_flat("service", summary["service_s"], SERVICE),
+        **_flat("send_lag", summary["send_lag_s"], LAG),
+        "workers_seen": len(workers),
+        "worker_max_share": max(workers.values()) / answered if answered else None,
+        "generator_cpu_s": summary["generator"]["cpu_s"],
+        "steal": noise.steal,
+        "others_cpu": noise.others_cpu,
+        "cpu_pressure": noise.cpu_pressure,
+        "load1": noise.load1,
+        "valid": bool(summary["valid"]) and not reasons,
+        "invalid_because": "; ".join(reasons),
+    }
+
+
+def _flat(
+    prefix: str, statistics: Mapping[str, float | None], names: tuple[str, ...]
+) -> dict[str, float | None]:
+    return {f"{prefix}_{name}_s": statistics.get(name) for name in names}
+
+
+def _disturbances(noise: Noise) -> list[str]:
+    reasons = []
+    if noise.steal > MOST_STEAL:
+        reasons.append(f"the hypervisor took {noise.steal:.0%} of the CPU time")
+    if noise.others_cpu > MOST_OTHERS_CPU:
+        reasons.append(f"other processes took {noise.others_cpu:.0%} of the CPU time")
+    return reasons

@@ -1,0 +1,143 @@
+"""Parameters: what papermill passes is understood, what makes no sense is refused in one line."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import nbformat
+import papermill
+import pytest
+from pydantic import Field
+
+from lab.errors import UsageError
+from lab.study.parameters import Count, DispatchName, KernelName, ListOf, Parameters, Positive, Whole
+
+
+class Sweep(Parameters):
+    rates: Annotated[ListOf[Positive], Field(min_length=1)]
+    workers: Count
+    duration_s: Positive
+    seed: Whole
+    kernel: KernelName
+    dispatch: DispatchName
+    run_id: str
+
+
+GOOD: dict[str, Any] = {
+    "rates": [1, 2.5],
+    "workers": 2,
+    "duration_s": 5,
+    "seed": 0,
+    "kernel": "python",
+    "dispatch": "shared",
+    "run_id": "",
+}
+
+
+def read(**changes: Any) -> Sweep:
+    return Sweep.from_notebook({"unrelated": object(), "In": [""]} | GOOD | changes)
+
+
+def complaint(**changes: Any) -> str:
+    with pytest.raises(UsageError) as error:
+        read(**changes)
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("rates", ["[1, 2.5]", ["1", "2.5"], ("1e0", "25e-1"), [1, 2.5]])
+def test_lists_arrive_as_papermill_passes_them(rates: Any) -> None:
+    assert read(rates=rates).rates == (1.0, 2.5)
+
+
+def test_one_value_is_a_list_of_one() -> None:
+    assert read(rates=1e3).rates == (1000.0,)
+    assert read(rates="1e3").rates == (1000.0,)
+
+
+def test_numbers_arrive_as_text_or_as_other_numbers() -> None:
+    assert read(workers="4").workers == 4
+    assert read(workers=4.0).workers == 4
+    assert read(run_id=2026).run_id == "2026"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rates": [1, 0]}, ["parameter rates[1] = 0 ", "greater than 0"]),
+        ({"rates": "[1, 2"}, ["parameter rates = '[1, 2'", "[1, 2]"]),
+        ({"rates": []}, ["parameter rates = []", "at least 1"]),
+        ({"rates": "fast"}, ["parameter rates[0] = 'fast'", "number"]),
+        ({"rates": [float("inf")]}, ["parameter rates[0] = inf", "finite"]),
+        ({"rates": None}, ["parameter rates[0] = None"]),
+        ({"workers": 0}, ["parameter workers = 0", "greater than or equal to 1"]),
+        ({"workers": 1.5}, ["parameter workers = 1.5"]),
+        ({"workers": True}, ["parameter workers = True", "number"]),
+        ({"kernel": "fortran"}, ["parameter kernel = 'fortran'", "python, numpy, numba"]),
+        ({"dispatch": "random"}, ["parameter dispatch = 'random'", "round-robin"]),
+        ({"duration_s": "soon"}, ["parameter duration_s = 'soon'", "number", "-p duration_s"]),
+        ({"rates": list(range(-99, 0))}, ["parameter rates[0] = -99"]),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_wrong_and_what_to_do(
+    changes: dict[str, Any], words: list[str]
+) -> None:
+    text = complaint(**changes)
+    assert [word for word in words if word not in text] == []
+    assert "mend it" in text
+
+
+def test_every_wrong_parameter_is_named() -> None:
+    text = complaint(workers=0, kernel="fortran")
+    assert "workers" in text
+    assert "kernel" in text
+
+
+def test_a_missing_parameter_is_named() -> None:
+    with pytest.raises(UsageError, match="parameter 'workers' is missing"):
+        Sweep.from_notebook({name: value for name, value in GOOD.items() if name != "workers"})
+
+
+def test_what_papermill_injects_under_a_wrong_name_is_refused() -> None:
+    assert complaint(In=["", "x = 1", "# Parameters\nrate = 5\n"]).startswith(
+        "unknown parameter 'rate': did you mean 'rates'?"
+    )
+    assert "this notebook has rates, workers" in complaint(In=["# Parameters\nzzz = 5\n"])
+
+
+def test_only_the_last_injected_cell_counts_and_other_cells_do_not() -> None:
+    assert read(In=["# Parameters\nrate = 5\n", "rate = 6", "# Parameters\nrates = 5\n"]).workers == 2
+
+
+NOTEBOOK = """
+from lab.study.parameters import ListOf, Parameters, Positive
+class Sweep(Parameters):
+    rates: ListOf[Positive]
+parameters = Sweep.from_notebook(globals())
+print("rates", parameters.rates)
+"""
+
+
+def run_notebook(folder: Path, parameters: dict[str, Any]) -> Any:
+    cells = [nbformat.v4.new_code_cell("rates = [1.0]", metadata={"tags": ["parameters"]})]
+    cells.append(nbformat.v4.new_code_cell(NOTEBOOK))
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), folder / "in.ipynb")
+    return papermill.execute_notebook(
+        str(folder / "in.ipynb"),
+        str(folder / "out.ipynb"),
+        parameters,
+        kernel_name="python3",
+        progress_bar=False,
+    )
+
+
+def test_papermill_itself_passes_a_list_as_text(tmp_path: Path) -> None:
+    done = run_notebook(tmp_path, {"rates": "[3, '4e0']".replace("'", '"')})
+    assert done.cells[-1].outputs[0].text == "rates (3.0, 4.0)\n"
+
+
+def test_papermill_ends_with_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(papermill.PapermillExecutionError) as error:
+        run_notebook(tmp_path, {"ratse": [1]})
+    assert error.value.traceback == ["UsageError: unknown parameter 'ratse': did you mean 'rates'?"]
