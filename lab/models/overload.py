@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.errors import UsageError
 from lab.models import checks
+
+_EXACT = 1 - 1e-12
+"""Makes 30.000000000000004 requests 30: rates are seldom exact in binary."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def overload(
 ) -> Overload:
     """Predict every request of a constant rate on `workers` that each take `service_s` a request.
 
-    Request k = 0, 1, ... is due at k / rate_rps, and its latency is, in seconds,
+    Request k = 0, 1, ... is due at k / rate_rps, before `duration_s`, and its latency is, in seconds,
 
         service_s + floor(k / workers) * max(0, service_s - workers / rate_rps):
 
@@ -48,12 +50,7 @@ def overload(
     checks.at_least_one(workers=workers)
     if timeout_s is not None:
         checks.above_zero(timeout_s=timeout_s)
-    requests = round(rate_rps * duration_s)
-    if requests < 1:
-        raise UsageError(
-            f"no request is due at {rate_rps:g} a second for {duration_s:g} s: take a longer duration"
-        )
-    k = np.arange(requests)
+    k = np.arange(math.ceil(rate_rps * duration_s * _EXACT))
     latency_s = service_s + (k // workers) * max(0.0, service_s - workers / rate_rps)
     patience_s = math.inf if timeout_s is None else timeout_s
     return Overload(k / rate_rps, np.minimum(latency_s, patience_s), latency_s <= patience_s)

@@ -1,0 +1,85 @@
+"""What is installed: pyproject.toml, environment.yml and requirements.lock say the same."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from typing import Any
+
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from lab import paths
+
+ROOT = paths.project()
+CONDA_NAMES = {"matplotlib": "matplotlib-base"}
+
+
+def _project() -> dict[str, Any]:
+    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return project
+
+
+def _wanted() -> dict[str, SpecifierSet]:
+    """Every direct requirement of pyproject.toml, for use and for development."""
+    project = _project()
+    texts = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    found = [Requirement(text) for text in texts]
+    return {canonicalize_name(one.name): one.specifier for one in found}
+
+
+def _conda() -> dict[str, Any]:
+    environment: dict[str, Any] = yaml.safe_load((ROOT / "environment.yml").read_text())
+    return environment
+
+
+def _conda_packages() -> dict[str, SpecifierSet]:
+    found = [Requirement(line) for line in _conda()["dependencies"] if isinstance(line, str)]
+    return {one.name: one.specifier for one in found}
+
+
+def _locked() -> list[Requirement]:
+    return [Requirement(line) for line in (ROOT / "requirements.lock").read_text().splitlines()]
+
+
+def test_conda_has_the_same_packages_with_the_same_bounds() -> None:
+    packages = _conda_packages()
+    assert packages.pop("python") == SpecifierSet(_project()["requires-python"])
+    assert packages.pop("pip") == SpecifierSet()
+    assert packages == {CONDA_NAMES.get(name, name): bounds for name, bounds in _wanted().items()}
+
+
+def test_conda_takes_all_from_conda_forge_and_the_project_from_here() -> None:
+    environment = _conda()
+    assert environment["channels"] == ["conda-forge", "nodefaults"]
+    assert [line for line in environment["dependencies"] if not isinstance(line, str)] == [{"pip": ["-e ."]}]
+
+
+def test_every_requirement_is_locked_within_its_bounds() -> None:
+    locked = _locked()
+    for name, bounds in _wanted().items():
+        pins = [_pin(one) for one in locked if canonicalize_name(one.name) == name]
+        assert pins, f"{name} is not in requirements.lock: run make lock"
+        for pin in pins:
+            assert pin in bounds, f"{name} {pin} in requirements.lock is not {bounds}: run make lock"
+
+
+def test_the_lock_pins_everything_and_names_no_place() -> None:
+    locked = _locked()
+    assert all(_pin(one) and one.url is None for one in locked)
+    assert "://" not in (ROOT / "requirements.lock").read_text()
+
+
+def _pin(locked: Requirement) -> str:
+    (only,) = locked.specifier
+    assert only.operator == "==", f"{locked} is not pinned"
+    return only.version
+
+
+def test_the_command_has_the_version_of_the_project() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lab", "--version"], capture_output=True, text=True, check=True
+    )
+    assert re.search(rf"\b{re.escape(_project()['version'])}\b", done.stdout)
