@@ -68,6 +68,8 @@ def due_times(profile: Profile, arrivals: str = "constant", seed: int = 0) -> Ti
     if not 0 < expected <= MOST:
         raise UsageError(f"a profile of {expected:.0f} requests cannot be offered: plan 1 to {MOST:,}")
     counts = _poisson_counts(expected, seed) if arrivals == "poisson" else _whole_counts(expected)
+    if not len(counts):
+        raise UsageError("no request falls due: offer more, or longer, or choose another seed")
     return _instants(profile, counts)
 
 

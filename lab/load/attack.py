@@ -1,73 +1,29 @@
 """The caller's view of an attack: what to send where and when goes in, records and a summary come out."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lab.durations import seconds
 from lab.errors import UsageError
-from lab.load.crew import Log, Message, offer
-from lab.load.outcomes import Outcome
+from lab.load.crew import Message, offer
+from lab.load.progress import Progress, teller
+from lab.load.result import Interrupted, Result, from_log
 from lab.load.spec import Spec
 from lab.load.target import find
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from lab.load.arrivals import Times
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How an attack stands. Quantiles are of the answers of about the last second, None without any."""
-
-    elapsed_s: float
-    duration_s: float
-    planned: int
-    sent: int
-    in_flight: int
-    outcomes: dict[str, int]
-    p50_s: float | None
-    p99_s: float | None
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of every planned request, and the numbers of `lab attack --format json`.
-
-    `warmup` holds the requests before time 0, which are in none of the numbers.
-    """
-
-    requests: "pd.DataFrame"
-    summary: dict[str, Any]
-    warmup: "pd.DataFrame"
-
-    def save(self, path: str | Path) -> None:
-        """Write everything to a Parquet file that `load` reads: whole, or not at all."""
-        import pandas as pd
-
-        from lab.load import records
-
-        rows = pd.concat([self.warmup, self.requests]) if len(self.warmup) else self.requests
-        records.write(path, rows, self.summary)
-
-
-class Interrupted(KeyboardInterrupt):
-    """An attack was interrupted; `result` is what it had until then, marked as invalid."""
-
-    def __init__(self, result: Result) -> None:
-        super().__init__("the attack was interrupted")
-        self.result = result
+    from lab.load.arrivals import Profile, Times
 
 
 def attack(
     url: str,
     *,
-    rate: float,
-    duration: float | str,
+    rate: float | None = None,
+    duration: float | str | None = None,
+    profile: str | None = None,
     arrivals: str = "constant",
     timeout: float | str = 30.0,
+    warmup: float | str | None = None,
     generators: int = 1,
     seed: int = 0,
     remote: bool = False,
@@ -78,103 +34,80 @@ def attack(
     connections: int = 10_000,
     in_flight: int | None = None,
     insecure: bool = False,
-    warmup: float | str = 0.0,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Result:
-    """Offer `rate` requests per second for `duration` to `url`, whether or not they are answered, and wait.
+    """Offer load to `url`, whether or not it is answered, and wait for what becomes of it.
 
-    Durations are seconds, or texts like 30s. `timeout` counts from the due time. Without `keepalive` each
-    request has a connection of its own, so that the server's dispatch decides who gets it; with it, up to
-    `connections` idle ones are kept, and whichever worker accepted one gets all its requests. `in_flight`
-    limits the requests that are unanswered at a time: waiting for a slot counts into latency. `warmup` is
-    offered first, at the same rate, and kept apart. Redirects are answers, and are not followed. `seed` makes
-    poisson arrivals repeatable.
+    The load is `rate` requests per second for `duration`, or a `profile` as `lab.load.profile` reads it;
+    arrivals are constant or poisson, repeatable by `seed`. Durations are seconds, or texts like 30s.
+    `timeout` counts from the due time. `warmup` is offered first at the rate that the load begins with, and
+    kept apart.
 
-    Raises UsageError for what makes no sense, or a URL that is not on loopback without `remote`; LabError if
-    it cannot be reached; Interrupted, with the partial result, on KeyboardInterrupt.
+    Without `keepalive` each request has a connection of its own, so that the server's dispatch decides who
+    gets it; with it up to `connections` idle ones are kept, and whoever accepted one gets all its requests.
+    `in_flight` limits the unanswered requests: waiting for a slot counts into latency. Redirects are answers,
+    not followed.
+
+    Raises UsageError for what makes no sense, or a target that is not on loopback without `remote`; LabError
+    if it cannot be reached; Interrupted, with the partial result, on KeyboardInterrupt.
     """
-    from lab.load.arrivals import Stretch, due_times
+    from lab.load.arrivals import due_times, duration_s, total
 
-    if not rate > 0:
-        raise UsageError(f"a rate is above zero, not {rate}: write requests per second")
-    if generators < 1 or (in_flight is not None and in_flight < generators) or connections < 0:
+    stretches = _stretches(rate, duration, profile)
+    due_s = due_times(stretches, arrivals, seed)
+    if warmup:
+        due_s = _preceded(due_s, stretches, seconds(warmup), arrivals, seed)
+    if not 1 <= generators <= (generators if in_flight is None else in_flight) or connections < 0:
         raise UsageError(
-            "generators, connections and the in-flight limit are 1 or more, and in-flight for each generator"
+            "generators are 1 or more, connections 0 or more, in-flight no fewer than generators"
         )
-    duration_s, warmup_s = seconds(duration), seconds(warmup) if warmup else 0.0
-    due_s = due_times([Stretch(rate, rate, duration_s)], arrivals, seed)
-    planned = len(due_s)
-    if warmup_s:
-        due_s = _preceded(due_times([Stretch(rate, rate, warmup_s)], arrivals, seed + 1) - warmup_s, due_s)
     generators = min(generators, len(due_s))
-    timeout_s = seconds(timeout)
     target = find(url, remote=remote)
-    specs = [
-        Spec(
-            address=target.address,
-            port=target.port,
-            payload=target.request(method, headers or {}, body, keepalive=keepalive),
-            timeout_s=timeout_s,
-            without_body=method == "HEAD",
-            server_name=target.server_name,
-            insecure=insecure,
-            keepalive=keepalive,
-            connections=connections,
-            in_flight=None if in_flight is None else (in_flight + k) // generators,
-            progress=on_progress is not None,
-        )
-        for k in range(generators)
-    ]
-    tell = _teller(on_progress, generators, duration_s, len(due_s)) if on_progress else _tell_nobody
-    log = offer(specs, due_s, tell)
-    result = _result(log, due_s, planned, url=url, arrivals=arrivals, rate=float(rate), duration_s=duration_s)
+    spec = Spec(
+        address=target.address,
+        port=target.port,
+        payload=target.request(method, headers or {}, body, keepalive=keepalive),
+        timeout_s=seconds(timeout),
+        without_body=method == "HEAD",
+        server_name=target.server_name,
+        insecure=insecure,
+        keepalive=keepalive,
+        connections=connections,
+        in_flight=in_flight,
+        progress=on_progress is not None,
+    )
+    lasts_s = duration_s(stretches)
+    tell = teller(on_progress, generators, lasts_s, len(due_s)) if on_progress else _tell_nobody
+    log = offer(spec.shared_by(generators), due_s, tell)
+    asked = {"url": url, "arrivals": arrivals, "profile": profile, "duration_s": lasts_s}
+    result = from_log(log, due_s, asked | {"rate": total(stretches) / lasts_s})
     if log.stopped_s is not None:
         raise Interrupted(result)
     return result
 
 
-def _preceded(first: "Times", then: "Times") -> "Times":
+def _stretches(rate: float | None, duration: float | str | None, profile: str | None) -> "Profile":
+    from lab.load.arrivals import Stretch
+    from lab.load.profile import parse
+
+    if (profile is None) == (rate is None) or (rate is None) != (duration is None):
+        raise UsageError("say how much load: a rate and a duration, or a profile")
+    if profile is not None:
+        return parse(profile)
+    if not (rate is not None and rate > 0):
+        raise UsageError(f"a rate is above zero, not {rate}: say how many requests per second")
+    return [Stretch(rate, rate, seconds(duration or 0))]
+
+
+def _preceded(due_s: "Times", stretches: "Profile", warmup_s: float, arrivals: str, seed: int) -> "Times":
+    """Put a warm-up before time 0, at the rate that the load begins with."""
     import numpy as np
 
-    return np.concatenate([first, then])
+    from lab.load.arrivals import Stretch, due_times
 
-
-def _result(log: Log, due_s: "Times", planned: int, **asked: Any) -> Result:
-    from lab.load.records import to_frame
-    from lab.load.summary import summarize
-
-    rows = to_frame(due_s, log.columns)
-    warmup, requests = rows[:-planned], rows[-planned:].reset_index(drop=True)
-    interrupted = [] if log.stopped_s is None else [f"interrupted after {max(log.stopped_s, 0):.1f} s"]
-    summary = summarize(requests, generator=log.health, errors=log.errors, also_invalid=interrupted, **asked)
-    return Result(requests, summary, warmup)
+    rate = stretches[0].start_rps or stretches[0].end_rps
+    return np.concatenate([due_times([Stretch(rate, rate, warmup_s)], arrivals, seed + 1) - warmup_s, due_s])
 
 
 def _tell_nobody(number: int, message: Message, elapsed_s: float) -> None:
     pass
-
-
-def _teller(
-    on_progress: Callable[[Progress], None], generators: int, duration_s: float, planned: int
-) -> Callable[[int, Message, float], None]:
-    """Add up what all generators say, and pass it on whenever the first of them speaks."""
-    said: dict[int, Message] = {}
-
-    def tell(number: int, message: Message, elapsed_s: float) -> None:
-        if "progress" not in message:
-            return
-        said[number] = message["progress"]
-        if number == 0 and len(said) == generators:
-            on_progress(_progress(list(said.values()), elapsed_s, duration_s, planned))
-
-    return tell
-
-
-def _progress(said: list[Message], elapsed_s: float, duration_s: float, planned: int) -> Progress:
-    import numpy as np
-
-    latencies_s = [latency for one in said for latency in one["latency_s"]]
-    p50_s, p99_s = np.percentile(latencies_s, [50, 99]).tolist() if latencies_s else (None, None)
-    outcomes = {o.name.lower(): sum(one["outcomes"].get(o.name.lower(), 0) for one in said) for o in Outcome}
-    sent, in_flight = (sum(one[name] for one in said) for name in ("sent", "in_flight"))
-    return Progress(elapsed_s, duration_s, planned, sent, in_flight, outcomes, p50_s, p99_s)

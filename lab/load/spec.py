@@ -1,7 +1,7 @@
 """What one generator process is told, besides its due times: a frozen value that crosses a pipe as JSON."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,12 @@ class Spec:
     connections: int = 10_000  # idle ones kept at most, as vegeta
     in_flight: int | None = None  # requests at most
     progress: bool = False
+
+    def shared_by(self, generators: int) -> "list[Spec]":
+        """Return one specification for each generator: together they keep to the in-flight limit."""
+        if self.in_flight is None:
+            return [self] * generators
+        return [replace(self, in_flight=(self.in_flight + k) // generators) for k in range(generators)]
 
     def to_json(self) -> str:
         """Return the specification as one line of JSON."""

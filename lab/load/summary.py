@@ -25,14 +25,16 @@ def summarize(
     duration_s: float,
     generator: Mapping[str, float],
     errors: Mapping[str, int] | None = None,
-    also_invalid: Sequence[str] = (),
+    stopped_s: float | None = None,
+    profile: str | None = None,
 ) -> dict[str, Any]:
     """Return the numbers of an attack, seconds everywhere, None where there is nothing to count.
 
     `planned` is every row and the sum of `outcomes`; `sent` those that left; `requests` those of them that
     came to an end. `success` is ok / planned. `throughput` is ok / (first due to last end). `latency_s` runs
     from due to end over all `requests`, failures too, `latency_ok_s` over the ok ones. `rate` and
-    `duration_s` are what was asked for.
+    `duration_s` are what was asked for; `total_s` is first due to last end; `stopped_s` is when an interrupt
+    came.
     """
     codes = pd.Categorical(requests["outcome"], categories=OUTCOMES).codes
     counts = np.bincount(codes, minlength=len(OUTCOMES))
@@ -42,13 +44,17 @@ def summarize(
     latency_s = distribution(latency[ended], _LATENCY_QUANTILES)
     lag_s = distribution(_present(sent - due), _LAG_QUANTILES)
     lag_s = {name: lag_s[name] for name in ("p50", "p99", "max")}
-    invalid_because = [*also_invalid, *reasons_against(lag_s["p99"], latency_s["p50"], generator)]
+    invalid_because = [] if stopped_s is None else [f"interrupted after {max(stopped_s, 0.0):.1f} s"]
+    invalid_because += reasons_against(lag_s["p99"], latency_s["p50"], generator)
     window_s = end[ended].max() - due[0] if ended.any() else 0.0
     return {
         "url": url,
         "arrivals": arrivals,
         "rate": rate,
+        "profile": profile,
         "duration_s": duration_s,
+        "total_s": float(window_s),
+        "stopped_s": stopped_s,
         "planned": len(requests),
         "sent": int(np.count_nonzero(~np.isnan(sent))),
         "requests": int(np.count_nonzero(ended)),

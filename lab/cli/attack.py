@@ -1,0 +1,127 @@
+"""`lab attack`: one open-loop attack, and what became of every request of it."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lab.errors import LabError, UsageError
+from lab.formats import seconds
+from lab.load import Interrupted, Progress, Result, attack
+from lab.load.slo import Slo
+
+_FORMATS = ("text", "json", "csv", "hist")
+
+
+@click.command("attack")
+@click.argument("url", required=False)
+@click.option("--rate", type=float, help="Requests per second.")
+@click.option("--duration", help="How long to send, as 30s or 1m30s.")
+@click.option("--profile", help='Rates over time, instead: "10/s for 10s, ramp to 50/s over 30s".')
+@click.option("--arrivals", default="constant", show_default=True, help="constant or poisson.")
+@click.option("--timeout", default="30s", show_default=True, help="Counted from when a request is due.")
+@click.option("--warmup", help="Sent first at the same rate, recorded, and kept apart.")
+@click.option("--generators", default=1, show_default=True, help="Processes that share the schedule.")
+@click.option("--seed", default=0, show_default=True, help="Of poisson arrivals.")
+@click.option("--remote", is_flag=True, help="Allow a target that is not on loopback.")
+@click.option("--method", default="GET", show_default=True)
+@click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="May be repeated.")
+@click.option("--body", type=click.Path(exists=True, path_type=Path, dir_okay=False), help="A file to send.")
+@click.option("--keepalive", is_flag=True, help="Reuse connections; else each request has its own.")
+@click.option("--connections", default=10_000, show_default=True, help="Idle ones kept at most.")
+@click.option("--in-flight", type=int, help="Unanswered requests at most; waiting counts into latency.")
+@click.option("--insecure", is_flag=True, help="Do not verify the server's certificate.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Keep the records as Parquet.")
+@click.option("--from", "source", type=click.Path(path_type=Path), help="Report on kept records instead.")
+@click.option("--format", "form", type=click.Choice(_FORMATS), default="text", show_default=True)
+@click.option("--slo", "slos", multiple=True, metavar="p99=250ms", help="May be repeated; missed: status 1.")
+def command(
+    url: str | None,
+    source: Path | None,
+    out: Path | None,
+    form: str,
+    slos: tuple[str, ...],
+    headers: tuple[str, ...],
+    body: Path | None,
+    **options: Any,
+) -> int:
+    """Send requests to URL when they are due, whether or not earlier ones were answered."""
+    objectives = [Slo.parse(text) for text in slos]
+    if out:
+        _check_writable(out)
+    if (url is None) == (source is None):
+        raise UsageError("name a URL to attack, or records with --from")
+    if source:
+        return _hand_over(Result.load(source), form, out, objectives)
+    options |= {"headers": _headers(headers), "body": body.read_bytes() if body else b""}
+    try:
+        result = attack(str(url), **options, on_progress=_teller())
+    except Interrupted as interrupt:
+        _hand_over(interrupt.result, form, out, [])
+        raise
+    finally:
+        _clear_line()
+    return _hand_over(result, form, out, objectives)
+
+
+def _hand_over(result: Result, form: str, out: Path | None, objectives: list[Slo]) -> int:
+    """Write what was asked for; return the exit status."""
+    if out:
+        result.save(out)
+    click.echo(_written(result, form))
+    missed = [text for slo in objectives if (text := slo.missed(result.summary))]
+    for text in missed:
+        click.echo(f"lab: SLO missed: {text}", err=True)
+    if not result.summary["valid"] and form != "text":
+        click.echo(f"lab: do not trust this: {'; '.join(result.summary['invalid_because'])}", err=True)
+    return 1 if missed else 0
+
+
+def _written(result: Result, form: str) -> str:
+    if form == "json":
+        return json.dumps(result.summary, indent=2, allow_nan=False)
+    if form == "csv":
+        return result.requests.to_csv(index=False).rstrip("\n")
+    from lab.load import text
+
+    return text.histogram(result.requests) if form == "hist" else text.report(result.summary)
+
+
+def _check_writable(out: Path) -> None:
+    """Find out before the attack, not after it."""
+    folder = out.absolute().parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise LabError(f"cannot write {out}: {folder} is no folder, or may not be written to")
+
+
+def _headers(texts: tuple[str, ...]) -> dict[str, str]:
+    pairs = [text.partition(":") for text in texts]
+    if bad := next((text for text, (_, colon, _) in zip(texts, pairs, strict=True) if not colon), None):
+        raise UsageError(f"malformed header {bad!r}: write NAME:VALUE")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _teller() -> Callable[[Progress], None] | None:
+    """Show a line that is written anew each second, if somebody is there to see it."""
+    return _show if sys.stderr.isatty() else None
+
+
+def _show(now: Progress) -> None:
+    ok, left_s = now.outcomes["ok"], max(0.0, now.duration_s - now.elapsed_s)
+    quantiles = "  ".join(
+        f"{name} {seconds(value)}"
+        for name, value in (("p50", now.p50_s), ("p99", now.p99_s))
+        if value is not None
+    )
+    failed = sum(now.outcomes.values()) - ok
+    line = f"{now.rate_rps:.0f}/s  ok {ok}  failed {failed}  in flight {now.in_flight}  {quantiles}"
+    click.echo(f"\r\x1b[K{line}  {left_s:.0f} s left", nl=False, err=True)
+
+
+def _clear_line() -> None:
+    if sys.stderr.isatty():
+        click.echo("\r\x1b[K", nl=False, err=True)

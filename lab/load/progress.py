@@ -1,0 +1,67 @@
+"""How an attack stands, told about once a second while it runs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lab.load.crew import Message, OnMessage
+from lab.load.outcomes import OUTCOMES
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How an attack stands, warm-up included.
+
+    `rate_rps` and the latency quantiles are of about the last second; a quantile is None without answers.
+    """
+
+    elapsed_s: float
+    duration_s: float
+    planned: int
+    sent: int
+    in_flight: int
+    outcomes: dict[str, int]
+    rate_rps: float
+    p50_s: float | None
+    p99_s: float | None
+
+
+def teller(
+    on_progress: Callable[[Progress], None], generators: int, duration_s: float, planned: int
+) -> OnMessage:
+    """Return what adds up the generators' messages, and tells the sum whenever the first speaks."""
+    said: dict[int, Message] = {}
+    before = (0.0, 0)
+
+    def tell(number: int, message: Message, elapsed_s: float) -> None:
+        nonlocal before
+        if "progress" not in message:
+            return
+        said[number] = message["progress"]
+        if number or len(said) < generators:
+            return
+        sent = sum(one["sent"] for one in said.values())
+        rate_rps = (sent - before[1]) / max(elapsed_s - before[0], 1e-9)
+        before = elapsed_s, sent
+        on_progress(
+            Progress(
+                elapsed_s=elapsed_s,
+                duration_s=duration_s,
+                planned=planned,
+                sent=sent,
+                in_flight=sum(one["in_flight"] for one in said.values()),
+                outcomes={
+                    name: sum(one["outcomes"].get(name, 0) for one in said.values()) for name in OUTCOMES
+                },
+                rate_rps=max(rate_rps, 0.0),
+                **_quantiles([latency_s for one in said.values() for latency_s in one["latency_s"]]),
+            )
+        )
+
+    return tell
+
+
+def _quantiles(latencies_s: list[float]) -> dict[str, float | None]:
+    import numpy as np
+
+    values = np.percentile(latencies_s, [50, 99]).tolist() if latencies_s else (None, None)
+    return dict(zip(("p50_s", "p99_s"), values, strict=True))

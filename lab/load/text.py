@@ -1,0 +1,79 @@
+"""A summary for people: laid out like vegeta's report, with the lines that it lacks."""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lab.formats import seconds
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def report(summary: Mapping[str, Any]) -> str:
+    """Return the report of a summary: lines of a label, what the numbers are, and the numbers."""
+    sent = summary["sent"]
+    rows = [
+        ("Requests", "planned, rate, throughput", _numbers(summary, "planned", "rate", "throughput")),
+        ("Duration", "attack, total", _times(summary, "duration_s", "total_s")),
+        _quantiles("Latencies", summary["latency_s"]),
+        _quantiles("  of ok", summary["latency_ok_s"]),
+        _quantiles("Service", summary["service_s"]),
+        _quantiles("Send Lag", summary["send_lag_s"]),
+        (
+            "Bytes In",
+            "total, mean",
+            f"{summary['bytes_in']}, {summary['bytes_in'] / sent if sent else 0:.2f}",
+        ),
+        ("Success", "ratio", "-" if summary["success"] is None else f"{summary['success']:.2%}"),
+        ("Outcomes", "kind:count", _counts(summary["outcomes"])),
+        ("Status Codes", "code:count", _counts(summary["status_codes"])),
+        ("Workers", "pid:count", _counts(summary["workers"])),
+        ("Generator", "cpu, longest stall", _times(summary["generator"], "cpu_s", "stall_longest_s")),
+        (
+            "Valid",
+            "yes or why not",
+            "yes" if summary["valid"] else "NO: " + "; ".join(summary["invalid_because"]),
+        ),
+    ]
+    label, what = (max(len(row[column]) for row in rows) for column in (0, 1))
+    lines = [f"{row[0]:<{label}}  {f'[{row[1]}]':<{what + 2}}  {row[2]}".rstrip() for row in rows]
+    return "\n".join(
+        [*lines, "Error Set:", *(f"{count:>7}  {text}" for text, count in summary["errors"].items())]
+    )
+
+
+def histogram(requests: "pd.DataFrame") -> str:
+    """Return the latencies of all requests that ended, counted in buckets of 1, 2, 5, 10, 20, ... units."""
+    import numpy as np
+
+    latency_s = (requests["end_s"] - requests["due_s"]).dropna().to_numpy()
+    if not len(latency_s):
+        return "no request came to an end"
+    steps_s = np.array([digit * 10.0**power for power in range(-6, 4) for digit in (1, 2, 5)])
+    first, last = np.searchsorted(steps_s, [latency_s.min(), latency_s.max()], side="right")
+    edges_s = np.concatenate([[0.0], steps_s, [np.inf]])[first : last + 2]
+    counts, _ = np.histogram(latency_s, edges_s)
+    return "\n".join(
+        f"{seconds(low):>8} to {seconds(high):>8}  {count:>9}  {count / len(latency_s):>7.2%}  {bar}"
+        for low, high, count in zip(edges_s, edges_s[1:], counts.tolist(), strict=False)
+        for bar in ["#" * math.ceil(40 * count / counts.max())]
+    )
+
+
+def _numbers(values: Mapping[str, Any], *names: str) -> str:
+    return ", ".join(
+        f"{values[name]:.2f}" if isinstance(values[name], float) else str(values[name]) for name in names
+    )
+
+
+def _times(values: Mapping[str, float | None], *names: str) -> str:
+    return ", ".join("-" if (value := values.get(name)) is None else seconds(value) for name in names)
+
+
+def _quantiles(label: str, values: Mapping[str, float | None]) -> tuple[str, str, str]:
+    return label, ", ".join(name.removeprefix("p") for name in values), _times(values, *values)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}:{count}" for name, count in counts.items() if count) or "-"
