@@ -1,0 +1,71 @@
+"""How long connections live: one request or many, and how a worker that must go parts from its clients."""
+
+import asyncio
+import select
+from collections.abc import Callable
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+_SWEEP_S = 0.01
+
+
+class Connection(web.RequestHandler):
+    """aiohttp's side of a connection that was passed on, which says when it is over."""
+
+    def __init__(
+        self, server: web.Server, loop: asyncio.AbstractEventLoop, on_lost: Callable[[], None]
+    ) -> None:
+        super().__init__(server, loop=loop, access_log=None)  # type: ignore[arg-type]
+        self._on_lost = on_lost
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Say so, once aiohttp has done its part."""
+        super().connection_lost(exc)
+        self._on_lost()
+
+
+def middleware(keep: Callable[[], bool]) -> Middleware:
+    """Return a middleware that answers `Connection: close`, and closes, while `keep()` is false."""
+
+    @web.middleware
+    async def keep_or_close(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            response = await handler(request)
+        except web.HTTPException as error:
+            if not keep():
+                error.force_close()
+            raise
+        if not keep():
+            response.force_close()
+        return response
+
+    return keep_or_close
+
+
+async def close_idle(server: web.Server, *, quiet_s: float) -> None:
+    """Close the connections that are idle after `quiet_s`, then each of the others as it becomes idle.
+
+    The wait lets requests arrive that are on their way: each is answered. Returns when no connection is left.
+    """
+    await asyncio.sleep(quiet_s)
+    while connections := server.connections:
+        for connection in connections:
+            if _is_idle(connection):
+                connection.force_close()
+        await asyncio.sleep(_SWEEP_S)
+
+
+def _is_idle(connection: web.RequestHandler) -> bool:
+    # aiohttp's own test for it, in RequestHandler._process_keepalive; there is no public one.
+    waiter = connection._waiter
+    return waiter is not None and not waiter.done() and not _has_input(connection)
+
+
+def _has_input(connection: web.RequestHandler) -> bool:
+    # A request may have come while the hot loop kept the event loop from reading it.
+    if connection.transport is None:
+        return False
+    poll = select.poll()
+    poll.register(connection.transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))

@@ -1,0 +1,158 @@
+"""Who gets the next connection of a cluster: strategies behind one tiny interface, add and remove."""
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections import deque
+from typing import Protocol
+
+from lab.servers import sockets
+from lab.servers.spec import ServerSpec
+from lab.servers.worker_handle import WorkerHandle
+
+_REST_S = 0.1
+
+
+class Dispatch(Protocol):
+    """A strategy. A worker is added when it is ready and removed before it drains, or when it is gone."""
+
+    def listener(self) -> socket.socket | None:
+        """Return the socket that the next worker shall accept from, for the caller to close; or None."""
+
+    def add(self, worker: WorkerHandle) -> None:
+        """Let it have connections from now on."""
+
+    def remove(self, worker: WorkerHandle) -> None:
+        """Let it have no more of them."""
+
+    def close(self) -> None:
+        """Stop listening."""
+
+
+class Shared:
+    """All workers accept from one listening socket; who is awake takes what waits there, be it one or all."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+
+    def listener(self) -> socket.socket:
+        return self._listener.dup()
+
+    def add(self, worker: WorkerHandle) -> None:
+        pass
+
+    def remove(self, worker: WorkerHandle) -> None:
+        pass
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+class Reuseport(Shared):
+    """Each worker has a listening socket of its own, and the kernel hashes connections over them.
+
+    Separate queues: a connection waits for its worker even if another is idle, and is reset if that one goes.
+    """
+
+    def listener(self) -> socket.socket:
+        return sockets.listen_beside(self._listener)
+
+
+class PassedOn:
+    """The supervisor accepts, and passes each connection on to a free worker; the others wait here, in order.
+
+    Round robin: as in Node, a worker is free again when it acknowledges receipt, and the one that is free for
+    longest is next. A worker whose event loop is blocked cannot acknowledge, so it holds at most one more.
+
+    Least busy: a worker is free again when the connection is over, so each has one request at a time, and
+    the others wait in one central queue. A connection is passed on when it has something to say: a silent one
+    would hold its worker.
+    """
+
+    def __init__(self, listener: socket.socket, *, least_busy: bool) -> None:
+        self._listener = listener
+        self._least_busy = least_busy
+        self._members: set[WorkerHandle] = set()
+        self._free: deque[WorkerHandle] = deque()
+        self._waiting: deque[socket.socket] = deque()
+        self._passed: dict[WorkerHandle, socket.socket] = {}
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(listener, self._accept)
+
+    def listener(self) -> None:
+        return None
+
+    def add(self, worker: WorkerHandle) -> None:
+        self._members.add(worker)
+        worker.on_event = self._hear
+        self._free.append(worker)
+        self._match()
+
+    def remove(self, worker: WorkerHandle) -> None:
+        self._members.discard(worker)
+        with contextlib.suppress(ValueError):
+            self._free.remove(worker)
+        if worker.gone.is_set() and (connection := self._passed.pop(worker, None)):
+            self._waiting.appendleft(connection)  # it never got it: nothing is lost
+            self._match()
+
+    def close(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+
+    def _hear(self, worker: WorkerHandle, event: str) -> None:
+        if event == "accepted":
+            self._passed.pop(worker).close()
+        if event == ("done" if self._least_busy else "accepted") and worker in self._members:
+            self._free.append(worker)
+            self._match()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+            while True:
+                try:
+                    connection, _ = self._listener.accept()
+                except OSError as error:
+                    if error.errno not in (errno.EMFILE, errno.ENFILE):
+                        raise
+                    return self._rest()
+                if self._least_busy:
+                    self._loop.add_reader(connection, self._speaks, connection)
+                else:
+                    self._enqueue(connection)
+
+    def _rest(self) -> None:
+        # No file descriptor is free: the rest waits in the listening socket until some connections are over.
+        self._loop.remove_reader(self._listener)
+        self._loop.call_later(_REST_S, self._resume)
+
+    def _resume(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._loop.add_reader(self._listener, self._accept)
+
+    def _speaks(self, connection: socket.socket) -> None:
+        self._loop.remove_reader(connection)
+        self._enqueue(connection)
+
+    def _enqueue(self, connection: socket.socket) -> None:
+        self._waiting.append(connection)
+        self._match()
+
+    def _match(self) -> None:
+        while self._waiting and self._free:
+            worker, connection = self._free.popleft(), self._waiting.popleft()
+            self._passed[worker] = connection
+            worker.pass_on(connection)
+
+
+def for_spec(spec: ServerSpec, listener: socket.socket) -> Dispatch:
+    """Return the strategy that a spec names. `listener` listens, but for `reuseport` is only reserved."""
+    match spec.dispatch:
+        case "shared":
+            return Shared(listener)
+        case "reuseport":
+            return Reuseport(listener)
+        case _:
+            return PassedOn(listener, least_busy=spec.dispatch == "least-busy")

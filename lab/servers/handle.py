@@ -1,0 +1,184 @@
+"""The starter's view of a server in the background: where it is, who works there, and the end of it."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from lab.errors import LabError
+from lab.servers import sockets
+from lab.servers.channel import Channel
+from lab.servers.group import end_group
+from lab.servers.spawn import ending, spawn
+from lab.servers.spec import ServerSpec
+
+_GRACE_S = 1.0
+"""How much longer than it is allowed a process may take before it is ended by force."""
+
+_TAIL_LINES = 3
+
+
+class Server:
+    """A server that runs in the background; as a context manager it is stopped at the end.
+
+    url: where it answers. pid: the process that was started, which is the supervisor of a cluster.
+    spec: what was asked for. log_path: what its processes print; deleted when it stops, unless it failed.
+    """
+
+    url: str
+    pid: int
+    log_path: Path
+
+    def __init__(self, spec: ServerSpec, *, log_path: Path | None = None) -> None:
+        """Start it, and return when all its workers accept. It prints to `log_path`, or to a file of its own.
+
+        Raises LabError if the port cannot be had, or if a worker cannot start, with its reason.
+        """
+        self.spec = spec
+        self._own_log = log_path is None
+        self.log_path = log_path or _new_log()
+        self._failure: str | None = None
+        self._stopping = threading.Lock()
+        self._stopped = False
+        try:
+            self._spawn()
+        except BaseException:
+            self._drop_log()
+            raise
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self._end()
+            raise
+
+    @property
+    def workers(self) -> list[int]:
+        """The pids of the workers that accept; none once the server is gone."""
+        if self.spec.topology != "cluster":
+            return [self.pid] if self._process.poll() is None else []
+        try:
+            pids: list[int] = self._ask("workers")
+        except LabError:
+            return []
+        return pids
+
+    def wait(self) -> None:
+        """Return when it has ended as it was told to. Raises LabError, with the reason, if it failed."""
+        if self._process.wait() != 0:
+            raise LabError(f"the server ended: {self._reason()}")
+
+    def send_signal(self, number: int) -> None:
+        """Send the started process a signal, if it is still there."""
+        self._process.send_signal(number)
+
+    def stop(self) -> None:
+        """Let it answer what it has accepted, for `spec.drain_s` at most, and end it; again, it does nothing.
+
+        Raises LabError if a process of it survives, or if something still listens on its port.
+        """
+        with self._stopping:
+            if self._stopped:
+                return
+            try:
+                self._process.send_signal(signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(self.spec.drain_s + _GRACE_S)
+            finally:
+                self._end()
+            sockets.listen(*self._address).close()  # proves that nothing listens there any more
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return (
+            f"<{self.spec.topology} server, {self.url}, {'stopped' if self._stopped else f'pid {self.pid}'}>"
+        )
+
+    def _spawn(self) -> None:
+        cluster = self.spec.topology == "cluster"
+        module = "lab.servers.supervisor" if cluster else "lab.servers.worker"
+        bind = sockets.reserve if cluster and self.spec.dispatch == "reuseport" else sockets.listen
+        with bind(self.spec.host, self.spec.port) as listener, self.log_path.open("ab") as log:
+            self.url = sockets.url(listener)
+            self._address = listener.getsockname()[:2]
+            arguments = {"spec": asdict(self.spec), "slot": 0, "alone": True}
+            fds = {"listener": listener.fileno()}
+            self._process, self._channel = spawn(module, arguments, fds=fds, log=log, new_group=True)
+        self.pid = self._process.pid
+
+    def _wait_until_ready(self) -> None:
+        try:
+            event = self._next_event(self.spec.start_timeout_s + _GRACE_S)
+        except TimeoutError:
+            raise LabError(f"the server was not ready after {self.spec.start_timeout_s:g} s") from None
+        if event != "ready":
+            raise LabError(f"the server did not start: {self._reason()}")
+
+    def _next_event(self, timeout_s: float) -> str:
+        try:
+            (message, _), *_ = self._channel.receive(timeout_s)
+        except (EOFError, ConnectionError):
+            return "gone"
+        self._failure = message.get("reason")
+        return str(message["event"])
+
+    def _ask(self, order: str, **arguments: Any) -> Any:
+        """Return the supervisor's answer; each order has a channel of its own, so none waits for another."""
+        ours, theirs = Channel.pair()
+        with contextlib.closing(ours):
+            try:
+                with contextlib.closing(theirs):
+                    self._channel.send({"do": order, **arguments}, passing=theirs)
+                (answer, _), *_ = ours.receive()
+            except (EOFError, OSError):
+                raise LabError(f"the server is gone: {self._reason()}") from None
+        if "error" in answer:
+            raise LabError(answer["error"])
+        return answer["result"]
+
+    def _reason(self) -> str:
+        """Say in one line why it ended, and how its log does."""
+        if self._stopped:
+            return "it was stopped"
+        if self._failure is None:
+            with contextlib.suppress(TimeoutError):
+                self._next_event(timeout_s=_GRACE_S)
+        reason = self._failure or f"process {self.pid} ended, {ending(self._process.wait())}"
+        return f"{reason} ({self.log_path}: {self._tail()})" if self._own_log else reason
+
+    def _tail(self) -> str:
+        lines = self.log_path.read_text(errors="replace").splitlines()
+        return " | ".join(line.strip() for line in lines[-_TAIL_LINES:]) or "empty"
+
+    def _end(self) -> None:
+        """End what is left of it, let go of what is held for it, and keep the log only if it had failed."""
+        failed = self._process.poll() not in (None, 0)
+        self._stopped = True
+        self._process.kill()
+        self._process.wait()
+        self._channel.close()
+        if not failed:
+            self._drop_log()
+        end_group(self.pid)
+
+    def _drop_log(self) -> None:
+        if self._own_log:
+            self.log_path.unlink(missing_ok=True)
+
+
+def _new_log() -> Path:
+    fd, name = tempfile.mkstemp(prefix="scaling-lab-", suffix=".log")
+    os.close(fd)
+    return Path(name)

@@ -1,0 +1,71 @@
+"""Listening sockets: taken before any process starts, so that a port that is taken is known at once."""
+
+import errno
+import resource
+import socket
+
+from lab.errors import LabError
+
+BACKLOG = 4096
+"""Connections that may wait to be accepted: overload must queue. The system's somaxconn may be lower."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Raises LabError if the port is taken or the host unknown."""
+    return _bound(host, port, listening=True)
+
+
+def reserve(host: str, port: int) -> socket.socket:
+    """Return a socket that keeps a port for `listen_beside`. Raises LabError as `listen` does.
+
+    With SO_REUSEPORT a stale server would share the port silently, so the port is taken without it first.
+    """
+    with _bound(host, port, listening=True) as probe:
+        port = probe.getsockname()[1]
+    return _bound(host, port, reuse_port=True)
+
+
+def listen_beside(reserved: socket.socket) -> socket.socket:
+    """Return one more listening socket on a reserved port: the kernel hashes connections over all of them."""
+    host, port = reserved.getsockname()[:2]
+    return _bound(host, port, listening=True, reuse_port=True)
+
+
+def url(sock: socket.socket) -> str:
+    """Return the address of a bound socket as clients write it."""
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def allow_many_files() -> None:
+    """Let this process open as many files as it may: every waiting connection is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _bound(host: str, port: int, *, listening: bool = False, reuse_port: bool = False) -> socket.socket:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        sock = socket.socket(family, kind)
+    except OSError as error:
+        raise LabError(f"cannot listen on {host}: {error.strerror}") from error
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(address)
+        if listening:
+            sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise _refused(host, port, error) from error
+    return sock
+
+
+def _refused(host: str, port: int, error: OSError) -> LabError:
+    if error.errno == errno.EADDRINUSE:
+        return LabError(
+            f"port {port} of {host} is taken: stop what listens there, or use port 0 for a free one"
+        )
+    return LabError(f"cannot listen on {host}, port {port}: {error.strerror}")

@@ -1,0 +1,109 @@
+"""The supervisor's view of a worker; the worker itself is in `worker.py`, in a process of its own."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import asdict
+
+from lab.errors import LabError
+from lab.servers.spawn import ending, spawn
+from lab.servers.spec import ServerSpec
+
+log = logging.getLogger(__name__)
+
+
+class WorkerHandle:
+    """A worker process: started when this is made, then `ready`, perhaps `leaving`, and in the end `gone`."""
+
+    def __init__(self, spec: ServerSpec, slot: int, listener: socket.socket | None) -> None:
+        self._spec = spec
+        self.slot = slot
+        self.ready = asyncio.Event()
+        self.leaving = asyncio.Event()
+        self.gone = asyncio.Event()
+        self.on_event: Callable[[WorkerHandle, str], None] = lambda worker, event: None
+        fds = {} if listener is None else {"listener": listener.fileno()}
+        arguments = {"spec": asdict(spec), "slot": slot, "alone": False}
+        self._process, self._channel = spawn(
+            "lab.servers.worker", arguments, fds=fds, log=None, new_group=False
+        )
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._channel, self._receive)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def ending(self) -> str:
+        """How it ended, once it is gone."""
+        return ending(self._process.wait())
+
+    async def accepting(self) -> None:
+        """Return when it is ready. Raises LabError if it dies before, or takes longer than it may."""
+        try:
+            async with asyncio.timeout(self._spec.start_timeout_s):
+                await first(self.ready, self.gone)
+        except TimeoutError:
+            raise LabError(
+                f"worker {self.pid} was not ready after {self._spec.start_timeout_s:g} s"
+            ) from None
+        if not self.ready.is_set():
+            raise LabError(f"worker {self.pid} ended before it was ready: {self.ending}")
+
+    def pass_on(self, connection: socket.socket) -> None:
+        """Pass it an open connection; it says `accepted` when it has it and `done` when it is over."""
+        with contextlib.suppress(OSError):  # it has just died: `gone` follows
+            self._channel.send({"do": "serve"}, passing=connection)
+
+    async def drain(self) -> None:
+        """Let it answer what it has accepted, for a while; return when it is gone, by force if it must be."""
+        with contextlib.suppress(OSError):
+            self._channel.send({"do": "drain"})
+        try:
+            async with asyncio.timeout(self._spec.drain_s):
+                await self.gone.wait()
+        except TimeoutError:
+            log.warning("worker %d had not finished after %g s", self.pid, self._spec.drain_s)
+            self.kill()
+            await self.gone.wait()
+
+    def kill(self) -> None:
+        """End it now; `gone` follows."""
+        if not self.gone.is_set():
+            self._process.kill()
+
+    def _receive(self) -> None:
+        try:
+            messages = self._channel.receive()
+        except (EOFError, OSError):
+            self._bury()
+            return
+        for message, _ in messages:
+            match message["event"]:
+                case "ready":
+                    self.ready.set()
+                case "leaving":
+                    self.leaving.set()
+                case event:
+                    self.on_event(self, event)
+
+    def _bury(self) -> None:
+        # Only the process itself held the other end: it is exiting, so this wait is short.
+        self._loop.remove_reader(self._channel)
+        self._channel.close()
+        self._process.wait()
+        self.gone.set()
+
+
+async def first(*events: asyncio.Event) -> None:
+    """Return as soon as one of them is set."""
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
