@@ -1,1 +1,29 @@
 """Scaling Lab: how far does clustering take a CPU-bound web server? The names a notebook uses."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lab.load import attack
+    from lab.notebook import answer, say, show, table
+    from lab.servers import serve
+    from lab.study.run import open_run
+
+__all__ = ["answer", "attack", "open_run", "say", "serve", "show", "table"]
+
+_HOME = {
+    "answer": "lab.notebook",
+    "attack": "lab.load",
+    "open_run": "lab.study.run",
+    "say": "lab.notebook",
+    "serve": "lab.servers",
+    "show": "lab.notebook",
+    "table": "lab.notebook",
+}
+"""Where each name lives; it is imported when it is first used, so that `import lab` stays light."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'lab' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

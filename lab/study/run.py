@@ -42,6 +42,11 @@ class Run:
         return f"<Run {self.run_id}>"
 
     @property
+    def figures(self) -> Path:
+        """The folder for the run's figures."""
+        return paths.figures() / self.run_id
+
+    @property
     def manifest(self) -> Manifest:
         """What the run says of itself, read from disk now."""
         return self._store.manifest()

@@ -145,7 +145,7 @@ class Store:
 
     def _files(self) -> list[str]:
         names = (
-            path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()
+            path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*.parquet")
         )
         return sorted(name for name in names if name not in _PASSING)
 

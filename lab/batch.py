@@ -1,0 +1,75 @@
+"""Run the notebooks by papermill, one after the other, into one run: what `lab study` does."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lab import paths
+from lab.errors import LabError, UsageError
+
+SUMMARY = "00-summary"
+"""The notebook that is read first and runs last, because it only reads what the others measured."""
+
+
+def notebooks() -> list[str]:
+    """Name the notebooks in the order in which they run."""
+    names = sorted(path.stem for path in paths.notebooks().glob("[0-9][0-9]-*.ipynb"))
+    return [name for name in names if name != SUMMARY] + [SUMMARY]
+
+
+def select(wanted: Sequence[str]) -> list[str]:
+    """Return the notebooks meant by names such as 02-single-vs-cluster, or 02; none means all.
+
+    Raises UsageError for a name that no notebook has.
+    """
+    known = notebooks()
+    chosen = {name for want in wanted for name in _matching(want, known)}
+    return [name for name in known if not wanted or name in chosen]
+
+
+def _matching(want: str, known: list[str]) -> list[str]:
+    names = [name for name in known if want.removesuffix(".ipynb") in (name, name[:2], name[3:])]
+    if not names:
+        near = difflib.get_close_matches(want, known, n=1, cutoff=0.3)
+        raise UsageError(f"there is no notebook {want!r}: {f'did you mean {near[0]}?' if near else known}")
+    return names
+
+
+def profiles() -> list[str]:
+    """Name the profiles."""
+    return sorted(path.name for path in (paths.notebooks() / "profiles").iterdir() if path.is_dir())
+
+
+def profile_parameters(profile: str, notebook: str) -> dict[str, Any]:
+    """Return what a profile sets for a notebook; what it does not set keeps the notebook's own default."""
+    path = paths.notebooks() / "profiles" / profile / f"{notebook}.yaml"
+    if not path.exists():
+        return {}
+    parameters = yaml.safe_load(path.read_text())
+    if not isinstance(parameters, dict):
+        raise LabError(f"{path} should hold a parameter a line, such as `rate: 20.0`")
+    return parameters
+
+
+def execute(notebook: str, output: Path, parameters: dict[str, Any]) -> str | None:
+    """Execute a notebook into `output`, and return None, or in one line why it failed.
+
+    What it had shown by then is in `output` in either case.
+    """
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            paths.notebooks() / f"{notebook}.ipynb", output, parameters=parameters,
+            kernel_name="python3", cwd=paths.notebooks(), progress_bar=False,
+        )  # fmt: skip
+    except papermill.PapermillExecutionError as error:
+        return f"{error.ename}: {' '.join(str(error.evalue).split())}"
+    except (CellTimeoutError, DeadKernelError) as error:
+        return f"its kernel died: {error}"
+    return None

@@ -1,0 +1,12 @@
+"""`lab report`: rebuild the report of a run from its executed notebooks."""
+
+import click
+
+from lab.report import write_report
+
+
+@click.command("report")
+@click.argument("run")
+def command(run: str) -> None:
+    """Rebuild the report of RUN, and print its path."""
+    click.echo(write_report(run))

@@ -1,0 +1,55 @@
+"""What several notebooks share: the number of CPUs as a default, and how servers and spreads are named."""
+
+import math
+from typing import Annotated, Literal
+
+import pandas as pd
+
+from lab.cpus import available_cpus
+from lab.formats import counted
+from lab.models.statistics import fewest_trials
+from lab.study.parameters import Count
+
+Workers = Annotated[Literal["cpus"] | Count, "a number of workers, or one for each CPU"]
+
+
+def resolve(workers: int | str) -> int:
+    """Return the number of workers: "cpus" means one for each CPU that this process may use."""
+    return available_cpus() if workers == "cpus" else int(workers)
+
+
+def with_server_names(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add the column `server`: how figures and tables name the server of each row."""
+    names = [
+        "one process" if topology == "single" else f"{counted(workers, 'worker')}, {dispatch}"
+        for topology, workers, dispatch in zip(
+            frame["topology"], frame["workers"], frame["dispatch"], strict=True
+        )
+    ]
+    return frame.assign(server=names)
+
+
+def spread_is(blocks: int) -> str:
+    """Say what a bar over this many blocks is: a 95 % interval, or the whole range of too few for one."""
+    if blocks >= fewest_trials():
+        return f"95 % bootstrap interval over {blocks} blocks"
+    return f"range over {counted(blocks, 'block')}, too few for a confidence interval"
+
+
+def whole_or_range(interval: tuple[float, float] | None, values: "pd.Series[float]") -> tuple[float, float]:
+    """Return the interval, or the range of the values where there are too few for one."""
+    return interval or (float(values.min()), float(values.max()))
+
+
+def flagged(trials: pd.DataFrame) -> str:
+    """Say how many trials are flagged, and why: they stay in every figure."""
+    bad = trials[~trials["valid"]]
+    if bad.empty:
+        return f"All {counted(len(trials), 'trial')} passed the checks of generator, calibration and quiet."
+    reasons = "; ".join(sorted({str(reason) for reason in bad["invalid_because"]}))
+    return f"**{len(bad)} of {counted(len(trials), 'trial')} flagged** and kept: {reasons}."
+
+
+def is_number(value: float | None) -> bool:
+    """Say whether there is a value: a trial without a single answer has no latency."""
+    return value is not None and not math.isnan(value)

@@ -1,0 +1,145 @@
+"""The article's own experiment: one process and a cluster under the same constant rate."""
+
+from typing import Any
+
+import pandas as pd
+
+from lab import formats
+from lab.experiments.common import Workers, resolve, with_server_names
+from lab.models.overload import overload
+from lab.study.parameters import Count, KernelName, Positive, Whole
+from lab.study.parameters import Parameters as _Parameters
+from lab.study.plan import Condition
+
+EXPERIMENT = "single-vs-cluster"
+
+_ARTICLE = {
+    "the article, plain": ["1500", "73.6 %", "27.04/s", "97 µs", "21.7 s"],
+    "the article, 8 workers": ["1500", "100 %", "50/s", "31.6 ms", "42.9 ms"],
+}
+"""What the article prints for 50/s during 30 s on 8 CPUs; its fastest plain answer is a failed one."""
+
+_ROWS = ["planned", "answered well", "throughput", "fastest", "slowest"]
+
+
+class Parameters(_Parameters):
+    """What notebook 02 lets its reader set."""
+
+    run: str
+    rate: Positive
+    duration_s: Positive
+    workers: Workers
+    dispatch: str
+    kernel: KernelName
+    iterations: Whole
+    timeout_s: Positive
+    blocks: Count
+    seed: Whole
+
+
+def conditions(p: Parameters) -> list[Condition]:
+    """Return the two conditions: one process, and the cluster, under the same load."""
+    load = p.model_dump(include={"rate", "duration_s", "timeout_s", "kernel", "iterations"})
+    cluster: dict[str, Any] = {"topology": "cluster", "workers": resolve(p.workers), "dispatch": p.dispatch}
+    return [Condition(**load, topology="single"), Condition(**load, **cluster)]
+
+
+def theory(trials: pd.DataFrame) -> pd.DataFrame:
+    """Predict each server's latencies: columns server, due_s, latency_s, ok.
+
+    Nothing but the rate, the time-out and the server's own median loop time of the trials goes in.
+    """
+    predictions = []
+    for server, mine in with_server_names(trials).groupby("server", sort=False):
+        first = mine.iloc[0]
+        expected = overload(
+            first["rate"], first["duration_s"], float(mine["service_p50_s"].median()),
+            int(first["workers"]), first["timeout_s"],
+        )  # fmt: skip
+        columns = {"due_s": expected.due_s, "latency_s": expected.latency_s, "ok": expected.ok}
+        predictions.append(pd.DataFrame(columns).assign(server=server))
+    return pd.concat(predictions, ignore_index=True)
+
+
+def beside_the_article(trials: pd.DataFrame) -> pd.DataFrame:
+    """Put our medians over blocks beside the article's table, a column per server."""
+    ours = {}
+    for server, mine in with_server_names(trials).groupby("server", sort=False):
+        median = mine.median(numeric_only=True)
+        ours[f"here, {server}"] = [
+            f"{median['planned']:.0f}",
+            formats.percent(median["success"]),
+            formats.per_second(median["throughput_rps"]),
+            formats.seconds(median["latency_min_s"]),
+            formats.seconds(median["latency_max_s"]),
+        ]
+    return pd.DataFrame({"": _ROWS, **_ARTICLE, **ours})
+
+
+def beside_theory(trials: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
+    """Put measured and predicted mean and slowest latency side by side, a row per server."""
+    rows = []
+    for server, mine in with_server_names(trials).groupby("server", sort=False):
+        expected = predicted.loc[predicted["server"] == server, "latency_s"]
+        mean_s, slowest_s = mine["latency_mean_s"].median(), mine["latency_max_s"].median()
+        rows.append(
+            {
+                "server": server,
+                "mean, measured": formats.seconds(mean_s),
+                "mean, theory": formats.seconds(expected.mean()),
+                "slowest, measured": formats.seconds(slowest_s),
+                "slowest, theory": formats.seconds(expected.max()),
+                "mean, measured / theory": formats.digits(mean_s / expected.mean()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def title(trials: pd.DataFrame) -> str:
+    """Say in a figure's title who kept up."""
+    single, cluster = _pair(trials)
+    rate = formats.per_second(single["rate"])
+    behind = [name for name, row in (("one process", single), ("the cluster", cluster)) if _falls_behind(row)]
+    if len(behind) == 2:
+        return f"At {rate}, both fall behind: this load needs more cores"
+    if behind:
+        return f"At {rate}, {behind[0]} falls behind; the other keeps up"
+    return f"At {rate}, both keep up"
+
+
+def answer(trials: pd.DataFrame) -> str:
+    """Say what the article's load does to both servers here."""
+    single, cluster = _pair(trials)
+    if not single["throughput_rps"]:
+        return f"**Answer.** One process {_outcome(single)}; the cluster {_outcome(cluster)}."
+    return (
+        f"**Answer.** Offered {formats.per_second(single['rate'])} for {single['duration_s']:g} s, "
+        f"one process {_outcome(single)}; {formats.counted(int(cluster['workers']), 'worker')} behind "
+        f"one port {_outcome(cluster)}. The cluster's throughput is "
+        f"**{formats.digits(cluster['throughput_rps'] / single['throughput_rps'])} times** "
+        f"that of one process."
+    )
+
+
+def _outcome(row: "pd.Series[float]") -> str:
+    need = row["rate"] * row["service_p50_s"]
+    state = (
+        f"falls behind (the load keeps {formats.digits(need)} workers busy)"
+        if _falls_behind(row)
+        else "keeps up"
+    )
+    return (
+        f"{state}: {formats.percent(row['success'])} answered, "
+        f"{formats.per_second(row['throughput_rps'])}, "
+        f"the slowest after {formats.seconds(row['latency_max_s'])}"
+    )
+
+
+def _falls_behind(row: "pd.Series[float]") -> bool:
+    """Say whether more work is offered than the workers can do, or requests were lost."""
+    return bool(row["rate"] * row["service_p50_s"] > row["workers"] or row["success"] < 1)
+
+
+def _pair(trials: pd.DataFrame) -> tuple["pd.Series[float]", "pd.Series[float]"]:
+    medians = [trials[trials["topology"] == name].median(numeric_only=True) for name in ("single", "cluster")]
+    return medians[0], medians[1]

@@ -1,0 +1,143 @@
+"""The answer of a whole run, in plain sentences: how far clustering goes, how many workers a rate needs."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lab import figures, formats
+from lab.errors import LabError
+from lab.experiments import rate_sweep, single_vs_cluster, worker_scaling
+from lab.experiments.common import with_server_names
+from lab.models.queueing import workers_needed
+from lab.study.machine import Machine
+from lab.study.parameters import Parameters as _Parameters
+from lab.study.parameters import Positive
+from lab.study.run import Run, find_runs, open_run
+
+EXPERIMENTS = (single_vs_cluster.EXPERIMENT, rate_sweep.EXPERIMENT, worker_scaling.EXPERIMENT)
+
+
+class Parameters(_Parameters):
+    """What notebook 00 lets its reader set; without a `run` it reads the newest."""
+
+    run: str
+    rates: list[Positive]
+    wait_loops: Positive
+    slo_loops: Positive
+
+
+def open_for_reading(run_id: str) -> Run:
+    """Open the run of that id, or the newest. Raises LabError if there is none yet."""
+    runs = [manifest.run_id for manifest in find_runs()]
+    if not runs or (run_id and run_id not in runs):
+        what = f"there is no run {run_id!r}" if run_id else "nothing has been measured yet"
+        raise LabError(f"{what}: run one of the other notebooks first, or `lab study`; `lab runs` lists runs")
+    return open_run(run_id or runs[0])
+
+
+def trials_of(run: Run) -> dict[str, pd.DataFrame]:
+    """Return the trials of each experiment that the run has measured."""
+    found = {experiment: run.trials(experiment) for experiment in EXPERIMENTS}
+    return {experiment: trials for experiment, trials in found.items() if len(trials)}
+
+
+def answer(trials: dict[str, pd.DataFrame], cpus: int, slo_loops: float) -> str:
+    """Answer the study's question from what the run has; say what it does not have."""
+    parts = []
+    if scaled := worker_scaling.EXPERIMENT in trials:
+        parts.append(worker_scaling.answer(worker_scaling.scaling(trials[worker_scaling.EXPERIMENT]), cpus))
+    if rate_sweep.EXPERIMENT in trials:
+        swept = trials[rate_sweep.EXPERIMENT]
+        slo_s = slo_loops * sweep_loop_s(swept)
+        parts.append(rate_sweep.answer(rate_sweep.knees(swept, slo_s), slo_s))
+    if single_vs_cluster.EXPERIMENT in trials:
+        parts.append(single_vs_cluster.answer(trials[single_vs_cluster.EXPERIMENT]))
+    if not scaled:
+        parts.append("Worker scaling was not measured in this run.")
+    lead, *rest = [part.removeprefix("**Answer.** ") for part in parts]
+    return "\n".join([f"**Answer.** {lead}", "", *(f"- {part[0].upper()}{part[1:]}" for part in rest)])
+
+
+def scaling_figure(trials: dict[str, pd.DataFrame], cpus: int) -> Figure | None:
+    """Draw the scaling curve, if it was measured."""
+    if (mine := trials.get(worker_scaling.EXPERIMENT)) is None:
+        return None
+    scaling = worker_scaling.scaling(mine)
+    return figures.worker_scaling(mine, scaling, cpus, worker_scaling.title(scaling))
+
+
+def sweep_figure(trials: dict[str, pd.DataFrame], slo_loops: float) -> Figure | None:
+    """Draw the rate sweep, if it was measured."""
+    if (mine := trials.get(rate_sweep.EXPERIMENT)) is None:
+        return None
+    loop_s = sweep_loop_s(mine)
+    title = rate_sweep.title(rate_sweep.knees(mine, slo_loops * loop_s))
+    return figures.rate_sweep(with_server_names(mine), rate_sweep.capacities(mine, loop_s), loop_s, title)
+
+
+def article_figure(run: Run, trials: dict[str, pd.DataFrame]) -> Figure | None:
+    """Draw the article's experiment, if it was measured."""
+    if (mine := trials.get(single_vs_cluster.EXPERIMENT)) is None:
+        return None
+    requests = with_server_names(run.requests(mine))
+    predicted = single_vs_cluster.theory(mine)
+    title = single_vs_cluster.title(mine)
+    return figures.latency_over_time(requests, predicted, float(mine["loop_s"].median()), title)
+
+
+def sweep_loop_s(trials: pd.DataFrame) -> float:
+    """Return the loop time of a sweep's own kernel and iterations, in seconds."""
+    return float(trials["loop_s"].median())
+
+
+def busy_service_s(trials: pd.DataFrame, cpus: int) -> float:
+    """Return the median service time while every CPU is busy and no worker waits for one, in seconds."""
+    full = trials[trials["workers"] <= cpus]
+    return float(full[full["workers"] == full["workers"].max()]["service_p50_s"].median())
+
+
+def workers_table(
+    trials: dict[str, pd.DataFrame], rates_rps: list[float], wait_loops: float, cpus: int
+) -> pd.DataFrame:
+    """Say how many workers each rate needs, by exact M/D/c fed with the measured service time."""
+    if (mine := trials.get(worker_scaling.EXPERIMENT)) is None:
+        return pd.DataFrame({"": ["Worker scaling was not measured in this run: run notebook 04."]})
+    service_s = busy_service_s(mine, cpus)
+    needed = [
+        workers_needed(rate * service_s, wait_loops * service_s, service_s=service_s) for rate in rates_rps
+    ]
+    return pd.DataFrame(
+        {
+            "offered rate": [formats.per_second(rate) for rate in rates_rps],
+            "workers kept busy on average": [formats.digits(rate * service_s) for rate in rates_rps],
+            "workers needed": needed,
+            f"on these {cpus} CPUs": ["fits" if n <= cpus else "needs more CPUs" for n in needed],
+        }
+    )
+
+
+def machine_table(machine: Machine) -> pd.DataFrame:
+    """Put the machine in words: what it has, and what this process may use of it."""
+    facts = machine.model_dump(exclude_none=True)
+    return pd.DataFrame(
+        {"": [name.replace("_", " ") for name in facts], "value": [str(v) for v in facts.values()]}
+    )
+
+
+def health_table(trials: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Say, per experiment, how far its trials can be trusted: the generator, the machine, the calibration."""
+    return pd.DataFrame(
+        {
+            "experiment": experiment,
+            "blocks": mine["block"].nunique(),
+            "trials": len(mine),
+            "flagged": int((~mine["valid"]).sum()),
+            "worst send lag, p99": formats.seconds(mine["send_lag_p99_s"].max()),
+            "most CPU time stolen": formats.percent(mine["steal"].max()),
+            "loop time, end / start of a block": _range(mine["loop_drift"]),
+        }
+        for experiment, mine in trials.items()
+    )
+
+
+def _range(values: "pd.Series[float]") -> str:
+    return f"{values.min():.2f} to {values.max():.2f}"

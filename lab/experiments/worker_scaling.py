@@ -1,0 +1,141 @@
+"""How far does adding workers take us? Highest throughput, speed-up and efficiency against their number."""
+
+from typing import Self
+
+import pandas as pd
+from pydantic import model_validator
+
+from lab import formats
+from lab.cpus import available_cpus
+from lab.experiments.common import whole_or_range
+from lab.models.scaling import speedups
+from lab.study.parameters import Count, KernelName, Positive, Whole
+from lab.study.parameters import Parameters as _Parameters
+from lab.study.plan import Condition
+
+EXPERIMENT = "worker-scaling"
+
+
+class Parameters(_Parameters):
+    """What notebook 04 lets its reader set; no `workers` means those of `default_workers`."""
+
+    run: str
+    workers: list[Count]
+    overload: Positive
+    duration_s: Positive
+    dispatch: str
+    kernel: KernelName
+    iterations: Whole
+    timeout_s: Positive
+    blocks: Count
+    seed: Whole
+
+    @model_validator(mode="after")
+    def _has_a_base(self) -> Self:
+        if self.workers and 1 not in self.workers:
+            raise ValueError("workers must include 1, the base of every speed-up")
+        if len(set(self.workers)) < len(self.workers):
+            raise ValueError("workers should be different numbers")
+        return self
+
+
+def default_workers(cpus: int) -> list[int]:
+    """Return 1, 2, ... 2 x cpus; beyond eight, only steps of about a quarter, and the number of CPUs."""
+    counts = {cpus, 2 * cpus}
+    n = 1
+    while n < 2 * cpus:
+        counts.add(n)
+        n += max(1, n // 4) if n >= 8 else 1
+    return sorted(counts)
+
+
+def conditions(p: Parameters, loop_s: float) -> list[Condition]:
+    """Return a condition per number of workers, offered `overload` times what its loops alone would allow."""
+    cpus = available_cpus()
+    shared = p.model_dump(include={"duration_s", "dispatch", "kernel", "iterations", "timeout_s"})
+    return [
+        Condition(topology="cluster", workers=n, rate=p.overload * min(n, cpus) / loop_s, **shared)
+        for n in p.workers or default_workers(cpus)
+    ]
+
+
+def scaling(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per number of workers: workers, and for throughput_rps, speedup and efficiency the median.
+
+    Each has its interval in *_low and *_high (over too few blocks: the range). Speed-up is over one worker of
+    the same block.
+    """
+    answered = trials[trials["throughput_rps"] > 0]
+    points = speedups(list(answered["workers"]), list(answered["block"]), list(answered["throughput_rps"]))
+    one = answered[answered["workers"] == 1].set_index("block")["throughput_rps"]
+    rows = []
+    for point in points:
+        rates = answered[answered["workers"] == point.workers].set_index("block")["throughput_rps"]
+        gains = (rates / one).dropna()
+        row: dict[str, float] = {"workers": point.workers}
+        for name, estimate, values in (
+            ("throughput_rps", point.throughput_rps, rates),
+            ("speedup", point.speedup, gains),
+            ("efficiency", point.efficiency, gains / point.workers),
+        ):
+            row[name] = estimate.value
+            row[f"{name}_low"], row[f"{name}_high"] = whole_or_range(estimate.interval, values)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def scaling_table(scaling: pd.DataFrame) -> pd.DataFrame:
+    """Put the scaling in words, each value with its interval."""
+
+    def worded(name: str) -> "pd.Series[str]":
+        return scaling.apply(
+            lambda row: " ".join(
+                [
+                    formats.digits(row[name]),
+                    f"({formats.digits(row[f'{name}_low'])} to {formats.digits(row[f'{name}_high'])})",
+                ]
+            ),
+            axis=1,
+        )
+
+    return pd.DataFrame(
+        {
+            "workers": scaling["workers"].astype(int),
+            "highest throughput, requests/s": worded("throughput_rps"),
+            "speed-up": worded("speedup"),
+            "efficiency": worded("efficiency"),
+        }
+    )
+
+
+def best(scaling: pd.DataFrame) -> dict[str, float]:
+    """Return the fewest workers whose throughput is within 3 % of the highest: more would buy nothing."""
+    good = scaling[scaling["throughput_rps"] >= 0.97 * scaling["throughput_rps"].max()]
+    return {str(name): float(value) for name, value in good.iloc[0].items()}
+
+
+def title(scaling: pd.DataFrame) -> str:
+    """Say in a figure's title how far it goes."""
+    top = best(scaling)
+    workers = formats.counted(int(top["workers"]), "worker")
+    gain = f"{workers} answer {formats.digits(top['speedup'])} times what one does"
+    return f"{gain}; more add nothing" if top["workers"] < scaling["workers"].max() else gain
+
+
+def answer(scaling: pd.DataFrame, cpus: int) -> str:
+    """Say how far clustering goes on this machine, with its base."""
+    one, top = scaling.iloc[0], best(scaling)
+    beyond = scaling[scaling["workers"] > top["workers"]]
+    text = (
+        f"**Answer.** One worker answers {formats.per_second(one['throughput_rps'])} (the base). "
+        f"**{formats.counted(int(top['workers']), 'worker')} on {formats.counted(cpus, 'CPU')} answer "
+        f"{formats.per_second(top['throughput_rps'])}: {formats.digits(top['speedup'])} times as much**, "
+        f"{formats.percent(top['efficiency'])} of the ideal."
+    )
+    if not beyond.empty:
+        last = beyond.iloc[-1]
+        text += (
+            f" More workers do not raise it: {int(last['workers'])} answer "
+            f"{formats.per_second(last['throughput_rps'])}."
+        )
+    return text

@@ -1,0 +1,87 @@
+"""One look for every figure: quiet axes, colours that differ in grey, a marker for each series."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK = "#1f2933"
+QUIET = "#7b8794"
+GRID = "#e4e7eb"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one series is drawn everywhere: colour, marker and line differ, so grey print keeps them apart."""
+
+    color: str
+    marker: str
+    line: str = "-"
+
+
+DARK_TO_LIGHT = (
+    Look("#0b3c5d", "o", "-"),
+    Look("#d1495b", "s", "--"),
+    Look("#3a9188", "^", "-."),
+    Look("#edae49", "D", ":"),
+)
+
+_RC = {
+    "figure.dpi": 110,
+    "figure.constrained_layout.use": True,
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": QUIET,
+    "axes.labelcolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5.5,
+    "svg.hashsalt": "scaling-lab",
+}
+
+
+@contextmanager
+def canvas(
+    title: str, rows: int = 1, columns: int = 1, size: tuple[float, float] = (7.4, 4.2), **grid: Any
+) -> Iterator[tuple[Figure, list[Axes]]]:
+    """Give a titled figure and its axes, row by row, in the lab's style; pyplot forgets it afterwards."""
+    with mpl.rc_context(_RC):
+        figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **grid)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12.5, fontweight="bold")
+        yield figure, list(axes.flat)
+        plt.close(figure)
+
+
+def reference_line(axes: Axes, *, x: float | None = None, y: float | None = None, text: str) -> None:
+    """Draw a thin labelled line at a place the reader should compare with."""
+    style: dict[str, Any] = {"color": QUIET, "linewidth": 1.0, "linestyle": (0, (4, 3)), "zorder": 1}
+    if x is not None:
+        axes.axvline(x, **style)
+        axes.annotate(
+            text, (x, 1), xycoords=("data", "axes fraction"), xytext=(3, -3), textcoords="offset points",
+            va="top", fontsize=8.5, color=QUIET,
+        )  # fmt: skip
+    if y is not None:
+        axes.axhline(y, **style)
+        axes.annotate(
+            text, (1, y), xycoords=("axes fraction", "data"), xytext=(-2, 3), textcoords="offset points",
+            ha="right", fontsize=8.5, color=QUIET,
+        )  # fmt: skip

@@ -1,0 +1,87 @@
+"""What a notebook shows its reader: figures with alt text, plain tables, and an answer that stands first."""
+
+import base64
+import html
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+def show(figure: "Figure | None", *, caption: str, save_as: Path | None = None) -> None:
+    """Show a figure with its caption and alt text; with `save_as`, also write it there as .svg and .png.
+
+    Both go into one HTML output, because notebook image outputs lose their alt text on export.
+    Without a figure it says so in its place.
+    """
+    if figure is None:
+        say(f"*Not measured in this run, so there is no figure here: {caption}*")
+        return
+    png = _render(figure, "png")
+    if save_as is not None:
+        save_as.parent.mkdir(parents=True, exist_ok=True)
+        save_as.with_suffix(".png").write_bytes(png)
+        save_as.with_suffix(".svg").write_bytes(_render(figure, "svg"))
+    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    width, _ = figure.get_size_inches()
+    _display_html(
+        f'<figure><img src="{source}" alt="{html.escape(alt_text(figure))}"'
+        f' style="width:{100 * width:.0f}px;max-width:100%">'
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    )
+
+
+def alt_text(figure: "Figure") -> str:
+    """Describe a figure to who cannot see it: its title, then what each panel draws against what."""
+    across = next((axes.get_xlabel() for axes in reversed(figure.axes) if axes.get_xlabel()), "")
+    panels = []
+    for axes in figure.axes:
+        drawn = f"{axes.get_ylabel() or 'rows'} against {axes.get_xlabel() or across}"
+        series = axes.get_legend_handles_labels()[1]
+        panels.append(f"{drawn} ({'; '.join(series)})" if series else drawn)
+    return f"{figure.get_suptitle()}. Chart of {'; '.join(panels)}."
+
+
+def _render(figure: "Figure", kind: str) -> bytes:
+    buffer = io.BytesIO()
+    options: dict[str, Any] = (
+        {"dpi": 160, "pil_kwargs": {"optimize": True}} if kind == "png" else {"metadata": {"Date": None}}
+    )
+    figure.savefig(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def table(frame: "pd.DataFrame", *, caption: str) -> None:
+    """Show a small table of ready-made text and numbers under a caption, without its index."""
+    body = frame.to_html(index=False, border=0, justify="unset", na_rep="–", classes="lab")
+    caption_html = f"<caption>{html.escape(caption)}</caption>"
+    _display_html(body.replace("<thead>", f"{caption_html}<thead>", 1))
+
+
+def answer() -> Callable[[str], None]:
+    """Hold a place for the answer here, and return the function that fills it once it has been measured."""
+    from IPython.display import Markdown, display
+
+    handle = display(Markdown("*The answer appears here once it has been measured.*"), display_id=True)
+
+    def fill(text: str) -> None:
+        handle.update(Markdown(text))
+
+    return fill
+
+
+def say(text: str) -> None:
+    """Show a reading: sentences, in Markdown, computed from what was measured."""
+    from IPython.display import Markdown, display
+
+    display(Markdown(text))
+
+
+def _display_html(markup: str) -> None:
+    from IPython.display import HTML, display
+
+    display(HTML(markup))

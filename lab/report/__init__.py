@@ -1,0 +1,75 @@
+"""Executed notebooks in, one HTML page out: it opens with no network, and its code is folded away."""
+
+import html
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+from jinja2 import Environment, FileSystemLoader
+from nbconvert import HTMLExporter
+from pygments.formatters import HtmlFormatter
+
+from lab import paths
+from lab.errors import LabError
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class _Page:
+    """One notebook in the report: its file's name, first heading, cells as HTML, and how it failed."""
+
+    name: str
+    title: str
+    body: str
+    failure: str
+
+
+def write_report(run_id: str) -> Path:
+    """Write `reports/<run_id>/index.html` from the run's executed notebooks; return its path.
+
+    Raises LabError if the run has none, or one of them cannot be read.
+    """
+    executed = sorted((paths.data() / run_id / "notebooks").glob("*.ipynb"))
+    if not executed:
+        raise LabError(
+            f"run {run_id!r} has no executed notebooks to report: `lab study --run {run_id}` makes them"
+        )
+    page = paths.reports() / run_id / "index.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    partial = page.with_suffix(".part")
+    partial.write_text(_render(run_id, [_convert(path) for path in executed]), encoding="utf-8")
+    partial.replace(page)
+    return page
+
+
+def _render(run_id: str, pages: Sequence[_Page]) -> str:
+    environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=False)  # noqa: S701 - escaped below
+    css = (_TEMPLATES / "page.css").read_text() + HtmlFormatter(style="friendly").get_style_defs(".highlight")
+    return environment.get_template("page.html.j2").render(run_id=html.escape(run_id), pages=pages, css=css)
+
+
+def _convert(path: Path) -> _Page:
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except Exception as error:
+        raise LabError(f"{path} is not a readable notebook ({error}): run its notebook again") from error
+    exporter = HTMLExporter(
+        template_name="lab", extra_template_basedirs=[str(_TEMPLATES)],
+        exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True,
+    )  # fmt: skip
+    body, _ = exporter.from_notebook_node(notebook)
+    return _Page(path.stem, _title(notebook, path.stem), body, _failure(notebook))
+
+
+def _title(notebook: nbformat.NotebookNode, default: str) -> str:
+    headings = (re.match(r"# (.+)", cell.source) for cell in notebook.cells if cell.cell_type == "markdown")
+    return next((html.escape(heading[1]) for heading in headings if heading), default)
+
+
+def _failure(notebook: nbformat.NotebookNode) -> str:
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", ()))
+    errors = (f"{output.ename}: {output.evalue}" for output in outputs if output.output_type == "error")
+    return next(errors, "")
