@@ -44,7 +44,8 @@ def test_the_order_of_trials_does_not_matter() -> None:
 
 
 def test_a_block_without_one_worker_is_left_out() -> None:
-    points = speedups([1, 2, 2], ["a", "a", "b"], [10, 19, 500])
+    points = speedups([1, 2, 2, 4], ["a", "a", "b", "b"], [10, 19, 500, 900])
+    assert [point.workers for point in points] == [1, 2]
     assert points[1].speedup.value == 1.9
     assert points[1].throughput_rps.trials == 1
 
