@@ -70,6 +70,8 @@ def estimate(
     Raises UsageError if a value is missing: leave such trials out and say how many they were.
     """
     checks.share(confidence=confidence)
+    if statistic not in _STATISTICS:
+        raise UsageError(f"unknown statistic {statistic!r}: choose one of {', '.join(_STATISTICS)}")
     values, function = _numbers(trials), _STATISTICS[statistic]
     if statistic == "harmonic_mean" and values.min() <= 0:
         raise UsageError(

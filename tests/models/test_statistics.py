@@ -107,6 +107,8 @@ def test_what_cannot_be_summarised_is_refused() -> None:
         quantile([], 0.5)
     with pytest.raises(UsageError, match=r"p99 is 0\.99"):
         quantile([1], 99)
+    with pytest.raises(UsageError, match="choose one of median, mean, harmonic_mean"):
+        estimate([1, 2], "average")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="harmonic"):
         estimate([1, 0], "harmonic_mean")
     with pytest.raises(UsageError, match="confidence"):
