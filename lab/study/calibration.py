@@ -63,11 +63,10 @@ def with_calibration(store: Store, experiment: str, trials: pd.DataFrame) -> pd.
 
 
 def _judged(trials: pd.DataFrame) -> pd.DataFrame:
-    drifted = (trials["loop_drift"] - 1).abs() > MOST_DRIFT
-    reasons = trials.loc[drifted, "loop_drift"].map(
-        lambda drift: f"the loop's cost drifted by {drift - 1:+.0%}"
-    )
-    earlier = trials.loc[drifted, "invalid_because"]
-    trials.loc[drifted, "invalid_because"] = (earlier + "; " + reasons).str.removeprefix("; ")
-    trials.loc[drifted, "valid"] = False
-    return trials
+    reasons = [_with_drift(*row) for row in zip(trials["invalid_because"], trials["loop_drift"], strict=True)]
+    return trials.assign(invalid_because=reasons, valid=[not reason for reason in reasons])
+
+
+def _with_drift(invalid_because: str, loop_drift: float) -> str:
+    drifted = f"the loop's cost drifted by {loop_drift - 1:+.0%}" if abs(loop_drift - 1) > MOST_DRIFT else ""
+    return "; ".join(filter(None, [invalid_because, drifted]))

@@ -61,9 +61,9 @@ def partial_files(folder: Path) -> list[Path]:
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file, whole or not at all, with a checksum in every page."""
+    """Write a Parquet file, whole or not at all."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, write_page_checksum=True)
+    pq.write_table(table, sink)
     write_whole(path, sink.getvalue().to_pybytes())
 
 
@@ -72,7 +72,7 @@ def read_table(path: Path, schema: pa.Schema | None = None) -> pa.Table:
 
     Raises LabError if it is not whole, or not such a table.
     """
-    table = _reading(path, lambda: pq.read_table(path, page_checksum_verification=True))
+    table = _reading(path, lambda: pq.read_table(path))
     for field in schema or ():
         if field.name not in table.schema.names or table.schema.field(field.name).type != field.type:
             raise LabError(

@@ -11,6 +11,7 @@ from typing import Any
 
 from lab.errors import UsageError
 from lab.hotloop import ITERATIONS
+from lab.load.arrivals import ARRIVALS
 from lab.servers.spec import ServerSpec
 from lab.study.columns import NOT_LABELS
 
@@ -54,6 +55,8 @@ class Condition:
             kernel=self.kernel,
             iterations=self.iterations,
         )
+        if self.arrivals not in ARRIVALS:
+            raise UsageError(f"unknown arrivals {self.arrivals!r}: choose one of {', '.join(ARRIVALS)}")
         if not self.path.startswith("/"):
             raise UsageError(f"path starts with a slash, such as /api/slow, not {self.path!r}")
         self._coerce("labels", {name: _label(name, value) for name, value in sorted(self.labels.items())})

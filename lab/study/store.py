@@ -144,9 +144,7 @@ class Store:
         return sorted(missing + unknown + changed)
 
     def _files(self) -> list[str]:
-        names = (
-            path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*.parquet")
-        )
+        names = (path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*.parquet"))
         return sorted(name for name in names if name not in _PASSING)
 
     def _path(self, kind: str, name: str) -> Path:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from lab.errors import LabError
 from lab.load.outcomes import OUTCOMES
 from lab.study.columns import LAG, LATENCY, SERVICE
 from lab.study.noise import Noise
@@ -42,6 +43,7 @@ def serve_and_attack(condition: Condition, seed: int) -> Result:
         dispatch=condition.dispatch,
         kernel=condition.kernel,
         iterations=condition.iterations,
+        drain_s=0,  # the attack is over when every request has ended: nobody waits for an answer
     ) as server:
         url = server.url + condition.path
         _warm_up(url, condition.warmup * condition.workers, condition.timeout_s)
@@ -51,20 +53,24 @@ def serve_and_attack(condition: Condition, seed: int) -> Result:
             duration=condition.duration_s,
             arrivals=condition.arrivals,
             timeout=condition.timeout_s,
+            keepalive=condition.keepalive,
             seed=seed,
         )
         return result
 
 
-def _warm_up(url: str, requests_count: int, timeout_s: float) -> None:
+def _warm_up(url: str, count: int, timeout_s: float) -> None:
     """Ask one after another, each on a connection of its own, so that dispatch takes turns."""
     import requests
 
     with requests.Session() as session:
         session.trust_env = False  # a proxy from the environment has no place between us and loopback
         session.headers["Connection"] = "close"
-        for _ in range(requests_count):
-            session.get(url, timeout=timeout_s).raise_for_status()
+        try:
+            for _ in range(count):
+                session.get(url, timeout=timeout_s).raise_for_status()
+        except requests.RequestException as error:
+            raise LabError(f"the server did not answer its warm-up: {error}") from error
 
 
 def make_row(trial: Trial, summary: Mapping[str, Any], noise: Noise, started_at: datetime) -> dict[str, Any]:
@@ -101,7 +107,7 @@ def make_row(trial: Trial, summary: Mapping[str, Any], noise: Noise, started_at:
         "others_cpu": noise.others_cpu,
         "cpu_pressure": noise.cpu_pressure,
         "load1": noise.load1,
-        "valid": bool(summary["valid"]) and not reasons,
+        "valid": not reasons,
         "invalid_because": "; ".join(reasons),
     }
 

@@ -93,6 +93,7 @@ def test_trials_of_a_block_meet_the_same_arrivals_and_blocks_different_ones() ->
         ({"kernel": "fortran"}, "unknown kernel 'fortran'"),
         ({"dispatch": "random"}, "unknown dispatch"),
         ({"topology": "ring"}, "unknown topology"),
+        ({"arrivals": "bursts"}, "unknown arrivals"),
         ({"path": "api"}, "path starts with a slash"),
         ({"labels": {"rate": 1}}, "label 'rate' cannot be a column"),
         ({"labels": {"loop_drift": 1}}, "label 'loop_drift' cannot be a column"),
