@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from traitlets.config import Config
 
 from lab import paths
 from lab.errors import LabError, UsageError
+
+_PRIVATE = Config(KernelManager={"transport": "ipc"})
+"""Kernels are spoken to through sockets of this user, not over TCP, which others on the machine could read."""
 
 SUMMARY = "00-summary"
 """The notebook that is read first and runs last, because it only reads what the others measured."""
@@ -66,7 +70,7 @@ def execute(notebook: str, output: Path, parameters: dict[str, Any]) -> str | No
     try:
         papermill.execute_notebook(
             paths.notebooks() / f"{notebook}.ipynb", output, parameters=parameters,
-            kernel_name="python3", cwd=paths.notebooks(), progress_bar=False,
+            kernel_name="python3", cwd=paths.notebooks(), progress_bar=False, config=_PRIVATE,
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         return f"{error.ename}: {' '.join(str(error.evalue).split())}"

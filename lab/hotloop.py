@@ -1,4 +1,4 @@
-"""The work itself: the article's sum of atan(i) x tan(i), as interchangeable kernels, and what one run costs."""
+"""The work itself: the article's sum of atan(i) x tan(i), as kernels, and what one run costs."""
 
 import math
 import time
@@ -61,7 +61,7 @@ TOLERANCE = {"python": 1e-15, "numpy": 1e-9, "numba": 1e-12}
 
 
 def kernel(name: str = "python") -> Kernel:
-    """Return the kernel of that name, ready to run: imports and compilation are done here, not in the first call.
+    """Return the kernel of that name, ready to run: imported and compiled here, not in the first call.
 
     Raises UsageError if there is none of that name.
     """
