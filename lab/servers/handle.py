@@ -1,15 +1,15 @@
 """The starter's view of a server in the background: where it is, who works there, and the end of it."""
 
 import contextlib
-import os
 import signal
 import subprocess
 import tempfile
 import threading
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from lab.errors import LabError
 from lab.servers import sockets
@@ -33,24 +33,18 @@ class Server:
 
     url: str
     pid: int
-    log_path: Path
+    log_path: Path | None
 
-    def __init__(self, spec: ServerSpec, *, log_path: Path | None = None) -> None:
-        """Start it, and return when all its workers accept. It prints to `log_path`, or to a file of its own.
+    def __init__(self, spec: ServerSpec, *, log: IO[str] | None = None) -> None:
+        """Start it, and return when all its workers accept. It prints to `log`, or else to `log_path`.
 
         Raises LabError if the port cannot be had, or if a worker cannot start, with its reason.
         """
         self.spec = spec
-        self._own_log = log_path is None
-        self.log_path = log_path or _new_log()
         self._failure: str | None = None
         self._stopping = threading.Lock()
         self._stopped = False
-        try:
-            self._spawn()
-        except BaseException:
-            self._drop_log()
-            raise
+        self._spawn(log)
         try:
             self._wait_until_ready()
         except BaseException:
@@ -106,16 +100,17 @@ class Server:
             f"<{self.spec.topology} server, {self.url}, {'stopped' if self._stopped else f'pid {self.pid}'}>"
         )
 
-    def _spawn(self) -> None:
+    def _spawn(self, log: IO[str] | None) -> None:
         cluster = self.spec.topology == "cluster"
         module = "lab.servers.supervisor" if cluster else "lab.servers.worker"
+        arguments = {"spec": asdict(self.spec), "slot": 0, "alone": True}
         bind = sockets.reserve if cluster and self.spec.dispatch == "reuseport" else sockets.listen
-        with bind(self.spec.host, self.spec.port) as listener, self.log_path.open("ab") as log:
+        with bind(self.spec.host, self.spec.port) as listener, _opened(log) as file:
             self.url = sockets.url(listener)
+            self.log_path = Path(file.name) if log is None else None
             self._address = listener.getsockname()[:2]
-            arguments = {"spec": asdict(self.spec), "slot": 0, "alone": True}
             fds = {"listener": listener.fileno()}
-            self._process, self._channel = spawn(module, arguments, fds=fds, log=log, new_group=True)
+            self._process, self._channel = spawn(module, arguments, fds=fds, log=file, new_group=True)
         self.pid = self._process.pid
 
     def _wait_until_ready(self) -> None:
@@ -156,10 +151,10 @@ class Server:
             with contextlib.suppress(TimeoutError):
                 self._next_event(timeout_s=_GRACE_S)
         reason = self._failure or f"process {self.pid} ended, {ending(self._process.wait())}"
-        return f"{reason} ({self.log_path}: {self._tail()})" if self._own_log else reason
+        return reason if self.log_path is None else f"{reason} ({self.log_path}: {self._tail(self.log_path)})"
 
-    def _tail(self) -> str:
-        lines = self.log_path.read_text(errors="replace").splitlines()
+    def _tail(self, log: Path) -> str:
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
         return " | ".join(line.strip() for line in lines[-_TAIL_LINES:]) or "empty"
 
     def _end(self) -> None:
@@ -169,16 +164,12 @@ class Server:
         self._process.kill()
         self._process.wait()
         self._channel.close()
-        if not failed:
-            self._drop_log()
+        if self.log_path is not None and not failed:
+            self.log_path.unlink(missing_ok=True)
         end_group(self.pid)
 
-    def _drop_log(self) -> None:
-        if self._own_log:
-            self.log_path.unlink(missing_ok=True)
 
-
-def _new_log() -> Path:
-    fd, name = tempfile.mkstemp(prefix="scaling-lab-", suffix=".log")
-    os.close(fd)
-    return Path(name)
+def _opened(log: IO[str] | None) -> AbstractContextManager[IO[Any]]:
+    if log is not None:
+        return contextlib.nullcontext(log)
+    return tempfile.NamedTemporaryFile(prefix="scaling-lab-", suffix=".log", delete=False)

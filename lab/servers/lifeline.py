@@ -1,29 +1,42 @@
-"""No process outlives the one that started it: a thread waits for the other end of the channel to close."""
+"""No process outlives the one that started it: a thread waits for the channel's other end to close."""
 
 import os
 import select
 import signal
 import threading
+from collections.abc import Callable
 
 
 def tie(fd: int) -> None:
-    """End this process, and the group that it leads, as soon as the process at the other end of `fd` is gone.
+    """End this process, and the group that it leads, as soon as who holds the other end of `fd` is gone."""
+    on_hang_up(fd, _end)
 
-    A thread does it, because an event loop is deaf while the hot loop blocks it; and it waits for the hang-up
-    alone, because what arrives on `fd` is for others to read.
+
+def on_hang_up(fd: int, act: Callable[[], None]) -> None:
+    """Act when the other end of a pipe, socket or terminal is closed; nothing is read from it.
+
+    A thread does it, because an event loop is deaf while the hot loop blocks it.
     """
-    threading.Thread(target=_end_after, args=(fd,), name="lifeline", daemon=True).start()
+
+    def wait() -> None:
+        _hang_up(fd, timeout_ms=None)
+        act()
+
+    threading.Thread(target=wait, name="lifeline", daemon=True).start()
 
 
-def wait_for_hang_up(fd: int) -> None:
-    """Return when the other end of a pipe, socket or terminal is closed; nothing is read from it."""
+def is_hung_up(fd: int) -> bool:
+    """Return whether there is nobody at the other end of `fd`, or no such descriptor."""
+    return _hang_up(fd, timeout_ms=0)
+
+
+def _hang_up(fd: int, timeout_ms: int | None) -> bool:
     poll = select.poll()
     poll.register(fd, 0)
-    poll.poll()
+    return bool(poll.poll(timeout_ms))
 
 
-def _end_after(fd: int) -> None:
-    wait_for_hang_up(fd)
+def _end() -> None:
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
