@@ -17,8 +17,11 @@ def per_second(rate_rps: float) -> str:
 
 
 def percent(share: float) -> str:
-    """Write a share from 0 to 1: 73.6 %."""
-    return f"{100 * share:.4g} %"
+    """Write a share from 0 to 1: 73.6 %. Whatever is less than all never reads 100 %."""
+    if not math.isfinite(share):
+        return "–"
+    rounded = round(100 * share, 1)
+    return "99.9+ %" if rounded == 100 and share < 1 else f"{rounded:g} %"
 
 
 def digits(value: float) -> str:

@@ -19,14 +19,14 @@ def resolve(workers: int | str) -> int:
 
 
 def with_server_names(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add the column `server`: how figures and tables name the server of each row."""
+    """Add the column `server`, its name in figures and tables, and put smaller servers first."""
     names = [
         "one process" if topology == "single" else f"{counted(workers, 'worker')}, {dispatch}"
         for topology, workers, dispatch in zip(
             frame["topology"], frame["workers"], frame["dispatch"], strict=True
         )
     ]
-    return frame.assign(server=names)
+    return frame.assign(server=names).sort_values("workers", kind="stable", ignore_index=True)
 
 
 def spread_is(blocks: int) -> str:
