@@ -21,8 +21,6 @@ from lab.study.files import partial_files, read_table, sha256, sync_folder, writ
 from lab.study.manifest import Manifest
 
 _LOCK = ".lock"
-_PASSING = {_LOCK, "progress.json", manifests.NAME}
-"""Files that say how a run is, not what it found: they have no checksum."""
 
 
 class Store:
@@ -125,7 +123,7 @@ class Store:
         return [path.stem for path in self._of(kind, experiment)]
 
     def seal(self) -> Manifest:
-        """Mark the run as complete, with the checksum of each of its files."""
+        """Mark the run as complete, with the checksum of each of its tables."""
         with self.writing():
             complete = self.manifest().completed({name: sha256(self.folder / name) for name in self._files()})
             manifests.write_manifest(self.folder, complete)
@@ -144,8 +142,8 @@ class Store:
         return sorted(missing + unknown + changed)
 
     def _files(self) -> list[str]:
-        names = (path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*.parquet"))
-        return sorted(name for name in names if name not in _PASSING)
+        """Name the files that hold what was measured; executed notebooks can be made again from them."""
+        return sorted(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*.parquet"))
 
     def _path(self, kind: str, name: str) -> Path:
         return self.folder / kind / f"{name}.parquet"

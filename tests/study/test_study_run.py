@@ -319,3 +319,15 @@ def test_the_time_left_counts_what_trials_take_beyond_their_duration(
         left_s.append(json.loads((tmp_path / "progress.json").read_text())["left_s"])
         following.ends()
     assert left_s == [40 + 3 * 2, 30 + 2 * 3, 20 + 3]  # 2 s beyond is the first guess, 3 s is what it was
+
+
+def test_a_terminal_shows_one_line_that_replaces_itself(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    measure(open_run(), [condition(20)])
+    first, second, last = capsys.readouterr().err.removeprefix("\r\033[K").split("\r\033[K")
+    assert first.startswith("sweep: trial 1 of 2, ")
+    assert second.startswith("sweep: trial 2 of 2, ")
+    assert last.startswith("sweep: 2 trials measured, 0 from disk, in ")
+    assert last.count("\n") == 1
