@@ -14,6 +14,9 @@ from lab.errors import LabError, UsageError
 _PRIVATE = Config(KernelManager={"transport": "ipc"})
 """Kernels are spoken to through sockets of this user, not over TCP, which others on the machine could read."""
 
+_QUIET = ["--IPKernelApp.log_level=CRITICAL"]
+"""A kernel that is told to stop while it is idle would log that as an error of its own."""
+
 SUMMARY = "00-summary"
 """The notebook that is read first and runs last, because it only reads what the others measured."""
 
@@ -71,6 +74,7 @@ def execute(notebook: str, output: Path, parameters: dict[str, Any]) -> str | No
         papermill.execute_notebook(
             paths.notebooks() / f"{notebook}.ipynb", output, parameters=parameters,
             kernel_name="python3", cwd=paths.notebooks(), progress_bar=False, config=_PRIVATE,
+            extra_arguments=_QUIET,
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         return f"{error.ename}: {' '.join(str(error.evalue).split())}"
