@@ -117,10 +117,21 @@ def workers_table(
 
 def machine_table(machine: Machine) -> pd.DataFrame:
     """Put the machine in words: what it has, and what this process may use of it."""
-    facts = machine.model_dump(exclude_none=True)
-    return pd.DataFrame(
-        {"": [name.replace("_", " ") for name in facts], "value": [str(v) for v in facts.values()]}
-    )
+    quota = "none" if machine.quota_cpus is None else f"{machine.quota_cpus:g} CPUs"
+    facts = {
+        "CPU": f"{machine.cpu_model} ({machine.architecture})",
+        "CPUs of the host": machine.host_cpus,
+        "CPUs by affinity": machine.affinity_cpus,
+        "quota": quota,
+        "CPUs that count": machine.available_cpus,
+        "memory": f"{machine.memory_bytes / 2**30:.1f} GiB",
+        "virtualisation": machine.virtualisation,
+        "container": machine.container,
+        "frequency governor": machine.governor,
+        "kernel": machine.kernel,
+        "Python": machine.python,
+    }
+    return pd.DataFrame({"": facts.keys(), "of this machine": [str(fact) for fact in facts.values()]})
 
 
 def health_table(trials: dict[str, pd.DataFrame]) -> pd.DataFrame:
