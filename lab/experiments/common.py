@@ -1,16 +1,26 @@
 """What several notebooks share: the number of CPUs as a default, and how servers and spreads are named."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import pandas as pd
+from pydantic import BeforeValidator
 
 from lab.cpus import available_cpus
 from lab.formats import counted
 from lab.models.statistics import fewest_trials
-from lab.study.parameters import Count
 
-Workers = Annotated[Literal["cpus"] | Count, "a number of workers, or one for each CPU"]
+
+def _workers(value: Any) -> int | str:
+    """Read a number of workers, or the word for one on each CPU."""
+    text = str(value)
+    if text != "cpus" and not (text.isdecimal() and int(text) >= 1):
+        raise ValueError('should be a whole number, 1 or more, or "cpus"')
+    return text if text == "cpus" else int(text)
+
+
+Workers = Annotated[int | str, BeforeValidator(_workers)]
+"""A number of workers, or "cpus": one for each CPU."""
 
 
 def resolve(workers: int | str) -> int:

@@ -1,10 +1,12 @@
 """What does one request cost? The hot loop alone, per kernel, with no server around it."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from lab import formats, hotloop
 from lab.models.statistics import quantile
-from lab.study.parameters import Count, KernelName, Whole
+from lab.study.parameters import Count, KernelName, ListOf, Positive, Whole
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.run import Run
 
@@ -13,19 +15,19 @@ class Parameters(_Parameters):
     """What notebook 01 lets its reader set."""
 
     run: str
-    kernels: list[KernelName]
+    kernels: ListOf[KernelName]
     iterations: Whole
     repeats: Count
-    rate: float
+    rate: Positive
 
 
-def measure(run: Run, kernels: list[str], iterations: int, repeats: int) -> pd.DataFrame:
+def measure(run: Run, kernels: Sequence[str], iterations: int, repeats: int) -> pd.DataFrame:
     """Return a row per loop: kernel, repeat, wall_s, cpu_s; measured once per run and set of parameters."""
     name = f"hot-loop-{'-'.join(kernels)}-{iterations}-{repeats}"
     return run.table(name, lambda: _measure(kernels, iterations, repeats))
 
 
-def _measure(kernels: list[str], iterations: int, repeats: int) -> pd.DataFrame:
+def _measure(kernels: Sequence[str], iterations: int, repeats: int) -> pd.DataFrame:
     return pd.DataFrame(
         {"kernel": kernel, "repeat": number, "wall_s": cost.wall_s, "cpu_s": cost.cpu_s}
         for kernel in kernels
@@ -33,7 +35,7 @@ def _measure(kernels: list[str], iterations: int, repeats: int) -> pd.DataFrame:
     )
 
 
-def agreement(kernels: list[str]) -> pd.DataFrame:
+def agreement(kernels: Sequence[str]) -> pd.DataFrame:
     """Compare each kernel's sum over the article's 7^7 steps with the reference, beside its tolerance."""
     sums = {kernel: hotloop.kernel(kernel)(hotloop.ITERATIONS) for kernel in kernels}
     return pd.DataFrame(

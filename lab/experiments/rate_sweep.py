@@ -1,13 +1,14 @@
 """How does latency grow with the offered rate, and where is the knee? One process and a cluster."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 
 from lab import formats
 from lab.cpus import available_cpus
 from lab.experiments.common import Workers, resolve, with_server_names
-from lab.study.parameters import Count, KernelName, Positive, Whole
+from lab.load.arrivals import ARRIVALS
+from lab.study.parameters import Count, DispatchName, KernelName, ListOf, Positive, Whole, one_of
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
 
@@ -18,12 +19,12 @@ class Parameters(_Parameters):
     """What notebook 03 lets its reader set; `rates` (per second), if given, replace `loads`."""
 
     run: str
-    loads: list[Positive]
-    rates: list[Positive]
+    loads: ListOf[Positive]
+    rates: ListOf[Positive]
     duration_s: Positive
     workers: Workers
-    dispatch: str
-    arrivals: str
+    dispatch: DispatchName
+    arrivals: Annotated[str, one_of(*ARRIVALS)]
     kernel: KernelName
     iterations: Whole
     timeout_s: Positive

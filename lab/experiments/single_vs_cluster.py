@@ -7,7 +7,7 @@ import pandas as pd
 from lab import formats
 from lab.experiments.common import Workers, resolve, with_server_names
 from lab.models.overload import overload
-from lab.study.parameters import Count, KernelName, Positive, Whole
+from lab.study.parameters import Count, DispatchName, KernelName, Positive, Whole
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
 
@@ -29,7 +29,7 @@ class Parameters(_Parameters):
     rate: Positive
     duration_s: Positive
     workers: Workers
-    dispatch: str
+    dispatch: DispatchName
     kernel: KernelName
     iterations: Whole
     timeout_s: Positive

@@ -1,5 +1,7 @@
 """The answer of a whole run, in plain sentences: how far clustering goes, how many workers a rate needs."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -9,8 +11,8 @@ from lab.experiments import rate_sweep, single_vs_cluster, worker_scaling
 from lab.experiments.common import with_server_names
 from lab.models.queueing import workers_needed
 from lab.study.machine import Machine
+from lab.study.parameters import ListOf, Positive
 from lab.study.parameters import Parameters as _Parameters
-from lab.study.parameters import Positive
 from lab.study.run import Run, find_runs, open_run
 
 EXPERIMENTS = (single_vs_cluster.EXPERIMENT, rate_sweep.EXPERIMENT, worker_scaling.EXPERIMENT)
@@ -20,7 +22,7 @@ class Parameters(_Parameters):
     """What notebook 00 lets its reader set; without a `run` it reads the newest."""
 
     run: str
-    rates: list[Positive]
+    rates: ListOf[Positive]
     wait_loops: Positive
     slo_loops: Positive
 
@@ -96,7 +98,7 @@ def busy_service_s(trials: pd.DataFrame, cpus: int) -> float:
 
 
 def workers_table(
-    trials: dict[str, pd.DataFrame], rates_rps: list[float], wait_loops: float, cpus: int
+    trials: dict[str, pd.DataFrame], rates_rps: Sequence[float], wait_loops: float, cpus: int
 ) -> pd.DataFrame:
     """Say how many workers each rate needs, by exact M/D/c fed with the measured service time."""
     if (mine := trials.get(worker_scaling.EXPERIMENT)) is None:

@@ -9,7 +9,7 @@ from lab import formats
 from lab.cpus import available_cpus
 from lab.experiments.common import whole_or_range
 from lab.models.scaling import speedups
-from lab.study.parameters import Count, KernelName, Positive, Whole
+from lab.study.parameters import Count, DispatchName, KernelName, ListOf, Positive, Whole
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
 
@@ -20,10 +20,10 @@ class Parameters(_Parameters):
     """What notebook 04 lets its reader set; no `workers` means those of `default_workers`."""
 
     run: str
-    workers: list[Count]
+    workers: ListOf[Count]
     overload: Positive
     duration_s: Positive
-    dispatch: str
+    dispatch: DispatchName
     kernel: KernelName
     iterations: Whole
     timeout_s: Positive
