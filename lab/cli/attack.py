@@ -85,7 +85,9 @@ def _written(result: Result, form: str) -> str:
     if form == "json":
         return json.dumps(result.summary, indent=2, allow_nan=False)
     if form == "csv":
-        return result.requests.to_csv(index=False).rstrip("\n")
+        from lab.load.records import WHOLE
+
+        return result.requests.astype(dict.fromkeys(WHOLE, "Int64")).to_csv(index=False).rstrip("\n")
     from lab.load import text
 
     return text.histogram(result.requests) if form == "hist" else text.report(result.summary)

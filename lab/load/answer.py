@@ -26,7 +26,7 @@ class Answer:
 
     __slots__ = (
         *("bytes_in", "complete", "reason", "reusable", "service_s", "status", "worker"),
-        *("_left", "_pending", "_without_body"),
+        *("_chunk_left", "_left", "_pending", "_without_body"),
     )
 
     def __init__(self, *, without_body: bool = False) -> None:
@@ -39,6 +39,7 @@ class Answer:
         self.reusable = False
         self._without_body = without_body  # the answer to HEAD has a length, and no body
         self._pending = b""
+        self._chunk_left = 0  # with its two bytes of line end
         self._left: int | None = 0  # of the body; None until the connection closes; -1 in chunks
 
     def feed(self, data: bytes) -> bool:
@@ -112,21 +113,21 @@ class Answer:
         return self._left == 0
 
     def _read_chunks(self, data: bytes) -> bool:
-        data = self._pending + data
-        while chunk := _CHUNK.match(data):
-            length, start = int(chunk[1], 16), chunk.end()
-            if length == 0:
-                return self._read_trailer(data)
-            if len(data) < start + length + 2:
-                break
-            self.bytes_in += length
-            data = data[start + length + 2 :]
-        if not chunk and len(data) > _HEAD_LIMIT:
-            raise MalformedAnswerError("the answer's chunks have no length")
-        self._pending = data
-        return False
+        data, at = self._pending + data, 0
+        while True:
+            taken = min(self._chunk_left, len(data) - at)
+            self.bytes_in += min(taken, max(self._chunk_left - 2, 0))  # a chunk ends in an empty line
+            self._chunk_left -= taken
+            at += taken
+            size = _CHUNK.match(data, at)
+            if not size or not int(size[1], 16):
+                return self._end_of_chunks(data[at:], last=bool(size))
+            self._chunk_left = int(size[1], 16) + 2
+            at = size.end()
 
-    def _read_trailer(self, data: bytes) -> bool:
-        """`data` begins with the last chunk, `0\\r\\n`; trailer fields may follow, then an empty line."""
+    def _end_of_chunks(self, data: bytes, *, last: bool) -> bool:
+        """`data` begins where a chunk should; the last is empty, and fields may follow up to a blank line."""
+        if not last and (b"\r\n" in data or len(data) > _HEAD_LIMIT):
+            raise MalformedAnswerError("the answer is not in chunks, as it says")
         self._pending = data
-        return b"\r\n\r\n" in data
+        return last and b"\r\n\r\n" in data

@@ -9,7 +9,7 @@ from lab.load.crew import Message, offer
 from lab.load.progress import Progress, teller
 from lab.load.result import Interrupted, Result, from_log
 from lab.load.spec import Spec
-from lab.load.target import find
+from lab.load.target import check
 
 if TYPE_CHECKING:
     from lab.load.arrivals import Profile, Times
@@ -62,12 +62,13 @@ def attack(
             "generators are 1 or more, connections 0 or more, in-flight no fewer than generators"
         )
     generators = min(generators, len(due_s))
-    target = find(url, remote=remote)
+    timeout_s, target = seconds(timeout), check(url, remote=remote)
+    payload = target.request(method, headers or {}, body, keepalive=keepalive)
     spec = Spec(
-        address=target.address,
+        address=target.accepting(),
         port=target.port,
-        payload=target.request(method, headers or {}, body, keepalive=keepalive),
-        timeout_s=seconds(timeout),
+        payload=payload,
+        timeout_s=timeout_s,
         without_body=method == "HEAD",
         server_name=target.server_name,
         insecure=insecure,

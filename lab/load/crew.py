@@ -47,11 +47,13 @@ def offer(specs: Sequence[Spec], due_s: "Times", on_message: OnMessage) -> Log:
     KeyboardInterrupt ends the attack, not the log. Raises LabError if a generator ends early. No generator is
     left.
     """
+    from lab.load.shares import split
+
     inbox: queue.SimpleQueue[tuple[int, Message] | None] = queue.SimpleQueue()
     with ExitStack() as stack:
         crew = [
-            stack.enter_context(GeneratorProcess(spec, due_s[k :: len(specs)].tobytes()))
-            for k, spec in enumerate(specs)
+            stack.enter_context(GeneratorProcess(spec, share_s.tobytes()))
+            for spec, share_s in zip(specs, split(due_s, len(specs)), strict=True)
         ]
         listeners = [_Listener(k, process, inbox) for k, process in enumerate(crew)]
         for listener in listeners:
@@ -72,7 +74,7 @@ def offer(specs: Sequence[Spec], due_s: "Times", on_message: OnMessage) -> Log:
             listener.join()
     if any(listener.error for listener in listeners):
         raise _first_error(listeners)
-    return _merge([listener.last for listener in listeners], len(due_s), stopped_s)
+    return _merged([listener.last for listener in listeners], stopped_s)
 
 
 class _Listener(threading.Thread):
@@ -114,14 +116,15 @@ def _relay(
             on_message(*said, time.monotonic() - start_s)
 
 
-def _merge(parts: Sequence[Message], planned: int, stopped_s: float | None) -> Log:
-    """Put each generator's rows back where the schedule had them: the exact inverse of the split."""
+def _merged(parts: Sequence[Message], stopped_s: float | None) -> Log:
     import numpy as np
 
-    columns = {name: np.empty(planned, code) for name, code in COLUMNS.items()}
-    for k, part in enumerate(parts):
-        for name, data in part["columns"].items():
-            columns[name][k :: len(parts)] = np.frombuffer(data, COLUMNS[name])
+    from lab.load.shares import merge
+
+    columns = {
+        name: merge([np.frombuffer(part["columns"][name], code) for part in parts])
+        for name, code in COLUMNS.items()
+    }
     errors = sum((Counter(part["errors"]) for part in parts), Counter[str]())
     healths = [part["health"] for part in parts]
     health = {name: (sum if name in _SUMMED else max)(h[name] for h in healths) for name in healths[0]}

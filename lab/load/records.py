@@ -32,6 +32,9 @@ SCHEMA = pa.schema(
 )
 """A row per planned request, times in seconds from the start on one clock; null for what did not happen."""
 
+WHOLE = ("status", "worker", "bytes_in")
+"""Whole numbers, or missing: in a frame that makes them float64."""
+
 _OUTCOME = pd.CategoricalDtype(list(OUTCOMES))
 _METADATA = b"scaling-lab"
 _NEVER_SENT = OUTCOMES[Outcome.DROPPED]
@@ -111,7 +114,7 @@ def read_with_metadata(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         table = pq.read_table(path)
         if not table.schema.equals(SCHEMA):
             raise UsageError(f"not request records: columns {table.schema.names}")
-        requests = table.to_pandas()
+        requests = table.to_pandas().astype(dict.fromkeys(WHOLE, "float64"))
         validate(requests)
         return requests, json.loads((table.schema.metadata or {}).get(_METADATA, b"{}"))
     except FileNotFoundError:

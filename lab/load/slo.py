@@ -13,7 +13,7 @@ _LATENCIES = ("mean", "p50", "p90", "p95", "p99", "max")
 
 @dataclass(frozen=True)
 class Slo:
-    """A latency (from due times, over all requests) of at most `limit` seconds, or a success of at least it."""
+    """A latency over all requests of at most `limit` seconds, or a success of at least that."""
 
     name: str
     limit: float

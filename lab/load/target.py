@@ -19,10 +19,10 @@ _REACH_WITHIN_S = 5.0
 
 @dataclass(frozen=True)
 class Target:
-    """An address that accepted a connection, and what the URL says about the request."""
+    """What a URL says about where a request goes and how it begins."""
 
     url: str
-    address: str
+    addresses: tuple[str, ...]
     port: int
     server_name: str | None  # set for TLS
     host: str
@@ -45,12 +45,26 @@ class Target:
         ]
         return "\r\n".join([*lines, "", ""]).encode("utf-8") + body
 
+    def accepting(self) -> str:
+        """Return the first address that accepts a connection; it is closed unused.
 
-def find(url: str, *, remote: bool) -> Target:
-    """Check a URL and find an address behind it that accepts.
+        Raises LabError if none does.
+        """
+        reason = "no address"
+        for address in self.addresses:
+            try:
+                socket.create_connection((address, self.port), timeout=_REACH_WITHIN_S).close()
+            except OSError as error:
+                reason = (error.strerror or str(error)).lower()
+            else:
+                return address
+        raise LabError(f"cannot reach {self.url}: {reason}; is the server running?")
 
-    Raises UsageError for a URL that is malformed, or not on loopback without `remote`; LabError if it cannot
-    be resolved or nothing accepts there. Finding out costs the server one connection that is closed unused.
+
+def check(url: str, *, remote: bool) -> Target:
+    """Return what a URL says, and the addresses behind it.
+
+    Raises UsageError if it is malformed, or not on loopback without `remote`; LabError if it is not resolved.
     """
     scheme, host, port, path, netloc = _parse(url)
     addresses = _resolve(host, port)
@@ -58,8 +72,7 @@ def find(url: str, *, remote: bool) -> Target:
         raise UsageError(
             f"{host} is not this machine's loopback: add --remote (remote=True) to load it on purpose"
         )
-    address = _accepting(addresses, port, url)
-    return Target(url, address, port, host if scheme == "https" else None, netloc, path)
+    return Target(url, addresses, port, host if scheme == "https" else None, netloc, path)
 
 
 def _parse(url: str) -> tuple[str, str, int, str, str]:
@@ -81,23 +94,11 @@ def _parse(url: str) -> tuple[str, str, int, str, str]:
     return parts.scheme, parts.hostname, port or _PORTS[parts.scheme], path, parts.netloc
 
 
-def _resolve(host: str, port: int) -> list[str]:
+def _resolve(host: str, port: int) -> tuple[str, ...]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
         raise LabError(
             f"cannot resolve {host!r}: {getattr(error, 'strerror', error)}; check the URL"
         ) from None
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
-
-
-def _accepting(addresses: list[str], port: int, url: str) -> str:
-    reason = "no address"
-    for address in addresses:
-        try:
-            socket.create_connection((address, port), timeout=_REACH_WITHIN_S).close()
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-        else:
-            return address
-    raise LabError(f"cannot reach {url}: {reason}; is the server running?")
+    return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))

@@ -1,0 +1,126 @@
+"""Schedules are arithmetic: exact, without drift, and known before anything is sent."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from lab.errors import UsageError
+from lab.load.arrivals import Stretch, due_times, duration_s, total
+from lab.load.profile import parse
+
+rates = st.floats(0.1, 1000).map(lambda rate: round(rate, 3))
+stretches = st.builds(Stretch, rates, rates, st.floats(0.1, 10))
+
+
+def constant(rate: float, lasts_s: float) -> list[Stretch]:
+    return [Stretch(rate, rate, lasts_s)]
+
+
+@pytest.mark.parametrize(
+    ("rate", "lasts_s", "planned"), [(50, 30, 1500), (3, 10, 30), (7, 1, 7), (0.1, 30, 3), (2.5, 1, 3)]
+)
+def test_a_constant_rate_plans_what_falls_due(rate: float, lasts_s: float, planned: int) -> None:
+    assert len(due_times(constant(rate, lasts_s))) == planned
+
+
+@pytest.mark.parametrize("rate", [3, 7, 50, 1000 / 3])
+def test_a_million_arrivals_do_not_drift(rate: float) -> None:
+    due_s = due_times(constant(rate, 1_000_000 / rate))
+    assert len(due_s) == 1_000_000
+    np.testing.assert_array_equal(due_s, np.arange(1_000_000) / rate)
+
+
+def test_steps_follow_each_other() -> None:
+    due_s = due_times(parse("2/s for 1s, 4/s for 1s"))
+    assert due_s.tolist() == [0.0, 0.5, 1.0, 1.25, 1.5, 1.75]
+
+
+def test_a_stretch_without_load_is_a_pause() -> None:
+    assert due_times(parse("2/s for 1s, 0/s for 5s, 1/s for 2s")).tolist() == [0.0, 0.5, 6.0, 7.0]
+
+
+def test_a_ramp_from_zero_is_a_square_root() -> None:
+    due_s = due_times(parse("ramp to 50/s over 10s"))
+    np.testing.assert_allclose(due_s, np.sqrt(np.arange(250) * 2 * 10 / 50), rtol=1e-12)
+
+
+def test_a_ramp_down_ends_in_time() -> None:
+    due_s = due_times(parse("ramp from 100/s to 0/s over 2s"))
+    assert len(due_s) == 100
+    assert due_s[-1] < 2
+    np.testing.assert_allclose(100 * due_s - 25 * due_s**2, np.arange(100), atol=1e-9)
+
+
+@given(st.lists(stretches, min_size=1, max_size=4))
+def test_due_times_are_where_the_integral_of_the_rate_is_whole(profile: list[Stretch]) -> None:
+    due_s = due_times(profile)
+    assert due_s[0] == 0
+    assert (np.diff(due_s) > 0).all()
+    assert due_s[-1] < duration_s(profile)
+    assert abs(len(due_s) - total(profile)) <= 1
+    np.testing.assert_allclose(
+        [_integral(profile, due) for due in due_s[:50]], np.arange(len(due_s))[:50], atol=1e-6
+    )
+
+
+def _integral(profile: list[Stretch], until_s: float) -> float:
+    count = 0.0
+    for stretch in profile:
+        within_s = min(max(until_s, 0.0), stretch.duration_s)
+        slope = (stretch.end_rps - stretch.start_rps) / stretch.duration_s
+        count += stretch.start_rps * within_s + slope * within_s**2 / 2
+        until_s -= stretch.duration_s
+    return count
+
+
+def test_poisson_gaps_are_exponential() -> None:
+    gaps_s = np.diff(due_times(constant(100, 200), "poisson", seed=1))
+    assert stats.kstest(gaps_s, stats.expon(scale=1 / 100).cdf).pvalue > 0.01
+    assert abs(stats.pearsonr(gaps_s[:-1], gaps_s[1:]).statistic) < 0.03
+
+
+def test_a_poisson_ramp_has_the_ramps_distribution() -> None:
+    due_s = due_times(parse("ramp to 200/s over 100s"), "poisson", seed=2)
+    assert abs(len(due_s) - 10_000) < 4 * 100
+    assert stats.kstest((due_s / 100) ** 2, stats.uniform.cdf).pvalue > 0.01
+
+
+def test_poisson_arrivals_repeat_with_their_seed_alone() -> None:
+    first, again, other = (due_times(constant(20, 5), "poisson", seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert first.tolist() != other.tolist()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "10/s",
+        "10 for 10s",
+        "10/s for",
+        "ramp to 5/s",
+        "10/s for 1s,,",
+        "-1/s for 1s",
+        "10/s for 1x",
+        "1e3/s for 1s",
+    ],
+)
+def test_a_malformed_profile_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="malformed"):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("profile", "arrivals"),
+    [
+        (constant(1e6, 1e6), "constant"),
+        (constant(0, 1), "constant"),
+        (constant(1, 1), "regular"),
+        (constant(1e-9, 1), "poisson"),
+    ],
+)
+def test_what_cannot_be_offered_is_refused(profile: list[Stretch], arrivals: str) -> None:
+    with pytest.raises(UsageError):
+        due_times(profile, arrivals)

@@ -1,0 +1,224 @@
+"""Whatever happens to a request, it ends in exactly one outcome, and what was planned is their sum."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable
+
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from load_servers import (
+    Behaviour,
+    Served,
+    broken,
+    gibberish,
+    greet,
+    half,
+    never,
+    reset,
+    serving,
+    start,
+    too_long,
+)
+
+from lab.load import attack
+from lab.load.outcomes import OUTCOMES
+from lab.load.sender import Sender
+from lab.load.spec import Spec
+
+OUTCOME_OF: dict[Behaviour, str] = {
+    greet: "ok",
+    too_long: "ok",
+    broken: "http_error",
+    gibberish: "http_error",
+    half: "reset",
+    reset: "reset",
+    never: "timeout",
+}
+
+
+@pytest.mark.parametrize("keepalive", [False, True])
+@pytest.mark.parametrize("behave", OUTCOME_OF)
+def test_each_failure_has_its_outcome(behave: Behaviour, keepalive: bool) -> None:
+    with serving(behave) as server:
+        summary = attack(server.url, rate=50, duration=0.2, timeout=0.3, keepalive=keepalive).summary
+    assert summary["outcomes"] == dict.fromkeys(OUTCOMES, 0) | {OUTCOME_OF[behave]: 10}
+    assert sum(summary["errors"].values()) == 10 - summary["ok"]
+    assert str(server.port) not in "".join(summary["errors"])
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    script=st.lists(st.sampled_from(list(OUTCOME_OF)), min_size=1, max_size=12),
+    keepalive=st.booleans(),
+    in_flight=st.none() | st.integers(1, 3),
+    stop_after_s=st.none() | st.floats(0, 0.1),
+)
+def test_planned_is_the_sum_of_the_outcomes(
+    script: list[Behaviour], keepalive: bool, in_flight: int | None, stop_after_s: float | None
+) -> None:
+    sender = asyncio.run(_offer(script, keepalive, in_flight, stop_after_s))
+    found = Counter(OUTCOMES[code] for code in sender.log.outcome)
+    assert found.total() == len(script)
+    if stop_after_s is None:
+        assert found["unfinished"] == 0
+        if in_flight is None:
+            assert found == Counter(OUTCOME_OF[behave] for behave in script)
+
+
+async def _offer(
+    script: list[Behaviour], keepalive: bool, in_flight: int | None, stop_after_s: float | None
+) -> Sender:
+    served = Served(0)
+    server = await start(lambda number, writer: script[number](number, writer), served)
+    spec = Spec(
+        "127.0.0.1", served.port, b"GET / HTTP/1.1\r\n\r\n", 0.1, keepalive=keepalive, in_flight=in_flight
+    )
+    sender = Sender(spec, array("d", [k / 200 for k in range(len(script))]), time.monotonic())
+    if stop_after_s is not None:
+        asyncio.get_running_loop().call_later(stop_after_s, sender.stop)
+    await sender.run()
+    server.close()
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    return sender
+
+
+def test_a_wait_for_a_slot_ends_with_the_time_out() -> None:
+    with serving(never) as server:
+        summary = attack(server.url, rate=5000, duration=0.01, timeout=0.2, in_flight=1).summary
+    assert summary["outcomes"]["timeout"] + summary["outcomes"]["dropped"] == 50
+    assert summary["outcomes"]["dropped"] >= 1
+    assert summary["latency_ok_s"]["p50"] is None
+
+
+def test_a_server_that_is_killed_leaves_resets_and_refusals() -> None:
+    code = (
+        "import os, socket\n"
+        "listener = socket.create_server(('127.0.0.1', 0))\n"
+        "print(listener.getsockname()[1], flush=True)\n"
+        "answered = 0\n"
+        "while True:\n"
+        "    connection, _ = listener.accept()\n"
+        "    if connection.recv(1000):\n"
+        "        answered += 1\n"
+        "        if answered == 10: os.kill(os.getpid(), 9)\n"
+        "        connection.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n')\n"
+        "    connection.close()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        summary = attack(f"http://127.0.0.1:{int(server.stdout.readline())}/", rate=100, duration=0.5).summary
+        server.kill()
+    outcomes = summary["outcomes"]
+    assert outcomes["ok"] == 9
+    assert outcomes["reset"] >= 1
+    assert outcomes["refused"] >= 1
+    assert sum(outcomes.values()) == 50
+
+
+def test_running_out_of_descriptors_is_the_clients_fault() -> None:
+    code = (
+        "import json, resource, sys\n"
+        "from lab.load import attack\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))\n"
+        "print(json.dumps(attack(sys.argv[1], rate=200, duration=0.5, timeout=2).summary))\n"
+    )
+    with serving(never) as server:
+        done = subprocess.run([sys.executable, "-c", code, server.url], capture_output=True, check=True)
+    summary = json.loads(done.stdout)
+    assert summary["outcomes"]["client_error"] > 50
+    assert summary["outcomes"]["client_error"] + summary["outcomes"]["timeout"] == 100
+    assert next(iter(summary["errors"])) == "too many open files (EMFILE)"
+
+
+def test_an_interrupt_leaves_a_partial_result(capfd: pytest.CaptureFixture[str]) -> None:
+    with serving(never) as server:
+        command = [
+            sys.executable,
+            "-m",
+            "lab",
+            "attack",
+            server.url,
+            "--rate",
+            "50",
+            "--duration",
+            "60s",
+            "--format",
+            "json",
+        ]
+        attacking = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        _wait_for(lambda: len(server.requests) > 5)
+        generators = psutil.Process(attacking.pid).children()
+        attacking.send_signal(signal.SIGINT)
+        out, _ = attacking.communicate(timeout=30)
+    summary = json.loads(out)
+    assert attacking.returncode == 130
+    assert summary["planned"] == sum(summary["outcomes"].values()) == 3000
+    assert summary["outcomes"]["unfinished"] > 5
+    assert summary["outcomes"]["dropped"] > 2000
+    assert not summary["valid"]
+    assert summary["invalid_because"][0].startswith("interrupted after")
+    assert not any(generator.is_running() for generator in generators)
+
+
+def test_no_generator_outlives_its_starter() -> None:
+    code = "import sys; from lab.load import attack; attack(sys.argv[1], rate=50, duration=60, generators=2)"
+    with serving(greet) as server:
+        starter = subprocess.Popen([sys.executable, "-c", code, server.url])
+        _wait_for(lambda: len(server.requests) > 5)
+        generators = psutil.Process(starter.pid).children()
+        starter.kill()
+        starter.wait()
+        assert len(generators) == 2
+        _, alive = psutil.wait_procs(generators, timeout=2)
+    assert not alive
+
+
+def test_a_generator_that_dies_is_said_to_have_died() -> None:
+    code = (
+        "import sys, psutil\n"
+        "from lab.load import attack\n"
+        "def kill(_): psutil.Process().children()[0].kill()\n"
+        "attack(sys.argv[1], rate=50, duration=60, on_progress=kill)"
+    )
+    with serving(greet) as server:
+        done = subprocess.run(
+            [sys.executable, "-c", code, server.url], capture_output=True, text=True, check=False
+        )
+    assert "LabError: a load generator ended early" in done.stderr
+
+
+def test_a_blocked_generator_says_so() -> None:
+    """SIGSTOP holds the generator for 200 ms, from when the server has its tenth request."""
+
+    async def behave(number: int, writer: asyncio.StreamWriter) -> None:
+        await greet(number, writer)
+        if number == 10:
+            generator = psutil.Process(os.getpid()).children()[0]
+            generator.suspend()
+            await asyncio.sleep(0.2)
+            generator.resume()
+
+    with serving(behave) as server:
+        summary = attack(server.url, rate=100, duration=1).summary
+    assert not summary["valid"]
+    assert any("stood still" in reason for reason in summary["invalid_because"])
+    assert summary["generator"]["stall_longest_s"] >= 0.18
+    assert summary["planned"] == summary["ok"] == 100
+    assert summary["latency_s"]["max"] >= 0.15
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -1,0 +1,162 @@
+"""Numbers against numpy's and against hand-made records; the report of a fixed record, to the letter."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from load_rows import GENERATOR, any_rows, rows
+
+from lab.errors import UsageError
+from lab.load.outcomes import Outcome
+from lab.load.slo import Slo
+from lab.load.summary import distribution, summarize
+from lab.load.text import histogram, report
+from lab.load.validity import reasons_against
+
+URL = "http://127.0.0.1:8000/"
+
+
+def numbers(requests: pd.DataFrame, **changes: Any) -> dict[str, Any]:
+    asked: dict[str, Any] = {
+        "url": URL,
+        "arrivals": "constant",
+        "rate": 10.0,
+        "duration_s": 1.0,
+        "generator": GENERATOR,
+    }
+    return summarize(requests, **(asked | changes))
+
+
+@given(any_rows)
+def test_planned_is_the_sum_and_json_holds_it(requests: pd.DataFrame) -> None:
+    summary = numbers(requests)
+    assert summary["planned"] == sum(summary["outcomes"].values()) == len(requests)
+    assert summary["planned"] >= summary["sent"] >= summary["requests"] >= summary["ok"]
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+@given(st.lists(st.floats(0, 1e4), min_size=1))
+def test_quantiles_are_numpys_and_in_order(values: list[float]) -> None:
+    found = distribution(np.array(values), (50, 90, 99))
+    in_order = [found[name] for name in ("min", "p50", "p90", "p99", "max")]
+    assert in_order == np.quantile(values, [0, 0.5, 0.9, 0.99, 1], method="linear").tolist()
+    assert (np.diff(np.array(in_order, float)) >= 0).all()
+
+
+def test_quantiles_of_a_hand_checked_case() -> None:
+    found = distribution(np.array([4.0, 1.0, 3.0, 2.0]), (50, 99))
+    assert found == {"min": 1, "mean": 2.5, "p50": 2.5, "p99": pytest.approx(3.97), "max": 4}
+
+
+def test_fifteen_hundred_at_fifty_read_fifty() -> None:
+    summary = numbers(rows([0.02] * 1500, interval_s=0.02), rate=50.0, duration_s=30.0)
+    assert summary["throughput"] == pytest.approx(50)
+    assert "1500, 50.00, 50.00" in report(summary)
+
+
+def test_failures_count_into_latency_and_not_into_throughput() -> None:
+    outcomes = [Outcome.OK, Outcome.OK, Outcome.TIMEOUT, Outcome.DROPPED, Outcome.UNFINISHED]
+    summary = numbers(rows([0.1, 0.1, 5.0, 0.0, 0.0], outcomes))
+    assert (summary["planned"], summary["sent"], summary["requests"], summary["ok"]) == (5, 4, 3, 2)
+    assert summary["latency_s"]["max"] == pytest.approx(5)
+    assert summary["latency_ok_s"]["max"] == pytest.approx(0.1)
+    assert summary["success"] == pytest.approx(2 / 5)
+    assert summary["throughput"] == pytest.approx(2 / 5.2)
+
+
+def test_nothing_is_null_not_a_number() -> None:
+    summary = numbers(rows([0.0] * 3, [Outcome.DROPPED] * 3))
+    assert set(summary["latency_s"].values()) == {None}
+    assert summary["throughput"] == 0
+    assert "-" in report(summary)
+
+
+REPORT = """\
+Requests      [planned, rate, throughput]       4, 10.00, 7.32
+Duration      [attack, total]                   1.00 s, 410 ms
+Latencies     [min, mean, 50, 90, 95, 99, max]  20.0 ms, 72.5 ms, 75.0 ms, 117 ms, 118 ms, 120 ms, 120 ms
+  of ok       [min, mean, 50, 90, 95, 99, max]  20.0 ms, 56.7 ms, 40.0 ms, 96.0 ms, 103 ms, 109 ms, 110 ms
+Service       [min, mean, 50, 90, 95, 99, max]  20.0 ms, 20.0 ms, 20.0 ms, 20.0 ms, 20.0 ms, 20.0 ms, 20.0 ms
+Send Lag      [50, 99, max]                     500 µs, 500 µs, 500 µs
+Bytes In      [total, mean]                     136, 34.00
+Success       [ratio]                           75.00%
+Outcomes      [kind:count]                      ok:3, http_error:1
+Status Codes  [code:count]                      200:3, 503:1
+Workers       [pid:count]                       11:2, 12:2
+Generator     [cpu, longest stall]              250 ms, 2.00 ms
+Valid         [yes or why not]                  yes
+Error Set:
+      1  503 Service Unavailable"""
+
+
+def test_the_report_to_the_letter() -> None:
+    outcomes = [Outcome.OK, Outcome.OK, Outcome.HTTP_ERROR, Outcome.OK]
+    requests = rows([0.02, 0.04, 0.08, 0.11], outcomes, lag_s=0.0005)
+    requests.loc[2, "end_s"] = 0.32
+    summary = numbers(requests, errors={"503 Service Unavailable": 1})
+    assert report(summary) == REPORT
+
+
+def test_the_histogram_counts_every_request_that_ended() -> None:
+    lines = histogram(
+        rows([0.003, 0.004, 0.015, 0.02, 9.0], [*[Outcome.OK] * 4, Outcome.TIMEOUT])
+    ).splitlines()
+    assert [int(line.split()[5]) for line in lines] == [2, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1]
+    assert lines[0].split()[:5] == ["2.00", "ms", "to", "5.00", "ms"]
+    assert histogram(rows([0.0], [Outcome.DROPPED])) == "no request came to an end"
+
+
+@pytest.mark.parametrize(
+    ("text", "missed"),
+    [
+        ("p99=250ms", None),
+        ("p99=50ms", "p99 is 99.1 ms, over 50.0 ms"),
+        ("max=0.1", None),
+        ("success=75%", None),
+        ("success=99.9%", "success is 75.00%, under 99.90%"),
+        ("success=0.8", "success is 75.00%, under 80.00%"),
+    ],
+)
+def test_objectives_are_met_or_say_how_they_are_not(text: str, missed: str | None) -> None:
+    outcomes = [Outcome.OK, Outcome.OK, Outcome.RESET, Outcome.OK]
+    assert Slo.parse(text).missed(numbers(rows([0.07, 0.02, 0.04, 0.1], outcomes))) == missed
+
+
+def test_an_objective_is_not_met_by_silence() -> None:
+    nothing = numbers(rows([0.0], [Outcome.DROPPED]))
+    assert Slo.parse("p50=1s").missed(nothing) == "p50 is unknown: no request came to an end"
+
+
+@pytest.mark.parametrize(
+    "text", ["p99", "p99=", "p99=fast", "p98=1s", "=1s", "success=101%", "success=x", "success=0", ""]
+)
+def test_malformed_objectives_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="malformed"):
+        Slo.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("lag_p99_s", "latency_p50_s", "generator", "words"),
+    [
+        (0.0009, 0.0005, {}, []),
+        (0.002, 0.0005, {}, ["fell behind: send lag p99 2.0 ms over 1.0 ms"]),
+        (0.002, 0.1, {}, []),
+        (0.02, 0.1, {}, ["fell behind"]),
+        (0.02, 0.1, {"waited": 5}, []),
+        (0.0, 0.1, {"stall_longest_s": 0.2}, ["stood still for 200 ms"]),
+        (0.0, 0.1, {"stalled_share": 0.05}, ["stood still for 5.0% of the time"]),
+        (0.0, 0.1, {"cpu_share": 0.97}, ["97% of a core"]),
+        (0.5, 0.1, {"cpu_share": 0.97}, ["fell behind", "97% of a core"]),
+        (None, None, {}, []),
+    ],
+)
+def test_a_spoilt_result_says_why(
+    lag_p99_s: float | None, latency_p50_s: float | None, generator: dict[str, float], words: list[str]
+) -> None:
+    reasons = reasons_against(lag_p99_s, latency_p50_s, generator)
+    assert len(reasons) == len(words)
+    assert all(word in reason for word, reason in zip(words, reasons, strict=True))
