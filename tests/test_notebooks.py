@@ -1,0 +1,173 @@
+"""The notebooks as committed: stripped, thin, their parameters the same for papermill, models and profiles."""
+
+import ast
+import importlib
+import statistics
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import pytest
+import yaml
+
+from lab import batch, paths
+from lab.study.parameters import Parameters
+
+NAMES = batch.notebooks()
+PROFILES = sorted((paths.notebooks() / "profiles").glob("*/*.yaml"))
+
+every_notebook = pytest.mark.parametrize("name", NAMES)
+every_profile = pytest.mark.parametrize("path", PROFILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+
+
+def _path(name: str) -> Path:
+    return paths.notebooks() / f"{name}.ipynb"
+
+
+def _cells(name: str, kind: str = "") -> list[Any]:
+    notebook = nbformat.read(_path(name), as_version=4)
+    return [cell for cell in notebook.cells if kind in ("", cell.cell_type)]
+
+
+def _parameters_cell(name: str) -> str:
+    (cell,) = [cell for cell in _cells(name) if "parameters" in cell.metadata.get("tags", ())]
+    return str(cell.source)
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    """Read the defaults as papermill's inspection gives them."""
+    found = papermill.inspect_notebook(str(_path(name)))
+    return {parameter: ast.literal_eval(about["default"]) for parameter, about in found.items()}
+
+
+def _model(name: str) -> type[Parameters]:
+    """Find the model of a notebook's parameters: 04-worker-scaling's is in lab.experiments.worker_scaling."""
+    module = importlib.import_module(f"lab.experiments.{name[3:].replace('-', '_')}")
+    model: type[Parameters] = module.Parameters
+    return model
+
+
+def _calls(name: str) -> Iterator[tuple[str, ast.Call]]:
+    for cell in _cells(name, "code"):
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.Call):
+                yield ast.unparse(node.func), node
+
+
+def test_the_notebooks_are_numbered_and_the_summary_runs_last() -> None:
+    assert NAMES == [
+        "01-hot-loop",
+        "02-single-vs-cluster",
+        "03-rate-sweep",
+        "04-worker-scaling",
+        "00-summary",
+    ]
+
+
+@every_notebook
+def test_it_is_valid_stripped_and_for_any_python(name: str) -> None:
+    notebook = nbformat.read(_path(name), as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    for cell in _cells(name, "code"):
+        assert cell.outputs == []
+        assert cell.execution_count is None
+
+
+@every_notebook
+def test_cells_are_short(name: str) -> None:
+    lengths = [len(cell.source.splitlines()) for cell in _cells(name, "code")]
+    assert 2 <= statistics.median(lengths) <= 4
+    assert min(lengths) >= 1
+    assert max(lengths) <= 20
+
+
+@every_notebook
+def test_prose_leads_through_the_code(name: str) -> None:
+    cells = _cells(name)
+    assert cells[0].cell_type == "markdown"
+    assert cells[0].source.startswith("# ")
+    assert cells[0].source.splitlines()[0].endswith("?"), "a notebook is one question"
+    assert len(_cells(name, "code")) <= 2 * len(_cells(name, "markdown"))
+    in_a_row = [len(list(run)) for kind, run in groupby(cell.cell_type for cell in cells) if kind == "code"]
+    assert max(in_a_row) <= 4
+
+
+@every_notebook
+def test_every_figure_and_table_has_a_caption(name: str) -> None:
+    shown = [call for function, call in _calls(name) if function in ("lab.show", "lab.table")]
+    assert shown
+    for call in shown:
+        captions = [keyword.value for keyword in call.keywords if keyword.arg == "caption"]
+        assert len(captions) == 1, f"no caption: {ast.unparse(call)}"
+        assert ast.unparse(captions[0]).strip("f'\""), f"empty caption: {ast.unparse(call)}"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != batch.SUMMARY])
+def test_a_measuring_notebook_exports_its_figure_and_answers(name: str) -> None:
+    saved = [
+        ast.unparse(word.value) for _, call in _calls(name) for word in call.keywords if word.arg == "save_as"
+    ]
+    assert saved == [f"run.figures / '{name[3:]}'"]
+    called = [function for function, _ in _calls(name)]
+    assert called.count("lab.answer") == called.count("tell") == 1
+
+
+@every_notebook
+def test_parameters_are_annotated_literals_each_with_a_help(name: str) -> None:
+    source = _parameters_cell(name)
+    statements = ast.parse(source).body
+    for statement, line in zip(statements, source.splitlines(), strict=True):
+        assert isinstance(statement, ast.AnnAssign), line
+        assert statement.value is not None, line
+        ast.literal_eval(statement.value)
+        assert line[statement.end_col_offset :].startswith("  # "), f"no help: {line}"
+
+
+@every_notebook
+def test_papermill_lists_every_parameter_and_the_model_knows_the_same(name: str) -> None:
+    written = {
+        ast.unparse(line.target)
+        for line in ast.parse(_parameters_cell(name)).body
+        if isinstance(line, ast.AnnAssign)
+    }
+    listed = papermill.inspect_notebook(str(_path(name)))
+    assert set(listed) == written == set(_model(name).model_fields)
+    assert all(about["inferred_type_name"] and about["help"] for about in listed.values())
+
+
+@every_notebook
+def test_the_defaults_are_valid(name: str) -> None:
+    _model(name).from_notebook(_defaults(name))
+
+
+@every_notebook
+def test_parameters_are_checked_before_anything_is_measured(name: str) -> None:
+    cells = [cell.source for cell in _cells(name, "code")]
+    assert "Parameters.from_notebook(globals())" in cells[1]
+
+
+@every_profile
+def test_a_profile_sets_what_its_notebook_has_to_valid_values(path: Path) -> None:
+    assert path.stem in NAMES
+    settings = yaml.safe_load(path.read_text())
+    assert set(settings) <= set(_model(path.stem).model_fields) - {"run"}
+    _model(path.stem).from_notebook(_defaults(path.stem) | settings)
+
+
+def test_every_profile_sets_every_measuring_notebook() -> None:
+    assert batch.profiles() == ["full", "quick", "smoke"]
+    measuring = {name for name in NAMES if name != batch.SUMMARY}
+    for profile in batch.profiles():
+        assert {path.stem for path in PROFILES if path.parent.name == profile} >= measuring
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_quick_is_what_the_notebooks_do_by_themselves(name: str) -> None:
+    settings = batch.profile_parameters("quick", name)
+    defaults = _defaults(name)
+    assert settings == {parameter: defaults[parameter] for parameter in settings}
