@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from lab.errors import UsageError
 from lab.models import checks
 
-Dispatch = Literal["central", "round-robin", "random"]
+Dispatch = Literal["central", "round-robin", "random", "batches"]
 
 
 def waits(
@@ -19,7 +19,8 @@ def waits(
 
     `due_s` are the arrival times in order; `service_s` is one time for all, or one for each.
     `central`: the worker that is free first takes the next; `round-robin`: workers take turns;
-    `random`: each is given to a worker by chance (with `seed`), as a hash does, and waits for that one.
+    `random`: each is given to a worker by chance (with `seed`), as a hash does, and waits for that one;
+    `batches`: a worker that is free takes all that wait, and does them one after the other.
     """
     checks.at_least_one(workers=workers)
     due = np.asarray(due_s, dtype=np.float64)
@@ -34,7 +35,9 @@ def waits(
         return _apart(due, service, np.arange(len(due)) % workers)
     if dispatch == "random":
         return _apart(due, service, np.random.default_rng(seed).integers(workers, size=len(due)))
-    raise UsageError(f"unknown dispatch {dispatch!r}: choose central, round-robin or random")
+    if dispatch == "batches":
+        return _batches(due, service, workers)
+    raise UsageError(f"unknown dispatch {dispatch!r}: choose central, round-robin, random or batches")
 
 
 def _central(due: NDArray[np.float64], service: NDArray[np.float64], workers: int) -> NDArray[np.float64]:
@@ -45,6 +48,19 @@ def _central(due: NDArray[np.float64], service: NDArray[np.float64], workers: in
         heapq.heapreplace(free_s, start + work)
         waited[i] = start - arrival
     return waited
+
+
+def _batches(due: NDArray[np.float64], service: NDArray[np.float64], workers: int) -> NDArray[np.float64]:
+    arrivals, works = due.tolist(), service.tolist()
+    free_s = [min(arrivals, default=0.0)] * workers
+    starts: list[float] = []
+    while len(starts) < len(arrivals):
+        taken_s = start = max(arrivals[len(starts)], free_s[0])
+        while len(starts) < len(arrivals) and arrivals[len(starts)] <= taken_s:
+            starts.append(start)
+            start += works[len(starts) - 1]
+        heapq.heapreplace(free_s, start)
+    return np.array(starts) - due
 
 
 def _apart(

@@ -22,7 +22,7 @@ TRIALS = pa.schema(
         *_fields(pa.float64(), "rate", "duration_s"),
         pa.field("topology", pa.string()),
         pa.field("workers", pa.int64()),
-        *_fields(pa.string(), "dispatch", "kernel"),
+        *_fields(pa.string(), "dispatch", "pool", "kernel"),
         pa.field("iterations", pa.int64()),
         pa.field("arrivals", pa.string()),
         pa.field("timeout_s", pa.float64()),
@@ -42,6 +42,15 @@ TRIALS = pa.schema(
     ]
 )
 """A row per trial; the labels of its condition are further columns."""
+
+EVENTS = pa.schema(
+    [
+        pa.field("at_s", pa.float64()),
+        pa.field("event", pa.string()),
+        pa.field("workers", pa.int64()),
+    ]
+)
+"""What was done to a trial's server, and how many workers it had then; without an event these changed."""
 
 ADDED = ("loop_s", "loop_drift", "latency_s")
 """Columns that are computed when tables are read."""

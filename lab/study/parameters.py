@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from lab.errors import UsageError
 from lab.hotloop import KERNELS
-from lab.servers.spec import DISPATCHES
+from lab.servers.spec import DISPATCHES, POOLS
 
 _INJECTED = "# Parameters"
 """How the cell starts that papermill puts behind a notebook's own parameters."""
@@ -65,6 +65,7 @@ Whole = Annotated[int, BeforeValidator(_number), Field(ge=0)]
 
 KernelName = Annotated[str, one_of(*KERNELS)]
 DispatchName = Annotated[str, one_of(*DISPATCHES)]
+PoolName = Annotated[str, one_of(*POOLS)]
 
 Item = TypeVar("Item")
 ListOf = Annotated[tuple[Item, ...], BeforeValidator(_sequence)]

@@ -34,6 +34,7 @@ class Condition:
     topology: str = "single"
     workers: int = 1
     dispatch: str = "round-robin"
+    pool: str = "process"
     kernel: str = "python"
     iterations: int = ITERATIONS
     arrivals: str = "constant"
@@ -52,6 +53,7 @@ class Condition:
             topology=self.topology,
             workers=self.workers,
             dispatch=self.dispatch,
+            pool=self.pool,
             kernel=self.kernel,
             iterations=self.iterations,
         )

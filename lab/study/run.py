@@ -108,6 +108,10 @@ class Run:
             rows[["trial_id", "block", *FACTORS, *labels]], on="trial_id", validate="many_to_one"
         )
 
+    def events(self, trials: pd.DataFrame) -> pd.DataFrame:
+        """Return what was done to the servers of these trials: trial_id and `columns.EVENTS`."""
+        return self._store.events(list(trials["trial_id"]))
+
     def seal(self) -> Manifest:
         """Mark the run as complete, with the checksum of each file; adding to it later opens it again."""
         return self._store.seal()
@@ -145,7 +149,7 @@ class Run:
         started_at, before = datetime.now(UTC), snapshot()
         result = execute(trial.condition, trial.seed)
         row = make_row(trial, result.summary, between(before, snapshot()), started_at)
-        self._store.save_trial(row, result.requests)
+        self._store.save_trial(row, result.requests, getattr(result, "events", None))
 
 
 def _missing(block: Block, finished: set[str]) -> tuple[Trial, ...]:

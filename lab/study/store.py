@@ -1,7 +1,8 @@
-"""One run's folder: `trials/` and `requests/` by trial, `calibrations/`, `tables/`, a manifest and a lock.
+"""One run's folder: `trials/`, `requests/` and `events/` by trial, `calibrations/`, `tables/`, manifest.
 
-A trial exists once its file in `trials/` does; its requests are written before. Whatever else a kill leaves
-behind is removed by the next one who takes the lock. Only writers take it, so a run can be read at any time.
+A trial exists once its file in `trials/` does; its requests and events are written before. Whatever else a
+kill leaves behind is removed by the next one who takes the lock. Only writers take it, so a run can be read
+at any time.
 """
 
 import fcntl
@@ -16,7 +17,7 @@ import pyarrow as pa
 from lab.errors import LabError
 from lab.load import records
 from lab.study import manifest as manifests
-from lab.study.columns import TRIALS
+from lab.study.columns import EVENTS, TRIALS
 from lab.study.files import partial_files, read_table, sha256, sync_folder, write_table, writing_to
 from lab.study.manifest import Manifest
 
@@ -59,13 +60,14 @@ class Store:
                 self._locked = False
 
     def _tidy(self) -> None:
-        """Remove what a kill left: halves of files, and requests whose trial was never finished."""
+        """Remove what a kill left: halves of files, and what belongs to a trial that was never finished."""
         for path in partial_files(self.folder):
             path.unlink()
         finished = self.trial_ids()
-        for path in (self.folder / "requests").glob("*.parquet"):
-            if path.stem not in finished:
-                path.unlink()
+        for kind in ("requests", "events"):
+            for path in (self.folder / kind).glob("*.parquet"):
+                if path.stem not in finished:
+                    path.unlink()
         if (manifest := self.manifest()).state == "complete":
             manifests.write_manifest(self.folder, manifest.reopened())
 
@@ -73,8 +75,8 @@ class Store:
         """Name the trials that are finished."""
         return {path.stem for path in (self.folder / "trials").glob("*.parquet")}
 
-    def save_trial(self, row: dict[str, Any], requests: pd.DataFrame) -> None:
-        """Keep a finished trial: its requests, then the row that makes it exist."""
+    def save_trial(self, row: dict[str, Any], requests: pd.DataFrame, events: pd.DataFrame | None) -> None:
+        """Keep a finished trial: its requests and events, then the row that makes it exist."""
         trial_id = row["trial_id"]
         labels = {name: value for name, value in row.items() if name not in TRIALS.names}
         columns = [pa.array([row[field.name]], field.type) for field in TRIALS]
@@ -82,6 +84,10 @@ class Store:
         for name, value in labels.items():
             table = table.append_column(name, pa.array([value]))
         self._save_requests(trial_id, requests)
+        if events is not None:
+            write_table(
+                self._path("events", trial_id), pa.Table.from_pandas(events, EVENTS, preserve_index=False)
+            )
         write_table(self._path("trials", trial_id), table)
 
     def _save_requests(self, trial_id: str, requests: pd.DataFrame) -> None:
@@ -104,6 +110,17 @@ class Store:
         if not frames:
             return _frame(records.SCHEMA.empty_table()).assign(trial_id="")
         return pd.concat(frames, names=["trial_id"]).reset_index("trial_id").reset_index(drop=True)
+
+    def events(self, trial_ids: list[str]) -> pd.DataFrame:
+        """Read the events of those of these trials that have some, with the column `trial_id` in front."""
+        paths = {trial_id: self._path("events", trial_id) for trial_id in trial_ids}
+        frames = [
+            _frame(read_table(path, EVENTS)).assign(trial_id=trial_id)
+            for trial_id, path in paths.items()
+            if path.exists()
+        ]
+        known = pd.concat([_frame(EVENTS.empty_table()).assign(trial_id=""), *frames])
+        return known[["trial_id", *EVENTS.names]].reset_index(drop=True)
 
     def save_table(self, kind: str, name: str, frame: pd.DataFrame) -> None:
         """Keep a table as `<kind>/<name>.parquet`."""

@@ -1,8 +1,9 @@
 """One trial: a fresh server, warmed up, under one attack; and the row that says what came of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
@@ -12,6 +13,10 @@ from lab.study.columns import LAG, LATENCY, SERVICE
 from lab.study.noise import Noise
 from lab.study.plan import Condition, Trial
 
+if TYPE_CHECKING:
+    from lab.load import Progress
+    from lab.servers import Server
+
 MOST_STEAL = 0.02
 """Above this share of CPU time taken by the hypervisor, a trial is spoilt."""
 
@@ -20,7 +25,7 @@ MOST_OTHERS_CPU = 0.10
 
 
 class Result(Protocol):
-    """What an attack gives, as `lab.load` makes it."""
+    """What an attack gives, as `lab.load` makes it; one with `events` (columns.EVENTS) has them kept too."""
 
     @property
     def requests(self) -> pd.DataFrame: ...
@@ -34,29 +39,49 @@ Execute = Callable[[Condition, int], Result]
 
 def serve_and_attack(condition: Condition, seed: int) -> Result:
     """Start the condition's server, warm it up, attack it, and stop it whatever happens."""
-    from lab.load import attack
+    # The attack is over when every request has ended: nobody waits for an answer while the server stops.
+    with fresh_server(condition, drain_s=0) as server:
+        return offer(server, condition, seed)
+
+
+@contextmanager
+def fresh_server(condition: Condition, **options: Any) -> Iterator["Server"]:
+    """Start the condition's server and warm it up; it is stopped at the end. `options` are `serve`'s."""
     from lab.servers import serve
 
     with serve(
         topology=condition.topology,
         workers=condition.workers,
         dispatch=condition.dispatch,
+        pool=condition.pool,
         kernel=condition.kernel,
         iterations=condition.iterations,
-        drain_s=0,  # the attack is over when every request has ended: nobody waits for an answer
+        **options,
     ) as server:
-        url = server.url + condition.path
-        _warm_up(url, condition.warmup * condition.workers, condition.timeout_s)
-        result: Result = attack(
-            url,
-            rate=condition.rate,
-            duration=condition.duration_s,
-            arrivals=condition.arrivals,
-            timeout=condition.timeout_s,
-            keepalive=condition.keepalive,
-            seed=seed,
-        )
-        return result
+        _warm_up(server.url + condition.path, condition.warmup * condition.workers, condition.timeout_s)
+        yield server
+
+
+def offer(
+    server: "Server",
+    condition: Condition,
+    seed: int,
+    on_progress: "Callable[[Progress], None] | None" = None,
+) -> Result:
+    """Offer the condition's load to a server of its own."""
+    from lab.load import attack
+
+    result: Result = attack(
+        server.url + condition.path,
+        rate=condition.rate,
+        duration=condition.duration_s,
+        arrivals=condition.arrivals,
+        timeout=condition.timeout_s,
+        keepalive=condition.keepalive,
+        seed=seed,
+        on_progress=on_progress,
+    )
+    return result
 
 
 def _warm_up(url: str, count: int, timeout_s: float) -> None:

@@ -26,6 +26,8 @@ def test_a_queue_worked_out_by_hand() -> None:
     assert waits(due_s, 2, workers=2).tolist() == [0, 0, 1, 1, 3, 0]
     assert waits(due_s, [5, 1, 1, 1, 1, 1], workers=2).tolist() == [0, 0, 0, 1, 2, 0]
     assert waits(due_s, [5, 1, 1, 1, 1, 1], workers=2, dispatch="round-robin").tolist() == [0, 0, 4, 0, 5, 0]
+    assert waits(due_s, 2, workers=2, dispatch="batches").tolist() == [0, 2, 0, 2, 4, 0]
+    assert waits(due_s, 2, workers=1, dispatch="batches").tolist() == [0, 2, 3, 5, 7, 0]
 
 
 @given(gaps, workers, st.floats(0, 5))
@@ -37,7 +39,7 @@ def test_with_constant_service_round_robin_is_one_central_queue(
     np.testing.assert_allclose(turns, waits(due_s, service_s, c, "central"), atol=1e-9)
 
 
-@given(gaps, workers, st.sampled_from(["central", "round-robin", "random"]), st.integers(0, 9))
+@given(gaps, workers, st.sampled_from(["central", "round-robin", "random", "batches"]), st.integers(0, 9))
 def test_no_worker_ever_does_two_things_at_once(
     gaps_s: list[float], c: int, dispatch: Dispatch, seed: int
 ) -> None:
