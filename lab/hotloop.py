@@ -1,6 +1,7 @@
 """The work itself: the article's sum of atan(i) x tan(i), as kernels, and what one run costs."""
 
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,6 +69,22 @@ def kernel(name: str = "python") -> Kernel:
     if name not in _MAKERS:
         raise UsageError(f"unknown kernel {name!r}: choose one of {', '.join(KERNELS)}")
     return _MAKERS[name]()
+
+
+@dataclass(frozen=True)
+class LoopRun:
+    """One run of the hot loop: its sum, its wall time in seconds, and the process that ran it."""
+
+    total: float
+    duration_s: float
+    pid: int
+
+
+def run(loop: Kernel, iterations: int) -> LoopRun:
+    """Run the hot loop once, here and now."""
+    start = time.perf_counter()
+    total = loop(iterations)
+    return LoopRun(total, time.perf_counter() - start, os.getpid())
 
 
 @dataclass(frozen=True)

@@ -2,44 +2,26 @@
 
 import logging
 import os
-import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from aiohttp import web
 
-from lab.hotloop import Kernel
+from lab.hotloop import Kernel, LoopRun, run
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class LoopRun:
-    """One run of the hot loop: its sum, its wall time in seconds, and the process that ran it."""
-
-    total: float
-    duration_s: float
-    pid: int
-
-
 Work = Callable[[], Awaitable[LoopRun]]
 """Runs the hot loop once, where the topology has it run."""
-
-
-def run_loop(kernel: Kernel, iterations: int) -> LoopRun:
-    """Run the hot loop here and now, and time it."""
-    start = time.perf_counter()
-    total = kernel(iterations)
-    return LoopRun(total, time.perf_counter() - start, os.getpid())
 
 
 def blocking(kernel: Kernel, iterations: int) -> Work:
     """Return work that blocks the event loop while it runs, as in the article: that is the experiment."""
 
     async def work() -> LoopRun:
-        return run_loop(kernel, iterations)
+        return run(kernel, iterations)
 
     return work
 
@@ -72,9 +54,9 @@ async def _healthy(request: web.Request) -> web.Response:
 
 def _slow(work: Work) -> Handler:
     async def slow(request: web.Request) -> web.Response:
-        run = await work()
-        log.info("%r %d", run.total, run.pid)
-        headers = {"Server-Timing": f"loop;dur={1000 * run.duration_s:.3f}", "X-Worker": str(run.pid)}
-        return web.Response(text=f"Result number is {run.total!r}", headers=headers)
+        done = await work()
+        log.info("%r %d", done.total, done.pid)
+        headers = {"Server-Timing": f"loop;dur={1000 * done.duration_s:.3f}", "X-Worker": str(done.pid)}
+        return web.Response(text=f"Result number is {done.total!r}", headers=headers)
 
     return slow

@@ -60,9 +60,7 @@ def command(**options: Any) -> None:
     except KeyboardInterrupt:
         return
     with server:
-        if not lifeline.is_hung_up(
-            _STDIN
-        ):  # closed from the start, as under some job runners, it says nothing
+        if not lifeline.is_hung_up(_STDIN):  # closed from the start it says nothing: some job runners do so
             lifeline.on_hang_up(_STDIN, lambda: os.kill(os.getpid(), signal.SIGTERM))
         ready = {"event": "ready", "url": server.url, "pid": server.pid, "workers": server.workers}
         click.echo(json.dumps(ready))

@@ -1,5 +1,6 @@
 """Messages between a process and the one that started it: JSON lines and open sockets, over a socket pair."""
 
+import contextlib
 import json
 import os
 import socket
@@ -48,6 +49,11 @@ class Channel:
             self._sock.sendall(line)
         else:
             socket.send_fds(self._sock, [line], [passing.fileno()])
+
+    def tell(self, message: Message) -> None:
+        """Send a message that is lost on nobody if the other end is gone."""
+        with contextlib.suppress(OSError):
+            self.send(message)
 
     def receive(self, timeout_s: float | None = None) -> list[tuple[Message, int | None]]:
         """Return what one read brings: messages, each with the file descriptor that was passed with it.

@@ -1,11 +1,10 @@
-"""How long connections live: one request or many, and how a worker that must go parts from its clients."""
+"""Connections that were passed on, and how a worker that must go parts from its clients."""
 
 import asyncio
 import select
 from collections.abc import Callable
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
 
 _SWEEP_S = 0.01
 
@@ -23,24 +22,6 @@ class Connection(web.RequestHandler):
         """Say so, once aiohttp has done its part."""
         super().connection_lost(exc)
         self._on_lost()
-
-
-def middleware(keep: Callable[[], bool]) -> Middleware:
-    """Return a middleware that answers `Connection: close`, and closes, while `keep()` is false."""
-
-    @web.middleware
-    async def keep_or_close(request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            response = await handler(request)
-        except web.HTTPException as error:
-            if not keep():
-                error.force_close()
-            raise
-        if not keep():
-            response.force_close()
-        return response
-
-    return keep_or_close
 
 
 async def close_idle(server: web.Server, *, quiet_s: float) -> None:

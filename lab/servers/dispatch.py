@@ -8,6 +8,7 @@ from collections import deque
 from typing import Protocol
 
 from lab.servers import sockets
+from lab.servers.channel import Message
 from lab.servers.spec import ServerSpec
 from lab.servers.worker_handle import WorkerHandle
 
@@ -29,6 +30,9 @@ class Dispatch(Protocol):
     def close(self) -> None:
         """Stop listening."""
 
+    async def emptied(self) -> None:
+        """Return when no connection waits here for a worker."""
+
 
 class Shared:
     """All workers accept from one listening socket; who is awake takes what waits there, be it one or all."""
@@ -47,6 +51,9 @@ class Shared:
 
     def close(self) -> None:
         self._listener.close()
+
+    async def emptied(self) -> None:
+        pass
 
 
 class Reuseport(Shared):
@@ -77,6 +84,8 @@ class PassedOn:
         self._free: deque[WorkerHandle] = deque()
         self._waiting: deque[socket.socket] = deque()
         self._passed: dict[WorkerHandle, socket.socket] = {}
+        self._empty = asyncio.Event()
+        self._empty.set()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(listener, self._accept)
 
@@ -94,6 +103,7 @@ class PassedOn:
         with contextlib.suppress(ValueError):
             self._free.remove(worker)
         if worker.gone.is_set() and (connection := self._passed.pop(worker, None)):
+            self._empty.clear()
             self._waiting.appendleft(connection)  # it never got it: nothing is lost
             self._match()
 
@@ -102,7 +112,11 @@ class PassedOn:
             self._loop.remove_reader(self._listener)
             self._listener.close()
 
-    def _hear(self, worker: WorkerHandle, event: str) -> None:
+    async def emptied(self) -> None:
+        await self._empty.wait()
+
+    def _hear(self, worker: WorkerHandle, message: Message) -> None:
+        event = message["event"]
         if event == "accepted":
             self._passed.pop(worker).close()
         if event == ("done" if self._least_busy else "accepted") and worker in self._members:
@@ -138,13 +152,16 @@ class PassedOn:
 
     def _enqueue(self, connection: socket.socket) -> None:
         self._waiting.append(connection)
+        self._empty.clear()
         self._match()
 
     def _match(self) -> None:
         while self._waiting and self._free:
             worker, connection = self._free.popleft(), self._waiting.popleft()
             self._passed[worker] = connection
-            worker.pass_on(connection)
+            worker.send({"do": "serve"}, passing=connection)
+        if not self._waiting:
+            self._empty.set()
 
 
 def for_spec(spec: ServerSpec, listener: socket.socket) -> Dispatch:

@@ -1,6 +1,8 @@
 """The starter's view of a server in the background: where it is, who works there, and the end of it."""
 
+import atexit
 import contextlib
+import os
 import signal
 import subprocess
 import tempfile
@@ -11,12 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from lab.errors import LabError
+from lab.errors import LabError, UsageError
 from lab.servers import sockets
 from lab.servers.channel import Channel
 from lab.servers.group import end_group
-from lab.servers.spawn import ending, spawn
+from lab.servers.process import ending, spawn
 from lab.servers.spec import ServerSpec
+from lab.servers.tally import Tally, WorkerCounters
 
 _GRACE_S = 1.0
 """How much longer than it is allowed a process may take before it is ended by force."""
@@ -41,26 +44,60 @@ class Server:
         Raises LabError if the port cannot be had, or if a worker cannot start, with its reason.
         """
         self.spec = spec
-        self._failure: str | None = None
-        self._stopping = threading.Lock()
-        self._stopped = False
-        self._spawn(log)
-        try:
-            self._wait_until_ready()
-        except BaseException:
-            self._end()
-            raise
+        self._log = log
+        self._ending = threading.RLock()
+        self._owner = os.getpid()
+        self._start(spec.port)
+        atexit.register(self._at_exit)
 
     @property
     def workers(self) -> list[int]:
         """The pids of the workers that accept; none once the server is gone."""
-        if self.spec.topology != "cluster":
+        if not self.spec.has_crew:
             return [self.pid] if self._process.poll() is None else []
         try:
             pids: list[int] = self._ask("workers")
         except LabError:
             return []
         return pids
+
+    def counters(self) -> list[WorkerCounters]:
+        """Return what each of its workers has done so far. Raises LabError if the server is gone."""
+        if self.spec.has_crew:
+            return [WorkerCounters(**counters) for counters in self._ask("counters")]
+        return [WorkerCounters(0, self.pid, *self._tally.read(), restarts=0)]
+
+    def scale(self, workers: int) -> None:
+        """Return when so many workers accept, and those beyond have drained and are gone.
+
+        Raises UsageError if it has no workers to scale, or for less than one; LabError if one cannot start.
+        """
+        self._change("scale", workers=workers)
+
+    def recycle(self) -> None:
+        """Replace the workers, one at a time: the new one is ready before the old one drains.
+
+        Raises UsageError if there are none to replace; LabError if one cannot start: the old one stays.
+        """
+        self._change("recycle")
+
+    def restart(self) -> None:
+        """Stop it and start it again on the same port; connections are refused meanwhile.
+
+        Raises LabError if it was stopped before, or cannot start again.
+        """
+        with self._ending:
+            if self._stopped:
+                raise LabError("the server was stopped: serve() starts a fresh one")
+            self.stop()
+            self._start(self._address[1])
+            atexit.register(self._at_exit)
+
+    def log(self, lines: int = 20) -> str:
+        """Return how its log ends; nothing once it is deleted, or if it prints elsewhere."""
+        if self.log_path is None or not self.log_path.exists():
+            return ""
+        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
 
     def wait(self) -> None:
         """Return when it has ended as it was told to. Raises LabError, with the reason, if it failed."""
@@ -76,7 +113,7 @@ class Server:
 
         Raises LabError if a process of it survives, or if something still listens on its port.
         """
-        with self._stopping:
+        with self._ending:
             if self._stopped:
                 return
             try:
@@ -100,17 +137,32 @@ class Server:
             f"<{self.spec.topology} server, {self.url}, {'stopped' if self._stopped else f'pid {self.pid}'}>"
         )
 
-    def _spawn(self, log: IO[str] | None) -> None:
+    def _start(self, port: int) -> None:
+        self._failure: str | None = None
+        self._spawn(port)
+        self._stopped = False
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self._end()
+            raise
+
+    def _spawn(self, port: int) -> None:
         cluster = self.spec.topology == "cluster"
-        module = "lab.servers.supervisor" if cluster else "lab.servers.worker"
-        arguments = {"spec": asdict(self.spec), "slot": 0, "alone": True}
         bind = sockets.reserve if cluster and self.spec.dispatch == "reuseport" else sockets.listen
-        with bind(self.spec.host, self.spec.port) as listener, _opened(log) as file:
+        arguments = {"spec": asdict(self.spec), "slot": 0, "alone": True}
+        with bind(self.spec.host, port) as listener, _opened(self._log) as log, Tally.shared() as (tally, fd):
             self.url = sockets.url(listener)
-            self.log_path = Path(file.name) if log is None else None
+            self.log_path = Path(log.name) if self._log is None else None
             self._address = listener.getsockname()[:2]
-            fds = {"listener": listener.fileno()}
-            self._process, self._channel = spawn(module, arguments, fds=fds, log=file, new_group=True)
+            self._tally = tally
+            self._process, self._channel = spawn(
+                "supervisor" if cluster else "worker",
+                arguments,
+                fds={"listener": listener.fileno(), "tally": fd},
+                log=log,
+                new_session=True,
+            )
         self.pid = self._process.pid
 
     def _wait_until_ready(self) -> None:
@@ -129,8 +181,13 @@ class Server:
         self._failure = message.get("reason")
         return str(message["event"])
 
+    def _change(self, order: str, **arguments: Any) -> None:
+        if not self.spec.has_crew:
+            raise UsageError(f"a {self.spec.topology} server is one process: start a cluster to {order} it")
+        self._ask(order, **arguments)
+
     def _ask(self, order: str, **arguments: Any) -> Any:
-        """Return the supervisor's answer; each order has a channel of its own, so none waits for another."""
+        """Return the answer to an order; each has a channel of its own, so none waits for another."""
         ours, theirs = Channel.pair()
         with contextlib.closing(ours):
             try:
@@ -151,22 +208,25 @@ class Server:
             with contextlib.suppress(TimeoutError):
                 self._next_event(timeout_s=_GRACE_S)
         reason = self._failure or f"process {self.pid} ended, {ending(self._process.wait())}"
-        return reason if self.log_path is None else f"{reason} ({self.log_path}: {self._tail(self.log_path)})"
-
-    def _tail(self, log: Path) -> str:
-        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-        return " | ".join(line.strip() for line in lines[-_TAIL_LINES:]) or "empty"
+        tail = " | ".join(line.strip() for line in self.log(_TAIL_LINES).splitlines())
+        return f"{reason} ({self.log_path}: {tail})" if tail else reason
 
     def _end(self) -> None:
         """End what is left of it, let go of what is held for it, and keep the log only if it had failed."""
         failed = self._process.poll() not in (None, 0)
         self._stopped = True
+        atexit.unregister(self._at_exit)
         self._process.kill()
         self._process.wait()
         self._channel.close()
+        self._tally.close()
         if self.log_path is not None and not failed:
             self.log_path.unlink(missing_ok=True)
         end_group(self.pid)
+
+    def _at_exit(self) -> None:
+        if os.getpid() == self._owner:  # not in a fork of it
+            self._end()
 
 
 def _opened(log: IO[str] | None) -> AbstractContextManager[IO[Any]]:

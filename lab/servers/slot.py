@@ -15,11 +15,14 @@ log = logging.getLogger(__name__)
 class Slot:
     """One place among the workers of a cluster. All slots share `turn`: one worker at a time is renewed."""
 
-    def __init__(self, index: int, spec: ServerSpec, dispatch: Dispatch, turn: asyncio.Lock) -> None:
+    def __init__(
+        self, role: str, index: int, spec: ServerSpec, dispatch: Dispatch, turn: asyncio.Lock
+    ) -> None:
         self.index = index
         self.restarts = 0
         self.worker: WorkerHandle | None = None
         self._since_s = 0.0
+        self._role = role
         self._spec = spec
         self._dispatch = dispatch
         self._turn = turn
@@ -33,13 +36,11 @@ class Slot:
 
     async def keep(self) -> None:
         """Keep a worker running, until cancelled. Raises LabError, with the reason, if workers keep dying."""
-        while True:
-            worker = self.worker
-            assert worker is not None  # noqa: S101 - for mypy: it was started
+        while worker := self.worker:
             await first(worker.gone, worker.leaving)
             async with self._changing:
                 if worker is not self.worker:
-                    continue
+                    continue  # it was renewed meanwhile
                 if worker.gone.is_set():
                     await self._revive(worker)
                 else:
@@ -55,6 +56,7 @@ class Slot:
 
     async def close(self) -> None:
         """Return when its workers have answered what they accepted and are gone; `keep` is over before."""
+        self.worker = None
         await asyncio.gather(*(self._retire(worker) for worker in tuple(self._alive)))
 
     def kill(self) -> None:
@@ -65,7 +67,7 @@ class Slot:
     async def _started(self) -> WorkerHandle:
         listener = self._dispatch.listener()
         try:
-            worker = WorkerHandle(self._spec, self.index, listener)
+            worker = WorkerHandle(self._role, self._spec, self.index, listener)
         finally:
             if listener is not None:
                 listener.close()
@@ -86,6 +88,7 @@ class Slot:
 
     async def _revive(self, dead: WorkerHandle) -> None:
         self._forget(dead)
+        self.worker = None
         accepted_for_s = asyncio.get_running_loop().time() - self._since_s
         reason = f"worker {dead.pid} ended: {dead.ending}"
         while (delay_s := self._backoff.after_death(accepted_for_s)) is not None:

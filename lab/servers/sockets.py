@@ -1,7 +1,6 @@
 """Listening sockets: taken before any process starts, so that a port that is taken is known at once."""
 
 import errno
-import resource
 import socket
 
 from lab.errors import LabError
@@ -35,12 +34,6 @@ def url(sock: socket.socket) -> str:
     """Return the address of a bound socket as clients write it."""
     host, port = sock.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def allow_many_files() -> None:
-    """Let this process open as many files as it may: every waiting connection is one."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _bound(host: str, port: int, *, listening: bool = False, reuse_port: bool = False) -> socket.socket:

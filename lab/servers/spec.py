@@ -1,9 +1,7 @@
 """What server to start: one frozen value, checked when it is made, that travels to every process as JSON."""
 
-import json
 import sys
-from dataclasses import asdict, dataclass
-from typing import Self
+from dataclasses import dataclass
 
 from lab.cpus import available_cpus
 from lab.errors import UsageError
@@ -63,19 +61,15 @@ class ServerSpec:
             object.__setattr__(self, "keepalive", not self._one_request_per_connection)
 
     @property
+    def has_crew(self) -> bool:
+        """Whether the started process leads others, which can be asked about, scaled and recycled."""
+        return self.topology == "cluster" or (self.topology == "offload" and self.pool == "process")
+
+    @property
     def count(self) -> int:
         """How many workers, None resolved."""
         assert self.workers is not None  # noqa: S101 - set by __post_init__, which mypy cannot see
         return self.workers
-
-    def to_json(self) -> str:
-        """Return it as JSON, for the command line of a process."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Return the spec that `to_json` wrote."""
-        return cls(**json.loads(text))
 
     @property
     def _one_request_per_connection(self) -> bool:
@@ -97,6 +91,8 @@ class ServerSpec:
             raise UsageError(f"host is a name or an address to listen on, not {self.host!r}")
         if self.topology == "single" and self.workers not in (None, 1):
             raise UsageError(f"a single server has one worker, not {self.workers}: use topology 'cluster'")
+        if self.recycle_after is not None and self.topology != "cluster":
+            raise UsageError(f"recycle_after needs a cluster: a worker of {self.topology} cannot be replaced")
         if self.keepalive and self._one_request_per_connection:
             raise UsageError("least-busy needs one request per connection: leave keepalive out, or False")
         if not sys.platform.startswith("linux") and (self.pin or self.dispatch == "reuseport"):
@@ -124,4 +120,4 @@ def _seconds(name: str, value: object, *, optional: bool = False, zero: bool = F
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise UsageError(f"{name} is a number of seconds, not {value!r}")
     if not (0 < value < float("inf") or (zero and value == 0)):
-        raise UsageError(f"{name} is above zero and finite, not {value}")
+        raise UsageError(f"{name} is {'at least' if zero else 'above'} 0 and finite, not {value}")

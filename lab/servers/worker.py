@@ -1,25 +1,38 @@
-"""A worker: its own process, with one event loop and one application. A `single` server is one of these."""
+"""A worker: its own process, with one event loop and one application; outside a cluster, the whole server."""
 
 import asyncio
 import contextlib
 import json
 import logging
 import os
+import random
 import signal
 import socket
-import sys
 import threading
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from types import FrameType
+from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from lab import hotloop
-from lab.servers import lifeline
-from lab.servers.channel import Channel
-from lab.servers.connections import Connection, close_idle, middleware
-from lab.servers.sockets import BACKLOG, allow_many_files
+from lab.errors import LabError
+from lab.hotloop import LoopRun
+from lab.servers import pool, process
+from lab.servers.channel import Channel, Message
+from lab.servers.connections import Connection, close_idle
+from lab.servers.crew import Crew
+from lab.servers.orders import SIGNALS, Orders
+from lab.servers.pinning import pin
+from lab.servers.sockets import BACKLOG
 from lab.servers.spec import ServerSpec
-from lab.web import blocking, create_app
+from lab.servers.tally import Tally
+from lab.servers.watchdog import Watchdog
+from lab.web import Work, blocking, create_app
+
+log = logging.getLogger(__name__)
 
 QUIET_S = 0.25
 """How long clients of a worker that must go may stay silent before their connections are closed."""
@@ -29,49 +42,88 @@ class Worker:
     """Serves connections, accepted or passed on by the supervisor, until it is told to drain."""
 
     def __init__(
-        self, spec: ServerSpec, channel: Channel, listener: socket.socket | None, alone: bool
+        self, spec: ServerSpec, channel: Channel, tally: Tally, listener: socket.socket | None, alone: bool
     ) -> None:
         self._spec = spec
         self._channel = channel
+        self._tally = tally
         self._listener = listener
         self._alone = alone
+        self._loop = asyncio.get_running_loop()
         self._leaving = False
         self._drain = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[object]] = set()
-        app = create_app(blocking(hotloop.kernel(spec.kernel), spec.iterations))
-        app.middlewares.append(middleware(self._keeps_connections))
-        self._runner = web.AppRunner(app, access_log=None)
+        self._orders: Orders | None = None
+        self._watchdog = Watchdog(spec.hang_timeout_s) if spec.hang_timeout_s else None
+        self._until_renewal = _jittered(spec.recycle_after or 0)
 
     async def run(self) -> None:
-        """Say that it is ready once it accepts; return when everything it accepted is answered."""
-        await self._runner.setup()
+        """Say that it is ready once it accepts; return when everything it accepted is answered.
+
+        Raises LabError if the processes of its pool cannot be kept running.
+        """
+        async with _workshop(self._spec) as (work, crew):
+            self._orders = Orders(crew) if crew else None
+            app = create_app(self._tallied(work))
+            app.middlewares.append(self._around)
+            runner = web.AppRunner(app, access_log=None)
+            await runner.setup()
+            assert runner.server is not None  # noqa: S101 - for mypy: it is set up
+            await self._serve(runner.server)
+            await runner.cleanup()
+
+    async def _serve(self, server: web.Server) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        self._loop.add_reader(self._channel, self._receive)
-        listening = await self._listen()
+        if self._alone:
+            for number, order in SIGNALS.items():
+                self._loop.add_signal_handler(number, self._obey, order)
+        self._loop.add_reader(self._channel, self._receive, server)
+        listening = self._listener and await self._loop.create_server(
+            server, sock=self._listener, backlog=BACKLOG
+        )
+        if self._watchdog:
+            self._watchdog.watch()
         self._channel.send({"event": "ready"})
         await self._drain.wait()
         if listening:
             listening.close()
         if self._opening:
             await asyncio.wait(self._opening)
-        await close_idle(self._server, quiet_s=QUIET_S)
-        await self._runner.cleanup()
+        await close_idle(server, quiet_s=QUIET_S)
+        if self._orders:
+            await self._orders.cancel()
 
-    @property
-    def _server(self) -> web.Server:
-        server = self._runner.server
-        assert server is not None  # noqa: S101 - for mypy: the runner is set up
-        return server
+    def _tallied(self, work: Work) -> Work:
+        async def tallied() -> LoopRun:
+            run = await work()
+            self._tally.add(busy_s=run.duration_s)
+            return run
 
-    async def _listen(self) -> asyncio.Server | None:
-        if self._listener is None:
-            return None
-        return await self._loop.create_server(self._server, sock=self._listener, backlog=BACKLOG)
+        return tallied
 
-    def _keeps_connections(self) -> bool:
-        return bool(self._spec.keepalive) and not self._drain.is_set()
+    @web.middleware
+    async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if self._watchdog:
+            self._watchdog.beat()
+        try:
+            response = await handler(request)
+        except web.HTTPException as error:
+            self._count(error)
+            raise
+        self._count(response)
+        return response
+
+    def _count(self, response: web.StreamResponse) -> None:
+        self._tally.add(requests=1)
+        self._until_renewal -= 1
+        if self._until_renewal == 0:
+            self._leave()
+            self._until_renewal = (
+                self._spec.recycle_after or 0
+            )  # to ask again, should no other worker be able to start
+        if not self._spec.keepalive or self._drain.is_set():
+            response.force_close()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         # Not the loop's own handler: that is deaf during the hot loop, and so to the second signal.
@@ -89,46 +141,69 @@ class Worker:
         if self._alone:
             self._drain.set()
         else:
-            self._tell("leaving")
+            self._channel.tell({"event": "leaving"})
 
-    def _receive(self) -> None:
+    def _receive(self, server: web.Server) -> None:
         with contextlib.suppress(EOFError, OSError):  # then the lifeline ends this process
             for message, fd in self._channel.receive():
-                if fd is not None:
-                    self._accept(socket.socket(fileno=fd))
-                elif message["do"] == "drain":
-                    self._drain.set()
+                match message["do"]:
+                    case "serve" if fd is not None:
+                        self._accept(server, socket.socket(fileno=fd))
+                    case "drain":
+                        self._drain.set()
+                    case _:
+                        self._obey(message, None if fd is None else Channel.adopt(fd))
 
-    def _accept(self, sock: socket.socket) -> None:
-        self._tell("accepted")
+    def _obey(self, order: Message, reply: Channel | None = None) -> None:
+        if self._orders:
+            self._orders.begin(order, reply)
+        else:
+            log.warning("%s: a %s server has no workers", order["do"], self._spec.topology)
+
+    def _accept(self, server: web.Server, sock: socket.socket) -> None:
+        self._channel.tell({"event": "accepted"})
         sock.setblocking(False)
-        opening = self._loop.create_task(self._loop.connect_accepted_socket(self._connection, sock))
+
+        def connection() -> Connection:
+            return Connection(server, self._loop, on_lost=lambda: self._channel.tell({"event": "done"}))
+
+        opening = self._loop.create_task(self._loop.connect_accepted_socket(connection, sock))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
 
-    def _connection(self) -> Connection:
-        return Connection(self._server, self._loop, on_lost=lambda: self._tell("done"))
 
-    def _tell(self, event: str) -> None:
-        with contextlib.suppress(OSError):
-            self._channel.send({"event": event})
+def _jittered(requests: int) -> int:
+    """Add up to a tenth, so that workers that started together do not leave together."""
+    return requests + random.randint(0, requests // 10)
 
 
-async def _serve(arguments: dict[str, object], spec: ServerSpec, channel: Channel) -> None:
+def _workshop(spec: ServerSpec) -> AbstractAsyncContextManager[tuple[Work, Crew | None]]:
+    """Return where the hot loop runs: here, in threads or in processes."""
+    if spec.topology != "offload":
+        return _blocking(spec)
+    return pool.processes(spec) if spec.pool == "process" else pool.threads(spec)
+
+
+@contextlib.asynccontextmanager
+async def _blocking(spec: ServerSpec) -> AsyncIterator[tuple[Work, None]]:
+    yield blocking(hotloop.kernel(spec.kernel), spec.iterations), None
+
+
+async def _work(arguments: dict[str, Any], spec: ServerSpec, channel: Channel) -> None:
     fd = arguments.get("listener")
-    listener = socket.socket(fileno=fd) if isinstance(fd, int) else None
-    await Worker(spec, channel, listener, alone=bool(arguments["alone"])).run()
+    listener = None if fd is None else socket.socket(fileno=fd)
+    await Worker(spec, channel, Tally.adopt(arguments["tally"]), listener, arguments["alone"]).run()
 
 
-def main() -> None:
-    """Run as `python -m lab.servers.worker ARGUMENTS`, started by `spawn`."""
-    arguments = json.loads(sys.argv[1])
-    channel = Channel.adopt(arguments["channel"])
-    lifeline.tie(channel.fileno())
-    allow_many_files()
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(process)d %(message)s")
-    asyncio.run(_serve(arguments, ServerSpec(**arguments["spec"]), channel))
-
-
-if __name__ == "__main__":
-    main()
+def main(text: str) -> None:
+    """Be the worker that `spawn` started, until it has drained."""
+    arguments = json.loads(text)
+    spec = ServerSpec(**arguments["spec"])
+    if spec.pin and spec.topology != "offload":
+        pin(arguments["slot"])
+    channel = process.begin(arguments["channel"])
+    try:
+        asyncio.run(_work(arguments, spec, channel))
+    except LabError as error:
+        channel.tell({"event": "failed", "reason": str(error)})
+        raise

@@ -8,28 +8,34 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from lab.errors import LabError
-from lab.servers.spawn import ending, spawn
+from lab.servers.channel import Message
+from lab.servers.process import ending, spawn
 from lab.servers.spec import ServerSpec
+from lab.servers.tally import Tally, WorkerCounters
 
 log = logging.getLogger(__name__)
 
 
 class WorkerHandle:
-    """A worker process: started when this is made, then `ready`, perhaps `leaving`, and in the end `gone`."""
+    """A process: started when this is made, then `ready`, perhaps `leaving`, and in the end `gone`.
 
-    def __init__(self, spec: ServerSpec, slot: int, listener: socket.socket | None) -> None:
+    Whoever puts it to work sets `on_event`, to hear what else it says.
+    """
+
+    def __init__(self, role: str, spec: ServerSpec, slot: int, listener: socket.socket | None) -> None:
         self._spec = spec
-        self.slot = slot
+        self._slot = slot
+        self._loop = asyncio.get_running_loop()
         self.ready = asyncio.Event()
         self.leaving = asyncio.Event()
         self.gone = asyncio.Event()
-        self.on_event: Callable[[WorkerHandle, str], None] = lambda worker, event: None
-        fds = {} if listener is None else {"listener": listener.fileno()}
+        self.on_event: Callable[[WorkerHandle, Message], None] = lambda worker, message: None
         arguments = {"spec": asdict(spec), "slot": slot, "alone": False}
-        self._process, self._channel = spawn(
-            "lab.servers.worker", arguments, fds=fds, log=None, new_group=False
-        )
-        self._loop = asyncio.get_running_loop()
+        fds = {} if listener is None else {"listener": listener.fileno()}
+        with Tally.shared() as (self._tally, fd):
+            self._process, self._channel = spawn(
+                role, arguments, fds={**fds, "tally": fd}, log=None, new_session=False
+            )
         self._loop.add_reader(self._channel, self._receive)
 
     @property
@@ -54,15 +60,19 @@ class WorkerHandle:
         if not self.ready.is_set():
             raise LabError(f"worker {self.pid} ended before it was ready: {self.ending}")
 
-    def pass_on(self, connection: socket.socket) -> None:
-        """Pass it an open connection; it says `accepted` when it has it and `done` when it is over."""
-        with contextlib.suppress(OSError):  # it has just died: `gone` follows
-            self._channel.send({"do": "serve"}, passing=connection)
+    def counters(self, restarts: int) -> WorkerCounters:
+        """Return what it has done so far, in a slot that saw so many restarts."""
+        requests, busy_s = self._tally.read()
+        return WorkerCounters(self._slot, self.pid, requests, busy_s, restarts)
+
+    def send(self, message: Message, *, passing: socket.socket | None = None) -> None:
+        """Send it a message, and an open connection with it. If it has just died, `gone` follows."""
+        with contextlib.suppress(OSError):
+            self._channel.send(message, passing=passing)
 
     async def drain(self) -> None:
         """Let it answer what it has accepted, for a while; return when it is gone, by force if it must be."""
-        with contextlib.suppress(OSError):
-            self._channel.send({"do": "drain"})
+        self.send({"do": "drain"})
         try:
             async with asyncio.timeout(self._spec.drain_s):
                 await self.gone.wait()
@@ -88,13 +98,14 @@ class WorkerHandle:
                     self.ready.set()
                 case "leaving":
                     self.leaving.set()
-                case event:
-                    self.on_event(self, event)
+                case _:
+                    self.on_event(self, message)
 
     def _bury(self) -> None:
         # Only the process itself held the other end: it is exiting, so this wait is short.
         self._loop.remove_reader(self._channel)
         self._channel.close()
+        self._tally.close()
         self._process.wait()
         self.gone.set()
 
