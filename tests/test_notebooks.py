@@ -1,4 +1,4 @@
-"""The notebooks as committed: stripped, thin, their parameters the same for papermill, models and profiles."""
+"""The notebooks as committed: stripped, thin, with parameters that papermill, models and profiles share."""
 
 import ast
 import importlib
