@@ -1,9 +1,7 @@
 """How far does adding workers take us? Highest throughput, speed-up and efficiency against their number."""
 
-from typing import Self
-
 import pandas as pd
-from pydantic import model_validator
+from pydantic import field_validator
 
 from lab import formats
 from lab.cpus import available_cpus
@@ -30,13 +28,14 @@ class Parameters(_Parameters):
     blocks: Count
     seed: Whole
 
-    @model_validator(mode="after")
-    def _has_a_base(self) -> Self:
-        if self.workers and 1 not in self.workers:
-            raise ValueError("workers must include 1, the base of every speed-up")
-        if len(set(self.workers)) < len(self.workers):
-            raise ValueError("workers should be different numbers")
-        return self
+    @field_validator("workers")
+    @classmethod
+    def _has_a_base(cls, workers: tuple[int, ...]) -> tuple[int, ...]:
+        if workers and 1 not in workers:
+            raise ValueError("should include 1, the base of every speed-up")
+        if len(set(workers)) < len(workers):
+            raise ValueError("should be different numbers")
+        return workers
 
 
 def default_workers(cpus: int) -> list[int]:
