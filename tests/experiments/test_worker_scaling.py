@@ -1,0 +1,194 @@
+"""Worker scaling: speed-ups known by hand, and laws that hold whatever was measured."""
+
+from itertools import pairwise
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trial_rows import trials
+
+from lab.errors import UsageError
+from lab.experiments import worker_scaling as study
+
+PARAMETERS: dict[str, Any] = {
+    "run": "",
+    "workers": [1, 2, 4],
+    "overload": 1.5,
+    "duration_s": 2,
+    "dispatch": "shared",
+    "kernel": "python",
+    "iterations": 1000,
+    "timeout_s": 30,
+    "blocks": 2,
+    "seed": 1,
+}
+
+
+def _measured(blocks: list[dict[int, float]]) -> pd.DataFrame:
+    """Make trials of blocks that map workers to requests per second."""
+    return trials(
+        *(
+            {"block": number, "workers": workers, "throughput_rps": rate_rps}
+            for number, block in enumerate(blocks, start=1)
+            for workers, rate_rps in block.items()
+        ),
+        topology="cluster",
+    )
+
+
+TWO_BLOCKS = [{2: 20.0, 1: 10.0}, {1: 20.0, 2: 36.0}]
+rates_rps = st.floats(0.01, 1e4)
+any_blocks = st.lists(
+    st.fixed_dictionaries({1: rates_rps, 2: rates_rps, 4: rates_rps}), min_size=1, max_size=5
+)
+
+
+def test_two_blocks_by_hand() -> None:
+    one, two = study.scaling(_measured(TWO_BLOCKS)).to_dict("records")
+    assert one["workers"] == 1
+    assert one["throughput_rps"] == 15
+    assert one["speedup"] == one["efficiency"] == one["speedup_low"] == one["speedup_high"] == 1
+    assert two["workers"] == 2
+    assert [two["throughput_rps_low"], two["throughput_rps"], two["throughput_rps_high"]] == [20, 28, 36]
+    assert [two["speedup_low"], two["speedup"], two["speedup_high"]] == pytest.approx([1.8, 1.9, 2.0])
+    assert [two["efficiency_low"], two["efficiency"], two["efficiency_high"]] == pytest.approx(
+        [0.9, 0.95, 1.0]
+    )
+
+
+def test_speedup_is_over_the_same_block_so_a_slow_one_cancels() -> None:
+    scaling = study.scaling(_measured([{1: 10, 2: 19}, {1: 1, 2: 1.9}, {1: 100, 2: 190}]))
+    assert scaling["speedup"].iloc[1] == pytest.approx(1.9)
+    assert scaling["speedup_low"].iloc[1] == pytest.approx(scaling["speedup_high"].iloc[1])
+
+
+def test_enough_blocks_give_an_interval_narrower_than_the_range() -> None:
+    gains = [1.1, 1.8, 1.81, 1.82, 1.83, 1.84, 1.85, 1.86, 2.6]
+    two = study.scaling(_measured([{1: 10, 2: 10 * gain} for gain in gains])).iloc[1]
+    assert two["speedup"] == pytest.approx(1.83)
+    assert 1.1 < two["speedup_low"] <= 1.83 <= two["speedup_high"] < 2.6
+
+
+def test_a_block_whose_base_answered_nothing_is_left_out_of_speedups() -> None:
+    scaling = study.scaling(_measured([{1: 0, 2: 50}, {1: 10, 2: 18}]))
+    assert scaling["speedup"].tolist() == pytest.approx([1, 1.8])
+    assert scaling["speedup_high"].iloc[1] == pytest.approx(1.8)
+
+
+def test_a_number_of_workers_that_answered_nothing_has_no_point() -> None:
+    assert study.scaling(_measured([{1: 10, 2: 18, 4: 0}]))["workers"].tolist() == [1, 2]
+
+
+def test_no_base_at_all_is_one_clear_line() -> None:
+    with pytest.raises(UsageError, match="one worker"):
+        study.scaling(_measured([{1: 0, 2: 50}]))
+
+
+@settings(deadline=None)
+@given(any_blocks, st.floats(0.1, 10))
+def test_a_faster_machine_changes_throughput_and_no_speedup(
+    blocks: list[dict[int, float]], factor: float
+) -> None:
+    scaled = study.scaling(_measured(blocks))
+    faster = study.scaling(_measured([{n: factor * rate for n, rate in block.items()} for block in blocks]))
+    assert faster["throughput_rps"].tolist() == pytest.approx((factor * scaled["throughput_rps"]).tolist())
+    assert faster["speedup"].tolist() == pytest.approx(scaled["speedup"].tolist())
+
+
+@settings(deadline=None)
+@given(any_blocks)
+def test_every_value_lies_within_its_interval(blocks: list[dict[int, float]]) -> None:
+    scaled = study.scaling(_measured(blocks))
+    assert scaled["workers"].tolist() == [1, 2, 4]
+    for name in ("throughput_rps", "speedup", "efficiency"):
+        slack = 1e-12 * scaled[name]
+        assert (scaled[f"{name}_low"] <= scaled[name] + slack).all()
+        assert (scaled[name] <= scaled[f"{name}_high"] + slack).all()
+    assert scaled["efficiency"].tolist() == pytest.approx((scaled["speedup"] / scaled["workers"]).tolist())
+
+
+def test_the_best_is_the_fewest_workers_within_3_percent_of_the_highest() -> None:
+    scaling = study.scaling(_measured([{1: 10, 2: 19.5, 3: 20, 4: 20.1}]))
+    assert study.best(scaling)["workers"] == 2
+    scaling = study.scaling(_measured([{1: 10, 2: 19.4, 3: 20, 4: 20.1}]))
+    assert study.best(scaling)["workers"] == 3
+
+
+def test_the_answer_states_base_gain_efficiency_and_what_more_workers_do() -> None:
+    text = study.answer(study.scaling(_measured([{1: 10, 2: 18, 4: 17}])), cpus=2)
+    assert text.startswith("**Answer.**")
+    assert "One worker answers 10.0/s" in text
+    assert "2 workers on 2 CPUs" in text
+    assert "18.0/s" in text
+    assert "1.80 times" in text
+    assert "90 %" in text
+    assert "4 answer 17.0/s" in text
+
+
+def test_the_answer_says_nothing_of_more_workers_when_there_are_none() -> None:
+    scaling = study.scaling(_measured([{1: 10, 2: 18}]))
+    assert "More workers" not in study.answer(scaling, cpus=2)
+    assert "1.80 times" in study.title(scaling)
+    assert "more" not in study.title(scaling)
+
+
+def test_the_table_has_each_value_with_its_interval() -> None:
+    table = study.scaling_table(study.scaling(_measured(TWO_BLOCKS)))
+    assert table["workers"].tolist() == [1, 2]
+    assert table["highest throughput, requests/s"].tolist() == ["15.0 (10.0 to 20.0)", "28.0 (20.0 to 36.0)"]
+    assert table["speed-up"].iloc[1] == "1.90 (1.80 to 2.00)"
+    assert table["efficiency"].iloc[1] == "0.950 (0.900 to 1.00)"
+
+
+@pytest.mark.parametrize(
+    ("cpus", "workers"),
+    [
+        (1, [1, 2]),
+        (2, [1, 2, 3, 4]),
+        (4, [1, 2, 3, 4, 5, 6, 7, 8]),
+        (8, [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 16]),
+    ],
+)
+def test_default_workers(cpus: int, workers: list[int]) -> None:
+    assert study.default_workers(cpus) == workers
+
+
+@given(st.integers(1, 512))
+def test_default_workers_go_from_1_to_twice_the_cpus_in_few_steps(cpus: int) -> None:
+    workers = study.default_workers(cpus)
+    assert workers == sorted(set(workers))
+    assert workers[0] == 1
+    assert workers[-1] == 2 * cpus
+    assert cpus in workers
+    assert len(workers) <= 35
+    assert all(later <= max(earlier + 1, 1.25 * earlier) for earlier, later in pairwise(workers))
+
+
+def test_conditions_overload_each_number_of_workers_by_what_its_cpus_allow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(study, "available_cpus", lambda: 2)
+    found = study.conditions(study.Parameters(**PARAMETERS), loop_s=0.1)
+    assert {one.workers: one.rate for one in found} == pytest.approx({1: 15, 2: 30, 4: 30})
+    assert {(one.topology, one.dispatch, one.duration_s, one.iterations) for one in found} == {
+        ("cluster", "shared", 2, 1000)
+    }
+    found = study.conditions(study.Parameters(**PARAMETERS | {"workers": []}), loop_s=0.1)
+    assert [one.workers for one in found] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"workers": [2, 4]}, "1, the base"),
+        ({"workers": [1, 2, 2]}, "different numbers"),
+        ({"workers": [0, 1]}, r"workers\[0\]"),
+        ({"dispatch": "rond-robin"}, "dispatch"),
+        ({"overload": 0}, "overload"),
+    ],
+)
+def test_impossible_parameters_are_refused(change: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        study.Parameters.from_notebook(PARAMETERS | change)

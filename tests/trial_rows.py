@@ -1,0 +1,44 @@
+"""Trials made by hand, with every column that a run gives, so that a test says only what it is about."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+
+from lab.study.columns import TRIALS
+
+_COLUMNS: dict[str, Any] = {
+    "string": "",
+    "int64": 0,
+    "double": 0.0,
+    "bool": False,
+    "timestamp[us, tz=UTC]": datetime(2026, 1, 1, tzinfo=UTC),
+}
+_QUIET: dict[str, Any] = {
+    "experiment": "made-by-hand",
+    "block": 1,
+    "rate": 10.0,
+    "duration_s": 10.0,
+    "topology": "single",
+    "workers": 1,
+    "dispatch": "round-robin",
+    "kernel": "python",
+    "arrivals": "constant",
+    "timeout_s": 30.0,
+    "path": "/api/slow",
+    "planned": 100,
+    "sent": 100,
+    "ok": 100,
+    "success": 1.0,
+    "throughput_rps": 10.0,
+    "valid": True,
+    "loop_s": 0.1,
+    "loop_drift": 1.0,
+}
+
+
+def trials(*rows: dict[str, Any], **common: Any) -> pd.DataFrame:
+    """Make a row per dict: 100 requests at 10/s, each answered in a loop time of 0.1 s, unless told."""
+    empty = {field.name: _COLUMNS[str(field.type)] for field in TRIALS}
+    times = {name: 0.1 for name in empty if name.startswith(("latency_", "service_"))}
+    return pd.DataFrame([{**empty, **times, **_QUIET, **common, **row} for row in rows])
