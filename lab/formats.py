@@ -2,24 +2,28 @@
 
 import math
 
+_NONE = "–"
+"""What stands where there is no number."""
+
 
 def seconds(value_s: float) -> str:
     """Write a time: 8.31 s, 87.2 ms, 140 µs."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if abs(value_s) >= size or unit == "µs":
-            return f"{digits(value_s / size)} {unit}"
-    raise AssertionError("unreachable")
+    if not math.isfinite(value_s):
+        return _NONE
+    rounded_s = abs(float(f"{value_s:.2e}"))
+    unit, size_s = ("s", 1.0) if rounded_s >= 1 else ("ms", 1e-3) if rounded_s >= 1e-3 else ("µs", 1e-6)
+    return f"{digits(value_s / size_s)} {unit}"
 
 
 def per_second(rate_rps: float) -> str:
     """Write a rate: 11.4/s."""
-    return f"{digits(rate_rps)}/s"
+    return f"{digits(rate_rps)}/s" if math.isfinite(rate_rps) else _NONE
 
 
 def percent(share: float) -> str:
     """Write a share from 0 to 1: 73.6 %. Whatever is less than all never reads 100 %."""
     if not math.isfinite(share):
-        return "–"
+        return _NONE
     rounded = round(100 * share, 1)
     return "99.9+ %" if rounded == 100 and share < 1 else f"{rounded:g} %"
 
@@ -27,9 +31,10 @@ def percent(share: float) -> str:
 def digits(value: float) -> str:
     """Write a number with three significant digits, and never with an exponent below a million."""
     if not math.isfinite(value):
-        return "–"
-    magnitude = math.floor(math.log10(abs(value))) if value else 0
-    return f"{round(value, 2 - magnitude):,.{max(0, 2 - magnitude)}f}" if abs(value) < 1e6 else f"{value:.3g}"
+        return _NONE
+    scientific = f"{value:.2e}"
+    rounded, magnitude = float(scientific), int(scientific.partition("e")[2])
+    return f"{rounded:,.{max(0, 2 - magnitude)}f}" if magnitude < 6 else f"{rounded:.3g}"
 
 
 def counted(number: int, noun: str) -> str:
