@@ -1,8 +1,10 @@
 """What does one request cost? The hot loop alone, per kernel, with no server around it."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import pandas as pd
+from pydantic import Field
 
 from lab import formats, hotloop
 from lab.models.statistics import quantile
@@ -15,7 +17,7 @@ class Parameters(_Parameters):
     """What notebook 01 lets its reader set."""
 
     run: str
-    kernels: ListOf[KernelName]
+    kernels: Annotated[ListOf[KernelName], Field(min_length=1)]
     iterations: Whole
     repeats: Count
     rate: Positive

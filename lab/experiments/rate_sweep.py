@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 import pandas as pd
+from pydantic import Field
 
 from lab import formats
 from lab.cpus import available_cpus
@@ -19,7 +20,7 @@ class Parameters(_Parameters):
     """What notebook 03 lets its reader set; `rates` (per second), if given, replace `loads`."""
 
     run: str
-    loads: ListOf[Positive]
+    loads: Annotated[ListOf[Positive], Field(min_length=1)]
     rates: ListOf[Positive]
     duration_s: Positive
     workers: Workers

@@ -47,10 +47,11 @@ def conditions(p: Parameters) -> list[Condition]:
 def theory(trials: pd.DataFrame) -> pd.DataFrame:
     """Predict each server's latencies: columns server, due_s, latency_s, ok.
 
-    Nothing but the rate, the time-out and the server's own median loop time of the trials goes in.
+    Nothing but the rate, the time-out and the server's own median loop time of the trials goes in; for a
+    server that answered nothing, the calibrated one.
     """
     predictions = []
-    for server, mine in with_server_names(trials).groupby("server", sort=False):
+    for server, mine in with_server_names(_with_service_times(trials)).groupby("server", sort=False):
         first = mine.iloc[0]
         expected = overload(
             first["rate"], first["duration_s"], float(mine["service_p50_s"].median()),
@@ -141,5 +142,11 @@ def _falls_behind(row: "pd.Series[float]") -> bool:
 
 
 def _pair(trials: pd.DataFrame) -> tuple["pd.Series[float]", "pd.Series[float]"]:
-    medians = [trials[trials["topology"] == name].median(numeric_only=True) for name in ("single", "cluster")]
+    known = _with_service_times(trials)
+    medians = [known[known["topology"] == name].median(numeric_only=True) for name in ("single", "cluster")]
     return medians[0], medians[1]
+
+
+def _with_service_times(trials: pd.DataFrame) -> pd.DataFrame:
+    """Take the calibrated loop time for a trial without a single answer, which reports none."""
+    return trials.assign(service_p50_s=trials["service_p50_s"].fillna(trials["loop_s"]))
