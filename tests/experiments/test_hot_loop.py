@@ -1,0 +1,86 @@
+"""What a loop costs: medians, shares and rates known by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from lab.errors import UsageError
+from lab.experiments import hot_loop as study
+from lab.hotloop import KERNELS, REFERENCE_SUM
+from lab.study.run import open_run
+
+PARAMETERS: dict[str, Any] = {"run": "", "kernels": ["python"], "iterations": 1000, "repeats": 3, "rate": 50}
+
+
+@pytest.fixture
+def loops() -> pd.DataFrame:
+    """Kernel `numpy` takes 1 to 5 ms, all of it on the CPU; `python` ten times that, half of it."""
+    return pd.DataFrame(
+        [
+            {"kernel": kernel, "repeat": n, "wall_s": slower * n / 1000, "cpu_s": share * slower * n / 1000}
+            for kernel, slower, share in (("numpy", 1, 1.0), ("python", 10, 0.5))
+            for n in range(1, 6)
+        ]
+    )
+
+
+def test_costs_by_hand_the_slowest_first(loops: pd.DataFrame) -> None:
+    python, numpy = study.costs(loops).to_dict("records")
+    assert (python["kernel"], numpy["kernel"]) == ("python", "numpy")
+    assert python["median_s"] == pytest.approx(0.030)
+    assert python["p95_s"] == pytest.approx(0.048)  # numpy's linear method: 40 + .8 x (50 - 40) ms
+    assert python["loops_rps"] == pytest.approx(1 / 0.030)
+    assert (python["cpu_share"], numpy["cpu_share"]) == pytest.approx((0.5, 1))
+
+
+def test_the_words_have_the_numbers(loops: pd.DataFrame) -> None:
+    costs = study.costs(loops)
+    answer = study.answer(costs, rate_rps=50)
+    for number in ("`python`", "**30.0 ms**", "**33.3/s**", "50.0/s", "1.50 cores", "10.0 times"):
+        assert number in answer
+    assert "30.0 ms" in study.title(costs)
+    assert "1.60 times its median" in study.reading(costs)
+    assert "50 %" in study.reading(costs)
+    table = study.cost_table(costs, rate_rps=50)
+    assert table["cores busy at 50.0/s"].tolist() == ["1.50", "0.150"]
+
+
+def test_one_kernel_is_compared_with_no_other(loops: pd.DataFrame) -> None:
+    costs = study.costs(loops[loops["kernel"] == "python"])
+    assert "times as fast" not in study.answer(costs, rate_rps=50)
+
+
+def test_the_kernels_agree_within_their_tolerance() -> None:
+    table = study.agreement(list(KERNELS))
+    assert table["kernel"].tolist() == list(KERNELS)
+    for _, row in table.iterrows():
+        assert float(row["sum"]) == pytest.approx(REFERENCE_SUM, rel=float(row["tolerance"]))
+        assert float(row["relative difference"]) <= float(row["tolerance"])
+
+
+def test_loops_are_timed_once_per_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCALING_LAB_HOME", str(tmp_path))
+    run = open_run("once")
+    first = study.measure(run, ["python", "numpy"], iterations=1000, repeats=3)
+    assert first["kernel"].tolist() == ["python"] * 3 + ["numpy"] * 3
+    assert first["repeat"].tolist() == [1, 2, 3] * 2
+    assert (first["wall_s"] > 0).all()
+    pd.testing.assert_frame_equal(study.measure(run, ["python", "numpy"], iterations=1000, repeats=3), first)
+    assert len(study.measure(run, ["python"], iterations=1000, repeats=2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"kernels": []}, "kernels"),
+        ({"kernels": ["python", "pithon"]}, r"kernels\[1\]"),
+        ({"repeats": 0}, "repeats"),
+        ({"rate": -5}, "rate"),
+        ({"iterations": 1.5}, "iterations"),
+    ],
+)
+def test_impossible_parameters_are_refused(change: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        study.Parameters.from_notebook(PARAMETERS | change)

@@ -1,0 +1,162 @@
+"""The rate sweep: knees known by hand, and rates that mean the same on any machine."""
+
+import math
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trial_rows import trials
+
+from lab.errors import UsageError
+from lab.experiments import rate_sweep as study
+
+PARAMETERS: dict[str, Any] = {
+    "run": "",
+    "loads": [0.5, 1.2],
+    "rates": [],
+    "duration_s": 2,
+    "workers": 2,
+    "dispatch": "shared",
+    "arrivals": "poisson",
+    "kernel": "python",
+    "iterations": 1000,
+    "timeout_s": 30,
+    "slo_loops": 3,
+    "blocks": 2,
+    "seed": 1,
+}
+CLUSTER: dict[str, Any] = {"topology": "cluster", "workers": 2}
+
+
+def _sweep(p99_s: dict[float, float], **common: Any) -> pd.DataFrame:
+    return trials(
+        *(
+            {"rate": rate, "throughput_rps": min(rate, 11.0), "latency_p99_s": latency_s}
+            for rate, latency_s in p99_s.items()
+        ),
+        **common,
+    )
+
+
+@pytest.fixture(autouse=True)
+def _two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "available_cpus", lambda: 2)
+
+
+def test_the_knee_is_the_last_rate_before_the_first_that_missed() -> None:
+    both = pd.concat([_sweep({5: 0.1, 10: 0.2, 12: 4.0}), _sweep({10: 0.1, 20: 0.1, 24: 0.2}, **CLUSTER)])
+    single, cluster = study.knees(both, slo_s=0.3).to_dict("records")
+    assert (single["server"], single["workers"]) == ("one process", 1)
+    assert (single["knee_rps"], single["next_rps"], single["highest_rps"]) == (10, 12, 11)
+    assert (cluster["server"], cluster["workers"]) == ("2 workers, round-robin", 2)
+    assert cluster["knee_rps"] == 24
+    assert math.isnan(cluster["next_rps"]), "every rate met the SLO"
+
+
+def test_a_lucky_rate_beyond_a_miss_does_not_move_the_knee() -> None:
+    (knee,) = study.knees(_sweep({5: 0.1, 8: 0.9, 10: 0.1}), slo_s=0.3).to_dict("records")
+    assert (knee["knee_rps"], knee["next_rps"]) == (5, 8)
+
+
+def test_the_slo_itself_still_meets_it() -> None:
+    assert study.knees(_sweep({5: 0.3}), slo_s=0.3)["knee_rps"].tolist() == [5]
+
+
+def test_no_rate_within_the_slo_is_a_knee_of_0() -> None:
+    (knee,) = study.knees(_sweep({5: 0.9, 10: 2.0}), slo_s=0.3).to_dict("records")
+    assert (knee["knee_rps"], knee["next_rps"]) == (0, 5)
+
+
+def test_lost_requests_miss_the_slo_however_fast_the_others_were() -> None:
+    sweep = _sweep({5: 0.1, 10: 0.1})
+    assert study.knees(sweep.assign(success=[1, 0.999]), slo_s=0.3)["knee_rps"].tolist() == [10]
+    assert study.knees(sweep.assign(success=[1, 0.998]), slo_s=0.3)["knee_rps"].tolist() == [5]
+
+
+def test_a_trial_without_a_single_answer_misses_the_slo() -> None:
+    sweep = _sweep({5: 0.1, 10: math.nan})
+    assert study.knees(sweep, slo_s=0.3)["knee_rps"].tolist() == [5]
+
+
+def test_the_median_over_blocks_decides() -> None:
+    blocks = [_sweep({5: 0.1, 10: p99}, block=number) for number, p99 in enumerate([0.1, 0.2, 9.0], start=1)]
+    assert study.knees(pd.concat(blocks), slo_s=0.3)["knee_rps"].tolist() == [10]
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(st.integers(1, 100).map(float), st.floats(0.01, 10), min_size=1),
+    st.floats(0.01, 10),
+    st.floats(1, 10),
+)
+def test_a_looser_slo_never_lowers_the_knee(p99_s: dict[float, float], slo_s: float, factor: float) -> None:
+    strict, loose = (study.knees(_sweep(p99_s), slo)["knee_rps"].iloc[0] for slo in (slo_s, factor * slo_s))
+    assert 0 <= strict <= loose <= max(p99_s)
+
+
+def test_rates_are_shares_of_what_each_servers_loops_allow() -> None:
+    found = study.conditions(study.Parameters(**PARAMETERS), loop_s=0.1)
+    rates = {(one.topology, one.workers, one.labels["load"]): one.rate for one in found}
+    assert rates == pytest.approx(
+        {("single", 1, 0.5): 5, ("single", 1, 1.2): 12, ("cluster", 2, 0.5): 10, ("cluster", 2, 1.2): 24}
+    )
+    assert {one.arrivals for one in found} == {"poisson"}
+    assert {one.dispatch for one in found if one.topology == "cluster"} == {"shared"}
+
+
+def test_given_rates_replace_the_loads_for_both_servers() -> None:
+    found = study.conditions(study.Parameters(**PARAMETERS | {"rates": [7]}), loop_s=0.1)
+    assert [(one.topology, one.rate) for one in found] == [("single", 7), ("cluster", 7)]
+    assert [one.labels["load"] for one in found] == pytest.approx([0.7, 0.35])
+
+
+def test_workers_beyond_the_cpus_add_no_capacity() -> None:
+    assert [study.capacity(workers, 0.1) for workers in (1, 2, 3)] == pytest.approx([10, 20, 20])
+    assert study.capacities(trials({}, CLUSTER), 0.1) == pytest.approx(
+        {"one process": 10, "2 workers, round-robin": 20}
+    )
+
+
+def test_the_words_have_the_numbers() -> None:
+    both = pd.concat([_sweep({5: 0.1, 10: 0.2, 12: 4.0}), _sweep({10: 0.1, 20: 0.1, 24: 2.0}, **CLUSTER)])
+    knees = study.knees(both, slo_s=0.3)
+    answer = study.answer(knees, slo_s=0.3)
+    assert "within 300 ms" in answer
+    assert "one process **up to 10.0/s**" in answer
+    assert "2 workers, round-robin **up to 20.0/s**" in answer
+    assert "2 workers" in study.title(knees)
+    assert "2.00 times" in study.title(knees)
+    table = study.knee_table(knees)
+    assert table["lowest rate beyond it"].tolist() == ["12.0/s", "24.0/s"]
+
+
+def test_the_words_when_nothing_or_everything_met_the_slo() -> None:
+    knees = study.knees(pd.concat([_sweep({5: 0.9}), _sweep({10: 0.1}, **CLUSTER)]), slo_s=0.3)
+    assert "one process at no rate of this sweep" in study.answer(knees, slo_s=0.3)
+    assert "times" not in study.title(knees)
+    assert study.knee_table(knees)["lowest rate beyond it"].tolist() == ["5.00/s", "–"]
+
+
+def test_the_reading_compares_the_ends_of_the_sweep() -> None:
+    sweep = _sweep({5: 0.1, 12: 9.0}).assign(latency_p50_s=[0.11, 0.7])
+    text = study.reading(sweep, loop_s=0.1)
+    assert "within 1.10 loop times" in text
+    assert "offered 12.0/s, it answers 11.0/s" in text
+    assert "within 7.00 loop times" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"loads": [0.5, 0]}, r"loads\[1\]"),
+        ({"arrivals": "posson"}, "arrivals"),
+        ({"workers": "all"}, "workers"),
+        ({"slo_loops": -1}, "slo_loops"),
+        ({"loads": []}, "loads"),
+    ],
+)
+def test_impossible_parameters_are_refused(change: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        study.Parameters.from_notebook(PARAMETERS | change)

@@ -1,0 +1,136 @@
+"""The article's experiment: fed with exact deterministic latencies, measurement and theory are one."""
+
+import math
+from typing import Any
+
+import pandas as pd
+import pytest
+from trial_rows import trials
+
+from lab.errors import UsageError
+from lab.experiments import single_vs_cluster as study
+
+PARAMETERS: dict[str, Any] = {
+    "run": "",
+    "rate": 20,
+    "duration_s": 5,
+    "workers": 2,
+    "dispatch": "shared",
+    "kernel": "python",
+    "iterations": 1000,
+    "timeout_s": 30,
+    "blocks": 1,
+    "seed": 1,
+}
+SERVICE_S = 0.04
+LOAD: dict[str, Any] = {"rate": 50.0, "duration_s": 2.0, "planned": 100, "service_p50_s": SERVICE_S}
+SLOWEST_S = SERVICE_S + 99 * (SERVICE_S - 1 / 50)
+SINGLE: dict[str, Any] = {
+    "topology": "single",
+    "latency_min_s": SERVICE_S,
+    "latency_mean_s": (SERVICE_S + SLOWEST_S) / 2,
+    "latency_max_s": SLOWEST_S,
+    "throughput_rps": 25.0,
+}
+CLUSTER: dict[str, Any] = {
+    "topology": "cluster",
+    "workers": 2,
+    "latency_min_s": SERVICE_S,
+    "latency_mean_s": SERVICE_S,
+    "latency_max_s": SERVICE_S,
+    "throughput_rps": 50.0,
+}
+"""What 100 requests at 50/s see exactly: one worker of 25/s falls behind by 20 ms a request, two keep up."""
+
+
+@pytest.fixture
+def exact() -> pd.DataFrame:
+    return trials(SINGLE, CLUSTER, **LOAD)
+
+
+def test_the_conditions_are_one_process_and_a_cluster_under_the_same_load() -> None:
+    single, cluster = study.conditions(study.Parameters(**PARAMETERS))
+    assert (single.topology, single.workers) == ("single", 1)
+    assert (cluster.topology, cluster.workers, cluster.dispatch) == ("cluster", 2, "shared")
+    for one in (single, cluster):
+        assert (one.rate, one.duration_s, one.iterations, one.timeout_s) == (20, 5, 1000, 30)
+
+
+def test_theory_is_the_line_of_a_deterministic_overload(exact: pd.DataFrame) -> None:
+    theory = study.theory(exact)
+    single = theory[theory["server"] == "one process"]
+    assert single["due_s"].tolist() == pytest.approx([k / 50 for k in range(100)])
+    assert single["latency_s"].tolist() == pytest.approx([0.04 + 0.02 * k for k in range(100)])
+    cluster = theory[theory["server"] == "2 workers, round-robin"]
+    assert cluster["latency_s"].tolist() == pytest.approx([0.04] * 100)
+    assert theory["ok"].all()
+
+
+def test_exact_latencies_are_once_the_theory(exact: pd.DataFrame) -> None:
+    table = study.beside_theory(exact, study.theory(exact))
+    assert table["mean, measured / theory"].tolist() == ["1.00", "1.00"]
+    assert table["slowest, measured"].tolist() == table["slowest, theory"].tolist() == ["2.02 s", "40.0 ms"]
+
+
+def test_twice_the_latency_is_twice_the_theory(exact: pd.DataFrame) -> None:
+    slow = exact.assign(latency_mean_s=2 * exact["latency_mean_s"])
+    table = study.beside_theory(slow, study.theory(slow))
+    assert table["mean, measured / theory"].tolist() == ["2.00", "2.00"]
+
+
+def test_the_time_out_bounds_the_theory(exact: pd.DataFrame) -> None:
+    theory = study.theory(exact.assign(timeout_s=1.0))
+    single = theory[theory["server"] == "one process"]
+    assert single["latency_s"].max() == 1.0
+    assert single["ok"].sum() == 49  # request k is answered after .04 + .02 k s: 0 to 48 within 1 s
+
+
+def test_the_article_stands_beside_our_medians(exact: pd.DataFrame) -> None:
+    table = study.beside_the_article(exact).set_index("")
+    assert table["the article, plain"].tolist() == ["1500", "73.6 %", "27.04/s", "97 µs", "21.7 s"]
+    assert table["here, one process"].tolist() == ["100", "100 %", "25.0/s", "40.0 ms", "2.02 s"]
+    assert table["here, 2 workers, round-robin"].tolist() == ["100", "100 %", "50.0/s", "40.0 ms", "40.0 ms"]
+
+
+def test_the_answer_says_who_falls_behind_and_by_how_much(exact: pd.DataFrame) -> None:
+    text = study.answer(exact)
+    assert "Offered 50.0/s for 2 s, one process falls behind (the load keeps 2.00 workers busy)" in text
+    assert "2 workers behind one port keeps up" in text or "2 workers behind one port keep up" in text
+    assert "**2.00 times**" in text
+    assert study.title(exact) == "At 50.0/s, one process falls behind; the other keeps up"
+
+
+def test_both_can_keep_up_or_fall_behind(exact: pd.DataFrame) -> None:
+    assert "both keep up" in study.title(exact.assign(service_p50_s=0.01))
+    assert "both fall behind" in study.title(exact.assign(service_p50_s=0.05))
+
+
+def test_lost_requests_mean_falling_behind_at_any_rate(exact: pd.DataFrame) -> None:
+    lost = exact.assign(service_p50_s=0.01, success=[1.0, 0.98])
+    assert study.title(lost) == "At 50.0/s, the cluster falls behind; the other keeps up"
+    assert "98 % answered" in study.answer(lost)
+
+
+def test_a_server_that_answers_nothing_is_judged_by_the_calibrated_loop() -> None:
+    nothing = {
+        "ok": 0,
+        "success": 0.0,
+        "throughput_rps": 0.0,
+        "service_p50_s": math.nan,
+        "latency_mean_s": 1.0,
+        "latency_max_s": 1.0,
+    }
+    dead = trials(SINGLE | nothing, CLUSTER, **LOAD | {"timeout_s": 1.0, "loop_s": 2.0})
+    assert "falls behind (the load keeps 100 workers busy): 0 % answered" in study.answer(dead)
+    theory = study.theory(dead)
+    assert theory.loc[theory["server"] == "one process", "latency_s"].tolist() == [1.0] * 100
+    assert not theory.loc[theory["server"] == "one process", "ok"].any()
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [({"rate": 0}, "rate"), ({"workers": 0}, "workers"), ({"kernel": "c"}, "kernel"), ({"seed": -1}, "seed")],
+)
+def test_impossible_parameters_are_refused(change: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        study.Parameters.from_notebook(PARAMETERS | change)
