@@ -7,16 +7,19 @@ from matplotlib.figure import Figure
 
 from lab.figures.style import DARK_TO_LIGHT, INK, canvas, reference_line
 
+_FAILED = ("x", "+", "1", "2")
+"""The markers of failures: a server is told by its shape here too, not by its colour alone."""
+
 
 def latency_over_time(requests: pd.DataFrame, theory: pd.DataFrame, loop_s: float, title: str) -> Figure:
     """Draw each request's latency where it was due, and the predicted line of its server.
 
     `requests` has columns server, due_s, latency_s, outcome; `theory` has server, due_s, latency_s.
-    A request that failed is a cross at the time it took to fail.
+    A request that failed is a cross, of its server's shape, at the time it took to fail.
     """
     servers = list(requests["server"].unique())
     with canvas(title) as (figure, (axes,)):
-        for server, look in zip(servers, DARK_TO_LIGHT, strict=False):
+        for server, look, cross in zip(servers, DARK_TO_LIGHT, _FAILED, strict=False):
             mine = requests[requests["server"] == server]
             ok = mine["outcome"] == "ok"
             axes.plot(
@@ -25,7 +28,7 @@ def latency_over_time(requests: pd.DataFrame, theory: pd.DataFrame, loop_s: floa
             )  # fmt: skip
             if not ok.all():
                 axes.plot(
-                    mine.loc[~ok, "due_s"], mine.loc[~ok, "latency_s"], "x", color=look.color,
+                    mine.loc[~ok, "due_s"], mine.loc[~ok, "latency_s"], cross, color=look.color,
                     markersize=5, rasterized=True, label=f"{server}: failed",
                 )  # fmt: skip
             line = theory[theory["server"] == server]

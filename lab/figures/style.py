@@ -66,8 +66,10 @@ def canvas(
     with mpl.rc_context(_RC):
         figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **grid)
         figure.suptitle(title, x=0.01, ha="left", fontsize=12.5, fontweight="bold")
-        yield figure, list(axes.flat)
-        plt.close(figure)
+        try:
+            yield figure, list(axes.flat)
+        finally:
+            plt.close(figure)
 
 
 def reference_line(axes: Axes, *, x: float | None = None, y: float | None = None, text: str) -> None:
