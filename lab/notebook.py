@@ -47,11 +47,14 @@ def alt_text(figure: "Figure") -> str:
 
 
 def _render(figure: "Figure", kind: str) -> bytes:
+    import matplotlib as mpl
+
     buffer = io.BytesIO()
     options: dict[str, Any] = (
         {"dpi": 160, "pil_kwargs": {"optimize": True}} if kind == "png" else {"metadata": {"Date": None}}
     )
-    figure.savefig(buffer, format=kind, **options)
+    with mpl.rc_context({"svg.hashsalt": "scaling-lab"}):  # the same figure is the same file
+        figure.savefig(buffer, format=kind, **options)
     return buffer.getvalue()
 
 

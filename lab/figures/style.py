@@ -54,7 +54,6 @@ _RC = {
     "legend.frameon": False,
     "lines.linewidth": 1.8,
     "lines.markersize": 5.5,
-    "svg.hashsalt": "scaling-lab",
 }
 
 
