@@ -1,0 +1,118 @@
+"""What a notebook shows: figures with alt text and caption, tables, answers; nothing taken for markup."""
+
+import base64
+import struct
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from html_page import Page
+from matplotlib.figure import Figure
+
+import lab
+from lab.figures.style import canvas
+from lab.notebook import alt_text
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Collect what is displayed."""
+    found: list[Any] = []
+    monkeypatch.setattr("IPython.display.display", found.append)
+    return found
+
+
+@pytest.fixture
+def figure() -> Figure:
+    return _draw()
+
+
+def _draw() -> Figure:
+    with canvas('Throughput of "A" & <b>', rows=2, sharex=True) as (figure, (top, bottom)):
+        top.plot([1, 2], [3, 4], label="a trial")
+        top.plot([1, 2], [4, 5], label="a <median>")
+        top.set_ylabel("requests/s")
+        top.legend()
+        bottom.set_ylabel("efficiency")
+        bottom.set_xlabel("workers")
+    return figure
+
+
+def test_a_figure_is_an_image_with_alt_text_and_a_caption(figure: Figure, shown: list[Any]) -> None:
+    lab.show(figure, caption="More & <more>")
+    (output,) = shown
+    page = Page(output.data)
+    assert [tag for tag, _ in page.elements] == ["figure", "img", "figcaption"]
+    (image,) = page.find("img")
+    assert image["alt"] == alt_text(figure)
+    assert page.text("figcaption") == "More & <more>"
+    assert page.fetched() == []
+    kind, _, data = image["src"].partition(",")
+    assert kind == "data:image/png;base64"
+    assert base64.b64decode(data, validate=True).startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_the_alt_text_says_title_axes_and_series(figure: Figure) -> None:
+    assert alt_text(figure) == (
+        'Throughput of "A" & <b>. Chart of requests/s against workers (a trial; a <median>);'
+        " efficiency against workers."
+    )
+
+
+def test_it_is_kept_as_png_and_svg(figure: Figure, shown: list[Any], tmp_path: Path) -> None:
+    place = tmp_path / "figures" / "a-run" / "scaling"
+    lab.show(figure, caption="Kept", save_as=place)
+    assert sorted(path.name for path in place.parent.iterdir()) == ["scaling.png", "scaling.svg"]
+    width, height = struct.unpack(">II", place.with_suffix(".png").read_bytes()[16:24])
+    assert width / height == pytest.approx(7.4 / 4.2, rel=0.01)
+    assert Page(place.with_suffix(".svg").read_text()).find("svg")
+
+
+def test_what_is_drawn_again_is_the_same_file(shown: list[Any], tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        lab.show(_draw(), caption="Kept", save_as=tmp_path / name)
+    for suffix in (".svg", ".png"):
+        assert (tmp_path / f"one{suffix}").read_bytes() == (tmp_path / f"two{suffix}").read_bytes()
+
+
+def test_without_a_figure_its_place_says_so(shown: list[Any], tmp_path: Path) -> None:
+    lab.show(None, caption="The scaling curve.", save_as=tmp_path / "none")
+    (output,) = shown
+    assert "Not measured in this run" in output.data
+    assert "The scaling curve." in output.data
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_has_a_caption_headings_and_text_only(shown: list[Any]) -> None:
+    lab.table(pd.DataFrame({"server": ["<one>", None], "rate": ["5.00/s", "–"]}), caption="Rates & <rates>")
+    (output,) = shown
+    page = Page(output.data)
+    assert page.text("caption") == "Rates & <rates>"
+    assert page.text("th") == "server rate"
+    assert page.text("td") == "<one> 5.00/s – –"
+
+
+def test_an_answer_takes_the_place_that_was_held_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, str]] = []
+
+    class Handle:
+        def update(self, output: Any) -> None:
+            calls.append(("update", output.data))
+
+    def display(output: Any, display_id: bool) -> Handle:
+        assert display_id
+        calls.append(("display", output.data))
+        return Handle()
+
+    monkeypatch.setattr("IPython.display.display", display)
+    tell = lab.answer()
+    tell("**Answer.** Twice.")
+    (_, held), (kind, told) = calls
+    assert "once it has been measured" in held
+    assert (kind, told) == ("update", "**Answer.** Twice.")
+
+
+def test_a_reading_is_markdown(shown: list[Any]) -> None:
+    lab.say("*As* measured.")
+    assert shown[0]._repr_markdown_() == "*As* measured."
