@@ -1,8 +1,18 @@
 """DataFrames in, matplotlib figures out, one style: a function per figure."""
 
+from lab.figures.dispatch import dispatch_evenness, dispatch_latency
 from lab.figures.hot_loop import loop_times
 from lab.figures.overload import latency_over_time
 from lab.figures.rate_sweep import rate_sweep
+from lab.figures.timeline import timeline
 from lab.figures.worker_scaling import worker_scaling
 
-__all__ = ["latency_over_time", "loop_times", "rate_sweep", "worker_scaling"]
+__all__ = [
+    "dispatch_evenness",
+    "dispatch_latency",
+    "latency_over_time",
+    "loop_times",
+    "rate_sweep",
+    "timeline",
+    "worker_scaling",
+]

@@ -1,0 +1,108 @@
+"""The theory of each way to spread requests: the queue that it makes, and how long one waits there."""
+
+from enum import Enum
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lab.models.queueing import mdc_wait_quantile
+from lab.models.simulation import Dispatch, waits
+
+_REQUESTS = 60_000
+"""Of a simulated curve: enough for a p99 that is right within a few percent."""
+
+_HASHES = 20
+"""Random ways to hash a trial's arrivals that are played through: which one the kernel took is not known."""
+
+
+class Queue(Enum):
+    """Where requests wait, in words."""
+
+    CENTRAL = "one central queue"
+    TURNS = "workers take turns"
+    BATCHES = "a free worker takes all that wait"
+    HASHED = "a queue per worker, by hash"
+    ONE = "one worker, one queue"
+    GIL = "one at a time: the GIL"
+
+
+_QUEUES = {
+    "one process": Queue.ONE,
+    "shared": Queue.BATCHES,
+    "reuseport": Queue.HASHED,
+    "round-robin": Queue.TURNS,
+    "threads, python": Queue.GIL,
+}
+
+_PLAYED: dict[Queue, Dispatch] = {
+    Queue.BATCHES: "batches",
+    Queue.HASHED: "random",
+    Queue.TURNS: "round-robin",
+}
+
+
+def queue_of(server: str) -> Queue:
+    """Return the queue of a way to spread requests, by the name it has in figures."""
+    return _QUEUES.get(server, Queue.CENTRAL)
+
+
+def curves(servers: list[str], workers: int, arrivals: str) -> pd.DataFrame:
+    """Return what latency each way should have: server, utilisation, p50 and p99 in service times.
+
+    Exact where there is a formula (Poisson arrivals: M/D/c for one central queue and for turns, M/D/1 for a
+    hash and for one process; constant ones: no wait but by hash), else simulated. None for the GIL.
+    """
+    utilisations = np.linspace(0.05, 0.95, 31)
+    rows = [
+        (server, u, *(_latency(queue_of(server), workers, float(u), arrivals, q) for q in (0.5, 0.99)))
+        for server in servers
+        if queue_of(server) != Queue.GIL
+        for u in utilisations
+    ]
+    return pd.DataFrame(rows, columns=["server", "utilisation", "p50", "p99"])
+
+
+def _latency(queue: Queue, workers: int, utilisation: float, arrivals: str, quantile: float) -> float:
+    if arrivals == "poisson" and queue != Queue.BATCHES:
+        sharing = 1 if queue in (Queue.HASHED, Queue.ONE) else workers
+        return 1 + mdc_wait_quantile(quantile, sharing, utilisation)
+    if arrivals == "constant" and queue not in (Queue.HASHED, Queue.BATCHES):
+        return 1.0
+    return 1 + float(np.quantile(_simulated(queue, workers, utilisation, arrivals), quantile))
+
+
+@lru_cache(maxsize=64)
+def _simulated(queue: Queue, workers: int, utilisation: float, arrivals: str) -> NDArray[np.float64]:
+    rate = workers * utilisation
+    random = np.random.default_rng(0)
+    gaps = random.exponential(1 / rate, _REQUESTS) if arrivals == "poisson" else np.full(_REQUESTS, 1 / rate)
+    return waits(np.cumsum(gaps), 1.0, workers, _PLAYED[queue])
+
+
+def played(requests: pd.DataFrame, workers: int, queue: Queue, service_s: float) -> dict[str, float]:
+    """Play the arrivals of a trial through its queue, and through one central queue, the ideal.
+
+    Returns latencies in seconds: mean_theory_s, p99_theory_s (nan for the GIL) and p99_ideal_s. Each request
+    takes the time that its worker reported, or `service_s`: what is left between this and the measurement is
+    neither chance of arrivals nor speed of loops, but dispatch.
+    """
+    own_s = np.full(len(requests), np.nan) if queue == Queue.GIL else requests["service_s"].to_numpy()
+    loops_s = np.where(np.isnan(own_s), service_s, own_s)
+    due_s = requests["due_s"].to_numpy()
+    ideal_s = waits(due_s, loops_s, workers) + loops_s
+    theory_s = np.array([np.nan]) if queue == Queue.GIL else _played(due_s, loops_s, workers, queue)
+    return {
+        "mean_theory_s": float(theory_s.mean()),
+        "p99_theory_s": float(np.quantile(theory_s, 0.99)),
+        "p99_ideal_s": float(np.quantile(ideal_s, 0.99)),
+    }
+
+
+def _played(
+    due_s: NDArray[np.float64], service_s: NDArray[np.float64], workers: int, queue: Queue
+) -> NDArray[np.float64]:
+    seeds = range(_HASHES if queue == Queue.HASHED else 1)
+    dispatch = _PLAYED.get(queue, "central")
+    return np.concatenate([waits(due_s, service_s, workers, dispatch, seed) + service_s for seed in seeds])

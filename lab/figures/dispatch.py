@@ -1,0 +1,121 @@
+"""Ways to spread requests: a small panel for each, and what kept connections do to evenness and latency."""
+
+import math
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+
+from lab.figures.style import DARK_TO_LIGHT, GRID, INK, QUIET, Look, canvas, reference_line
+
+_COLUMNS = 4
+_P99, _P50 = DARK_TO_LIGHT[1], DARK_TO_LIGHT[0]
+_KINDS = (DARK_TO_LIGHT[0], DARK_TO_LIGHT[1])
+_SHADES = ("#0b3c5d", "#3a9188", "#5b7c99", "#7fb5ae")
+
+
+def dispatch_latency(
+    trials: pd.DataFrame, theory: pd.DataFrame, queues: dict[str, str], title: str
+) -> Figure:
+    """Draw latency against utilisation, a panel per way to spread requests, beside its theory.
+
+    `trials` and `theory` have server, utilisation, p50 and p99, in service times; a dot is one trial.
+    `queues` maps each server, in the order of the panels, to what theory takes its queue to be.
+    """
+    rows = math.ceil(len(queues) / _COLUMNS)
+    columns = min(_COLUMNS, len(queues))
+    top = max(10.0, float(trials["p99"].max()))
+    with canvas(title, rows, columns, size=(2.6 * columns, 2.9 * rows + 0.4), sharex=True, sharey=True) as (
+        figure,
+        panels,
+    ):
+        for axes, (server, queue) in zip(panels, queues.items(), strict=False):
+            _panel(axes, trials[trials["server"] == server], theory[theory["server"] == server])
+            axes.set_title(server)
+            axes.text(
+                0.03, 0.97, queue, transform=axes.transAxes, va="top", fontsize=8, color=QUIET, style="italic"
+            )
+        for axes in panels[len(queues) :]:
+            axes.set_axis_off()
+        panels[0].set_yscale("log")
+        panels[0].set_ylim(0.8, 2.2 * top)
+        panels[0].set_xlim(0, max(1.0, 1.03 * float(trials["utilisation"].max())))
+        panels[0].xaxis.set_major_locator(MaxNLocator(4, prune="both"))
+        panels[0].yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        panels[0].xaxis.set_major_formatter(PercentFormatter(1))
+        for row in range(rows):
+            panels[row * columns].set_ylabel("latency, service times")
+        for axes in panels[-columns:]:
+            axes.set_xlabel("utilisation")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def _panel(axes: Axes, trials: pd.DataFrame, theory: pd.DataFrame) -> None:
+    axes.axvspan(1, 9, color=GRID, zorder=0)  # from here on a queue never ends
+    axes.axhline(1, color=QUIET, linewidth=0.8, linestyle=(0, (4, 3)))
+    for name, look, line in (("p99", _P99, "-"), ("p50", _P50, (0, (2, 1)))):
+        axes.plot(theory["utilisation"], theory[name], color=look.color, linestyle=line, linewidth=1.3,
+                  alpha=0.75, label=f"{name}, theory")  # fmt: skip
+        axes.plot(trials["utilisation"], trials[name], look.marker, color=look.color,
+                  markeredgecolor="white", markersize=7, label=f"{name}, a trial")  # fmt: skip
+
+
+def dispatch_evenness(shares: pd.DataFrame, trials: pd.DataFrame, workers: int, title: str) -> Figure:
+    """Draw who answered and what p99 was, a row for each way, in it one for each kind of connections.
+
+    `shares` has server, connections, rank and share of each worker; `trials` has server, connections, excess.
+    """
+    servers = list(trials["server"].unique())[::-1]
+    kinds = list(trials["connections"].unique())
+    with canvas(
+        title, columns=2, size=(10.4, 1.7 + 0.62 * len(servers)), sharey=True, width_ratios=(1, 1.1)
+    ) as (figure, (left, right)):
+        for number, kind in enumerate(kinds):
+            look = _KINDS[number % len(_KINDS)]
+            offset = 0.21 * (len(kinds) - 1) - 0.42 * number
+            for place, server in enumerate(servers):
+                _stack(left, place + offset, _of(shares, server, kind).sort_values("rank"))
+                excess = _of(trials, server, kind)["excess"]
+                heights = [place + offset] * len(excess)
+                right.plot(excess, heights, look.marker, color=look.color, alpha=0.35, markersize=6)
+                _value(right, excess.median(), place + offset, look)
+            right.plot([], [], look.marker, color=look.color, label=kind)
+        left.set_yticks(range(len(servers)), servers)
+        left.set_xlim(0, 1)
+        left.xaxis.set_major_formatter(PercentFormatter(1))
+        left.set_xlabel(f"share of the answers; upper bar: {kinds[0]}")
+        left.axvline(1 / workers, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
+        left.set_title("Who answered: a colour per worker")
+        right.set_title("What 1 request in 100 exceeds")
+        right.set_xlabel("p99, multiples of an ideal central queue's")
+        right.set_xlim(0, 1.15 * float(trials["excess"].max()))
+        reference_line(right, x=1, text="")
+        figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=len(kinds))
+        for axes in (left, right):
+            axes.grid(visible=False, axis="y")
+    return figure
+
+
+def _of(frame: pd.DataFrame, server: str, connections: str) -> pd.DataFrame:
+    return frame[(frame["server"] == server) & (frame["connections"] == connections)]
+
+
+def _value(axes: Axes, excess: float, height: float, look: Look) -> None:
+    if math.isnan(excess):
+        return
+    axes.plot(excess, height, look.marker, color=look.color, markersize=8)
+    axes.annotate(f"{excess:.2f}", (excess, height), xytext=(9, 0), textcoords="offset points",
+                  va="center", fontsize=9)  # fmt: skip
+
+
+def _stack(axes: Axes, height: float, shares: pd.DataFrame) -> None:
+    left = 0.0
+    for number, share in enumerate(shares["share"]):
+        axes.barh(height, share, left=left, height=0.36, color=_SHADES[number % len(_SHADES)],
+                  edgecolor="white", linewidth=0.8)  # fmt: skip
+        if share > 0.08:
+            axes.text(left + share / 2, height, f"{share:.0%}", ha="center", va="center", fontsize=8.5,
+                      color="white")  # fmt: skip
+        left += share
