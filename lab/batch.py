@@ -12,7 +12,7 @@ from lab import paths
 from lab.errors import LabError, UsageError
 
 _PRIVATE = Config(KernelManager={"transport": "ipc"})
-"""Kernels are spoken to through sockets of this user, not over TCP, which others on the machine could read."""
+"""Kernels are spoken to through sockets of this user, not over TCP, which others here could read."""
 
 _QUIET = ["--IPKernelApp.log_level=CRITICAL"]
 """A kernel that is told to stop while it is idle would log that as an error of its own."""
@@ -55,7 +55,10 @@ def profile_parameters(profile: str, notebook: str) -> dict[str, Any]:
     path = paths.notebooks() / "profiles" / profile / f"{notebook}.yaml"
     if not path.exists():
         return {}
-    parameters = yaml.safe_load(path.read_text())
+    try:
+        parameters = yaml.safe_load(path.read_text())
+    except yaml.YAMLError:
+        parameters = None
     if not isinstance(parameters, dict):
         raise LabError(f"{path} should hold a parameter a line, such as `rate: 20.0`")
     return parameters
@@ -67,7 +70,6 @@ def execute(notebook: str, output: Path, parameters: dict[str, Any]) -> str | No
     What it had shown by then is in `output` in either case.
     """
     import papermill
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -78,6 +80,18 @@ def execute(notebook: str, output: Path, parameters: dict[str, Any]) -> str | No
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         return f"{error.ename}: {' '.join(str(error.evalue).split())}"
-    except (CellTimeoutError, DeadKernelError) as error:
-        return f"its kernel died: {error}"
+    except RuntimeError as error:  # nbclient's DeadKernelError among them
+        return _leave_word(output, " ".join(str(error).split()))
     return None
+
+
+def _leave_word(output: Path, reason: str) -> str:
+    """Write into the notebook that its kernel died, as no kernel was left to do so; return the reason."""
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_output
+
+    notebook = nbformat.read(output, as_version=nbformat.NO_CONVERT)
+    last_words = new_output("error", ename="KernelDied", evalue=reason, traceback=[f"KernelDied: {reason}"])
+    notebook.cells.append(new_code_cell(outputs=[last_words]))
+    nbformat.write(notebook, output)
+    return f"KernelDied: {reason}"

@@ -1,0 +1,129 @@
+"""Which notebooks run with which parameters, and what is left of one that fails."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from lab import batch, paths
+from lab.errors import LabError, UsageError
+from lab.report import write_report
+
+PYTHON3 = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "chosen"),
+    [
+        (["02"], ["02-single-vs-cluster"]),
+        (["hot-loop"], ["01-hot-loop"]),
+        (["03-rate-sweep.ipynb"], ["03-rate-sweep"]),
+        (["00", "04-worker-scaling", "04"], ["04-worker-scaling", "00-summary"]),
+    ],
+)
+def test_notebooks_are_chosen_by_number_or_name_and_keep_their_order(
+    wanted: list[str], chosen: list[str]
+) -> None:
+    assert batch.select(wanted) == chosen
+
+
+def test_none_chosen_means_all_in_the_order_of_their_numbers_the_summary_last() -> None:
+    *measuring, last = batch.select([])
+    assert measuring == sorted(measuring)
+    assert {"01-hot-loop", "02-single-vs-cluster", "03-rate-sweep", "04-worker-scaling"} <= set(measuring)
+    assert last == "00-summary"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "hint"),
+    [("rate-swep", "did you mean 03-rate-sweep"), ("2", "01-hot-loop"), ("", "01-hot-loop")],
+)
+def test_an_unknown_notebook_is_one_line_with_the_known_ones(wanted: str, hint: str) -> None:
+    with pytest.raises(UsageError, match=f"there is no notebook '{wanted}'") as caught:
+        batch.select(["01", wanted])
+    assert hint in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of notebooks of our own."""
+    folder = tmp_path / "notebooks"
+    (folder / "profiles" / "smoke").mkdir(parents=True)
+    monkeypatch.setattr(paths, "notebooks", lambda: folder)
+    monkeypatch.setenv("SCALING_LAB_HOME", str(tmp_path))
+    return folder
+
+
+@pytest.fixture
+def execute(notebooks: Path, tmp_path: Path) -> Callable[..., str | None]:
+    """Execute a notebook of these cells as a run does."""
+
+    def run(*sources: str, **parameters: object) -> str | None:
+        first = new_code_cell("x = 0  # a number", metadata={"tags": ["parameters"]})
+        cells = [new_markdown_cell("# Why?"), first, *map(new_code_cell, sources)]
+        nbformat.write(new_notebook(cells=cells, metadata=PYTHON3), notebooks / "01-one.ipynb")
+        return batch.execute(
+            "01-one", tmp_path / "data" / "run" / "notebooks" / "01-one.ipynb", dict(parameters)
+        )
+
+    return run
+
+
+def _report() -> str:
+    return write_report("run").read_text()
+
+
+def test_a_profile_sets_what_it_says_and_nothing_else(notebooks: Path) -> None:
+    (notebooks / "profiles" / "smoke" / "01-one.yaml").write_text("rate: 20.0\nworkers: [1, 2]\n")
+    assert batch.profiles() == ["smoke"]
+    assert batch.profile_parameters("smoke", "01-one") == {"rate": 20.0, "workers": [1, 2]}
+    assert batch.profile_parameters("smoke", "02-two") == {}
+
+
+@pytest.mark.parametrize("content", ["", "- 1\n- 2", "rate", "rate: [1, 2\nx: 1", "a: b: c"])
+def test_a_malformed_profile_is_one_line_that_names_it(notebooks: Path, content: str) -> None:
+    (notebooks / "profiles" / "smoke" / "01-one.yaml").write_text(content)
+    with pytest.raises(LabError, match=r"01-one\.yaml should hold a parameter a line") as caught:
+        batch.profile_parameters("smoke", "01-one")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_notebook_runs_with_its_parameters_where_it_is(
+    execute: Callable[..., str | None], notebooks: Path
+) -> None:
+    assert execute("import os", "print(x + 1, os.getcwd())", x=41) is None
+    assert f"42 {notebooks}" in _report()
+
+
+def test_an_error_is_one_line_and_what_was_shown_before_it_stays(execute: Callable[..., str | None]) -> None:
+    assert execute("print('seen')", "raise ValueError('first\\nsecond')", "print('not ' + 'seen')") == (
+        "ValueError: first second"
+    )
+    page = _report()
+    assert "seen" in page
+    assert "not seen" not in page
+    assert "This notebook failed.</strong> ValueError: first" in page
+
+
+def test_a_kernel_that_dies_is_named_in_the_report(execute: Callable[..., str | None]) -> None:
+    failure = execute("print('seen')", f"import os; os.kill(os.getpid(), {signal.SIGKILL})")
+    assert failure == "KernelDied: Kernel died"
+    assert "This notebook failed.</strong> KernelDied" in _report()
+
+
+def test_a_kernel_that_cannot_start_is_named_in_the_report(
+    execute: Callable[..., str | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = tmp_path / "ipython" / "profile_default"
+    profile.mkdir(parents=True)
+    (profile / "ipython_kernel_config.py").write_text(f"import os; os.kill(os.getpid(), {signal.SIGKILL})")
+    monkeypatch.setitem(os.environ, "IPYTHONDIR", str(profile.parent))
+    failure = execute("print('never')")
+    assert failure is not None
+    assert failure.startswith("KernelDied: Kernel died before")
+    assert "This notebook failed.</strong> KernelDied" in _report()
