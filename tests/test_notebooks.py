@@ -57,16 +57,6 @@ def _calls(name: str) -> Iterator[tuple[str, ast.Call]]:
                 yield ast.unparse(node.func), node
 
 
-def test_the_notebooks_are_numbered_and_the_summary_runs_last() -> None:
-    assert NAMES == [
-        "01-hot-loop",
-        "02-single-vs-cluster",
-        "03-rate-sweep",
-        "04-worker-scaling",
-        "00-summary",
-    ]
-
-
 @every_notebook
 def test_it_is_valid_stripped_and_for_any_python(name: str) -> None:
     notebook = nbformat.read(_path(name), as_version=4)
@@ -112,7 +102,8 @@ def test_a_measuring_notebook_exports_its_figure_and_answers(name: str) -> None:
     saved = [
         ast.unparse(word.value) for _, call in _calls(name) for word in call.keywords if word.arg == "save_as"
     ]
-    assert saved == [f"run.figures / '{name[3:]}'"]
+    assert f"run.figures / '{name[3:]}'" in saved
+    assert len(set(saved)) == len(saved), "one figure would replace the other"
     called = [function for function, _ in _calls(name)]
     assert called.count("lab.answer") == called.count("tell") == 1
 
