@@ -9,7 +9,7 @@ import click
 
 from lab.errors import LabError, UsageError
 
-COMMANDS = ("study", "serve", "attack", "report", "runs")
+COMMANDS = ("study", "serve", "attack", "plot", "report", "runs", "doctor")
 
 
 class _LazyGroup(click.Group):

@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from lab.errors import LabError, UsageError
-from lab.formats import seconds
+from lab.formats import per_second, seconds
 from lab.load import Interrupted, Progress, Result, attack
+from lab.load.ceiling import kept_rps
 from lab.load.slo import Slo
 
 _FORMATS = ("text", "json", "csv", "hist")
@@ -58,6 +59,7 @@ def command(
     if source:
         return _hand_over(Result.load(source), form, out, objectives)
     options |= {"headers": _headers(headers), "body": body.read_bytes() if body else b""}
+    _warn_of_ceiling(options)
     try:
         result = attack(str(url), **options, on_progress=_teller())
     except Interrupted as interrupt:
@@ -98,6 +100,15 @@ def _check_writable(out: Path) -> None:
     folder = out.absolute().parent
     if not os.access(folder, os.W_OK | os.X_OK):
         raise LabError(f"cannot write {out}: {folder} is no folder, or may not be written to")
+
+
+def _warn_of_ceiling(options: dict[str, Any]) -> None:
+    """Say beforehand what `lab doctor` has found; the result says for itself whether it is valid."""
+    ceiling_rps = kept_rps(keepalive=options["keepalive"])
+    each_rps = (options["rate"] or 0.0) / max(options["generators"], 1)
+    if ceiling_rps and each_rps > ceiling_rps:
+        text = f"a generator was measured to hold {per_second(ceiling_rps)} here"
+        click.echo(f"lab: {text}: add --generators {-int(-options['rate'] // ceiling_rps)}", err=True)
 
 
 def _headers(texts: tuple[str, ...]) -> dict[str, str]:

@@ -1,0 +1,86 @@
+"""`lab doctor`: whether this machine is fit to measure on, and up to which rate its generator is believed."""
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from lab import formats
+from lab.load import tools
+from lab.load.ceiling import Step, ceiling_rps, keep, measure_ceiling
+from lab.study import machine, noise
+from lab.study.trial import MOST_OTHERS_CPU, MOST_STEAL
+
+LEAST_CEILING_RPS = 500.0
+"""Ten times the article's rate: below this a study's highest rates could not be believed."""
+
+_QUIET_S = 1.0
+
+
+@click.command("doctor")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def command(form: str) -> int:
+    """Say whether this machine is fit to measure on: its CPUs, its noise, its generator's ceiling."""
+    findings = _examine()
+    click.echo(json.dumps(findings, indent=2) if form == "json" else _text(findings))
+    return 0 if findings["fit"] else 1
+
+
+def _examine() -> dict[str, Any]:
+    before = noise.snapshot()
+    time.sleep(_QUIET_S)
+    quiet = noise.between(before, noise.snapshot())
+    connect, keepalive = (_ceiling(keepalive=kept) for kept in (False, True))
+    keep(ceiling_rps(connect), ceiling_rps(keepalive))
+    complaints = _complaints(quiet, ceiling_rps(connect))
+    return {
+        "machine": machine.describe().model_dump(),
+        "noise": asdict(quiet),
+        "ceiling_rps": {"connect": ceiling_rps(connect), "keepalive": ceiling_rps(keepalive)},
+        "steps": [asdict(step) for step in (*connect, *keepalive)],
+        "tools": {"present": [tool.name for tool in tools.present()], "absent": tools.absent()},
+        "fit": not complaints,
+        "complaints": complaints,
+    }
+
+
+def _ceiling(*, keepalive: bool) -> list[Step]:
+    return measure_ceiling(keepalive=keepalive, duration=1.0, on_step=_show if sys.stderr.isatty() else None)
+
+
+def _show(step: Step) -> None:
+    kind = "kept-alive connections" if step.keepalive else "a connection per request"
+    held = "held" if step.held else "did not hold: " + "; ".join(step.reasons)
+    click.echo(f"{formats.per_second(step.rate_rps)} on {kind} {held}", err=True)
+
+
+def _complaints(quiet: noise.Noise, connect_rps: float) -> list[str]:
+    complaints = []
+    if quiet.steal > MOST_STEAL:
+        complaints.append(f"the hypervisor takes {quiet.steal:.0%} of the CPU time: measure at another time")
+    if quiet.others_cpu > MOST_OTHERS_CPU:
+        complaints.append(f"other processes use {quiet.others_cpu:.0%} of the CPU time: end them first")
+    if connect_rps < LEAST_CEILING_RPS:
+        found, least = formats.per_second(connect_rps), formats.per_second(LEAST_CEILING_RPS)
+        complaints.append(f"the load generator can be believed up to {found} only, not {least}")
+    return complaints
+
+
+def _text(findings: dict[str, Any]) -> str:
+    about, quiet, ceiling = findings["machine"], findings["noise"], findings["ceiling_rps"]
+    quota = "none" if about["quota_cpus"] is None else f"{about['quota_cpus']:g}"
+    cpus = f"{about['host_cpus']} in the host, {about['affinity_cpus']} by affinity, quota {quota}"
+    rows = {
+        "CPU": about["cpu_model"],
+        "CPUs": f"{about['available_cpus']} ({cpus})",
+        "System": f"{about['kernel']}, {about['virtualisation']}, {about['python']}",
+        "Noise": f"stolen {quiet['steal']:.1%}, used by others {quiet['others_cpu']:.1%}",
+        "Ceiling": f"{formats.per_second(ceiling['connect'])} with a connection per request",
+        "": f"{formats.per_second(ceiling['keepalive'])} with kept-alive connections",
+        "Compare with": ", ".join(findings["tools"]["present"]) or "nothing: no other load generator is here",
+        "Fit": "yes" if findings["fit"] else "NO: " + "; ".join(findings["complaints"]),
+    }
+    return "\n".join(f"{label:<14}{value}" for label, value in rows.items())

@@ -1,0 +1,109 @@
+"""How fast one generator can send here and still be believed: its ceiling, against a server that is quick."""
+
+import contextlib
+import json
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lab import paths
+from lab.durations import seconds
+from lab.load.known_server import known_server
+
+RATES_RPS = (50, 200, 500, 1000, 2000, 3000, 4000, 6000, 8000, 10_000, 15_000, 20_000, 30_000)
+"""Rates that are tried, in order; the measurement ends at the first that fails."""
+
+
+_TRIES = 3
+_KEPT_IN = "ceiling.json"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one generator showed at one rate."""
+
+    rate_rps: float
+    keepalive: bool
+    valid: bool
+    reasons: tuple[str, ...]
+    lag_p50_s: float
+    lag_p99_s: float
+    latency_p50_s: float
+    latency_p99_s: float
+    cpu_per_request_s: float
+    reconciled: bool
+    """Whether the server has read exactly as many requests as were sent."""
+
+    @property
+    def held(self) -> bool:
+        """Whether the generator can be believed at this rate."""
+        return self.valid and self.reconciled
+
+
+def measure_ceiling(
+    *,
+    keepalive: bool = False,
+    rates_rps: Sequence[float] | None = None,
+    duration: float | str = 2.0,
+    on_step: Callable[[Step], None] | None = None,
+) -> list[Step]:
+    """Offer rising rates to a quick server until the generator fails at one each time it tries.
+
+    The highest rate that held is the ceiling, see `ceiling_rps`. The server shares the machine, so on two
+    cores this is the ceiling beside a busy server, as in a study. `rates_rps` are `RATES_RPS` if not said.
+    """
+    steps: list[Step] = []
+    for rate_rps in rates_rps or RATES_RPS:
+        for _ in range(_TRIES):
+            steps.append(_step(rate_rps, seconds(duration), keepalive))
+            if on_step:
+                on_step(steps[-1])
+            if steps[-1].held:
+                break
+        else:
+            break
+    return steps
+
+
+def ceiling_rps(steps: Sequence[Step]) -> float:
+    """Return the highest rate that held; 0 if none did."""
+    return max((step.rate_rps for step in steps if step.held), default=0.0)
+
+
+def keep(connect_rps: float, keepalive_rps: float) -> None:
+    """Remember both ceilings for later attacks here: with a connection per request, and kept alive."""
+    path = paths.data() / _KEPT_IN
+    kept = {"machine": platform.node(), "connect_rps": connect_rps, "keepalive_rps": keepalive_rps}
+    with contextlib.suppress(OSError):  # a reminder, no result: measuring goes on without it
+        path.write_text(json.dumps(kept) + "\n")
+
+
+def kept_rps(*, keepalive: bool) -> float | None:
+    """Return the ceiling that was measured on this machine, None if none was."""
+    try:
+        kept = json.loads((paths.data() / _KEPT_IN).read_text())
+        rate_rps = float(kept["keepalive_rps" if keepalive else "connect_rps"])
+        return rate_rps if kept["machine"] == platform.node() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _step(rate_rps: float, duration_s: float, keepalive: bool) -> Step:
+    from lab.load import attack
+
+    with known_server() as server:
+        summary = attack(
+            server.url, rate=rate_rps, duration=duration_s, keepalive=keepalive, timeout=5.0
+        ).summary
+        return Step(
+            rate_rps=rate_rps,
+            keepalive=keepalive,
+            valid=summary["valid"] and summary["success"] == 1,
+            reasons=(*summary["invalid_because"], *summary["errors"]),
+            lag_p50_s=summary["send_lag_s"]["p50"],
+            lag_p99_s=summary["send_lag_s"]["p99"],
+            latency_p50_s=summary["latency_s"]["p50"],
+            latency_p99_s=summary["latency_s"]["p99"],
+            cpu_per_request_s=summary["generator"]["cpu_s"] / summary["planned"],
+            reconciled=server.requests() == summary["sent"],
+        )

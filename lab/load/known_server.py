@@ -1,0 +1,108 @@
+"""A server with known answers, to check a load generator against: quick, counted, and stalling when told to.
+
+It speaks as little HTTP as load generators need, so that it is cheap enough to find their limits.
+"""
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+_BODY = b"Hello World!"
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\nConnection: "
+_KEPT = _HEAD + b"keep-alive\r\n\r\n" + _BODY
+_CLOSED = _HEAD + b"close\r\n\r\n" + _BODY
+
+
+@dataclass(frozen=True)
+class KnownServer:
+    """A running server."""
+
+    url: str
+    pid: int
+    _process: subprocess.Popen[bytes]
+
+    def requests(self) -> int:
+        """Return how many requests it has read so far."""
+        assert self._process.stdin is not None  # noqa: S101  (Popen was given pipes)
+        assert self._process.stdout is not None  # noqa: S101
+        self._process.stdin.write(b"how many?\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+
+@contextlib.contextmanager
+def known_server(stall_at: int = -1, stall_s: float = 0.0) -> Iterator[KnownServer]:
+    """Serve on loopback, in a process of its own that ends with the block, or with its starter.
+
+    At request `stall_at`, counted from 0, the whole server stands still for `stall_s` before it answers.
+    """
+    command = [sys.executable, "-m", "lab.load.known_server", str(stall_at), str(stall_s)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
+        try:
+            assert process.stdout is not None  # noqa: S101  (Popen was given pipes)
+            port = int(process.stdout.readline())
+            yield KnownServer(f"http://127.0.0.1:{port}/", process.pid, process)
+        finally:
+            process.kill()
+
+
+class _Answering(asyncio.Protocol):
+    """Answers each request at once, but for the one that stalls everybody."""
+
+    count = 0
+
+    def __init__(self, stall_at: int, stall_s: float) -> None:
+        self._stall_at, self._stall_s = stall_at, stall_s
+        self._pending = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        *heads, self._pending = (self._pending + data).split(b"\r\n\r\n")
+        for head in heads:
+            self._answer(head.lower())
+
+    def _answer(self, head: bytes) -> None:
+        if _Answering.count == self._stall_at:
+            time.sleep(self._stall_s)
+        _Answering.count += 1
+        close = b"connection: close" in head or (b"http/1.0" in head and b"keep-alive" not in head)
+        self._transport.write(_CLOSED if close else _KEPT)
+        if close:
+            self._transport.close()
+
+
+async def _serve(stall_at: int, stall_s: float) -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: _Answering(stall_at, stall_s), "127.0.0.1", 0, backlog=4096)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+def _tell_count() -> None:
+    """Say the count whenever asked; leave when the starter is gone."""
+    while sys.stdin.buffer.readline():
+        print(_Answering.count, flush=True)
+    os._exit(0)
+
+
+def main() -> None:
+    """Serve until killed."""
+    from lab.load.generator import run_loop
+
+    threading.Thread(target=_tell_count, daemon=True).start()
+    run_loop(_serve(int(sys.argv[1]), float(sys.argv[2])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""An attack second by second: what came of the requests, how long they took, and how many were in flight."""
+
+import numpy as np
+import pandas as pd
+
+from lab.load.outcomes import OUTCOMES, Outcome
+
+QUANTILES = {"p50_s": 50, "p90_s": 90, "p99_s": 99}
+
+
+def over_time(requests: pd.DataFrame, bin_s: float = 1.0) -> pd.DataFrame:
+    """Return a row per `bin_s` of an attack, from time 0 until the last end.
+
+    Columns: `start_s`; `due`, how many fell due in the bin; one per outcome, how many came to that end in it
+    (a dropped one when it was due; an unfinished one nowhere); `p50_s`, `p90_s`, `p99_s` of the latencies of
+    those *due* in it, NaN if none ended; `in_flight`, how many were due and had not ended when the bin ended.
+    """
+    due, end = (requests[name].to_numpy(np.float64) for name in ("due_s", "end_s"))
+    codes = pd.Categorical(requests["outcome"], categories=OUTCOMES).codes
+    left = np.where(codes == Outcome.DROPPED, due, end)
+    last = np.nanmax(np.concatenate([due, left]))
+    edges = bin_s * np.arange(np.floor(last / bin_s) + 2)
+    columns = {"start_s": edges[:-1], "due": np.histogram(due, edges)[0]}
+    for outcome in Outcome:
+        columns[outcome.name.lower()] = np.histogram(left[(codes == outcome) & ~np.isnan(left)], edges)[0]
+    latencies = (end - due)[~np.isnan(end)]
+    which = np.digitize(due[~np.isnan(end)], edges) - 1
+    by_bin = [latencies[which == number] for number in range(len(edges) - 1)]
+    for name, percentile in QUANTILES.items():
+        columns[name] = np.array(
+            [np.percentile(part, percentile) if len(part) else np.nan for part in by_bin]
+        )
+    gone = np.sort(left[~np.isnan(left)])
+    began, ended = (np.searchsorted(times, edges[1:], side="left") for times in (due, gone))
+    return pd.DataFrame(columns | {"in_flight": began - ended})

@@ -1,0 +1,134 @@
+"""The instrument from outside: servers with known answers, a closed loop beside it, its own ceiling."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from load_rows import rows
+from load_servers import serving, stalling
+
+from lab.cli import main
+from lab.figures.over_time import over_time as draw
+from lab.load import attack
+from lab.load.ceiling import ceiling_rps, keep, kept_rps, measure_ceiling
+from lab.load.closed import closed_loop
+from lab.load.known_server import known_server
+from lab.load.outcomes import OUTCOMES, Outcome
+from lab.load.over_time import over_time
+
+
+@pytest.mark.parametrize("keepalive", [False, True])
+def test_the_server_has_read_what_was_sent(keepalive: bool) -> None:
+    with known_server() as server:
+        sent = attack(server.url, rate=200, duration=0.5, generators=2, keepalive=keepalive).summary["sent"]
+        assert server.requests() == sent == 100
+
+
+def test_a_known_server_ends_with_its_starter() -> None:
+    code = (
+        "from lab.load.known_server import known_server\n"
+        "with known_server() as server:\n"
+        "    print(server.pid, flush=True)\n"
+        "    import os; os._exit(1)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    pid = int(done.stdout)
+    if psutil.pid_exists(pid):
+        psutil.wait_procs([psutil.Process(pid)], timeout=2)
+    assert not psutil.pid_exists(pid)
+
+
+def test_a_closed_loop_forgets_what_an_open_one_shows() -> None:
+    """Coordinated omission: one slow request in the closed loop, half of all in the open one."""
+    with serving(stalling(10, 0.5)) as server:
+        closed = closed_loop(server.url, rate=100, duration=1)
+    with serving(stalling(10, 0.5)) as server:
+        open_loop = attack(server.url, rate=100, duration=1).requests
+    slow = [int(((frame["end_s"] - frame["due_s"]) > 0.1).sum()) for frame in (closed, open_loop)]
+    assert slow[0] <= 3
+    assert slow[1] >= 40
+    assert len(closed) < len(open_loop)
+    assert list(closed.columns) == list(open_loop.columns)
+
+
+def test_a_ceiling_is_the_highest_rate_that_held() -> None:
+    steps = measure_ceiling(rates_rps=(20, 60_000), duration=0.05)
+    assert [step.rate_rps for step in steps].count(60_000) in (
+        0,
+        3,
+    )  # 0 if this machine is too busy even for 20/s
+    assert steps[-1].reasons
+    assert ceiling_rps(steps) in (0, 20)
+
+
+def test_a_ceiling_is_remembered_and_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SCALING_LAB_HOME", str(tmp_path))
+    assert kept_rps(keepalive=False) is None
+    (tmp_path / "data").mkdir()
+    keep(40, 80)
+    assert (kept_rps(keepalive=False), kept_rps(keepalive=True)) == (40, 80)
+    with known_server() as server, pytest.raises(SystemExit, match="0"):
+        main(["attack", server.url, "--rate", "100", "--duration", "0.1s"])
+    assert "hold 40.0/s here: add --generators 3" in capsys.readouterr().err
+
+
+def test_seconds_of_an_attack_add_up() -> None:
+    outcomes = [Outcome.OK, Outcome.OK, Outcome.TIMEOUT, Outcome.DROPPED, Outcome.UNFINISHED, Outcome.OK]
+    table = over_time(rows([0.1, 1.1, 2.0, 0.0, 0.0, 0.1], outcomes, interval_s=0.5))
+    assert table["start_s"].tolist() == [0, 1, 2, 3]
+    assert table["due"].tolist() == [2, 2, 2, 0]
+    assert table["ok"].tolist() == [1, 1, 1, 0]
+    assert table["timeout"].tolist() == [0, 0, 0, 1]
+    assert table["dropped"].tolist() == [0, 1, 0, 0]
+    assert table["in_flight"].tolist() == [1, 1, 2, 1]
+    assert table["p50_s"].tolist()[:2] == pytest.approx([0.6, 2.0])
+
+
+def test_nothing_is_lost_between_the_bins() -> None:
+    requests = rows(list(np.linspace(0.01, 3, 200)), interval_s=0.013)
+    for bin_s in (0.1, 0.7, 10.0):
+        table = over_time(requests, bin_s)
+        assert table["due"].sum() == table[list(OUTCOMES)].to_numpy().sum() == 200
+        assert table["in_flight"].iloc[-1] == 0
+
+
+def test_the_figure_shows_each_outcome_and_quantile() -> None:
+    outcomes = [Outcome.OK, Outcome.TIMEOUT, Outcome.RESET] * 20
+    figure = draw(over_time(rows([0.1] * 60, outcomes)), "a title")
+    legends = [legend for axes in figure.axes if (legend := axes.get_legend())]
+    words = {text.get_text() for legend in legends for text in legend.get_texts()}
+    assert {"ok", "timeout", "reset", "offered", "p50", "p99"} <= words
+
+
+def test_kept_records_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with known_server() as server:
+        attack(server.url, rate=50, duration=0.5).save(tmp_path / "a.parquet")
+    for arguments in ([], ["--out", str(tmp_path / "b.png"), "--bin", "100ms"]):
+        with pytest.raises(SystemExit, match="0"):
+            main(["plot", str(tmp_path / "a.parquet"), *arguments])
+    assert (tmp_path / "a.svg").read_text().startswith("<?xml")
+    assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit, match="2"):
+        main(["plot", str(tmp_path / "a.parquet"), "--out", "c.txt"])
+    assert "ends in .svg" in capsys.readouterr().err
+
+
+def test_the_doctor_says_what_it_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SCALING_LAB_HOME", str(tmp_path))
+    monkeypatch.setattr("lab.load.ceiling.RATES_RPS", (20,))
+    monkeypatch.setattr("lab.cli.doctor._QUIET_S", 0.1)
+    with pytest.raises(SystemExit) as left:
+        main(["doctor", "--format", "json"])
+    findings = json.loads(capsys.readouterr().out)
+    assert left.value.code == 1  # a ceiling of 20/s is too low for a study
+    assert not findings["fit"]
+    assert any("can be believed up to" in complaint for complaint in findings["complaints"])
+    assert findings["machine"]["available_cpus"] >= 1
