@@ -1,6 +1,5 @@
 """Run the notebooks by papermill, one after the other, into one run: what `lab study` does."""
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,8 +39,7 @@ def select(wanted: Sequence[str]) -> list[str]:
 def _matching(want: str, known: list[str]) -> list[str]:
     names = [name for name in known if want.removesuffix(".ipynb") in (name, name[:2], name[3:])]
     if not names:
-        near = difflib.get_close_matches(want, known, n=1, cutoff=0.3)
-        raise UsageError(f"there is no notebook {want!r}: {f'did you mean {near[0]}?' if near else known}")
+        raise UsageError(f"there is no notebook {want!r}: choose one of {', '.join(sorted(known))}")
     return names
 
 

@@ -38,14 +38,11 @@ def test_none_chosen_means_all_in_the_order_of_their_numbers_the_summary_last() 
     assert last == "00-summary"
 
 
-@pytest.mark.parametrize(
-    ("wanted", "hint"),
-    [("rate-swep", "did you mean 03-rate-sweep"), ("2", "01-hot-loop"), ("", "01-hot-loop")],
-)
-def test_an_unknown_notebook_is_one_line_with_the_known_ones(wanted: str, hint: str) -> None:
+@pytest.mark.parametrize("wanted", ["rate-swep", "2", ""])
+def test_an_unknown_notebook_is_one_line_with_the_known_ones(wanted: str) -> None:
     with pytest.raises(UsageError, match=f"there is no notebook '{wanted}'") as caught:
         batch.select(["01", wanted])
-    assert hint in str(caught.value)
+    assert all(name in str(caught.value) for name in batch.notebooks())
     assert "\n" not in str(caught.value)
 
 

@@ -18,9 +18,9 @@ class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         if cmd_name not in COMMANDS:
-            return None
+            raise UsageError(f"there is no command {cmd_name!r}: choose one of {', '.join(COMMANDS)}")
         command: click.Command = importlib.import_module(f"lab.cli.{cmd_name}").command
         return command
 
@@ -36,7 +36,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its status: 0 done, 1 failed or an SLO missed, 2 wrong usage."""
     arguments = list(sys.argv[1:] if args is None else args)
     try:
-        status = _lab.main(arguments, prog_name="lab", standalone_mode=False)
+        status = _lab.main(arguments or ["--help"], prog_name="lab", standalone_mode=False)
     except (click.ClickException, LabError, OSError) as error:
         if "--debug" in arguments:
             traceback.print_exc()

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from lab import batch
+from lab.errors import UsageError
 from lab.report import write_report
 from lab.study.progress import NAME as PROGRESS
 from lab.study.run import Run, open_run, unfinished_run
@@ -32,9 +33,7 @@ def command(profile: str, only: tuple[str, ...], run_id: str) -> int:
     Without --run, the newest unfinished run of the same profile and notebooks is resumed.
     """
     if profile not in batch.profiles():
-        raise click.BadParameter(
-            f"there is no profile {profile!r}: choose one of {', '.join(batch.profiles())}"
-        )
+        raise UsageError(f"there is no profile {profile!r}: choose one of {', '.join(batch.profiles())}")
     names = batch.select(only)
     run = _open(profile, names, run_id)
     failures = [name for name in names if not _execute(run, profile, name)]
