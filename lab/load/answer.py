@@ -42,7 +42,7 @@ class Answer:
         self._sized = False  # whether the head says where the body ends; else the connection's end does
 
     def feed(self, data: bytes) -> bool:
-        """Take what has arrived and return whether the answer is complete.
+        """Take what has arrived and return whether the answer is complete; then it takes no more.
 
         Raises MalformedAnswerError.
         """
@@ -56,6 +56,8 @@ class Answer:
             self.reusable = False
         if not self.status and self._head_bytes > _HEAD_LIMIT:
             raise MalformedAnswerError("the answer's head does not end")
+        if self.complete:
+            del self._parser  # it refers to this answer: both would wait for the garbage collector
         return self.complete
 
     def complete_at_eof(self) -> bool:
