@@ -1,6 +1,5 @@
 """Who should get the next request? Every way to spread them, under constant and under random arrivals."""
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -56,14 +55,13 @@ class Arrangement:
 
 
 def arrangements(p: Parameters) -> list[Arrangement]:
-    """Return the ways to compare, one process first; `reuseport` only where the system has it."""
+    """Return the ways to compare, one process first."""
     workers = resolve(p.workers)
     loop = {"kernel": p.kernel, "iterations": p.iterations}
     found = [Arrangement(ONE_PROCESS, {"topology": "single", **loop})]
     for dispatch in p.dispatches:
-        if dispatch != "reuseport" or sys.platform.startswith("linux"):
-            factors = {"topology": "cluster", "workers": workers, "dispatch": dispatch, **loop}
-            found.append(Arrangement(dispatch, factors))
+        factors = {"topology": "cluster", "workers": workers, "dispatch": dispatch, **loop}
+        found.append(Arrangement(dispatch, factors))
     for pool in p.pools:
         for kernel, iterations in _loops_in(pool, p).items():
             factors = {"topology": "offload", "workers": workers, "pool": pool}

@@ -1,6 +1,7 @@
 """What clients saw while things were done to a server: each request, what was done when, who was there."""
 
 from itertools import cycle
+from textwrap import fill
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -22,7 +23,8 @@ def timeline(requests: pd.DataFrame, events: pd.DataFrame, title: str) -> Figure
     A dot is an answer, in the colour of the worker that gave it; a cross is a request that failed.
     """
     with canvas(title, rows=2, size=(8.6, 5.0), sharex=True, height_ratios=(4, 1)) as (figure, (top, bottom)):
-        last_s = float(max(requests["end_s"].max(), events["at_s"].max()))
+        marks = events.loc[events["event"] != "", ["at_s", "event"]]
+        last_s = 1.02 * float(max(requests["due_s"].max(), marks["at_s"].max()))
         _answers(top, requests[requests["outcome"] == "ok"])
         _losses(top, requests[requests["outcome"] != "ok"])
         top.set_yscale("log")
@@ -38,7 +40,6 @@ def timeline(requests: pd.DataFrame, events: pd.DataFrame, title: str) -> Figure
         bottom.set_ylabel("workers")
         bottom.set_xlabel("seconds from the first request")
         bottom.set_xlim(0, last_s)
-        marks = events.loc[events["event"] != "", ["at_s", "event"]]
         for number, (at_s, text) in enumerate(zip(marks["at_s"], marks["event"], strict=True)):
             _mark(top, bottom, at_s, text, number, last_s)
     return figure
@@ -63,6 +64,7 @@ def _mark(top: Axes, bottom: Axes, at_s: float, text: str, number: int, last_s: 
         axes.axvline(at_s, color=QUIET, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
     shift, side = (-4, "right") if at_s > 0.6 * last_s else (4, "left")
     top.annotate(
-        text, (at_s, 1), xycoords=("data", "axes fraction"), textcoords="offset points",
+        fill(text, 48), (at_s, 1), xycoords=("data", "axes fraction"), textcoords="offset points",
         xytext=(shift, -4 - 13 * (number % 3)), ha=side, va="top", fontsize=9, color=INK,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85},
     )  # fmt: skip

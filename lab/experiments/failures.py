@@ -1,0 +1,143 @@
+"""What does it cost when workers die, are replaced, come and go, or are blocked, while clients ask on?"""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from lab.cpus import available_cpus
+from lab.errors import LabError
+from lab.study.parameters import Count, DispatchName, KernelName, ListOf, Positive, Whole
+from lab.study.parameters import Parameters as _Parameters
+from lab.study.plan import Condition, Label
+from lab.study.timeline import Action, with_actions
+from lab.web import MOST_TIMES
+
+if TYPE_CHECKING:
+    from lab.servers import Server
+
+EXPERIMENT = "failures"
+
+KILL, RECYCLE, SCALE, BLOCK, CRASH = "kill", "recycle", "scale", "block", "crash"
+
+_CRASH_LASTS = 1.75
+"""A crash loop takes a while to be given up: its trial lasts this many times as long."""
+
+_GIVES_UP_WITHIN_S = 30.0
+_LOOK_AGAIN_S = 0.05
+
+
+class Parameters(_Parameters):
+    """What notebook 06 lets its reader set; the first of `dispatches` is the one that figures show."""
+
+    run: str
+    dispatches: Annotated[ListOf[DispatchName], Field(min_length=1)]
+    workers: Annotated[Count, Field(ge=2)]
+    utilisation: Positive
+    duration_s: Positive
+    kernel: KernelName
+    iterations: Whole
+    timeout_s: Positive
+    blocks: Count
+    seed: Whole
+
+
+def conditions(p: Parameters, loop_s: float) -> list[Condition]:
+    """Return each scenario; killing, recycling and blocking with every dispatch, the others with the first.
+
+    A blocked worker is one less, so the load is then what the others can do: what waits is the blocked
+    one's. Scaling begins with one worker.
+    """
+    first, *_ = p.dispatches
+    capacity_rps = min(p.workers, available_cpus()) / loop_s
+    shared = p.model_dump(include={"kernel", "iterations", "timeout_s"}) | {"topology": "cluster"}
+    times = min(MOST_TIMES, max(1, round(0.3 * p.duration_s / loop_s)))
+
+    def condition(scenario: str, dispatch: str, *, share: float = 1.0, **changes: Any) -> Condition:
+        factors = {"workers": p.workers, "duration_s": p.duration_s, "dispatch": dispatch, **shared}
+        labels: dict[str, Label] = {"scenario": scenario, "place": p.dispatches.index(dispatch)}
+        labels["times"] = times if scenario == BLOCK else 1
+        rate = share * p.utilisation * capacity_rps
+        return Condition(rate=rate, labels=labels, **(factors | changes))
+
+    return [
+        *(condition(scenario, dispatch) for scenario in (KILL, RECYCLE) for dispatch in p.dispatches),
+        *(condition(BLOCK, dispatch, share=1 - 1 / p.workers) for dispatch in p.dispatches),
+        condition(SCALE, first, workers=1),
+        condition(CRASH, first, duration_s=_CRASH_LASTS * p.duration_s),
+    ]
+
+
+def actions(condition: Condition) -> list[Action]:
+    """Return what is done to the server of a condition, and when."""
+    lasts_s, scenario = condition.duration_s, condition.labels["scenario"]
+    if scenario == SCALE:
+        return [
+            Action(0.25 * lasts_s, "scale(2)", _then(lambda server: server.scale(2), "2 workers accept")),
+            Action(0.6 * lasts_s, "scale(1)", _then(lambda server: server.scale(1), "1 has drained")),
+        ]
+    times = condition.labels["times"]
+    name, do = {
+        KILL: ("kill -9 of a worker", _then(_kill_one, "")),
+        RECYCLE: ("recycle()", _then(lambda server: server.recycle(), "all replaced")),
+        BLOCK: (f"a request for {times} loops", _block(condition)),
+        CRASH: ("each new worker crashes", _crash),
+    }[str(scenario)]
+    return [Action(0.2 * lasts_s if scenario == CRASH else 0.35 * lasts_s, name, do)]
+
+
+EXECUTE = with_actions(actions)
+"""Carries out a trial of this experiment."""
+
+
+def _then(do: "Callable[[Server], None]", said: str) -> "Callable[[Server], str]":
+    def done(server: "Server") -> str:
+        do(server)
+        return said
+
+    return done
+
+
+def _kill_one(server: "Server") -> None:
+    os.kill(server.workers[0], signal.SIGKILL)
+
+
+def _block(condition: Condition) -> "Callable[[Server], str]":
+    def block(server: "Server") -> str:
+        import requests
+
+        with requests.Session() as session:
+            session.trust_env = False  # a proxy has no place between us and loopback
+            try:
+                url = f"{server.url}{condition.path}?times={condition.labels['times']}"
+                session.get(url, timeout=condition.timeout_s).raise_for_status()
+            except requests.RequestException as error:
+                raise LabError(f"it was not answered: {type(error).__name__}") from None
+        return "it is answered"
+
+    return block
+
+
+def _crash(server: "Server") -> str:
+    """Kill whoever takes the first worker's place, as soon as it accepts, and say why the server gave up."""
+    others = set(server.workers[1:])
+    deadline_s = time.monotonic() + _GIVES_UP_WITHIN_S
+    while workers := server.workers:
+        if time.monotonic() > deadline_s:
+            return f"not given up within {_GIVES_UP_WITHIN_S:g} s"
+        for pid in set(workers) - others:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(_LOOK_AGAIN_S)
+    try:
+        server.wait()
+    except LabError as error:
+        reason = str(error).partition(f" ({server.log_path}")[0]
+        if server.log_path:
+            server.log_path.unlink(missing_ok=True)  # it is kept for who wonders; here it was meant to fail
+        return reason
+    return "it stopped without a reason"
