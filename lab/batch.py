@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -9,9 +10,6 @@ from traitlets.config import Config
 
 from lab import paths
 from lab.errors import LabError, UsageError
-
-_PRIVATE = Config(KernelManager={"transport": "ipc"})
-"""Kernels are spoken to through sockets of this user, not over TCP, which others here could read."""
 
 _QUIET = ["--IPKernelApp.log_level=CRITICAL"]
 """A kernel that is told to stop while it is idle would log that as an error of its own."""
@@ -71,16 +69,22 @@ def execute(notebook: str, output: Path, parameters: dict[str, Any]) -> str | No
 
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(
-            paths.notebooks() / f"{notebook}.ipynb", output, parameters=parameters,
-            kernel_name="python3", cwd=paths.notebooks(), progress_bar=False, config=_PRIVATE,
-            extra_arguments=_QUIET,
-        )  # fmt: skip
+        with TemporaryDirectory(prefix="scaling-lab-") as private:
+            papermill.execute_notebook(
+                paths.notebooks() / f"{notebook}.ipynb", output, parameters=parameters,
+                kernel_name="python3", cwd=paths.notebooks(), progress_bar=False,
+                config=_spoken_to_in(private), extra_arguments=_QUIET,
+            )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         return f"{error.ename}: {' '.join(str(error.evalue).split())}"
     except RuntimeError as error:  # nbclient's DeadKernelError among them
         return _leave_word(output, " ".join(str(error).split()))
     return None
+
+
+def _spoken_to_in(folder: str) -> Config:
+    """Speak to the kernel through sockets in a private folder, not over TCP, which others could read."""
+    return Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
 
 
 def _leave_word(output: Path, reason: str) -> str:

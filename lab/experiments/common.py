@@ -1,6 +1,8 @@
 """What several notebooks share: the number of CPUs as a default, and how servers and spreads are named."""
 
+import hashlib
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import pandas as pd
@@ -63,3 +65,9 @@ def flagged(trials: pd.DataFrame) -> str:
 def is_number(value: float | None) -> bool:
     """Say whether there is a value: a trial without a single answer has no latency."""
     return value is not None and not math.isnan(value)
+
+
+def table_name(kind: str, *settings: object) -> str:
+    """Name a table by what it was made with: other settings, another table."""
+    plain = [list(s) if isinstance(s, Sequence) and not isinstance(s, str) else s for s in settings]
+    return f"{kind}-{hashlib.sha256(repr(plain).encode()).hexdigest()[:10]}"

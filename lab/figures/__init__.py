@@ -2,6 +2,7 @@
 
 from lab.figures.dispatch import dispatch_evenness, dispatch_latency
 from lab.figures.hot_loop import loop_times
+from lab.figures.instrument import send_lag, stall
 from lab.figures.overload import latency_over_time
 from lab.figures.rate_sweep import rate_sweep
 from lab.figures.timeline import timeline
@@ -13,6 +14,8 @@ __all__ = [
     "latency_over_time",
     "loop_times",
     "rate_sweep",
+    "send_lag",
+    "stall",
     "timeline",
     "worker_scaling",
 ]

@@ -1,0 +1,63 @@
+"""The instrument itself: what it makes of a stall, and how far it lags behind its schedule."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from lab import formats
+from lab.figures.style import DARK_TO_LIGHT, INK, canvas, reference_line
+
+
+def stall(requests: pd.DataFrame, title: str) -> Figure:
+    """Draw each request's latency where it was due, for each loop, over the known sawtooth.
+
+    `requests` has columns loop, due_s, latency_s, known_s.
+    """
+    with canvas(title) as (figure, (axes,)):
+        for (loop, mine), look in zip(requests.groupby("loop", sort=False), DARK_TO_LIGHT, strict=False):
+            axes.plot(
+                mine["due_s"], mine["latency_s"], look.marker, color=look.color, markersize=4.5,
+                alpha=0.7, label=loop, rasterized=True,
+            )  # fmt: skip
+        known = requests[requests["loop"] == requests["loop"].iloc[0]].sort_values("due_s")
+        axes.plot(known["due_s"], known["known_s"], color=INK, linewidth=1.2, label="known answer")
+        axes.set_xlabel("when the request was due, s from the start")
+        axes.set_ylabel("latency from the due time, s")
+        axes.set_ylim(bottom=-0.02 * float(requests["latency_s"].max()))
+        axes.legend(loc="upper right")
+    return figure
+
+
+def send_lag(lags: pd.DataFrame, limit_s: float, title: str) -> Figure:
+    """Draw median and p99 of the send lag against the offered rate; a try that did not hold is a cross.
+
+    `lags` has columns connections, rate_rps, lag_p50_s, lag_p99_s, held.
+    """
+    with canvas(title) as (figure, (axes,)):
+        for (name, mine), look in zip(lags.groupby("connections", sort=False), DARK_TO_LIGHT, strict=False):
+            held = mine[mine["held"]]
+            for column, line in (("lag_p99_s", look.line), ("lag_p50_s", ":")):
+                hollow = column == "lag_p50_s"
+                axes.plot(
+                    held["rate_rps"], held[column], look.marker, linestyle=line, color=look.color,
+                    markerfacecolor="white" if hollow else look.color,
+                    label=f"{name}: {'median' if hollow else 'p99'}",
+                )  # fmt: skip
+            lost = mine[~mine["held"]]
+            if len(lost):
+                axes.plot(
+                    lost["rate_rps"], lost["lag_p99_s"], "x", color=look.color, markersize=8,
+                    label=f"{name}: not believed (p99)",
+                )  # fmt: skip
+        reference_line(axes, y=limit_s, text="p99 that is believed whatever the latency")
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xticks(sorted(set(lags["rate_rps"])), minor=False)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: formats.seconds(y)))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("offered rate, requests/s (log scale)")
+        axes.set_ylabel("send lag: sent - due (log scale)")
+        axes.legend(loc="upper left", fontsize=9)
+    return figure
