@@ -1,4 +1,4 @@
-"""Connections that were passed on, and how a worker that must go parts from its clients."""
+"""Connections: aiohttp's side of one, and how a worker that must go parts from its clients."""
 
 import asyncio
 import select
@@ -10,10 +10,10 @@ _SWEEP_S = 0.01
 
 
 class Connection(web.RequestHandler):
-    """aiohttp's side of a connection that was passed on, which says when it is over."""
+    """aiohttp's side of a connection, which says when it is over."""
 
     def __init__(
-        self, server: web.Server, loop: asyncio.AbstractEventLoop, on_lost: Callable[[], None]
+        self, server: web.Server, loop: asyncio.AbstractEventLoop, on_lost: Callable[[], None] | None
     ) -> None:
         super().__init__(server, loop=loop, access_log=None)  # type: ignore[arg-type]
         self._on_lost = on_lost
@@ -21,7 +21,8 @@ class Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Say so, once aiohttp has done its part."""
         super().connection_lost(exc)
-        self._on_lost()
+        if self._on_lost:
+            self._on_lost()
 
 
 async def close_idle(server: web.Server, *, quiet_s: float) -> None:

@@ -2,17 +2,15 @@
 
 import asyncio
 import contextlib
-import errno
 import socket
 from collections import deque
 from typing import Protocol
 
 from lab.servers import sockets
+from lab.servers.acceptor import Acceptor
 from lab.servers.channel import Message
 from lab.servers.spec import ServerSpec
 from lab.servers.worker_handle import WorkerHandle
-
-_REST_S = 0.1
 
 
 class Dispatch(Protocol):
@@ -78,7 +76,6 @@ class PassedOn:
     """
 
     def __init__(self, listener: socket.socket, *, least_busy: bool) -> None:
-        self._listener = listener
         self._least_busy = least_busy
         self._members: set[WorkerHandle] = set()
         self._free: deque[WorkerHandle] = deque()
@@ -87,7 +84,7 @@ class PassedOn:
         self._empty = asyncio.Event()
         self._empty.set()
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(listener, self._accept)
+        self._acceptor = Acceptor(listener, self._take)
 
     def listener(self) -> None:
         return None
@@ -108,9 +105,7 @@ class PassedOn:
             self._match()
 
     def close(self) -> None:
-        if self._listener.fileno() >= 0:
-            self._loop.remove_reader(self._listener)
-            self._listener.close()
+        self._acceptor.close()
 
     async def emptied(self) -> None:
         await self._empty.wait()
@@ -123,28 +118,11 @@ class PassedOn:
             self._free.append(worker)
             self._match()
 
-    def _accept(self) -> None:
-        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
-            while True:
-                try:
-                    connection, _ = self._listener.accept()
-                except OSError as error:
-                    if error.errno not in (errno.EMFILE, errno.ENFILE):
-                        raise
-                    return self._rest()
-                if self._least_busy:
-                    self._loop.add_reader(connection, self._speaks, connection)
-                else:
-                    self._enqueue(connection)
-
-    def _rest(self) -> None:
-        # No file descriptor is free: the rest waits in the listening socket until some connections are over.
-        self._loop.remove_reader(self._listener)
-        self._loop.call_later(_REST_S, self._resume)
-
-    def _resume(self) -> None:
-        if self._listener.fileno() >= 0:
-            self._loop.add_reader(self._listener, self._accept)
+    def _take(self, connection: socket.socket) -> None:
+        if self._least_busy:
+            self._loop.add_reader(connection, self._speaks, connection)
+        else:
+            self._enqueue(connection)
 
     def _speaks(self, connection: socket.socket) -> None:
         self._loop.remove_reader(connection)

@@ -116,12 +116,13 @@ class Server:
         with self._ending:
             if self._stopped:
                 return
+            failed = self._process.poll() not in (None, 0)
             try:
                 self._process.send_signal(signal.SIGTERM)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.wait(self.spec.drain_s + _GRACE_S)
             finally:
-                self._end()
+                self._end(failed)
             sockets.listen(*self._address).close()  # proves that nothing listens there any more
 
     def __enter__(self) -> Self:
@@ -143,8 +144,8 @@ class Server:
         self._stopped = False
         try:
             self._wait_until_ready()
-        except BaseException:
-            self._end()
+        except BaseException as error:
+            self._end(failed=isinstance(error, LabError))
             raise
 
     def _spawn(self, port: int) -> None:
@@ -211,9 +212,8 @@ class Server:
         tail = " | ".join(line.strip() for line in self.log(_TAIL_LINES).splitlines())
         return f"{reason} ({self.log_path}: {tail})" if tail else reason
 
-    def _end(self) -> None:
+    def _end(self, failed: bool) -> None:
         """End what is left of it, let go of what is held for it, and keep the log only if it had failed."""
-        failed = self._process.poll() not in (None, 0)
         self._stopped = True
         atexit.unregister(self._at_exit)
         self._process.kill()
@@ -226,7 +226,7 @@ class Server:
 
     def _at_exit(self) -> None:
         if os.getpid() == self._owner:  # not in a fork of it
-            self._end()
+            self._end(failed=self._process.poll() not in (None, 0))
 
 
 def _opened(log: IO[str] | None) -> AbstractContextManager[IO[Any]]:

@@ -87,6 +87,7 @@ class Supervisor:
 
 async def _supervise(arguments: dict[str, Any], channel: Channel) -> int:
     listener = socket.socket(fileno=arguments["listener"])
+    listener.setblocking(False)  # all its copies share this, and one that is made of it sets it again
     return await Supervisor(ServerSpec(**arguments["spec"]), channel, listener).run()
 
 

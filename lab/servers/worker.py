@@ -9,8 +9,9 @@ import random
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -21,12 +22,12 @@ from lab import hotloop
 from lab.errors import LabError
 from lab.hotloop import LoopRun
 from lab.servers import pool, process
+from lab.servers.acceptor import Acceptor
 from lab.servers.channel import Channel, Message
 from lab.servers.connections import Connection, close_idle
 from lab.servers.crew import Crew
 from lab.servers.orders import SIGNALS, Orders
 from lab.servers.pinning import pin
-from lab.servers.sockets import BACKLOG
 from lab.servers.spec import ServerSpec
 from lab.servers.tally import Tally
 from lab.servers.watchdog import Watchdog
@@ -79,15 +80,13 @@ class Worker:
             for number, order in SIGNALS.items():
                 self._loop.add_signal_handler(number, self._obey, order)
         self._loop.add_reader(self._channel, self._receive, server)
-        listening = self._listener and await self._loop.create_server(
-            server, sock=self._listener, backlog=BACKLOG
-        )
+        acceptor = self._listener and Acceptor(self._listener, partial(self._open, server))
         if self._watchdog:
             self._watchdog.watch()
         self._channel.send({"event": "ready"})
         await self._drain.wait()
-        if listening:
-            listening.close()
+        if acceptor:
+            acceptor.close()
         if self._opening:
             await asyncio.wait(self._opening)
         await close_idle(server, quiet_s=QUIET_S)
@@ -148,7 +147,7 @@ class Worker:
             for message, fd in self._channel.receive():
                 match message["do"]:
                     case "serve" if fd is not None:
-                        self._accept(server, socket.socket(fileno=fd))
+                        self._take_over(server, socket.socket(fileno=fd))
                     case "drain":
                         self._drain.set()
                     case _:
@@ -160,13 +159,15 @@ class Worker:
         else:
             log.warning("%s: a %s server has no workers", order["do"], self._spec.topology)
 
-    def _accept(self, server: web.Server, sock: socket.socket) -> None:
+    def _take_over(self, server: web.Server, sock: socket.socket) -> None:
         self._channel.tell({"event": "accepted"})
+        self._open(server, sock, on_lost=lambda: self._channel.tell({"event": "done"}))
+
+    def _open(
+        self, server: web.Server, sock: socket.socket, on_lost: Callable[[], None] | None = None
+    ) -> None:
         sock.setblocking(False)
-
-        def connection() -> Connection:
-            return Connection(server, self._loop, on_lost=lambda: self._channel.tell({"event": "done"}))
-
+        connection = partial(Connection, server, self._loop, on_lost)
         opening = self._loop.create_task(self._loop.connect_accepted_socket(connection, sock))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)

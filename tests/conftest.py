@@ -1,0 +1,49 @@
+"""What holds for every test: it leaves no process behind, and where CI runs it, it is not skipped."""
+
+import os
+import time
+from collections.abc import Generator, Iterator
+from uuid import uuid4
+
+import psutil
+import pytest
+
+_MARK = "SCALING_LAB_TEST_SESSION"
+_PATIENCE_S = 2.0
+
+os.environ[_MARK] = uuid4().hex  # every process started from here carries it, whoever adopts it later
+
+
+def processes_of_this_session() -> set[int]:
+    """Return the pids of all processes that these tests have started and that still live."""
+    return {process.pid for process in psutil.process_iter() if _is_ours(process)} - {os.getpid()}
+
+
+def _is_ours(process: psutil.Process) -> bool:
+    try:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return process.ppid() == os.getpid()  # not waited for
+        return process.environ().get(_MARK) == os.environ[_MARK]
+    except psutil.Error:
+        return False
+
+
+@pytest.fixture(autouse=True)
+def no_process_left() -> Iterator[None]:
+    """Fail a test that leaves a process behind for longer than the lifeline promises."""
+    before = processes_of_this_session()
+    yield
+    deadline_s = time.monotonic() + _PATIENCE_S
+    while left := processes_of_this_session() - before:
+        if time.monotonic() > deadline_s:
+            pytest.fail(f"processes left behind: {left}")
+        time.sleep(0.02)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With `CI=true`, a tool that is missing is a failure: nothing is skipped silently."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") == "true":
+        report.outcome = "failed"
+    return report

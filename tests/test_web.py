@@ -1,0 +1,83 @@
+"""The application: what each route answers, and where the hot loop's time and process are told."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from lab.hotloop import LoopRun, python_loop
+from lab.web import Work, blocking, create_app
+
+Client = TestClient[web.Request, web.Application]
+
+
+def ask(work: Work, talk: Callable[[Client], Awaitable[None]]) -> None:
+    async def conversation() -> None:
+        async with TestClient(TestServer(create_app(work))) as client:
+            await talk(client)
+
+    asyncio.run(conversation())
+
+
+@pytest.mark.parametrize(("path", "text"), [("/", "Hello World!"), ("/healthz", "ok")])
+def test_fast_routes(path: str, text: str) -> None:
+    async def talk(client: Client) -> None:
+        response = await client.get(path)
+        assert (response.status, await response.text()) == (200, text)
+        assert response.headers["X-Worker"] == str(os.getpid())
+
+    ask(blocking(python_loop, 10), talk)
+
+
+def test_the_slow_route_gives_the_sum_and_says_what_it_took() -> None:
+    async def talk(client: Client) -> None:
+        response = await client.get("/api/slow")
+        assert await response.text() == f"Result number is {python_loop(1000)!r}"
+        name, duration = response.headers["Server-Timing"].split(";dur=")
+        assert (name, float(duration) > 0) == ("loop", True)
+        assert response.headers["X-Worker"] == str(os.getpid())
+
+    ask(blocking(python_loop, 1000), talk)
+
+
+def test_the_slow_route_names_the_process_that_ran_the_loop() -> None:
+    async def elsewhere() -> LoopRun:
+        return LoopRun(total=1.5, duration_s=0.25, pid=42)
+
+    async def talk(client: Client) -> None:
+        response = await client.get("/api/slow")
+        assert await response.text() == "Result number is 1.5"
+        assert response.headers["Server-Timing"] == "loop;dur=250.000"
+        assert response.headers["X-Worker"] == "42"
+
+    ask(elsewhere, talk)
+
+
+def test_the_loop_blocks_the_event_loop() -> None:
+    """Of two requests at once, the second is not even begun before the first is answered."""
+    running = 0
+    most = 0
+
+    async def work() -> LoopRun:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        run = await blocking(python_loop, 20_000)()
+        running -= 1
+        return run
+
+    async def talk(client: Client) -> None:
+        await asyncio.gather(client.get("/api/slow"), client.get("/api/slow"))
+        assert most == 1
+
+    ask(work, talk)
+
+
+def test_unknown_routes_are_not_found() -> None:
+    async def talk(client: Client) -> None:
+        assert (await client.get("/nothing")).status == 404
+
+    ask(blocking(python_loop, 10), talk)
