@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import psutil
 import pytest
+from hypothesis import settings
 
 _MARK = "SCALING_LAB_TEST_SESSION"
 _PATIENCE_S = 2.0
@@ -26,6 +27,10 @@ def _is_ours(process: psutil.Process) -> bool:
         return process.environ().get(_MARK) == os.environ[_MARK]
     except psutil.Error:
         return False
+
+
+settings.register_profile("unhurried", deadline=None)  # how busy the machine is must not decide
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(autouse=True)
