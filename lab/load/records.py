@@ -54,7 +54,7 @@ def to_frame(due_s: NDArray[np.float64], columns: Mapping[str, NDArray[Any]]) ->
         "worker": _where(columns["worker"], columns["worker"] > 0),
         "bytes_in": _where(columns["bytes_in"], outcome != Outcome.DROPPED),
     }
-    return pd.DataFrame(frame)
+    return pd.DataFrame(frame, copy=False)
 
 
 def _where(values: NDArray[Any], holds: NDArray[np.bool_]) -> NDArray[np.float64]:

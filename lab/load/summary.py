@@ -77,11 +77,11 @@ def summarize(
 
 
 def distribution(values: Values, percentiles: Sequence[int]) -> dict[str, float | None]:
-    """Return min, mean, percentiles and max of values without NaN; all None if there are none."""
+    """Return min, mean, percentiles and max of values without NaN, reordering them; all None without any."""
     names = ["min", "mean", *(f"p{p}" for p in percentiles), "max"]
     if not len(values):
         return dict.fromkeys(names)
-    low, *middle, high = np.percentile(values, [0, *percentiles, 100]).tolist()
+    low, *middle, high = np.percentile(values, [0, *percentiles, 100], overwrite_input=True).tolist()
     return dict(zip(names, [low, float(values.mean()), *middle, high], strict=True))
 
 
