@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import psutil
@@ -31,6 +32,13 @@ def _is_ours(process: psutil.Process) -> bool:
 
 settings.register_profile("unhurried", deadline=None)  # how busy the machine is must not decide
 settings.load_profile("unhurried")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give every test a folder of its own for runs, figures and reports."""
+    monkeypatch.setenv("SCALING_LAB_HOME", str(tmp_path))
+    return tmp_path
 
 
 @pytest.fixture(autouse=True)

@@ -188,7 +188,7 @@ def test_a_tool_that_fails_is_one_line(on_path: Path, code: str, message: str) -
 
 
 def test_a_tool_that_does_not_end_is_ended(on_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tools, "_GRACE_S", 0.0)
+    monkeypatch.setattr("lab.load.tools.tool._GRACE_S", 0.0)
     with pytest.raises(LabError, match="did not end in time"):
         tools.run(fake(on_path, "import time; time.sleep(100)"), "http://x/", rate_rps=1, duration_s=1)
 

@@ -3,8 +3,9 @@
 import subprocess
 from urllib.parse import urlsplit
 
-from lab.load.tools import Job, Tool, find, readers
+from lab.load.tools import readers
 from lab.load.tools.readers import Numbers
+from lab.load.tools.tool import Job, Tool, find
 
 _LOCUSTFILE = """\
 from locust import FastHttpUser, constant_throughput, task
@@ -112,3 +113,13 @@ TOOLS = (
     Tool("oha", "paced", _oha, lambda out, _: readers.oha(out)),
 )
 """`wrk` and `ab` know no rate: they show what they can get through, not what was asked for."""
+
+
+def present() -> list[Tool]:
+    """Return the tools that are on this machine."""
+    return [tool for tool in TOOLS if find(tool.name)]
+
+
+def absent() -> list[str]:
+    """Return the names of the tools that are not."""
+    return [tool.name for tool in TOOLS if not find(tool.name)]
