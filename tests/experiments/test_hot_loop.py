@@ -16,7 +16,7 @@ PARAMETERS: dict[str, Any] = {"run": "", "kernels": ["python"], "iterations": 10
 
 @pytest.fixture
 def loops() -> pd.DataFrame:
-    """Kernel `numpy` takes 1, 2, 3, 4 and 10 ms, all of it on the CPU; `python` ten times that, half of it."""
+    """Kernel `numpy` takes 1, 2, 3, 4, 10 ms, all of it on the CPU; `python` ten times that, half."""
     return pd.DataFrame(
         [
             {"kernel": kernel, "repeat": n, "wall_s": slower * n / 1000, "cpu_s": share * slower * n / 1000}
