@@ -15,6 +15,10 @@ PATIENCE_S = 30.0
 """How long a test waits for what must come: never how long it takes, only when to call it a failure."""
 
 
+_PAUSE_S = 0.01
+"""Between two requests of a client under load: processes that start need CPUs too."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """A response, read to its end."""
@@ -82,7 +86,7 @@ class Load:
 
     def _ask(self) -> None:
         connection = None
-        while not self._over.is_set():
+        while not self._over.wait(_PAUSE_S):
             try:
                 connection = connection or Connection(self._url)
                 answer = connection.ask().answer()
