@@ -36,7 +36,11 @@ def command(profile: str, only: tuple[str, ...], run_id: str) -> int:
         raise UsageError(f"there is no profile {profile!r}: choose one of {', '.join(batch.profiles())}")
     names = batch.select(only)
     run = _open(profile, names, run_id)
-    failures = [name for name in names if not _execute(run, profile, name)]
+    try:
+        failures = [name for name in names if not _execute(run, profile, name)]
+    except KeyboardInterrupt:
+        click.echo("stopped; the same command goes on where it was", err=True)
+        raise
     if not failures:
         run.seal()
     report = write_report(run.run_id)

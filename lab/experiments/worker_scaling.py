@@ -117,6 +117,8 @@ def title(scaling: pd.DataFrame) -> str:
     """Say in a figure's title how far it goes."""
     top = best(scaling)
     workers = formats.counted(int(top["workers"]), "worker")
+    if top["workers"] == 1:
+        return "One worker answers as much as any number of them"
     gain = f"{workers} answer {formats.digits(top['speedup'])} times what one does"
     return f"{gain}; more add nothing" if top["workers"] < scaling["workers"].max() else gain
 
@@ -125,12 +127,13 @@ def answer(scaling: pd.DataFrame, cpus: int) -> str:
     """Say how far clustering goes on this machine, with its base."""
     one, top = scaling.iloc[0], best(scaling)
     beyond = scaling[scaling["workers"] > top["workers"]]
-    text = (
-        f"**Answer.** One worker answers {formats.per_second(one['throughput_rps'])} (the base). "
-        f"**{formats.counted(int(top['workers']), 'worker')} on {formats.counted(cpus, 'CPU')} answer "
-        f"{formats.per_second(top['throughput_rps'])}: {formats.digits(top['speedup'])} times as much**, "
-        f"{formats.percent(top['efficiency'])} of the ideal."
-    )
+    text = f"**Answer.** One worker answers {formats.per_second(one['throughput_rps'])} (the base)."
+    if top["workers"] > 1:
+        text += (
+            f" **{int(top['workers'])} workers on {formats.counted(cpus, 'CPU')} answer "
+            f"{formats.per_second(top['throughput_rps'])}: {formats.digits(top['speedup'])} times as much**, "
+            f"{formats.percent(top['efficiency'])} of the ideal."
+        )
     if not beyond.empty:
         last = beyond.iloc[-1]
         text += (

@@ -26,9 +26,9 @@ class Look:
 
 DARK_TO_LIGHT = (
     Look("#0b3c5d", "o", "-"),
-    Look("#d1495b", "s", "--"),
-    Look("#3a9188", "^", "-."),
-    Look("#edae49", "D", ":"),
+    Look("#b8334a", "s", "--"),
+    Look("#4db6a9", "^", "-."),
+    Look("#f0c14b", "D", ":"),
 )
 
 _RC = {

@@ -113,6 +113,9 @@ def _unknown(name: str, known: Iterable[str]) -> str:
 def _complaints(error: ValidationError) -> Iterable[str]:
     """Say for each wrong parameter its name, its value, what is wrong, and what to do."""
     for problem in error.errors():
+        if not problem["loc"]:  # about several parameters at once
+            yield problem["msg"].removeprefix("Value error, ")
+            continue
         name, *rest = problem["loc"]
         place = str(name) + "".join(f"[{index}]" for index in rest)
         if problem["type"] == "missing":
