@@ -47,7 +47,7 @@ def latency_figure(trials: pd.DataFrame, arrivals: str) -> Figure | None:
 
 def _title(trials: pd.DataFrame, arrivals: str) -> str:
     kind = "Random arrivals" if arrivals == "poisson" else "A constant rate"
-    head = f"{kind} at {formats.percent(trials['load'].max())}: p99 is"
+    head = f"{kind}, planned {formats.percent(trials['load'].max())}: p99 is"
     excess = excesses(trials)
     if len(excess) < 2:
         return f"{head} {formats.digits(trials['p99'].max())} service times"
@@ -86,13 +86,19 @@ def answer(trials: pd.DataFrame) -> str:
         return f"**Answer.** Nothing but one process was measured at {load}: there is nothing to choose."
     good = [name for name in excess.index if excess[name] <= _ALIKE * excess.iloc[0]]
     text = (
-        f"**Answer.** Random arrivals keep every worker busy for {load} of its time: p99 is nearest to that "
-        f"of an ideal central queue with **{_listed(good)}** ({_range(excess[good])} it)"
+        f"**Answer.** With random arrivals at a planned utilisation of {load} ({_own(top)} by the workers' own "
+        f"service times), p99 is nearest to that of an ideal central queue with **{_listed(good)}** "
+        f"({_range(excess[good])} it)"
     )
     if len(rest := excess.drop(good)):
         others = _listed([f"{name} {_times(value)}" for name, value in rest.items()])
         text += f"; farther with {others}"
     return f"{text}. {_on_kept(top)} {_choice(good)}"
+
+
+def _own(top: pd.DataFrame) -> str:
+    own = top["utilisation"]
+    return f"{formats.percent(own.min())} to {formats.percent(own.max())}"
 
 
 def _on_kept(top: pd.DataFrame) -> str:

@@ -112,6 +112,7 @@ def test_excess_is_over_one_queue_that_meets_the_same_arrivals() -> None:
 
 def test_the_answer_names_all_that_are_as_good_as_the_best_and_the_simplest_of_them() -> None:
     text = words.answer(study.beside_theory(*measured(*WAYS)))
+    assert "planned utilisation of 80 % (80 % to 80 % by the workers' own service times)" in text
     assert "with **least-busy and round-robin** (1.00 to 1.05 times it)" in text
     assert "farther with shared 3.00 times and reuseport 4.00 times" in text
     assert "**round-robin** has the fewest parts" in text
