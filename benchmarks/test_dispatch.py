@@ -149,6 +149,8 @@ def _waits(way: str) -> tuple[float, float, float]:
     rate = 0.8 * WORKERS / _busy_service_s()
     found = serve_and_attack(_condition(way, rate, POISSON_S, "poisson"), _typical_seed(rate)).requests
     service_s = float(found["service_s"].mean())
+    if (own := rate * service_s / WORKERS) >= 0.95:
+        pytest.fail(f"the machine was not idle: a utilisation of 0.8 became {own:.2f}; run it again")
     wait = (found["end_s"] - found["due_s"] - found["service_s"]) / service_s
     return rate * service_s / WORKERS, float(wait.mean()), float(wait.quantile(0.99))
 

@@ -86,8 +86,8 @@ def answer(trials: pd.DataFrame) -> str:
         return f"**Answer.** Nothing but one process was measured at {load}: there is nothing to choose."
     good = [name for name in excess.index if excess[name] <= _ALIKE * excess.iloc[0]]
     text = (
-        f"**Answer.** With random arrivals at a planned utilisation of {load} ({_own(top)} by the workers' own "
-        f"service times), p99 is nearest to that of an ideal central queue with **{_listed(good)}** "
+        f"**Answer.** With random arrivals at a planned utilisation of {load} ({_own(top)} by the workers' "
+        f"own service times), p99 is nearest to that of an ideal central queue with **{_listed(good)}** "
         f"({_range(excess[good])} it)"
     )
     if len(rest := excess.drop(good)):
