@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -58,8 +59,14 @@ def flagged(trials: pd.DataFrame) -> str:
     bad = trials[~trials["valid"]]
     if bad.empty:
         return f"All {counted(len(trials), 'trial')} passed the checks of generator, calibration and quiet."
-    reasons = "; ".join(sorted({str(reason) for reason in bad["invalid_because"]}))
-    return f"**{len(bad)} of {counted(len(trials), 'trial')} flagged** and kept: {reasons}."
+    reasons = bad["invalid_because"].str.split("; ").explode().map(_kind).value_counts()
+    listed = "; ".join(f"{reason} ({counted(count, 'trial')})" for reason, count in reasons.items())
+    return f"**{len(bad)} of {counted(len(trials), 'trial')} flagged** and kept: {listed}."
+
+
+def _kind(reason: str) -> str:
+    """Return a reason without its figures, so that those of one kind can be counted."""
+    return re.sub(r"[+-]?\d+(\.\d+)?", "…", reason.partition(":")[0])
 
 
 def is_number(value: float | None) -> bool:
