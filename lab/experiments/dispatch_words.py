@@ -143,16 +143,16 @@ def gil(trials: pd.DataFrame) -> str:
     return " ".join(sentences) or "No pool of threads was measured."
 
 
+CLAIM = "Taking turns and accepting from one shared socket: the first balances well, the second not always"
+
+
 def verdict(trials: pd.DataFrame) -> Verdict:
     """Judge claim 4: turns balance well, and a shared socket does not always."""
-    claim = (
-        "Taking turns and accepting from one shared socket: the first balances well, the second not always"
-    )
     top = busiest(trials)
     top = top[~top["keepalive"] & top["server"].isin(["round-robin", "shared"])]
     found = top.groupby("server")[["worker_max_share", "excess"]].median()
     if len(found) < 2:
-        return Verdict(4, claim)
+        return Verdict(4, CLAIM)
     fair = 1 / float(top["workers"].iloc[0])
     evidence = "; ".join(
         f"{name}: the busiest worker gave {formats.percent(share)} of the answers "
@@ -164,7 +164,7 @@ def verdict(trials: pd.DataFrame) -> Verdict:
     worse = (
         shared["worker_max_share"] > turns["worker_max_share"] or shared["excess"] > _ALIKE * turns["excess"]
     )
-    return Verdict(4, claim, evidence, bool(even and worse))
+    return Verdict(4, CLAIM, evidence, bool(even and worse))
 
 
 def _times(ratio: float) -> str:

@@ -98,9 +98,9 @@ def beside_theory(trials: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame
 
 def title(trials: pd.DataFrame) -> str:
     """Say in a figure's title who kept up."""
-    single, cluster = _pair(trials)
+    single, cluster = medians(trials)
     rate = formats.per_second(single["rate"])
-    behind = [name for name, row in (("one process", single), ("the cluster", cluster)) if _falls_behind(row)]
+    behind = [name for name, row in (("one process", single), ("the cluster", cluster)) if falls_behind(row)]
     if len(behind) == 2:
         return f"At {rate}, both fall behind: this load needs more cores"
     if behind:
@@ -110,7 +110,7 @@ def title(trials: pd.DataFrame) -> str:
 
 def answer(trials: pd.DataFrame) -> str:
     """Say what the article's load does to both servers here."""
-    single, cluster = _pair(trials)
+    single, cluster = medians(trials)
     if not single["throughput_rps"]:
         return f"**Answer.** One process {_outcome(single)}; the cluster {_outcome(cluster)}."
     return (
@@ -126,7 +126,7 @@ def _outcome(row: "pd.Series[float]") -> str:
     need = row["rate"] * row["service_p50_s"]
     state = (
         f"falls behind (the load keeps {formats.digits(need)} workers busy)"
-        if _falls_behind(row)
+        if falls_behind(row)
         else "keeps up"
     )
     return (
@@ -136,12 +136,13 @@ def _outcome(row: "pd.Series[float]") -> str:
     )
 
 
-def _falls_behind(row: "pd.Series[float]") -> bool:
+def falls_behind(row: "pd.Series[float]") -> bool:
     """Say whether more work is offered than the workers can do, or requests were lost."""
     return bool(row["rate"] * row["service_p50_s"] > row["workers"] or row["success"] < 1)
 
 
-def _pair(trials: pd.DataFrame) -> tuple["pd.Series[float]", "pd.Series[float]"]:
+def medians(trials: pd.DataFrame) -> tuple["pd.Series[float]", "pd.Series[float]"]:
+    """Return the medians over blocks of every number, of one process and of the cluster."""
     known = _with_service_times(trials)
     medians = [known[known["topology"] == name].median(numeric_only=True) for name in ("single", "cluster")]
     return medians[0], medians[1]

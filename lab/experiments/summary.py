@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from lab import figures, formats
 from lab.errors import LabError
-from lab.experiments import rate_sweep, single_vs_cluster, worker_scaling
+from lab.experiments import dispatch, failures, rate_sweep, single_vs_cluster, worker_scaling
 from lab.experiments.common import with_server_names
 from lab.models.queueing import workers_needed
 from lab.study.machine import Machine
@@ -15,7 +15,13 @@ from lab.study.parameters import ListOf, Positive
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.run import Run, find_runs, open_run
 
-EXPERIMENTS = (single_vs_cluster.EXPERIMENT, rate_sweep.EXPERIMENT, worker_scaling.EXPERIMENT)
+EXPERIMENTS = (
+    single_vs_cluster.EXPERIMENT,
+    rate_sweep.EXPERIMENT,
+    worker_scaling.EXPERIMENT,
+    dispatch.EXPERIMENT,
+    failures.EXPERIMENT,
+)
 
 
 class Parameters(_Parameters):
