@@ -318,6 +318,6 @@ def test_pinned_workers_have_one_cpu_each_in_turn(topology: str) -> None:
     with serve(topology, workers=3, iterations=SHORT, pin=True) as server:
         places = [os.sched_getaffinity(pid) for pid in server.workers]
         assert places == [{cpus[slot % len(cpus)]} for slot in range(3)]
-        kill(server.workers[1])
-        until(lambda: len(server.workers) == 3)
+        kill(victim := server.workers[1])
+        until(lambda: victim not in server.workers and len(server.workers) == 3)
         assert [os.sched_getaffinity(pid) for pid in server.workers] == places
