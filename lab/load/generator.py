@@ -36,6 +36,7 @@ def main() -> None:
     if not start:  # the starter is gone
         sys.exit(1)
     run_loop(_attack(spec, due_s, float(start), stdin, stdout))
+    os._exit(0)  # `_obey` holds the lock of stdin, for which a usual exit would wait for a second
 
 
 async def _attack(
