@@ -47,14 +47,14 @@ def conditions(p: Parameters) -> list[Condition]:
 def theory(trials: pd.DataFrame) -> pd.DataFrame:
     """Predict each server's latencies: columns server, due_s, latency_s, ok.
 
-    Nothing but the rate, the time-out and the server's own median loop time of the trials goes in; for a
+    Nothing but the rate, the time-out and the server's own mean loop time of the trials goes in; for a
     server that answered nothing, the calibrated one.
     """
     predictions = []
     for server, mine in with_server_names(_with_service_times(trials)).groupby("server", sort=False):
         first = mine.iloc[0]
         expected = overload(
-            first["rate"], first["duration_s"], float(mine["service_p50_s"].median()),
+            first["rate"], first["duration_s"], float(mine["service_mean_s"].median()),
             int(first["workers"]), first["timeout_s"],
         )  # fmt: skip
         columns = {"due_s": expected.due_s, "latency_s": expected.latency_s, "ok": expected.ok}
@@ -123,7 +123,7 @@ def answer(trials: pd.DataFrame) -> str:
 
 
 def _outcome(row: "pd.Series[float]") -> str:
-    need = row["rate"] * row["service_p50_s"]
+    need = row["rate"] * row["service_mean_s"]
     state = (
         f"falls behind (the load keeps {formats.digits(need)} workers busy)"
         if falls_behind(row)
@@ -138,7 +138,7 @@ def _outcome(row: "pd.Series[float]") -> str:
 
 def falls_behind(row: "pd.Series[float]") -> bool:
     """Say whether more work is offered than the workers can do, or requests were lost."""
-    return bool(row["rate"] * row["service_p50_s"] > row["workers"] or row["success"] < 1)
+    return bool(row["rate"] * row["service_mean_s"] > row["workers"] or row["success"] < 1)
 
 
 def medians(trials: pd.DataFrame) -> tuple["pd.Series[float]", "pd.Series[float]"]:
@@ -150,4 +150,4 @@ def medians(trials: pd.DataFrame) -> tuple["pd.Series[float]", "pd.Series[float]
 
 def _with_service_times(trials: pd.DataFrame) -> pd.DataFrame:
     """Take the calibrated loop time for a trial without a single answer, which reports none."""
-    return trials.assign(service_p50_s=trials["service_p50_s"].fillna(trials["loop_s"]))
+    return trials.assign(service_mean_s=trials["service_mean_s"].fillna(trials["loop_s"]))

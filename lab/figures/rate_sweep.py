@@ -3,6 +3,7 @@
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from lab.figures.style import DARK_TO_LIGHT, INK, QUIET, Look, canvas, reference_line
 
@@ -30,6 +31,7 @@ def rate_sweep(trials: pd.DataFrame, capacity_rps: dict[str, float], loop_s: flo
         throughput.legend(loc="upper left")
         latency.set_yscale("log")
         latency.set_title("Latency from the due time")
+        latency.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
         latency.set_ylabel("latency, s (log scale)")
         reference_line(latency, y=loop_s, text="the loop alone")
         latency.legend(loc="upper left", fontsize=9, ncols=2)

@@ -23,7 +23,7 @@ PARAMETERS: dict[str, Any] = {
     "seed": 1,
 }
 SERVICE_S = 0.04
-LOAD: dict[str, Any] = {"rate": 50.0, "duration_s": 2.0, "planned": 100, "service_p50_s": SERVICE_S}
+LOAD: dict[str, Any] = {"rate": 50.0, "duration_s": 2.0, "planned": 100, "service_mean_s": SERVICE_S}
 SLOWEST_S = SERVICE_S + 99 * (SERVICE_S - 1 / 50)
 SINGLE: dict[str, Any] = {
     "topology": "single",
@@ -101,12 +101,12 @@ def test_the_answer_says_who_falls_behind_and_by_how_much(exact: pd.DataFrame) -
 
 
 def test_both_can_keep_up_or_fall_behind(exact: pd.DataFrame) -> None:
-    assert "both keep up" in study.title(exact.assign(service_p50_s=0.01))
-    assert "both fall behind" in study.title(exact.assign(service_p50_s=0.05))
+    assert "both keep up" in study.title(exact.assign(service_mean_s=0.01))
+    assert "both fall behind" in study.title(exact.assign(service_mean_s=0.05))
 
 
 def test_lost_requests_mean_falling_behind_at_any_rate(exact: pd.DataFrame) -> None:
-    lost = exact.assign(service_p50_s=0.01, success=[1.0, 0.98])
+    lost = exact.assign(service_mean_s=0.01, success=[1.0, 0.98])
     assert study.title(lost) == "At 50.0/s, the cluster falls behind; the other keeps up"
     assert "98 % answered" in study.answer(lost)
 
@@ -116,7 +116,7 @@ def test_a_server_that_answers_nothing_is_judged_by_the_calibrated_loop() -> Non
         "ok": 0,
         "success": 0.0,
         "throughput_rps": 0.0,
-        "service_p50_s": math.nan,
+        "service_mean_s": math.nan,
         "latency_mean_s": 1.0,
         "latency_max_s": 1.0,
     }
