@@ -47,12 +47,12 @@ def latency_figure(trials: pd.DataFrame, arrivals: str) -> Figure | None:
 
 def _title(trials: pd.DataFrame, arrivals: str) -> str:
     kind = "Random arrivals" if arrivals == "poisson" else "A constant rate"
-    head = f"{kind}, planned {formats.percent(trials['load'].max())}: p99 is"
+    head = f"{kind}, {formats.percent(trials['load'].max())} load: p99"
     excess = excesses(trials)
     if len(excess) < 2:
         return f"{head} {formats.digits(trials['p99'].max())} service times"
     best, worst = excess.index[0], excess.index[-1]
-    return f"{head} {_times(excess[best])} the ideal with {best}, {_times(excess[worst])} with {worst}"
+    return f"{head} over ideal: {best} {excess[best]:.2f}, {worst} {excess[worst]:.2f}"
 
 
 def kept_figure(trials: pd.DataFrame, requests: pd.DataFrame) -> Figure | None:

@@ -17,7 +17,9 @@ from lab.study.run import Run
 
 _PROCESS_USES_ONE_CORE = "One process uses one core, however many the machine has"
 _PLAIN_FAILS = "Under the article's load one process falls far behind, and the cluster keeps up"
-_CLUSTERING_MULTIPLIES = "Clustering multiplies the rate that is answered, by less than the number of workers"
+_CLUSTERING_MULTIPLIES = (
+    "Clustering multiplies the rate that is answered, by no more than the number of workers"
+)
 _LESS_THAN_A_CORE = "Given less than one core, clustering makes no difference"
 _PROCESS_MANAGER = "A process manager does the same, and a load balancer before several machines goes further"
 
@@ -66,8 +68,10 @@ def _multiplies(trials: pd.DataFrame) -> Verdict:
     if 1 not in set(trials["workers"]) or trials["workers"].nunique() < 2:
         return Verdict(3, _CLUSTERING_MULTIPLIES)
     top = worker_scaling.best(worker_scaling.scaling(trials))
-    evidence = f"{formats.counted(int(top['workers']), 'worker')}: {formats.digits(top['speedup'])} times one"
-    return Verdict(3, _CLUSTERING_MULTIPLIES, evidence, 1 < top["speedup"] < top["workers"])
+    spread = f"{formats.digits(top['speedup_low'])} to {formats.digits(top['speedup_high'])}"
+    workers = formats.counted(int(top["workers"]), "worker")
+    evidence = f"{workers}: {formats.digits(top['speedup'])} times one ({spread} over blocks)"
+    return Verdict(3, _CLUSTERING_MULTIPLIES, evidence, 1 < top["speedup_low"] <= top["workers"])
 
 
 def _dispatch(run: Run) -> Verdict:

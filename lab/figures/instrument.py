@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from lab import formats
-from lab.figures.style import DARK_TO_LIGHT, INK, canvas, reference_line
+from lab.figures.style import DARK_TO_LIGHT, INK, canvas, plain_log_ticks, reference_line
 
 
 def stall(requests: pd.DataFrame, title: str) -> Figure:
@@ -54,9 +54,8 @@ def send_lag(lags: pd.DataFrame, limit_s: float, title: str) -> Figure:
         axes.set_yscale("log")
         axes.set_xticks(sorted(set(lags["rate_rps"])), minor=False)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: formats.seconds(y)))
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        plain_log_ticks(axes.yaxis, formats.seconds)
         axes.set_xlabel("offered rate, requests/s (log scale)")
         axes.set_ylabel("send lag: sent - due (log scale)")
         axes.legend(loc="upper left", fontsize=9)

@@ -3,9 +3,8 @@
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
-from lab.figures.style import DARK_TO_LIGHT, INK, QUIET, Look, canvas, reference_line
+from lab.figures.style import DARK_TO_LIGHT, INK, QUIET, Look, canvas, plain_log_ticks, reference_line
 
 
 def rate_sweep(trials: pd.DataFrame, capacity_rps: dict[str, float], loop_s: float, title: str) -> Figure:
@@ -29,9 +28,9 @@ def rate_sweep(trials: pd.DataFrame, capacity_rps: dict[str, float], loop_s: flo
         throughput.set_ylabel("answered well, requests/s")
         throughput.set_ylim(bottom=0)
         throughput.legend(loc="upper left")
-        latency.set_yscale("log")
         latency.set_title("Latency from the due time")
-        latency.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        latency.set_yscale("log")
+        plain_log_ticks(latency.yaxis)
         latency.set_ylabel("latency, s (log scale)")
         reference_line(latency, y=loop_s, text="the loop alone")
         latency.legend(loc="upper left", fontsize=9, ncols=2)

@@ -1,6 +1,6 @@
 """One look for every figure: quiet axes, colours that differ in grey, a marker for each series."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,9 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 INK = "#1f2933"
 QUIET = "#7b8794"
@@ -69,6 +71,13 @@ def canvas(
             yield figure, list(axes.flat)
         finally:
             plt.close(figure)
+
+
+def plain_log_ticks(axis: Axis, write: Callable[[float], str] = "{:g}".format) -> None:
+    """Tick a logarithmic axis at 1, 2 and 5 of each decade, and write the values without powers of ten."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def reference_line(axes: Axes, *, x: float | None = None, y: float | None = None, text: str) -> None:

@@ -34,7 +34,7 @@ def worker_scaling(trials: pd.DataFrame, scaling: pd.DataFrame, cpus: float, tit
         share.axhline(1, color=QUIET, linewidth=1.2)
         _with_interval(share, scaling, "efficiency")
         share.set_ylabel("efficiency: speed-up / workers")
-        share.set_ylim(0, 1.15)
+        share.set_ylim(0, max(1.15, 1.05 * float(scaling["efficiency_high"].max())))
         share.set_xlabel("workers")
         share.set_xlim(0.5, most + 0.5)
         share.xaxis.set_major_locator(MaxNLocator(integer=True))
