@@ -161,9 +161,7 @@ def verdict(trials: pd.DataFrame) -> Verdict:
     )
     turns, shared = found.loc["round-robin"], found.loc["shared"]
     even = turns["worker_max_share"] <= _ALIKE * fair
-    worse = (
-        shared["worker_max_share"] > turns["worker_max_share"] or shared["excess"] > _ALIKE * turns["excess"]
-    )
+    worse = (shared > _ALIKE * turns).any()
     return Verdict(4, CLAIM, evidence, bool(even and worse))
 
 

@@ -115,8 +115,8 @@ def answer(trials: pd.DataFrame) -> str:
         return f"**Answer.** One process {_outcome(single)}; the cluster {_outcome(cluster)}."
     return (
         f"**Answer.** Offered {formats.per_second(single['rate'])} for {single['duration_s']:g} s, "
-        f"one process {_outcome(single)}; {formats.counted(int(cluster['workers']), 'worker')} behind "
-        f"one port {_outcome(cluster)}. The cluster's throughput is "
+        f"one process {_outcome(single)}; a cluster of {int(cluster['workers'])} "
+        f"{_outcome(cluster)}. The cluster's throughput is "
         f"**{formats.digits(cluster['throughput_rps'] / single['throughput_rps'])} times** "
         f"that of one process."
     )

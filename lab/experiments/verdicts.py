@@ -17,9 +17,7 @@ from lab.study.run import Run
 
 _PROCESS_USES_ONE_CORE = "One process uses one core, however many the machine has"
 _PLAIN_FAILS = "Under the article's load one process falls far behind, and the cluster keeps up"
-_CLUSTERING_MULTIPLIES = (
-    "Clustering multiplies the rate that is answered, by no more than the number of workers"
-)
+_CLUSTERING_MULTIPLIES = "Clustering multiplies the rate that is answered, by less than the number of workers"
 _LESS_THAN_A_CORE = "Given less than one core, clustering makes no difference"
 _PROCESS_MANAGER = "A process manager does the same, and a load balancer before several machines goes further"
 
@@ -71,6 +69,8 @@ def _multiplies(trials: pd.DataFrame) -> Verdict:
     spread = f"{formats.digits(top['speedup_low'])} to {formats.digits(top['speedup_high'])}"
     workers = formats.counted(int(top["workers"]), "worker")
     evidence = f"{workers}: {formats.digits(top['speedup'])} times one ({spread} over blocks)"
+    if top["speedup_low"] <= top["workers"] <= top["speedup_high"]:
+        evidence += f", which cannot be told apart from {int(top['workers'])}"
     return Verdict(3, _CLUSTERING_MULTIPLIES, evidence, 1 < top["speedup_low"] <= top["workers"])
 
 

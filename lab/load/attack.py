@@ -53,6 +53,8 @@ def attack(
     """
     from lab.load.arrivals import due_times, duration_s, total
 
+    if seed < 0:
+        raise UsageError(f"a seed is 0 or more, not {seed}")
     stretches = _stretches(rate, duration, profile)
     due_s = due_times(stretches, arrivals, seed)
     if warmup:

@@ -19,7 +19,9 @@ SCALED = trials(
     topology="cluster",
 )
 SWEPT = trials(
-    {"rate": 5.0}, {"rate": 12.0, "latency_p99_s": 3.0}, {"topology": "cluster", "workers": 2, "rate": 10.0}
+    {"rate": 5.0, "load": 0.5},
+    {"rate": 12.0, "load": 1.2, "latency_p99_s": 3.0},
+    {"topology": "cluster", "workers": 2, "rate": 10.0, "load": 0.5},
 )
 ARTICLE = trials({}, {"topology": "cluster", "workers": 2})
 MEASURED = {
