@@ -23,9 +23,10 @@ def show(figure: "Figure | None", *, caption: str, save_as: Path | None = None) 
         return
     png = _render(figure, "png")
     if save_as is not None:
-        save_as.parent.mkdir(parents=True, exist_ok=True)
-        save_as.with_suffix(".png").write_bytes(png)
-        save_as.with_suffix(".svg").write_bytes(_render(figure, "svg"))
+        from lab.study.files import write_whole
+
+        write_whole(save_as.with_suffix(".png"), png)
+        write_whole(save_as.with_suffix(".svg"), _render(figure, "svg"))
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     width, _ = figure.get_size_inches()
     _display_html(

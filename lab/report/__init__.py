@@ -13,6 +13,7 @@ from pygments.formatters import HtmlFormatter
 
 from lab import paths
 from lab.errors import LabError
+from lab.study.files import write_whole
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -38,10 +39,7 @@ def write_report(run_id: str) -> Path:
             f"run {run_id!r} has no executed notebooks to report: `lab study --run {run_id}` makes them"
         )
     page = paths.reports() / run_id / "index.html"
-    page.parent.mkdir(parents=True, exist_ok=True)
-    partial = page.with_suffix(".part")
-    partial.write_text(_render(run_id, [_convert(path) for path in executed]), encoding="utf-8")
-    partial.replace(page)
+    write_whole(page, _render(run_id, [_convert(path) for path in executed]).encode())
     return page
 
 
