@@ -137,3 +137,9 @@ class TestRuns:
     def test_a_run_without_trials_has_none_of_any_experiment(self) -> None:
         found: dict[str, Any] = summary.trials_of(open_run("empty"))
         assert found == {}
+
+
+def test_the_claims_say_how_many_of_their_trials_are_flagged() -> None:
+    spoilt = trials({}, {"valid": False, "invalid_because": "noise"})
+    assert "1 of the 2 trials" in summary.claims_caption({"rate-sweep": spoilt})
+    assert "0 of the 0 trials" in summary.claims_caption({})
