@@ -23,7 +23,7 @@ def show(figure: "Figure | None", *, caption: str, save_as: Path | None = None) 
         return
     png = _render(figure, "png")
     if save_as is not None:
-        from lab.study.files import write_whole
+        from lab.files import write_whole
 
         write_whole(save_as.with_suffix(".png"), png)
         write_whole(save_as.with_suffix(".svg"), _render(figure, "svg"))

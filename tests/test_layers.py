@@ -13,7 +13,7 @@ from lab import paths
 
 HEAVY = {"matplotlib", "numba", "pandas", "pyarrow", "scipy"}
 
-GROUND = {"cpus", "durations", "errors", "formats", "machine_code", "paths"}
+GROUND = {"cpus", "durations", "errors", "files", "formats", "machine_code", "paths"}
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),
     "hotloop": GROUND,

@@ -1,12 +1,9 @@
 """The columns of a request record: their schema, and files of them that are whole or not there at all."""
 
-import contextlib
 import json
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lab.errors import LabError, UsageError
+from lab.files import replacing
 from lab.load.outcomes import OUTCOMES as OUTCOMES
 from lab.load.outcomes import Outcome
 
@@ -93,14 +91,8 @@ def write(path: str | Path, requests: pd.DataFrame, metadata: Mapping[str, Any] 
     validate(requests)
     table = pa.Table.from_pandas(requests, SCHEMA, preserve_index=False)
     table = table.replace_schema_metadata({_METADATA: json.dumps(dict(metadata or {}))})
-    path = Path(path)
-    try:
-        with _replacing(path) as file:
-            pq.write_table(table, file)
-    except OSError as error:
-        raise LabError(
-            f"cannot write {path}: {(error.strerror or str(error)).lower()}; nothing was written"
-        ) from None
+    with replacing(Path(path)) as file:
+        pq.write_table(table, file)
 
 
 def read(path: str | Path) -> pd.DataFrame:
@@ -122,19 +114,3 @@ def read_with_metadata(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = str(error).split("\n")[0].rstrip(".")
         raise LabError(f"cannot read {path}: {reason}; was it written whole, by lab attack --out?") from None
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """Give a file to write: once all is on disk it takes the name `path`; when anything fails it is gone."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -13,7 +13,7 @@ from pygments.formatters import HtmlFormatter
 
 from lab import paths
 from lab.errors import LabError
-from lab.study.files import write_whole
+from lab.files import write_whole
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

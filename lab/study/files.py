@@ -1,63 +1,19 @@
-"""Files that exist whole or not at all: written beside their place, then renamed; checked when read."""
+"""A run's files: tables that are checked when read, their checksums, and what a kill left of them."""
 
-import contextlib
 import hashlib
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lab.errors import LabError
-
-_TEMPORARY = ".partial"
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Put `content` at `path`, or leave what was there: a kill or a full disk never leaves a part of it.
-
-    Raises LabError if the folder is not writable or the disk is full.
-    """
-    temporary = path.with_name(f".{path.name}{_TEMPORARY}")
-    try:
-        with writing_to(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            sync_folder(path.parent)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def writing_to(path: Path) -> Iterator[None]:
-    """Turn what the system says when `path` cannot be written into one line that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise LabError(
-            f"cannot write {path}: {error.strerror}; free some space there, or set SCALING_LAB_HOME to a"
-            " folder that can be written"
-        ) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut: it is the folder that holds the name."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+from lab.files import TEMPORARY, write_whole
 
 
 def partial_files(folder: Path) -> list[Path]:
-    """List what a kill in the middle of writing left under `folder`, by this module or by `records`."""
-    return [*{*folder.rglob(f".*{_TEMPORARY}"), *folder.rglob(".*.parquet.*")}]
+    """List what a kill in the middle of writing left under `folder`."""
+    return list(folder.rglob(f".*{TEMPORARY}"))
 
 
 def write_table(path: Path, table: pa.Table) -> None:

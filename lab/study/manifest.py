@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from lab import paths
 from lab.errors import LabError
-from lab.study.files import write_whole
+from lab.files import write_whole
 from lab.study.machine import Machine, describe
 
 NAME = "manifest.json"

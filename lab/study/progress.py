@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lab.study.files import write_whole
+from lab.files import write_whole
 
 NAME = "progress.json"
 _FIRST_GUESS_S = 2.0

@@ -15,10 +15,11 @@ import pandas as pd
 import pyarrow as pa
 
 from lab.errors import LabError
+from lab.files import writing_to
 from lab.load import records
 from lab.study import manifest as manifests
 from lab.study.columns import EVENTS, TRIALS
-from lab.study.files import partial_files, read_table, sha256, sync_folder, write_table, writing_to
+from lab.study.files import partial_files, read_table, sha256, write_table
 from lab.study.manifest import Manifest
 
 _LOCK = ".lock"
@@ -94,8 +95,7 @@ class Store:
         path = self._path("requests", trial_id)
         with writing_to(path):
             path.parent.mkdir(exist_ok=True)
-            records.write(path, requests, {"trial_id": trial_id})
-            sync_folder(path.parent)
+        records.write(path, requests, {"trial_id": trial_id})
 
     def trials(self, experiment: str) -> pd.DataFrame:
         """Read the trials of an experiment; labels that a trial does not have are empty."""

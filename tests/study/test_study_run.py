@@ -202,7 +202,7 @@ def test_leftovers_of_a_kill_are_removed_by_the_next_writer() -> None:
     measure(run, [condition(20)])
     halves = [
         "trials/.a.parquet.partial",
-        "requests/.a.parquet.x1y2",
+        "requests/.a.parquet.4711.partial",
         "requests/sweep.b09.000000000000.parquet",
     ]
     for name in halves:

@@ -12,7 +12,7 @@ from study_fakes import condition, fake_attack
 
 from lab.cli import main
 from lab.errors import LabError
-from lab.study.files import write_whole
+from lab.files import write_whole
 from lab.study.run import Run, find_runs, open_run
 
 

@@ -1,0 +1,65 @@
+"""Files that exist whole or not at all: written beside their place, then renamed."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from lab.errors import LabError
+
+TEMPORARY = ".partial"
+"""How the name of a file ends while it is written; it begins with a dot."""
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Put `content` at `path`, in a folder that is made if there is none.
+
+    Raises LabError as `replacing` does.
+    """
+    with writing_to(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write that takes the name `path` once all of it is on disk.
+
+    A kill or a full disk never leaves a part of it there. Raises LabError if it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        with writing_to(path):
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_folder(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Turn what the system says when `path` cannot be written into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise LabError(
+            f"cannot write {path}: {reason}; free some space there, or name a folder that can be written"
+            " (for runs, in SCALING_LAB_HOME)"
+        ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut: it is the folder that holds the name."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
