@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 UV_VERSION := 0.13.8
+PEERS := node_modules/.ready
 
 .PHONY: study test lab bench lock clean
 study: $(READY)
 	@$(BIN)/lab study
 
-test: $(READY)
+test: $(READY) $(PEERS)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -26,7 +27,7 @@ lock: $(READY)
 		--no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find lab tests -name __pycache__ -type d -exec rm -rf {} +
 
 $(READY): requirements.lock pyproject.toml
@@ -38,3 +39,8 @@ $(READY): requirements.lock pyproject.toml
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode -r requirements.lock
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps -e .
 	@touch $@
+
+# Load generators in JavaScript that ours is tested beside; all else works without them.
+$(PEERS): package.json package-lock.json
+	@if ! command -v npm >/dev/null; then echo "no npm here: autocannon and loadtest are left out" >&2; \
+	else npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2 && touch $@; fi

@@ -1,4 +1,9 @@
-"""Other load generators: their reports are read, pinned as they print them; those present are run."""
+"""Other load generators: their reports are read, as they wrote them; those that are here are run.
+
+The reports in `tool_reports` are of wrk 4.1, hey 0.1.4, ab 2.3, autocannon 8.0, loadtest 8.2 and locust 2.47,
+asked for 100 requests/s for 2 s by 4 connections, of a server that takes 2 ms and answers each tenth request
+with 503. Those of vegeta, k6 and oha have the keys of their documentation, and made-up values of such a run.
+"""
 
 import json
 import sys
@@ -6,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lab import paths
 from lab.errors import LabError
 from lab.load import tools
 from lab.load.known_server import known_server
@@ -13,151 +19,86 @@ from lab.load.tools import Tool, readers
 from lab.load.tools.known import TOOLS
 from lab.load.tools.readers import Numbers
 
-WRK = """\
-Running 2s test @ http://127.0.0.1:46463/
-  1 threads and 4 connections
-  Thread Stats   Avg      Stdev     Max   +/- Stdev
-    Latency   395.57us    0.95ms   8.91ms   90.05%
-    Req/Sec    41.63k    11.26k   58.09k    55.00%
-  Latency Distribution
-     50%   55.00us
-     75%  106.00us
-     90%    1.33ms
-     99%    4.63ms
-  82878 requests in 2.00s, 7.43MB read
-  Non-2xx or 3xx responses: 78
-Requests/sec:  41350.32
-Transfer/sec:      3.71MB
-"""
+REPORTS = Path(__file__).parent / "tool_reports"
+INSTALLED = ("autocannon", "loadtest")
+"""What `make test` installs: with `CI=true` these may not be absent."""
 
-HEY = """\
 
-Summary:
-  Total:\t2.0046 secs
-  Slowest:\t0.0016 secs
-  Fastest:\t0.0001 secs
-  Average:\t0.0003 secs
-  Requests/sec:\t199.5399
+def report(name: str) -> str:
+    return (REPORTS / name).read_text()
 
-Latency distribution:
-  10% in 0.0001 secs
-  50% in 0.0003 secs
-  90%% in 0.0005 secs
-  99% in 0.0012 secs
 
-Status code distribution:
-  [200]\t400 responses
-  [503]\t2 responses
-
-Error distribution:
-  [3]\tGet "http://127.0.0.1:1/": dial tcp 127.0.0.1:1: connect: connection refused
-"""
-
-AB = """\
-Complete requests:      2000
-Failed requests:        0
-Non-2xx responses:      5
-Requests per second:    33947.40 [#/sec] (mean)
-Time per request:       0.295 [ms] (mean)
-Time per request:       0.029 [ms] (mean, across all concurrent requests)
-"""
-
-AUTOCANNON = {
-    "duration": 2.0,
-    "errors": 1,
-    "2xx": 390,
-    "3xx": 0,
-    "requests": {"total": 400},
-    "latency": {"mean": 0.89, "p50": 0, "p90": 3, "p99": 7, "max": 9, "totalCount": 500},
+READ = {
+    "vegeta": readers.vegeta(report("vegeta.json")),
+    "wrk": readers.wrk(report("wrk.txt")),
+    "hey": readers.hey(report("hey.txt")),
+    "ab": readers.ab(report("ab.txt"), report("ab.csv").splitlines()),
+    "autocannon": readers.autocannon(report("autocannon.json")),
+    "loadtest": readers.loadtest(report("loadtest.txt")),
+    "locust": readers.locust(report("locust.json")),
+    "k6": readers.k6(report("k6.json")),
+    "oha": readers.oha(report("oha.json")),
 }
-
-LOADTEST = """\
-Target URL:          http://127.0.0.1:46463/
-Completed requests:  400
-Total errors:        4
-Total time:          2 s
-Mean latency:        0.1 ms
-Effective rps:       200
-
-Percentage of requests served within a certain time
-  50%      1 ms
-  90%      1 ms
-  95%      1 ms
-  99%      3 ms
- 100%      8 ms (longest request)
-"""
-
-LOCUST = [
-    {
-        "num_requests": 100,
-        "num_failures": 10,
-        "start_time": 1000.0,
-        "last_request_timestamp": 1002.0,
-        "total_response_time": 250.0,
-        "max_response_time": 29.6,
-        "response_times": {"1.0": 50, "2": 40, "3": 9, "30": 1},
-    }
-]
-
-VEGETA = {
-    "requests": 50,
-    "throughput": 49.5,
-    "status_codes": {"200": 48, "0": 2},
-    "latencies": {"mean": 2e6, "50th": 1e6, "90th": 3e6, "95th": 4e6, "99th": 5e6, "max": 6e6},
-}
-
-K6 = {
-    "metrics": {
-        "http_req_duration": {"avg": 2.0, "med": 1.0, "p(90)": 3.0, "p(99)": 5.0, "max": 6.0},
-        "http_reqs": {"count": 100, "rate": 50.0},
-        "http_req_failed": {"passes": 10, "fails": 90},
-    }
-}
-
-OHA = {
-    "summary": {"total": 2.0, "average": 0.002, "slowest": 0.006},
-    "latencyPercentiles": {"p50": 0.001, "p90": 0.003, "p99": 0.005},
-    "statusCodeDistribution": {"200": 90, "500": 8},
-    "errorDistribution": {"deadline": 2},
+SAID = {
+    "vegeta": Numbers(200, 178, 178 / 1.992, 2.03e-3, 2.21e-3, 2.59e-3, 3.87e-3, 5.12e-3),
+    "wrk": Numbers(3840, 3456, 0.9 * 1917.17, 2.08e-3, 2.26e-3, 2.35e-3, 3.23e-3, 4.93e-3),
+    "hey": Numbers(200, 180, 0.9 * 99.3801, 2.5e-3, 2.6e-3, 2.9e-3, 5.7e-3, 5.8e-3),
+    "ab": Numbers(200, 180, 0.9 * 1833.74, 2.181e-3, 2.325e-3, 2.48e-3, 2.618e-3, 2.788e-3),
+    "autocannon": Numbers(206, 186, 186 / 2.02, 2.2e-3, 2e-3, 3e-3, 15e-3, 17e-3),
+    "loadtest": Numbers(200, 180, 90, 2.1e-3, 2e-3, 3e-3, 3e-3, 7e-3),
+    "locust": Numbers(144, 130, 130 / 1.3894268, 3.1867516e-3, 3e-3, 4e-3, 5e-3, 14.586321e-3),
+    "k6": Numbers(200, 180, 0.9 * 99.5, 2.03e-3, 2.21e-3, 2.59e-3, 3.87e-3, 5.12e-3),
+    "oha": Numbers(200, 178, 89, 2.03e-3, 2.21e-3, 2.59e-3, 3.87e-3, 5.12e-3),
 }
 
 
-def percentiles() -> list[str]:
-    return ["Percentage served,Time in ms", *(f"{percent},{percent / 100:.3f}" for percent in range(101))]
+@pytest.mark.parametrize("name", [tool.name for tool in TOOLS])
+def test_a_report_is_read_in_seconds_and_failures_are_told_apart(name: str) -> None:
+    assert vars(READ[name]) == pytest.approx(vars(SAID[name]))
+
+
+def test_requests_without_an_answer_are_not_ok() -> None:
+    refused = 'Error distribution:\n  [20]\tGet "http://127.0.0.1:1/": dial tcp: connection refused\n'
+    numbers = readers.hey(report("hey.txt") + refused)
+    assert (numbers.requests, numbers.ok) == (220, 180)
+    assert numbers.throughput_rps == pytest.approx(99.3801 * 180 / 220)
+    said = json.loads(report("autocannon.json")) | {"errors": 5}
+    assert readers.autocannon(json.dumps(said)).requests == 206 + 5
 
 
 @pytest.mark.parametrize(
-    ("found", "expected"),
-    [
-        (readers.wrk(WRK), Numbers(82878, 82800, 41350.32, 395.57e-6, 55e-6, 1.33e-3, 4.63e-3, 8.91e-3)),
-        (readers.hey(HEY), Numbers(405, 400, 199.5399, 0.0003, 0.0003, 0.0005, 0.0012, 0.0016)),
-        (readers.ab(AB, percentiles()), Numbers(2000, 1995, 33947.4, 295e-6, 0.5e-3, 0.9e-3, 0.99e-3, 1e-3)),
-        (readers.autocannon(json.dumps(AUTOCANNON)), Numbers(401, 390, 195, 0.89e-3, 0, 3e-3, 7e-3, 9e-3)),
-        (readers.loadtest(LOADTEST), Numbers(400, 396, 200, 0.1e-3, 1e-3, 1e-3, 3e-3, 8e-3)),
-        (readers.locust(json.dumps(LOCUST)), Numbers(100, 90, 45, 2.5e-3, 1e-3, 2e-3, 3e-3, 29.6e-3)),
-        (readers.vegeta(json.dumps(VEGETA)), Numbers(50, 48, 49.5, 2e-3, 1e-3, 3e-3, 5e-3, 6e-3)),
-        (readers.k6(json.dumps(K6)), Numbers(100, 90, 45, 2e-3, 1e-3, 3e-3, 5e-3, 6e-3)),
-        (readers.oha(json.dumps(OHA)), Numbers(100, 90, 45, 2e-3, 1e-3, 3e-3, 5e-3, 6e-3)),
-    ],
+    ("text", "value_s"), [("55.00us", 55e-6), ("1.33ms", 1.33e-3), ("2.50s", 2.5), ("1.50m", 90.0)]
 )
-def test_a_report_is_read_in_seconds(found: Numbers, expected: Numbers) -> None:
-    assert vars(found) == pytest.approx(vars(expected))
+def test_wrk_writes_times_with_their_unit(text: str, value_s: float) -> None:
+    assert readers.wrk(report("wrk.txt").replace("3.23ms", text)).p99_s == pytest.approx(value_s)
 
 
 def test_every_tool_is_present_or_absent() -> None:
     names = [tool.name for tool in TOOLS]
-    assert sorted([tool.name for tool in tools.present()] + tools.absent()) == sorted(names)
-    assert "oha" in names
+    assert sorted([tool.name for tool in tools.present()] + tools.absent()) == sorted(names) == sorted(READ)
 
 
-@pytest.mark.parametrize("tool", tools.present(), ids=lambda tool: tool.name)
-def test_a_tool_that_is_present_loads_our_server(tool: Tool) -> None:
+@pytest.mark.parametrize(
+    "name", [tool.name for tool in TOOLS if tool.name in INSTALLED or tools.find(tool.name)]
+)
+def test_a_tool_that_is_here_loads_our_server(name: str) -> None:
+    if not tools.find(name):
+        pytest.skip(f"{name} is not on this machine: install npm, then `make test`")
+    (tool,) = [tool for tool in TOOLS if tool.name == name]
     with known_server() as server:
-        measured = tools.run(tool, server.url, rate_rps=50, duration_s=2, connections=2)
+        measured = tools.run(tool, server.url, rate_rps=100, duration_s=1, connections=2)
         assert server.requests() >= 0.9 * measured.numbers.requests
-    assert measured.numbers.ok
-    assert measured.numbers.ok >= 50
+    assert measured.numbers.ok >= 10
     assert measured.cpu_s > 0
+
+
+def test_what_make_installs_is_locked_and_names_no_registry() -> None:
+    wanted = json.loads((paths.project() / "package.json").read_text())["devDependencies"]
+    locked = json.loads((paths.project() / "package-lock.json").read_text())["packages"]
+    assert sorted(wanted) == sorted(INSTALLED)
+    assert locked[""]["devDependencies"] == wanted
+    assert all("resolved" not in package for package in locked.values())
+    assert all("integrity" in package for name, package in locked.items() if name)
 
 
 @pytest.fixture
@@ -196,6 +137,6 @@ def test_a_tool_that_does_not_end_is_ended(on_path: Path, monkeypatch: pytest.Mo
 def test_a_tool_that_is_not_there_is_said_so(on_path: Path) -> None:
     with pytest.raises(LabError, match="nothing-of-the-kind is not on this machine"):
         tools.run(
-            Tool("nothing-of-the-kind", "open", lambda _: [], lambda out, _: readers.wrk(out)),
+            Tool("nothing", "open", lambda _: ["nothing-of-the-kind"], lambda out, _: readers.wrk(out)),
             "http://127.0.0.1:1/", rate_rps=1, duration_s=1,
         )  # fmt: skip

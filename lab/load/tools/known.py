@@ -81,7 +81,8 @@ def _locust(job: Job) -> list[str]:
     text = _LOCUSTFILE.format(rate_per_user=job.rate_rps / job.connections, path=parts.path or "/")
     (job.folder / "locustfile.py").write_text(text)
     how_much = ["-u", f"{job.connections}", "-r", f"{job.connections}", "-t", f"{job.duration_s}s"]
-    return ["locust", "--headless", "--json", "--host", f"{parts.scheme}://{parts.netloc}", *how_much]
+    target = ["--host", f"{parts.scheme}://{parts.netloc}", "--exit-code-on-error", "0"]
+    return ["locust", "--headless", "--json", *target, *how_much]
 
 
 def _k6(job: Job) -> list[str]:
@@ -104,11 +105,11 @@ def _oha(job: Job) -> list[str]:
 TOOLS = (
     Tool("vegeta", "open", _vegeta, _read_vegeta),
     Tool("wrk", "closed", _wrk, lambda out, _: readers.wrk(out)),
-    Tool("hey", "paced", _hey, lambda out, _: readers.hey(out)),
+    Tool("hey", "paced", _hey, lambda out, _: readers.hey(out), resolution_s=1e-4),
     Tool("ab", "closed", _ab, _read_ab),
-    Tool("autocannon", "paced", _autocannon, lambda out, _: readers.autocannon(out)),
-    Tool("loadtest", "paced", _loadtest, lambda out, _: readers.loadtest(out)),
-    Tool("locust", "paced", _locust, lambda out, _: readers.locust(out)),
+    Tool("autocannon", "paced", _autocannon, lambda out, _: readers.autocannon(out), resolution_s=1e-3),
+    Tool("loadtest", "paced", _loadtest, lambda out, _: readers.loadtest(out), resolution_s=1e-3),
+    Tool("locust", "paced", _locust, lambda out, _: readers.locust(out), resolution_s=1e-3),
     Tool("k6", "open", _k6, _read_k6),
     Tool("oha", "paced", _oha, lambda out, _: readers.oha(out)),
 )

@@ -10,16 +10,19 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Numbers:
-    """One run as a tool sees it; None where it does not say."""
+    """One run as a tool sees it; None where it does not say. Statuses from 200 to 399 are ok."""
 
     requests: int
-    ok: int | None
+    ok: int
     throughput_rps: float
+    """Requests answered well per second."""
     mean_s: float | None
     p50_s: float | None
     p90_s: float | None
     p99_s: float | None
     max_s: float | None
+    doubts: str = ""
+    """Why the tool itself does not believe them."""
 
 
 def vegeta(report: str) -> Numbers:
@@ -28,7 +31,7 @@ def vegeta(report: str) -> Numbers:
     latency = {name: value / 1e9 for name, value in said["latencies"].items()}
     return Numbers(
         requests=said["requests"],
-        ok=sum(count for status, count in said["status_codes"].items() if 200 <= int(status) < 400),
+        ok=_ok({int(status): count for status, count in said["status_codes"].items()}),
         throughput_rps=said["throughput"],
         mean_s=latency["mean"],
         p50_s=latency["50th"],
@@ -43,11 +46,12 @@ def wrk(out: str) -> Numbers:
     mean, _, top = _words(r"^\s*Latency\s+(\S+)\s+(\S+)\s+(\S+)", out)
     requests = int(_word(r"(\d+) requests in", out))
     failed = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
+    ok = requests - (int(failed[1]) if failed else 0)
     quantiles = {int(p): _with_unit(value) for p, value in re.findall(r"^\s+(\d+)%\s+(\S+)$", out, re.M)}
     return Numbers(
         requests=requests,
-        ok=requests - (int(failed[1]) if failed else 0),
-        throughput_rps=float(_word(r"Requests/sec:\s+(\S+)", out)),
+        ok=ok,
+        throughput_rps=_well(ok, requests, _word(r"Requests/sec:\s+(\S+)", out)),
         mean_s=_with_unit(mean),
         p50_s=quantiles[50],
         p90_s=quantiles[90],
@@ -62,10 +66,11 @@ def hey(out: str) -> Numbers:
     quantiles = {int(p): float(value) for p, value in re.findall(r"(\d+)%+ in ([\d.]+) secs", out)}
     errors = out.partition("Error distribution")[2]
     failed = [int(count) for count in re.findall(r"^\s*\[(\d+)\]\s+\D", errors, re.MULTILINE)]
+    ok, requests = _ok(statuses), sum(statuses.values()) + sum(failed)
     return Numbers(
-        requests=sum(statuses.values()) + sum(failed),
-        ok=sum(count for status, count in statuses.items() if 200 <= status < 400),
-        throughput_rps=float(_word(r"Requests/sec:\s+(\S+)", out)),
+        requests=requests,
+        ok=ok,
+        throughput_rps=_well(ok, requests, _word(r"Requests/sec:\s+(\S+)", out)),
         mean_s=float(_word(r"Average:\s+(\S+)", out)),
         p50_s=quantiles.get(50),
         p90_s=quantiles.get(90),
@@ -79,10 +84,11 @@ def ab(out: str, percentiles: Iterable[str]) -> Numbers:
     rows = {row[0]: row[1] for row in csv.reader(percentiles) if len(row) == 2}
     requests = int(_word(r"Complete requests:\s+(\d+)", out))
     other = re.search(r"Non-2xx responses:\s+(\d+)", out)
+    ok = requests - (int(other[1]) if other else 0)
     return Numbers(
         requests=requests,
-        ok=requests - (int(other[1]) if other else 0),
-        throughput_rps=float(_word(r"Requests per second:\s+(\S+)", out)),
+        ok=ok,
+        throughput_rps=_well(ok, requests, _word(r"Requests per second:\s+(\S+)", out)),
         mean_s=float(_word(r"Time per request:\s+(\S+) \[ms\] \(mean\)", out)) / 1000,
         p50_s=float(rows["50"]) / 1000,
         p90_s=float(rows["90"]) / 1000,
@@ -111,10 +117,11 @@ def loadtest(out: str) -> Numbers:
     """Read the report of npm's loadtest: whole milliseconds."""
     quantiles = {int(p): float(value) / 1000 for p, value in re.findall(r"^\s*(\d+)%\s+(\S+) ms", out, re.M)}
     requests = int(_word(r"Completed requests:\s+(\d+)", out))
+    ok = requests - int(_word(r"Total errors:\s+(\d+)", out))
     return Numbers(
         requests=requests,
-        ok=requests - int(_word(r"Total errors:\s+(\d+)", out)),
-        throughput_rps=float(_word(r"Effective rps:\s+(\S+)", out)),
+        ok=ok,
+        throughput_rps=_well(ok, requests, _word(r"Effective rps:\s+(\S+)", out)),
         mean_s=float(_word(r"Mean latency:\s+(\S+) ms", out)) / 1000,
         p50_s=quantiles.get(50),
         p90_s=quantiles.get(90),
@@ -161,7 +168,7 @@ def oha(out: str) -> Numbers:
     """Read `oha --output-format json`: seconds."""
     said = json.loads(out)
     statuses = {int(status): count for status, count in said["statusCodeDistribution"].items()}
-    ok = sum(count for status, count in statuses.items() if 200 <= status < 400)
+    ok = _ok(statuses)
     failed = sum(said.get("errorDistribution", {}).values())
     return Numbers(
         requests=sum(statuses.values()) + failed,
@@ -183,6 +190,15 @@ def _quantile(counts: list[tuple[float, int]], share: float) -> float:
         if rest <= 0:
             return value
     return counts[-1][0]
+
+
+def _ok(statuses: dict[int, int]) -> int:
+    return sum(count for status, count in statuses.items() if 200 <= status < 400)
+
+
+def _well(ok: int, requests: int, rate_rps: str) -> float:
+    """Take out of a rate of answers those that were not ok."""
+    return float(rate_rps) * ok / max(requests, 1)
 
 
 def _words(pattern: str, text: str) -> tuple[str, ...]:

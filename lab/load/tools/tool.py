@@ -40,16 +40,17 @@ class Tool:
     schedule: str
     """When it sends: `open`, `closed`, or `paced`: a closed loop that keeps to a rate while it can."""
     command: Callable[[Job], list[str]]
+    """The program, to be found as `find` does, and its arguments."""
     read: Callable[[str, Job], Numbers]
     """From what it printed, and the files it wrote."""
+    resolution_s: float = 0.0
+    """Its latencies are rounded to this."""
 
 
 @dataclass(frozen=True)
 class Measured:
     """What a tool reports about one run, and what the run cost."""
 
-    tool: str
-    schedule: str
     numbers: Numbers
     wall_s: float
     cpu_s: float
@@ -68,12 +69,12 @@ def run(tool: Tool, url: str, *, rate_rps: int, duration_s: int, connections: in
 
     Raises LabError if it fails, does not end, or says what cannot be read.
     """
-    program = find(tool.name)
-    if program is None:
-        raise LabError(f"{tool.name} is not on this machine: install it, or compare with others")
     with tempfile.TemporaryDirectory() as folder:
         job = Job(url, rate_rps, duration_s, connections, Path(folder))
-        _, *arguments = tool.command(job)
+        name, *arguments = tool.command(job)
+        program = find(name)
+        if program is None:
+            raise LabError(f"{name} is not on this machine: install it, or compare with others")
         out, wall_s, cpu_s = _run([program, *arguments], job)
         try:
             numbers = tool.read(out, job)
@@ -81,7 +82,7 @@ def run(tool: Tool, url: str, *, rate_rps: int, duration_s: int, connections: in
             raise LabError(
                 f"cannot read what {tool.name} says ({error!r}): is its version supported?"
             ) from error
-    return Measured(tool.name, tool.schedule, numbers, wall_s, cpu_s)
+    return Measured(numbers, wall_s, cpu_s)
 
 
 def _run(command: list[str], job: Job) -> tuple[str, float, float]:
