@@ -15,8 +15,12 @@ from html_page import Page
 from lab_command import are_gone, finish, papermill, processes, progress, start, study, until
 
 from lab import batch
+from lab.cli import main
+from lab.cli import study as command
 from lab.study.files import read_table
-from lab.study.manifest import Manifest
+from lab.study.machine import describe
+from lab.study.manifest import Manifest, write_manifest
+from lab.study.run import open_run
 
 GONE_WITHIN_S = 10.0
 """The promise is 2 s on an idle machine; each trial that is killed would last far longer than this."""
@@ -190,6 +194,56 @@ class TestToAFailure:
         assert "Worker scaling was not measured in this run." in page.text("00-summary")
         (run,) = (tmp_path / "data").iterdir()
         assert json.loads((run / "manifest.json").read_text())["state"] == "unfinished"
+
+
+class TestTheRunItTakes:
+    """An unfinished run is resumed where and with what it was begun, and only there."""
+
+    @pytest.fixture(autouse=True)
+    def _measures_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SCALING_LAB_HOME", str(tmp_path))
+        monkeypatch.setattr(batch, "execute", lambda *_: None)
+        monkeypatch.setattr(command, "write_report", lambda run_id: run_id)
+
+    @staticmethod
+    def _begun(**changes: object) -> Manifest:
+        run = open_run(profile="quick", notebooks=["01-hot-loop"])
+        begun = run.manifest.model_copy(update=changes)
+        write_manifest(run.path, begun)
+        return begun
+
+    @staticmethod
+    def _study(capsys: pytest.CaptureFixture[str], *more: str) -> tuple[str, str]:
+        with pytest.raises(SystemExit, match="0"):
+            main(["study", "--only", "01", *more])
+        taken, said = capsys.readouterr()
+        return taken.strip(), said
+
+    def test_the_one_begun_here(self, capsys: pytest.CaptureFixture[str]) -> None:
+        begun = self._begun()
+        taken, said = self._study(capsys)
+        assert taken == begun.run_id
+        assert said.startswith(f"resuming {begun.run_id}: ")
+
+    def test_a_new_one_if_it_was_begun_elsewhere_or_by_another_version(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        machine = describe().model_copy(update={"cpu_model": "Abacus 3000"})
+        for changes, why in (({"git_commit": "abc"}, "version"), ({"machine": machine}, "machine")):
+            begun = self._begun(**changes)
+            taken, said = self._study(capsys)
+            assert taken != begun.run_id
+            first, second, *_ = said.splitlines()
+            assert first.startswith(f"not resuming {begun.run_id}: it was begun ")
+            assert why in first
+            assert first.endswith("; a new run begins")
+            assert second.startswith(f"run {taken}: ")
+
+    def test_one_that_is_asked_for_by_name_with_a_warning(self, capsys: pytest.CaptureFixture[str]) -> None:
+        begun = self._begun(git_commit="abc")
+        taken, said = self._study(capsys, "--run", begun.run_id)
+        assert taken == begun.run_id
+        assert "warning: it was begun by another version (commit abc, here " in said
 
 
 class TestToAKill:

@@ -10,9 +10,10 @@ import click
 
 from lab import formats
 from lab.load import tools
-from lab.load.ceiling import Step, ceiling_rps, keep, measure_ceiling
+from lab.load.ceiling import Step, ceiling_rps, measure_ceiling
+from lab.load.kept_ceiling import keep
 from lab.study import machine, noise
-from lab.study.trial import MOST_OTHERS_CPU, MOST_STEAL
+from lab.study.noise import MOST_OTHERS_CPU, MOST_STEAL
 
 LEAST_CEILING_RPS = 500.0
 """Ten times the article's rate: below this a study's highest rates could not be believed."""
@@ -26,6 +27,7 @@ def command(form: str) -> int:
     """Say whether this machine is fit to measure on: its CPUs, its noise, its generator's ceiling."""
     findings = _examine()
     click.echo(json.dumps(findings, indent=2) if form == "json" else _text(findings))
+    keep(findings["ceiling_rps"]["connect"], findings["ceiling_rps"]["keepalive"])
     return 0 if findings["fit"] else 1
 
 
@@ -34,7 +36,6 @@ def _examine() -> dict[str, Any]:
     time.sleep(_QUIET_S)
     quiet = noise.between(before, noise.snapshot())
     connect, keepalive = (_ceiling(keepalive=kept) for kept in (False, True))
-    keep(ceiling_rps(connect), ceiling_rps(keepalive))
     complaints = _complaints(quiet, ceiling_rps(connect))
     return {
         "machine": machine.describe().model_dump(),

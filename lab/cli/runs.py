@@ -1,4 +1,4 @@
-"""`lab runs`: what has been measured here, newest first."""
+"""`lab runs`: what has been measured here, newest first, and whether its files still are what they were."""
 
 import json
 
@@ -6,14 +6,28 @@ import click
 
 from lab import paths
 from lab.study.manifest import Manifest
-from lab.study.run import find_runs
+from lab.study.runs import damage, find_runs
 from lab.study.store import Store
 
 
 @click.command("runs")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def command(form: str) -> None:
-    """List the runs, newest first."""
+@click.option("--check", is_flag=True, help="Name what is damaged or altered; status 1 if anything is.")
+def command(form: str, check: bool) -> int:
+    """List the runs, newest first; with --check, compare the files of complete ones with their checksums."""
+    return _check(form) if check else _list(form)
+
+
+def _check(form: str) -> int:
+    lines = damage()
+    if form == "json":
+        click.echo(json.dumps(lines, indent=2))
+    else:
+        click.echo("\n".join(lines) or "every complete run is as it was", err=not lines)
+    return 1 if lines else 0
+
+
+def _list(form: str) -> int:
     rows = [_row(manifest) for manifest in find_runs()]
     if form == "json":
         click.echo(json.dumps(rows, indent=2))
@@ -21,6 +35,7 @@ def command(form: str) -> None:
         click.echo(_table(rows))
     else:
         click.echo("no runs yet: `lab study` makes one", err=True)
+    return 0
 
 
 def _row(manifest: Manifest) -> dict[str, str | int]:

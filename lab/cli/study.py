@@ -13,8 +13,10 @@ import click
 from lab import batch
 from lab.errors import UsageError
 from lab.report import write_report
+from lab.study.manifest import other_machine, other_version
 from lab.study.progress import NAME as PROGRESS
-from lab.study.run import Run, open_run, unfinished_run
+from lab.study.run import Run, open_run
+from lab.study.runs import unfinished_run
 
 _POLL_S = 0.5
 
@@ -30,7 +32,8 @@ _POLL_S = 0.5
 def command(profile: str, only: tuple[str, ...], run_id: str) -> int:
     """Run the notebooks in order into one run and export its report.
 
-    Without --run, the newest unfinished run of the same profile and notebooks is resumed.
+    Without --run, the newest unfinished run of the same profile and notebooks is resumed, if it was begun on
+    this machine by this version.
     """
     if profile not in batch.profiles():
         raise UsageError(f"there is no profile {profile!r}: choose one of {', '.join(batch.profiles())}")
@@ -51,11 +54,23 @@ def command(profile: str, only: tuple[str, ...], run_id: str) -> int:
 
 
 def _open(profile: str, names: list[str], run_id: str) -> Run:
-    unfinished = None if run_id else unfinished_run(profile, names)
-    run = open_run(run_id or unfinished or "", profile=profile, notebooks=names)
-    verb = "resuming" if unfinished else "run"
+    resumed = run_id or _resumable(profile, names)
+    run = open_run(resumed, profile=profile, notebooks=names)
+    verb = "resuming" if resumed and not run_id else "run"
     click.echo(f"{verb} {run.run_id}: profile {profile}, {run.manifest.machine}", err=True)
+    if run_id and (difference := other_version(run.manifest)):
+        click.echo(f"warning: {difference}; what is added now is not told apart from the rest", err=True)
     return run
+
+
+def _resumable(profile: str, names: list[str]) -> str:
+    """Return the id of the run to resume, or "" for a new one, and say why when that might surprise."""
+    if not (run := unfinished_run(profile, names)):
+        return ""
+    if difference := other_machine(run) or other_version(run):
+        click.echo(f"not resuming {run.run_id}: {difference}; a new run begins", err=True)
+        return ""
+    return run.run_id
 
 
 def _execute(run: Run, profile: str, name: str) -> bool:

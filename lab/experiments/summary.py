@@ -13,7 +13,8 @@ from lab.models.queueing import workers_needed
 from lab.study.machine import Machine
 from lab.study.parameters import ListOf, Positive
 from lab.study.parameters import Parameters as _Parameters
-from lab.study.run import Run, find_runs, open_run
+from lab.study.run import Run, open_run
+from lab.study.runs import find_runs
 
 EXPERIMENTS = (
     single_vs_cluster.EXPERIMENT,

@@ -1,6 +1,8 @@
 """What the hot loop costs at both ends of a block: whether the machine was the same machine all along."""
 
+import math
 from datetime import UTC, datetime
+from statistics import median
 
 import pandas as pd
 
@@ -8,11 +10,11 @@ from lab.hotloop import measure
 from lab.study.plan import Block
 from lab.study.store import Store
 
-MOST_DRIFT = 0.10
-"""When the loop's cost changes by more than this share within a block, its trials are spoilt."""
-
 _KIND = "calibrations"
-_REPEATS = 5
+_FEWEST_LOOPS, _MOST_LOOPS = 5, 25
+_LONG_ENOUGH_S = 0.25
+"""A shorter look at the loop sees what the machine does for a moment, not how fast it is."""
+
 _LOOP = ["block", "kernel", "iterations"]
 
 
@@ -29,7 +31,11 @@ def calibrate(store: Store, block: Block, end: str) -> None:
 
 
 def _loop_s(kernel: str, iterations: int) -> float:
-    return float(pd.Series([cost.wall_s for cost in measure(kernel, iterations, _REPEATS)]).median())
+    walls_s = [cost.wall_s for cost in measure(kernel, iterations, _FEWEST_LOOPS)]
+    enough = math.ceil(_LONG_ENOUGH_S / median(walls_s))
+    if (more := min(enough, _MOST_LOOPS) - _FEWEST_LOOPS) > 0:
+        walls_s += [cost.wall_s for cost in measure(kernel, iterations, more)]
+    return median(walls_s)
 
 
 def is_closed(store: Store, block: Block) -> bool:
@@ -41,8 +47,7 @@ def is_closed(store: Store, block: Block) -> bool:
 def with_calibration(store: Store, experiment: str, trials: pd.DataFrame) -> pd.DataFrame:
     """Add `loop_s`, the mean of the block's next calibrations before and after, and `loop_drift`.
 
-    `loop_drift` is after / before: above 1 the machine became slower. A trial is flagged as invalid when it
-    is off by more than `MOST_DRIFT`.
+    `loop_drift` is after / before: above 1 the machine became slower.
     """
     calibrations = store.tables(_KIND, experiment)
     if trials.empty or not calibrations:
@@ -59,14 +64,4 @@ def with_calibration(store: Store, experiment: str, trials: pd.DataFrame) -> pd.
     joined = ordered.reset_index(drop=True)
     joined["loop_s"] = pd.concat([before, after], axis=1).mean(axis=1)
     joined["loop_drift"] = after / before
-    return _judged(joined)
-
-
-def _judged(trials: pd.DataFrame) -> pd.DataFrame:
-    reasons = [_with_drift(*row) for row in zip(trials["invalid_because"], trials["loop_drift"], strict=True)]
-    return trials.assign(invalid_because=reasons, valid=[not reason for reason in reasons])
-
-
-def _with_drift(invalid_because: str, loop_drift: float) -> str:
-    drifted = f"the loop's cost drifted by {loop_drift - 1:+.0%}" if abs(loop_drift - 1) > MOST_DRIFT else ""
-    return "; ".join(filter(None, [invalid_because, drifted]))
+    return joined

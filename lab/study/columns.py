@@ -52,7 +52,7 @@ EVENTS = pa.schema(
 )
 """What was done to a trial's server, and how many workers it had then; without an event these changed."""
 
-ADDED = ("loop_s", "loop_drift", "latency_s")
+ADDED = ("loop_s", "loop_drift", "loop_ratio", "latency_s")
 """Columns that are computed when tables are read."""
 
 NOT_LABELS = frozenset([*TRIALS.names, *SCHEMA.names, *ADDED])

@@ -4,6 +4,7 @@ import importlib.metadata
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -91,6 +92,28 @@ def read_manifest(folder: Path) -> Manifest:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest of the run in `folder`, whole or not at all."""
     write_whole(folder / NAME, (manifest.model_dump_json(indent=2) + "\n").encode())
+
+
+def other_machine(manifest: Manifest) -> str:
+    """Say in which way the run began on another machine than this one is now; "" if it did not.
+
+    The size of the memory does not count: it changes a little from boot to boot, and the loop needs none.
+    """
+    then, now = (machine.model_dump(exclude={"memory_bytes"}) for machine in (manifest.machine, describe()))
+    return _differences("on another machine", then, now)
+
+
+def other_version(manifest: Manifest) -> str:
+    """Say in which way the run began with another lab, or other packages, than here; "" if it did not."""
+    then = {"commit": manifest.git_commit, **manifest.packages}
+    now = {"commit": _git_state(paths.project())[0], **_packages()}
+    return _differences("by another version", then, now)
+
+
+def _differences(what: str, then: Mapping[str, object], now: Mapping[str, object]) -> str:
+    changed = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+    told = ", ".join(f"{name} {then.get(name)}, here {now.get(name)}" for name in changed)
+    return f"it was begun {what} ({told})" if changed else ""
 
 
 def _packages() -> dict[str, str]:

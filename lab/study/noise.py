@@ -6,6 +6,15 @@ from pathlib import Path
 
 import psutil
 
+MOST_STEAL = 0.02
+"""When the hypervisor takes more than one moment in fifty, a p99 may be made of its pauses."""
+
+MOST_OTHERS_CPU = 0.10
+"""Above this share of all CPUs used by processes that are not ours, what a worker gets depends on them.
+
+An idle desktop uses 1 to 3 %. On a large machine these may be CPUs that nobody misses: flagged all the same.
+"""
+
 _RESOLUTION_S = 0.05
 """What counters that tick in hundredths of a second, and not at the same moment, may be apart."""
 
@@ -35,6 +44,15 @@ class Noise:
     others_cpu: float
     cpu_pressure: float | None
     load1: float
+
+    def disturbances(self) -> list[str]:
+        """Say what spoils a trial; load average and CPU pressure do not: a full server raises them itself."""
+        reasons = []
+        if self.steal > MOST_STEAL:
+            reasons.append(f"the hypervisor took {self.steal:.0%} of the CPU time")
+        if self.others_cpu > MOST_OTHERS_CPU:
+            reasons.append(f"other processes took {self.others_cpu:.0%} of the CPU time")
+        return reasons
 
 
 def snapshot(root: Path = Path("/")) -> Snapshot:

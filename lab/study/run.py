@@ -1,9 +1,9 @@
 """A run: all trials of one sitting on one machine, measured once, kept, and resumed where they stopped."""
 
-import logging
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,10 +22,9 @@ from lab.study.manifest import Manifest
 from lab.study.noise import between, snapshot
 from lab.study.plan import FACTORS, Block, Condition, Trial, make_plan
 from lab.study.progress import Progress
+from lab.study.speed import judged
 from lab.study.store import Store
 from lab.study.trial import Execute, make_row, serve_and_attack
-
-log = logging.getLogger(__name__)
 
 _LOOP_REPEATS = 9
 
@@ -64,7 +63,7 @@ class Run:
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
             raise UsageError(f"a table is named with small letters, digits and -, not {name!r}")
         if not self._store.has_table("tables", name):
-            with self._store.writing():
+            with self._adding():
                 self._store.save_table("tables", name, make())
         return self._store.table("tables", name)
 
@@ -81,19 +80,19 @@ class Run:
 
         Only trials that are not on disk are measured, each by `execute` on a fresh server, with the loop
         calibrated at both ends of its block. Interrupt it at will: a finished trial is kept, another is as if
-        it had never begun. `columns.TRIALS` lists the columns; `trial.make_row` and `calibration` say
-        what flags a row as invalid.
+        it had never begun. `columns.TRIALS` lists the columns; `trial.make_row` and `speed.judged` say what
+        flags a row as invalid.
         """
         plan = make_plan(experiment, conditions, blocks=blocks, seed=seed)
         if not all(self._is_finished(block) for block in plan):
-            with self._store.writing():
+            with self._adding():
                 self._measure_missing(experiment, plan, execute)
         rows = self.trials(experiment).set_index("trial_id", drop=False)
         return rows.loc[[trial.trial_id for block in plan for trial in block.trials]].reset_index(drop=True)
 
     def trials(self, experiment: str) -> pd.DataFrame:
         """Return all trials of an experiment that are on disk, in the order of their measurement."""
-        return with_calibration(self._store, experiment, self._store.trials(experiment))
+        return judged(with_calibration(self._store, experiment, self._store.trials(experiment)))
 
     def requests(self, trials: pd.DataFrame | str) -> pd.DataFrame:
         """Return the requests of these trials, or of all of an experiment, with latency and factors.
@@ -116,9 +115,13 @@ class Run:
         """Mark the run as complete, with the checksum of each file; adding to it later opens it again."""
         return self._store.seal()
 
-    def damage(self) -> list[str]:
-        """Compare a complete run with its checksums: a line per file that is missing, changed or unknown."""
-        return self._store.damage()
+    @contextmanager
+    def _adding(self) -> Iterator[None]:
+        """Hold the run for writing. Raises LabError on another machine than the one where it began."""
+        if difference := manifests.other_machine(self.manifest):
+            raise LabError(f"nothing can be added to run {self.run_id}: {difference}; begin a new run")
+        with self._store.writing():
+            yield
 
     def _is_finished(self, block: Block) -> bool:
         return not _missing(block, self._store.trial_ids()) and is_closed(self._store, block)
@@ -191,24 +194,3 @@ def open_run(
 def _is_new(folder: Path) -> bool:
     """Say whether there is nothing yet, or only what a kill at the very start left."""
     return not folder.exists() or set(folder.iterdir()) <= set(partial_files(folder))
-
-
-def find_runs() -> list[Manifest]:
-    """Return the manifests of all runs, newest first; a damaged one is logged and left out."""
-    found = []
-    for path in paths.data().glob(f"*/{manifests.NAME}"):
-        try:
-            found.append(manifests.read_manifest(path.parent))
-        except LabError as error:
-            log.warning("%s", error)
-    return sorted(found, key=lambda manifest: manifest.started_at, reverse=True)
-
-
-def unfinished_run(profile: str, notebooks: Sequence[str]) -> str | None:
-    """Return the id of the newest unfinished run of this profile and these notebooks, or None."""
-    matching = (
-        run.run_id
-        for run in find_runs()
-        if run.state == "unfinished" and run.profile == profile and run.notebooks == tuple(notebooks)
-    )
-    return next(matching, None)

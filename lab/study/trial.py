@@ -17,12 +17,6 @@ if TYPE_CHECKING:
     from lab.load import Progress
     from lab.servers import Server
 
-MOST_STEAL = 0.02
-"""Above this share of CPU time taken by the hypervisor, a trial is spoilt."""
-
-MOST_OTHERS_CPU = 0.10
-"""Above this share of CPU time used by processes that are not ours, a trial is spoilt."""
-
 
 class Result(Protocol):
     """What an attack gives, as `lab.load` makes it; one with `events` (columns.EVENTS) has them kept too."""
@@ -102,10 +96,9 @@ def make_row(trial: Trial, summary: Mapping[str, Any], noise: Noise, started_at:
     """Flatten a trial into its row.
 
     The row is flagged as invalid, never dropped, when the generator says that it was unhealthy, or when the
-    hypervisor or other processes took more of the CPUs than `MOST_STEAL` or `MOST_OTHERS_CPU`. Load average
-    and CPU pressure are kept but not judged: an overloaded server raises them itself.
+    machine was disturbed.
     """
-    reasons = [*summary["invalid_because"], *_disturbances(noise)]
+    reasons = [*summary["invalid_because"], *noise.disturbances()]
     workers = summary["workers"]
     answered = sum(workers.values())
     return {
@@ -141,12 +134,3 @@ def _flat(
     prefix: str, statistics: Mapping[str, float | None], names: tuple[str, ...]
 ) -> dict[str, float | None]:
     return {f"{prefix}_{name}_s": statistics.get(name) for name in names}
-
-
-def _disturbances(noise: Noise) -> list[str]:
-    reasons = []
-    if noise.steal > MOST_STEAL:
-        reasons.append(f"the hypervisor took {noise.steal:.0%} of the CPU time")
-    if noise.others_cpu > MOST_OTHERS_CPU:
-        reasons.append(f"other processes took {noise.others_cpu:.0%} of the CPU time")
-    return reasons

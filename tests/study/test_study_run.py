@@ -1,6 +1,7 @@
 """Runs: everything planned is measured once, whatever stops it, and read back as it was measured."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -16,9 +17,11 @@ from lab.errors import LabError, UsageError
 from lab.hotloop import LoopCost
 from lab.load import records
 from lab.study import calibration, progress, run
+from lab.study.manifest import other_machine, other_version, write_manifest
 from lab.study.noise import Noise
 from lab.study.plan import Condition
-from lab.study.run import Run, find_runs, open_run, unfinished_run
+from lab.study.run import Run, open_run
+from lab.study.runs import find_runs, unfinished_run
 
 CONDITIONS = [condition(20), condition(40), condition(80)]
 
@@ -277,10 +280,37 @@ def test_runs_are_found_newest_first_and_the_unfinished_one_is_resumed() -> None
     new = open_run("named", profile="quick", notebooks=["01"])
     assert [run.run_id for run in find_runs()] == ["named", old.run_id]
     assert old.manifest.parameters == {"rate": 5}
-    assert unfinished_run("quick", ["01", "02"]) == old.run_id
+    assert unfinished_run("quick", ["01", "02"]) == old.manifest
     assert unfinished_run("full", ["01"]) is None
     new.seal()
     assert unfinished_run("quick", ["01"]) is None
+
+
+def test_nothing_is_added_to_a_run_of_another_machine_but_it_can_be_read() -> None:
+    run = open_run()
+    before = measure(run, [condition(20)])
+    kept = run.table("timings", lambda: pd.DataFrame({"wall_s": [0.1]}))
+    here = run.manifest
+    elsewhere = here.machine.model_copy(update={"cpu_model": "Abacus 3000", "memory_bytes": 1})
+    write_manifest(run.path, here.model_copy(update={"machine": elsewhere}))
+    pd.testing.assert_frame_equal(measure(run, [condition(20)]), before)
+    pd.testing.assert_frame_equal(run.table("timings", lambda: pytest.fail("made again")), kept)
+    refused = r"begun on another machine \(cpu_model Abacus 3000, here .*\); begin a new run"
+    with pytest.raises(LabError, match=refused):
+        measure(run)
+    with pytest.raises(LabError, match=refused):
+        run.table("new", lambda: kept)
+
+
+def test_a_run_knows_whether_it_was_begun_here_by_this_version() -> None:
+    here = open_run().manifest
+    assert (other_machine(here), other_version(here)) == ("", "")
+    rebooted = here.machine.model_copy(update={"memory_bytes": here.machine.memory_bytes - 4096})
+    assert other_machine(here.model_copy(update={"machine": rebooted})) == ""
+    pinned = here.machine.model_copy(update={"affinity_cpus": 99})
+    assert "affinity_cpus 99, here" in other_machine(here.model_copy(update={"machine": pinned}))
+    older = here.model_copy(update={"git_commit": "abc", "packages": {**here.packages, "numpy": "1.0"}})
+    assert re.search(r"another version \(commit abc, here .*, numpy 1.0, here ", other_version(older))
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "x" * 101, "two words", ".."])

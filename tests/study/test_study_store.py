@@ -13,7 +13,8 @@ from study_fakes import condition, fake_attack
 from lab.cli import main
 from lab.errors import LabError
 from lab.files import write_whole
-from lab.study.run import Run, find_runs, open_run
+from lab.study.run import Run, open_run
+from lab.study.runs import damage, find_runs
 
 
 @pytest.fixture
@@ -43,14 +44,36 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_a_sealed_run_knows_which_file_is_damaged(measured: Run) -> None:
+def check(capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
+    with pytest.raises(SystemExit) as left:
+        main(["runs", "--check"])
+    return int(left.value.code or 0), capsys.readouterr().out.splitlines()
+
+
+def test_the_check_names_every_file_of_a_sealed_run_that_is_damaged(
+    measured: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert measured.seal().state == "complete"
-    assert measured.damage() == []
-    flip(first(measured, "trials"))
-    first(measured, "requests").unlink()
+    assert check(capsys) == (0, [])
+    flip(changed := first(measured, "trials"))
+    (gone := first(measured, "requests")).unlink()
     (measured.path / "trials/new.parquet").write_bytes(b"")
-    kinds = sorted(line.split(" ", 1)[1] for line in measured.damage())
-    assert kinds == ["has changed since the run was complete", "is missing", "is not in the manifest"]
+    named = [
+        f"measured: requests/{gone.name} is missing",
+        "measured: trials/new.parquet is not in the manifest",
+        f"measured: trials/{changed.name} has changed since the run was complete",
+    ]
+    assert check(capsys) == (1, named)
+
+
+def test_the_check_names_a_damaged_manifest_and_passes_over_what_is_unfinished(
+    measured: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(capsys) == (0, [])
+    truncate(measured.path / "manifest.json")
+    status, (line,) = check(capsys)
+    assert status == 1
+    assert f"{measured.path / 'manifest.json'} is damaged" in line
 
 
 def test_adding_to_a_sealed_run_opens_it_again_and_reading_does_not(measured: Run) -> None:
@@ -61,7 +84,7 @@ def test_adding_to_a_sealed_run_opens_it_again_and_reading_does_not(measured: Ru
     again.measure("sweep", [condition(80)], blocks=1, seed=1, execute=fake_attack)
     assert (again.manifest.state, again.manifest.files) == ("unfinished", {})
     assert again.seal().state == "complete"
-    assert again.damage() == []
+    assert damage() == []
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from study_fakes import condition
 
 from lab.errors import LabError
 from lab.study.run import open_run
+from lab.study.runs import damage
 from lab.study.timeline import Action, with_actions
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def test_actions_are_done_in_order_and_kept_with_the_trial() -> None:
     read = again.measure("acts", [condition(20, **TWO)], blocks=1, seed=1, execute=never)  # type: ignore[arg-type]
     assert again.events(read).equals(events)
     assert again.seal().state == "complete"
-    assert again.damage() == []
+    assert damage() == []
 
 
 def test_what_goes_wrong_in_an_action_is_raised_and_the_trial_is_not_kept() -> None:
