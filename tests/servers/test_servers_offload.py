@@ -2,7 +2,11 @@
 
 import os
 import signal
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import pytest
@@ -65,3 +69,34 @@ def test_threads_of_the_python_kernel_share_one_cpu() -> None:
         burst(server.url, 20)
         spent, elapsed_s = process.cpu_times(), time.perf_counter() - start
         assert spent.user - used.user <= 1.1 * elapsed_s
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the state of threads")
+def test_threads_of_the_numba_kernel_compute_at_once() -> None:
+    """Who waits for the GIL sleeps; who only waits for a CPU is running, however busy those are."""
+    with _two_computing_threads("python") as pid:
+        until(lambda: _running(pid) == 1)
+    with _two_computing_threads("numba") as pid:
+        assert min(_running(pid) for _ in range(500)) >= 2
+
+
+@contextmanager
+def _two_computing_threads(kernel: str) -> Iterator[int]:
+    endless = serve("offload", pool="thread", workers=2, kernel=kernel, iterations=ENDLESS, drain_s=0)
+    with endless as server, Connection(server.url) as one, Connection(server.url) as other:
+        one.ask()
+        other.ask()
+        until(lambda: len(_threads_that_computed(server.pid)) == 2)
+        yield server.pid
+
+
+def _threads_that_computed(pid: int) -> list[int]:
+    return [
+        thread.id for thread in psutil.Process(pid).threads() if thread.id != pid and thread.user_time > 0.1
+    ]
+
+
+def _running(pid: int) -> int:
+    """Count the threads of a process that run, or would if there were a CPU."""
+    stats = Path(f"/proc/{pid}/task").glob("*/stat")
+    return sum(stat.read_text().rpartition(")")[2].split()[0] == "R" for stat in stats)
