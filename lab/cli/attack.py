@@ -1,21 +1,27 @@
 """`lab attack`: one open-loop attack, and what became of every request of it."""
 
 import json
-import os
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from lab.errors import LabError, UsageError
-from lab.formats import per_second, seconds
+from lab.cli.output import check_writable, write_out
+from lab.errors import UsageError
+from lab.formats import seconds
 from lab.load import Interrupted, Progress, Result, attack
-from lab.load.ceiling import kept_rps
+from lab.load.kept_ceiling import AboveCeilingWarning
 from lab.load.slo import Slo
 
+_FILE = click.Path(path_type=Path, dir_okay=False)
 _FORMATS = ("text", "json", "csv", "hist")
+_OF_REPORTS = ("source", "out", "form", "slos")
+"""The options that make sense for records that are already there; all others say how to attack."""
 
 
 @click.command("attack")
@@ -36,8 +42,8 @@ _FORMATS = ("text", "json", "csv", "hist")
 @click.option("--connections", default=10_000, show_default=True, help="Idle ones kept at most.")
 @click.option("--in-flight", type=int, help="Unanswered requests at most; waiting counts into latency.")
 @click.option("--insecure", is_flag=True, help="Do not verify the server's certificate.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Keep the records as Parquet.")
-@click.option("--from", "source", type=click.Path(path_type=Path), help="Report on kept records instead.")
+@click.option("--out", type=_FILE, help="Keep the records as Parquet.")
+@click.option("--from", "source", type=_FILE, help="Report on kept records instead.")
 @click.option("--format", "form", type=click.Choice(_FORMATS), default="text", show_default=True)
 @click.option("--slo", "slos", multiple=True, metavar="p99=250ms", help="May be repeated; missed: status 1.")
 def command(
@@ -53,15 +59,16 @@ def command(
     """Send requests to URL when they are due, whether or not earlier ones were answered."""
     objectives = [Slo.parse(text) for text in slos]
     if out:
-        _check_writable(out)
+        check_writable(out)
     if (url is None) == (source is None):
         raise UsageError("name a URL to attack, or records with --from")
     if source:
+        _refuse_options_of_attacks()
         return _hand_over(Result.load(source), form, out, objectives)
     options |= {"headers": _headers(headers), "body": body.read_bytes() if body else b""}
-    _warn_of_ceiling(options)
     try:
-        result = attack(str(url), **options, on_progress=_teller())
+        with _warnings_as_lines():
+            result = attack(str(url), **options, on_progress=_teller())
     except Interrupted as interrupt:
         _hand_over(interrupt.result, form, out, [])
         raise
@@ -71,10 +78,12 @@ def command(
 
 
 def _hand_over(result: Result, form: str, out: Path | None, objectives: list[Slo]) -> int:
-    """Write what was asked for; return the exit status."""
-    if out:
-        result.save(out)
-    click.echo(_written(result, form))
+    """Write what was asked for, the report even if the file cannot be; return the exit status."""
+    try:
+        if out:
+            result.save(out)
+    finally:
+        write_out(_written(result, form))
     missed = [text for slo in objectives if (text := slo.missed(result.summary))]
     for text in missed:
         click.echo(f"lab: SLO missed: {text}", err=True)
@@ -95,20 +104,22 @@ def _written(result: Result, form: str) -> str:
     return text.histogram(result.requests) if form == "hist" else text.report(result.summary)
 
 
-def _check_writable(out: Path) -> None:
-    """Find out before the attack, not after it."""
-    folder = out.absolute().parent
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise LabError(f"cannot write {out}: {folder} is no folder, or may not be written to")
+def _refuse_options_of_attacks() -> None:
+    """Kept records were measured already: an option that says how to attack would be ignored."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        given = context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
+        if given and option.name not in _OF_REPORTS:
+            raise UsageError(f"{option.opts[0]} says how to attack, and --from does not: leave one out")
 
 
-def _warn_of_ceiling(options: dict[str, Any]) -> None:
-    """Say beforehand what `lab doctor` has found; the result says for itself whether it is valid."""
-    ceiling_rps = kept_rps(keepalive=options["keepalive"])
-    each_rps = (options["rate"] or 0.0) / max(options["generators"], 1)
-    if ceiling_rps and each_rps > ceiling_rps:
-        text = f"a generator was measured to hold {per_second(ceiling_rps)} here"
-        click.echo(f"lab: {text}: add --generators {-int(-options['rate'] // ceiling_rps)}", err=True)
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Say what the attack warns of as this command says everything: in one line."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", AboveCeilingWarning)
+        warnings.showwarning = lambda message, *_: click.echo(f"lab: {message}", err=True)
+        yield
 
 
 def _headers(texts: tuple[str, ...]) -> dict[str, str]:

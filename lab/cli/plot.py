@@ -1,38 +1,67 @@
 """`lab plot`: an attack's kept records, drawn over time."""
 
+import io
 from pathlib import Path
+from typing import Any
 
 import click
 
 from lab import formats
+from lab.cli.output import check_writable, write_out
 from lab.errors import UsageError
+from lab.files import write_whole
 from lab.load import Result
 
 _MOST_BINS = 60
+_MOST_SAID_BINS = 1000
+_KEEPS_UP = 0.98
+"""Below this share of the rate, the rate of good answers is worth a word."""
+_KINDS = (".svg", ".png", ".pdf")
+_DOTS_PER_INCH = 160
 
 
 @click.command("plot")
-@click.argument("records", type=click.Path(path_type=Path))
+@click.argument("records", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="An .svg, .png or .pdf; beside the records if not said."
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="An .svg, .png or .pdf; beside the records if not said.",
 )
 @click.option("--bin", "bin_text", help="Width of a bar, as 1s; fitting if not said.")
 def command(records: Path, out: Path | None, bin_text: str | None) -> None:
     """Draw what `lab attack --out` kept: throughput by outcome, latency quantiles, requests in flight."""
     out = out or records.with_suffix(".svg")
-    if out.suffix not in (".svg", ".png", ".pdf"):
+    if out.suffix not in _KINDS:
         raise UsageError(f"cannot draw {out.name}: name a file that ends in .svg, .png or .pdf")
+    check_writable(out)
     result = Result.load(records)
     from lab.durations import seconds
     from lab.figures.over_time import over_time as draw
     from lab.load.over_time import over_time
 
-    bin_s = seconds(bin_text) if bin_text else _fitting(result.summary["duration_s"])
-    summary = result.summary
-    answered = formats.percent(summary["success"])
-    title = f"{summary['url']}: {summary['rate']:g}/s {summary['arrivals']}, {answered} answered"
-    draw(over_time(result.requests, bin_s), title).savefig(out)
-    click.echo(out)
+    duration_s = result.summary["duration_s"]
+    bin_s = seconds(bin_text) if bin_text else _fitting(duration_s)
+    if duration_s / bin_s > _MOST_SAID_BINS:
+        raise UsageError(f"bars of {bin_text} would be over {_MOST_SAID_BINS:,}: take wider ones")
+    image = io.BytesIO()
+    figure = draw(over_time(result.requests, bin_s), _title(result.summary))
+    figure.axes[0].set_title(result.summary["url"], fontsize=9, fontweight="normal")
+    figure.savefig(image, format=out.suffix[1:], dpi=_DOTS_PER_INCH)
+    write_whole(out, image.getvalue())
+    write_out(str(out))
+
+
+def _title(summary: dict[str, Any]) -> str:
+    """What was found, in a line: what was asked, what came of it, and how long it took."""
+    sent_rps, answered_rps, p99_s = summary["sent_rate"], summary["throughput"], summary["latency_s"]["p99"]
+    failed = summary["planned"] - summary["ok"]
+    parts = [f"{formats.per_second(sent_rps)} sent"]
+    if answered_rps < _KEEPS_UP * sent_rps:
+        parts.append(f"{formats.per_second(answered_rps)} answered well")
+    parts.append(f"{formats.counted(failed, 'request')} failed" if failed else "all answered well")
+    if p99_s is not None:
+        parts.append(f"p99 {formats.seconds(p99_s)}")
+    return ", ".join(parts)
 
 
 def _fitting(duration_s: float) -> float:

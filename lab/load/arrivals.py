@@ -56,6 +56,11 @@ def duration_s(profile: Profile) -> float:
     return math.fsum(stretch.duration_s for stretch in profile)
 
 
+def peak_rps(profile: Profile) -> float:
+    """Return the highest rate of a profile."""
+    return max(rate for stretch in profile for rate in (stretch.start_rps, stretch.end_rps))
+
+
 def due_times(profile: Profile, arrivals: str = "constant", seed: int = 0) -> Times:
     """Return the due times of a profile, ascending, each before its end.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from lab.durations import seconds
 from lab.errors import UsageError
 from lab.load.crew import Message, offer
+from lab.load.kept_ceiling import warn_above
 from lab.load.progress import Progress, teller
 from lab.load.result import Interrupted, Result, from_log
 from lab.load.spec import Spec
@@ -48,10 +49,11 @@ def attack(
     `in_flight` limits the unanswered requests: waiting for a slot counts into latency. Redirects are answers,
     not followed.
 
+    Warns of a rate above what `lab doctor` found that a generator can be believed at (AboveCeilingWarning).
     Raises UsageError for what makes no sense, or a target that is not on loopback without `remote`; LabError
     if it cannot be reached; Interrupted, with the partial result, on KeyboardInterrupt.
     """
-    from lab.load.arrivals import due_times, duration_s, total
+    from lab.load.arrivals import due_times, duration_s, peak_rps, total
 
     if seed < 0:
         raise UsageError(f"a seed is 0 or more, not {seed}")
@@ -79,6 +81,7 @@ def attack(
         in_flight=in_flight,
         progress=on_progress is not None,
     )
+    warn_above(peak_rps(stretches), generators, keepalive=keepalive)
     lasts_s = duration_s(stretches)
     tell = teller(on_progress, generators, lasts_s, len(due_s)) if on_progress else _tell_nobody
     log = offer(spec.shared_by(generators), due_s, tell)

@@ -1,21 +1,17 @@
 """How fast one generator can send here and still be believed: its ceiling, against a server that is quick."""
 
-import contextlib
-import json
-import platform
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lab import paths
 from lab.durations import seconds
+from lab.load.kept_ceiling import AboveCeilingWarning
 from lab.load.known_server import known_server
 
 RATES_RPS = (50, 200, 500, 1000, 2000, 3000, 4000, 6000, 8000, 10_000, 15_000, 20_000, 30_000)
 """Rates that are tried, in order; the measurement ends at the first that fails."""
 
-
 _TRIES = 3
-_KEPT_IN = "ceiling.json"
 
 
 @dataclass(frozen=True)
@@ -70,28 +66,11 @@ def ceiling_rps(steps: Sequence[Step]) -> float:
     return max((step.rate_rps for step in steps if step.held), default=0.0)
 
 
-def keep(connect_rps: float, keepalive_rps: float) -> None:
-    """Remember both ceilings for later attacks here: with a connection per request, and kept alive."""
-    path = paths.data() / _KEPT_IN
-    kept = {"machine": platform.node(), "connect_rps": connect_rps, "keepalive_rps": keepalive_rps}
-    with contextlib.suppress(OSError):  # a reminder, no result: measuring goes on without it
-        path.write_text(json.dumps(kept) + "\n")
-
-
-def kept_rps(*, keepalive: bool) -> float | None:
-    """Return the ceiling that was measured on this machine, None if none was."""
-    try:
-        kept = json.loads((paths.data() / _KEPT_IN).read_text())
-        rate_rps = float(kept["keepalive_rps" if keepalive else "connect_rps"])
-        return rate_rps if kept["machine"] == platform.node() else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def _step(rate_rps: float, duration_s: float, keepalive: bool) -> Step:
     from lab.load import attack
 
-    with known_server() as server:
+    with known_server() as server, warnings.catch_warnings():
+        warnings.simplefilter("ignore", AboveCeilingWarning)  # what was kept is about to be measured anew
         summary = attack(
             server.url, rate=rate_rps, duration=duration_s, keepalive=keepalive, timeout=5.0
         ).summary

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _LEAD_S = 0.05
 """From "all are ready" to the first due time: enough for the word to reach every generator."""
 
-_SUMMED = ("cpu_s", "gc_pauses", "stalls", "stalled_s", "waited", "most_in_flight")
+_SUMMED = ("cpu_s", "gc_pauses", "stalls", "stalled_s")
 
 Message = dict[str, Any]
 OnMessage = Callable[[int, Message, float], None]
@@ -36,6 +36,7 @@ class Log:
 
     columns: dict[str, "NDArray[np.generic]"]
     errors: Counter[str]
+    warmup_errors: Counter[str]
     health: dict[str, float]
     stopped_s: float | None
     """When the attack was interrupted, in seconds from the start; None if it was not."""
@@ -125,7 +126,9 @@ def _merged(parts: Sequence[Message], stopped_s: float | None) -> Log:
         name: merge([np.frombuffer(part["columns"][name], code) for part in parts])
         for name, code in COLUMNS.items()
     }
-    errors = sum((Counter(part["errors"]) for part in parts), Counter[str]())
+    errors, warmup_errors = (
+        sum((Counter(part[kind]) for part in parts), Counter[str]()) for kind in ("errors", "warmup_errors")
+    )
     healths = [part["health"] for part in parts]
     health = {name: (sum if name in _SUMMED else max)(h[name] for h in healths) for name in healths[0]}
-    return Log(columns, errors, {"processes": len(parts), **health}, stopped_s)
+    return Log(columns, errors, warmup_errors, {"processes": len(parts), **health}, stopped_s)

@@ -45,13 +45,13 @@ async def _attack(
     loop = asyncio.get_running_loop()
     sender = Sender(spec, due_s, start_s)
     threading.Thread(target=_obey, args=(stdin, loop, sender.stop), daemon=True).start()
-    health = Health()
+    health = Health(start_s)
     progress = loop.create_task(_report_progress(sender, stdout)) if spec.progress else None
     await sender.run()
     if progress:
         progress.cancel()
-    figures = health.report() | {"waited": sender.waited, "most_in_flight": sender.most_in_flight}
-    _say(stdout, {"health": figures, "errors": sender.errors})
+    errors = {"errors": sender.errors, "warmup_errors": sender.warmup_errors}
+    _say(stdout, {"health": health.report(), **errors})
     sender.log.send_to(stdout)
     stdout.flush()
 

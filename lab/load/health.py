@@ -10,40 +10,49 @@ _STALL_S = 0.01
 
 
 class Health:
-    """Watches its own process from the moment it is made until `report`."""
+    """Watches its own process from `begin_s`, on the clock of `time.monotonic`, until `report`.
 
-    def __init__(self) -> None:
+    What comes before that instant, a warm-up, is forgotten.
+    """
+
+    def __init__(self, begin_s: float) -> None:
         gc.collect()
         gc.freeze()  # what exists now is never looked at again: a collection then costs microseconds
         gc.callbacks.append(self._collecting)
-        self._began_s = time.monotonic()
-        self._cpu_s = time.process_time()
-        self._stalls = self._pauses = 0
-        self._longest_stall_s = self._longest_pause_s = self._stalled_s = 0.0
+        self._begin_s = self._due_s = begin_s
         self._pause_began_s = 0.0
+        self._forget()
         self._loop = asyncio.get_running_loop()
-        self._expect_beat()
+        self._beat = self._loop.call_later(max(0.0, begin_s - time.monotonic()), self._begin)
 
     def report(self) -> dict[str, float]:
-        """Return the figures; the CPU share is of one core, over the time since then."""
+        """Return the figures; shares are of one core's time, or of the time, from `begin_s` until now."""
         gc.callbacks.remove(self._collecting)
         self._beat.cancel()
+        elapsed_s = time.monotonic() - self._begin_s
+        if elapsed_s <= 0:  # stopped in the warm-up
+            self._forget()
         cpu_s = time.process_time() - self._cpu_s
-        elapsed_s = max(time.monotonic() - self._began_s, 1e-9)
         return {
             "cpu_s": cpu_s,
-            "cpu_share": cpu_s / elapsed_s,
+            "cpu_share": cpu_s / elapsed_s if elapsed_s > 0 else 0.0,
             "gc_pauses": self._pauses,
             "gc_longest_s": self._longest_pause_s,
             "stalls": self._stalls,
             "stalled_s": self._stalled_s,
-            "stalled_share": self._stalled_s / elapsed_s,
+            "stalled_share": self._stalled_s / elapsed_s if elapsed_s > 0 else 0.0,
             "stall_longest_s": self._longest_stall_s,
         }
 
-    def _expect_beat(self) -> None:
-        self._due_s = time.monotonic() + _BEAT_S
-        self._beat = self._loop.call_later(_BEAT_S, self._beaten)
+    def _forget(self) -> None:
+        self._cpu_s = time.process_time()
+        self._stalls = self._pauses = 0
+        self._longest_stall_s = self._longest_pause_s = self._stalled_s = 0.0
+
+    def _begin(self) -> None:
+        """Count from here; the first beat is due now, so a stall that began in the warm-up is seen."""
+        self._forget()
+        self._beaten()
 
     def _beaten(self) -> None:
         late_s = time.monotonic() - self._due_s
@@ -51,7 +60,8 @@ class Health:
             self._stalls += 1
             self._stalled_s += late_s
             self._longest_stall_s = max(self._longest_stall_s, late_s)
-        self._expect_beat()
+        self._due_s = time.monotonic() + _BEAT_S
+        self._beat = self._loop.call_later(_BEAT_S, self._beaten)
 
     def _collecting(self, phase: str, _: dict[str, int]) -> None:
         """Time a collection by its CPU time: what others take of the CPU meanwhile shows as a stall."""

@@ -1,4 +1,4 @@
-"""What a generator notes while it sends: flat arrays, 39 bytes a request, that cross a pipe as they are."""
+"""What a generator notes while it sends: flat arrays, 40 bytes a request, that cross a pipe as they are."""
 
 from array import array
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ COLUMNS = {
     "status": "H",
     "worker": "i",
     "bytes_in": "q",
+    "waited": "B",
 }
 """Each column's type code, as in the module `array`; numpy knows the same codes."""
 
@@ -35,6 +36,7 @@ class Log:
         self.status = array("H", [0]) * planned
         self.worker = array("i", [0]) * planned
         self.bytes_in = array("q", [0]) * planned
+        self.waited = array("B", [0]) * planned  # 1: for a slot of the in-flight limit
 
     def send_to(self, stream: BinaryIO) -> None:
         """Write the columns to a pipe, one after the other."""

@@ -49,7 +49,7 @@ class GeneratorProcess:
         self._write(b"stop\n")
 
     def messages(self) -> Iterator[dict[str, Any]]:
-        """Yield what it says: `ready`, `progress`, and last `health` and `errors` with the `columns`.
+        """Yield what it says: `ready`, `progress`, and last `health` and errors with the `columns`.
 
         Raises LabError if it ends without that.
         """

@@ -103,7 +103,8 @@ def read(path: str | Path) -> pd.DataFrame:
 def read_with_metadata(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return the records of a file, and what was said about them. Raises LabError as `read` does."""
     try:
-        table = pq.read_table(path)
+        with Path(path).open("rb") as file:  # of a folder, the name alone would read all that is in it
+            table = pq.read_table(file)
         if not table.schema.equals(SCHEMA):
             raise UsageError(f"not request records: columns {table.schema.names}")
         requests = table.to_pandas().astype(dict.fromkeys(WHOLE, "float64"))
@@ -111,6 +112,8 @@ def read_with_metadata(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         return requests, json.loads((table.schema.metadata or {}).get(_METADATA, b"{}"))
     except FileNotFoundError:
         raise LabError(f"no such file: {path}") from None
+    except IsADirectoryError:
+        raise LabError(f"cannot read {path}: it is a folder; name one file of it") from None
     except (OSError, ValueError, pa.ArrowException) as error:
-        reason = str(error).split("\n")[0].rstrip(".")
+        reason = (getattr(error, "strerror", None) or str(error)).split("\n")[0].rstrip(".")
         raise LabError(f"cannot read {path}: {reason}; was it written whole, by lab attack --out?") from None

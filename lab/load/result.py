@@ -13,7 +13,17 @@ if TYPE_CHECKING:
 
     from lab.load.arrivals import Times
 
-_KEPT = ("url", "arrivals", "rate", "duration_s", "profile", "generator", "errors", "stopped_s")
+_KEPT = (
+    "url",
+    "arrivals",
+    "rate",
+    "duration_s",
+    "profile",
+    "generator",
+    "errors",
+    "warmup_errors",
+    "stopped_s",
+)
 """What a summary needs besides the records."""
 
 
@@ -21,7 +31,8 @@ _KEPT = ("url", "arrivals", "rate", "duration_s", "profile", "generator", "error
 class Result:
     """What became of every planned request, and the numbers of `lab attack --format json`.
 
-    `warmup` holds the requests that were due before time 0; they are in none of the numbers.
+    `warmup` holds the requests that were due before time 0; of the numbers, only `summary["warmup"]` is about
+    them.
     """
 
     requests: "pd.DataFrame"
@@ -35,7 +46,8 @@ class Result:
         from lab.load import records
 
         rows = pd.concat([self.warmup, self.requests]) if len(self.warmup) else self.requests
-        records.write(path, rows, {name: self.summary[name] for name in _KEPT})
+        kept = self.summary | {"warmup_errors": self.summary["warmup"]["errors"]}
+        records.write(path, rows, {name: kept[name] for name in _KEPT})
 
     @staticmethod
     def load(path: str | Path) -> "Result":
@@ -60,16 +72,24 @@ class Interrupted(KeyboardInterrupt):
 
 def from_log(log: Log, due_s: "Times", asked: Mapping[str, Any]) -> Result:
     """Return the result of an attack from what its generators wrote down."""
+    from lab.load.joint import joint_figures
     from lab.load.records import to_frame
 
-    rows = to_frame(due_s, log.columns)
-    return summarized(rows, generator=log.health, errors=log.errors, stopped_s=log.stopped_s, **asked)
+    return summarized(
+        to_frame(due_s, log.columns),
+        generator=log.health | joint_figures(due_s, log.columns),
+        errors=log.errors,
+        warmup_errors=log.warmup_errors,
+        stopped_s=log.stopped_s,
+        **asked,
+    )
 
 
-def summarized(rows: "pd.DataFrame", **kept: Any) -> Result:
+def summarized(rows: "pd.DataFrame", *, warmup_errors: Mapping[str, int], **kept: Any) -> Result:
     """Keep the warm-up apart, and count the rest."""
-    from lab.load.summary import summarize
+    from lab.load.summary import account, summarize
 
     counted = rows["due_s"] >= 0
-    requests = rows[counted].reset_index(drop=True)
-    return Result(requests, summarize(requests, **kept), rows[~counted].reset_index(drop=True))
+    requests, warmup = (rows[which].reset_index(drop=True) for which in (counted, ~counted))
+    summary = summarize(requests, **kept) | {"warmup": account(warmup, warmup_errors)}
+    return Result(requests, summary, warmup)

@@ -24,11 +24,10 @@ class Sender:
     def __init__(self, spec: Spec, due_s: "array[float]", start_s: float) -> None:
         self.log = Log(len(due_s))
         self.errors: Counter[str] = Counter()
+        self.warmup_errors: Counter[str] = Counter()
         self.outcomes: Counter[Outcome] = Counter()  # of those that have ended
-        self.recent_s: list[
-            float
-        ] = []  # latencies since somebody last took them away, if progress is asked for
-        self.sent = self.waited = self.most_in_flight = 0
+        self.recent_s: list[float] = []  # latencies since somebody took them away, if progress is asked for
+        self.sent = 0
         self._spec, self._due_s, self._start_s = spec, due_s, start_s
         self._next = 0
         self._in_flight: dict[int, Connection] = {}  # in the order of their due times
@@ -80,7 +79,7 @@ class Sender:
                 self._send(request)
             else:
                 self._waiting.append(request)
-                self.waited += 1
+                self.log.waited[request] = 1
         if self._expiry is None:
             self._expire()
         self._set_timer()
@@ -98,7 +97,6 @@ class Sender:
             connection = Connection(self, self._spec.payload, without_body=self._spec.without_body)
             connection.connecting = self._loop.create_task(self._connect(connection))
         self._in_flight[request] = connection
-        self.most_in_flight = max(self.most_in_flight, len(self._in_flight))
         connection.begin(request)
 
     async def _connect(self, connection: Connection) -> None:
@@ -137,9 +135,12 @@ class Sender:
         log.bytes_in[request] = answer.bytes_in
         self.outcomes[outcome] += 1
         if error:
-            self.errors[error] += 1
+            self._count(error, request)
         if self._spec.progress:
             self.recent_s.append(end_s - self._due_s[request])
+
+    def _count(self, error: str, request: int) -> None:
+        (self.errors if self._due_s[request] >= 0 else self.warmup_errors)[error] += 1
 
     def _finish_if_last(self) -> None:
         if self._next == len(self._due_s) and not self._in_flight and not self._waiting:
@@ -149,9 +150,8 @@ class Sender:
         """End what has reached its time-out: the oldest comes first, so one timer serves all."""
         expired_s = self.now_s() - self._spec.timeout_s
         while self._waiting and self._due_s[self._waiting[0]] <= expired_s:
-            self._waiting.popleft()
+            self._count("no slot came free within the time-out", self._waiting.popleft())
             self.outcomes[Outcome.DROPPED] += 1
-            self.errors["no slot came free within the time-out"] += 1
         while self._in_flight and self._due_s[oldest := next(iter(self._in_flight))] <= expired_s:
             connection = self._in_flight[oldest]
             before = "the answer was complete" if connection.connected else "it was connected"

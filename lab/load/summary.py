@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lab.load.outcomes import OUTCOMES, Outcome
+from lab.load.rates import sent_rate_rps
 from lab.load.validity import reasons_against
 
 Values = NDArray[np.float64]
@@ -23,47 +24,46 @@ def summarize(
     arrivals: str,
     rate: float,
     duration_s: float,
-    generator: Mapping[str, float],
+    generator: Mapping[str, float | None],
     errors: Mapping[str, int] | None = None,
     stopped_s: float | None = None,
     profile: str | None = None,
 ) -> dict[str, Any]:
     """Return the numbers of an attack, seconds everywhere, None where there is nothing to count.
 
-    `planned` is every row and the sum of `outcomes`; `sent` those that left; `requests` those of them that
+    `planned`, `sent`, `outcomes` and `errors` are those of `account`; `requests` are those that were sent and
     came to an end. `success` is ok / planned. `throughput` is ok / (first due to last end). `latency_s` runs
     from due to end over all `requests`, failures too, `latency_ok_s` over the ok ones. `rate` and
-    `duration_s` are what was asked for; `total_s` is first due to last end; `stopped_s` is when an interrupt
-    came.
+    `duration_s` are what was asked for, `sent_rate` is what was done of it (see `lab.load.rates`); `total_s`
+    is first due to last end; `stopped_s` is when an interrupt came. `send_lag_s` runs from due to sent, waits
+    for a slot of the in-flight limit included.
     """
-    codes = pd.Categorical(requests["outcome"], categories=OUTCOMES).codes
-    counts = np.bincount(codes, minlength=len(OUTCOMES))
+    counts = account(requests, errors or {})
     due, sent, end = (requests[name].to_numpy(np.float64) for name in ("due_s", "sent_s", "end_s"))
-    latency, ok = end - due, codes == Outcome.OK
+    latency, ok = end - due, (requests["outcome"] == OUTCOMES[Outcome.OK]).to_numpy()
+    answered = counts["outcomes"]["ok"]
     ended = ~np.isnan(latency)
     latency_s = distribution(latency[ended], _LATENCY_QUANTILES)
     lag_s = distribution(_present(sent - due), _LAG_QUANTILES)
     lag_s = {name: lag_s[name] for name in ("p50", "p99", "max")}
-    invalid_because = [] if stopped_s is None else [f"interrupted after {max(stopped_s, 0.0):.1f} s"]
-    invalid_because += reasons_against(lag_s["p99"], latency_s["p50"], generator)
+    invalid_because = [*_interruption(stopped_s), *reasons_against(latency_s["p50"], generator)]
+    ends_s = len(requests) / rate if arrivals == "constant" else duration_s
     window_s = end[ended].max() - due[0] if ended.any() else 0.0
     return {
         "url": url,
         "arrivals": arrivals,
         "rate": rate,
+        "sent_rate": sent_rate_rps(due, sent, ends_s, stopped_s),
         "profile": profile,
         "duration_s": duration_s,
         "total_s": float(window_s),
         "stopped_s": stopped_s,
-        "planned": len(requests),
-        "sent": int(np.count_nonzero(~np.isnan(sent))),
+        **counts,
         "requests": int(np.count_nonzero(ended)),
-        "ok": int(counts[Outcome.OK]),
-        "success": int(counts[Outcome.OK]) / len(requests) if len(requests) else None,
-        "throughput": int(counts[Outcome.OK]) / float(window_s) if window_s > 0 else 0.0,
-        "outcomes": dict(zip(OUTCOMES, counts.tolist(), strict=True)),
+        "ok": answered,
+        "success": answered / len(requests) if len(requests) else None,
+        "throughput": answered / float(window_s) if window_s > 0 else 0.0,
         "status_codes": _counts(requests["status"]),
-        "errors": dict(sorted((errors or {}).items(), key=lambda item: -item[1])),
         "latency_s": latency_s,
         "latency_ok_s": distribution(latency[ok], _LATENCY_QUANTILES),
         "service_s": distribution(_present(requests["service_s"].to_numpy(np.float64)), _LATENCY_QUANTILES),
@@ -74,6 +74,24 @@ def summarize(
         "valid": not invalid_because,
         "invalid_because": invalid_because,
     }
+
+
+def account(requests: pd.DataFrame, errors: Mapping[str, int]) -> dict[str, Any]:
+    """Return what became of requests: `planned`, which is the sum of `outcomes`, and how many were `sent`."""
+    codes = pd.Categorical(requests["outcome"], categories=OUTCOMES).codes
+    counts = np.bincount(codes, minlength=len(OUTCOMES)).tolist()
+    return {
+        "planned": len(requests),
+        "sent": len(requests) - counts[Outcome.DROPPED],
+        "outcomes": dict(zip(OUTCOMES, counts, strict=True)),
+        "errors": dict(sorted(errors.items(), key=lambda item: -item[1])),
+    }
+
+
+def _interruption(stopped_s: float | None) -> list[str]:
+    if stopped_s is None:
+        return []
+    return [f"interrupted after {stopped_s:.1f} s" if stopped_s > 0 else "interrupted in the warm-up"]
 
 
 def distribution(values: Values, percentiles: Sequence[int]) -> dict[str, float | None]:

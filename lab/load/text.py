@@ -15,6 +15,7 @@ def report(summary: Mapping[str, Any]) -> str:
     sent = summary["sent"]
     rows = [
         ("Requests", "planned, rate, throughput", _numbers(summary, "planned", "rate", "throughput")),
+        ("Sent", "count, rate", _numbers(summary, "sent", "sent_rate")),
         ("Duration", "attack, total", _times(summary, "duration_s", "total_s")),
         _quantiles("Latencies", summary["latency_s"]),
         _quantiles("  of ok", summary["latency_ok_s"]),
@@ -27,6 +28,7 @@ def report(summary: Mapping[str, Any]) -> str:
         ),
         ("Success", "ratio", "-" if summary["success"] is None else f"{summary['success']:.2%}"),
         ("Outcomes", "kind:count", _counts(summary["outcomes"])),
+        *_warmup(summary["warmup"]),
         ("Status Codes", "code:count", _counts(summary["status_codes"])),
         ("Workers", "pid:count", _counts(summary["workers"])),
         ("Generator", "cpu, longest stall", _times(summary["generator"], "cpu_s", "stall_longest_s")),
@@ -59,6 +61,14 @@ def histogram(requests: "pd.DataFrame") -> str:
         for low, high, count in zip(edges_s, edges_s[1:], counts.tolist(), strict=False)
         for bar in ["#" * math.ceil(40 * count / counts.max())]
     )
+
+
+def _warmup(warmup: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The warm-up is in none of the other numbers, but how it ended is worth knowing."""
+    if not warmup["planned"]:
+        return []
+    errors = "".join(f"; {count} {text}" for text, count in warmup["errors"].items())
+    return [("Warm-up", "kind:count", _counts(warmup["outcomes"]) + errors)]
 
 
 def _numbers(values: Mapping[str, Any], *names: str) -> str:

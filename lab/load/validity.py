@@ -9,14 +9,12 @@ STALLED_SHARE = 0.01
 CPU_SHARE = 0.9
 
 
-def reasons_against(
-    lag_p99_s: float | None, latency_p50_s: float | None, generator: Mapping[str, float]
-) -> list[str]:
+def reasons_against(latency_p50_s: float | None, generator: Mapping[str, float | None]) -> list[str]:
     """Return why a result must not be believed; empty if it may.
 
-      - Send lag is a part of latency that is not the server's. Its p99 may be 1 ms, or a tenth of the median
-        latency if that is more. (Where requests waited for a slot of the in-flight limit, send lag is that
-        wait, asked for, and says nothing.)
+    - Send lag is a part of latency that is not the server's. Its p99 may be 1 ms, or a tenth of the median
+      latency if that is more. Requests that waited for a slot of the in-flight limit, as was asked for, are
+      not looked at.
     - The generator's event loop may not stall for 100 ms at once, nor for 1 % of the time in all: answers
       that came in meanwhile were stamped late.
     - It may not use over 90 % of a core: it was then the bottleneck, or about to be.
@@ -24,14 +22,14 @@ def reasons_against(
     """
     reasons = []
     limit_s = max(LEAST_LAG_S, LAG_SHARE * (latency_p50_s or 0.0))
-    if lag_p99_s is not None and lag_p99_s > limit_s and not generator.get("waited"):
+    if (lag_p99_s := generator.get("lag_p99_s") or 0.0) > limit_s:
         reasons.append(
             f"the generator fell behind: send lag p99 {1000 * lag_p99_s:.1f} ms over {1000 * limit_s:.1f} ms"
         )
-    if (longest_s := generator.get("stall_longest_s", 0.0)) > STALL_S:
+    if (longest_s := generator.get("stall_longest_s") or 0.0) > STALL_S:
         reasons.append(f"the generator's event loop stood still for {1000 * longest_s:.0f} ms")
-    if (share := generator.get("stalled_share", 0.0)) > STALLED_SHARE:
+    if (share := generator.get("stalled_share") or 0.0) > STALLED_SHARE:
         reasons.append(f"the generator's event loop stood still for {share:.1%} of the time")
-    if (share := generator.get("cpu_share", 0.0)) > CPU_SHARE:
+    if (share := generator.get("cpu_share") or 0.0) > CPU_SHARE:
         reasons.append(f"the generator used {share:.0%} of a core: it was the bottleneck")
     return reasons

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ from load_rows import rows
 from load_servers import serving, stalling
 
 from lab.cli import main
+from lab.errors import LabError
 from lab.figures.over_time import over_time as draw
 from lab.load import attack
-from lab.load.ceiling import ceiling_rps, keep, kept_rps, measure_ceiling
+from lab.load.ceiling import ceiling_rps, measure_ceiling
 from lab.load.closed import closed_loop
+from lab.load.kept_ceiling import AboveCeilingWarning, keep, kept_rps
 from lab.load.known_server import known_server
 from lab.load.outcomes import OUTCOMES, Outcome
 from lab.load.over_time import over_time
@@ -65,17 +68,44 @@ def test_a_ceiling_is_the_highest_rate_that_held() -> None:
     assert ceiling_rps(steps) in (0, 20)
 
 
-def test_a_ceiling_is_remembered_and_warned_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("SCALING_LAB_HOME", str(tmp_path))
+def test_a_ceiling_is_remembered() -> None:
     assert kept_rps(keepalive=False) is None
-    (tmp_path / "data").mkdir()
     keep(40, 80)
     assert (kept_rps(keepalive=False), kept_rps(keepalive=True)) == (40, 80)
-    with known_server() as server, pytest.raises(SystemExit, match="0"):
-        main(["attack", server.url, "--rate", "100", "--duration", "0.1s"])
-    assert "hold 40.0/s here: add --generators 3" in capsys.readouterr().err
+
+
+def test_a_ceiling_that_cannot_be_kept_is_said(home: Path) -> None:
+    (home / "data").touch()
+    with pytest.raises(LabError, match=r"cannot write .*ceiling\.json"):
+        keep(40, 80)
+
+
+@pytest.mark.parametrize(
+    "load", [["--rate", "100", "--duration", "0.1s"], ["--profile", "ramp from 1/s to 100/s over 0.1s"]]
+)
+def test_the_command_warns_of_more_than_the_ceiling(
+    load: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep(40, 80)
+    with known_server() as server:
+        for generators in ("1", "3"):
+            with pytest.raises(SystemExit, match="0"):
+                main(["attack", server.url, *load, "--generators", generators])
+    warning = "lab: 100/s is more than lab doctor believed 1 generator at (40.0/s each): add --generators 3"
+    assert capsys.readouterr().err == f"{warning} (generators=3)\n"
+
+
+@pytest.mark.parametrize(("ceiling_rps", "advice"), [(40, "generators=3"), (0, "when all is quiet")])
+def test_python_warns_of_more_than_the_ceiling(ceiling_rps: float, advice: str) -> None:
+    keep(1000, ceiling_rps)
+    with known_server() as server:
+        with pytest.warns(AboveCeilingWarning, match=advice) as warned:
+            attack(server.url, rate=100, duration=0.1, keepalive=True)
+        assert warned[0].filename == __file__
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", AboveCeilingWarning)
+            attack(server.url, rate=100, duration=0.1)
+            measure_ceiling(rates_rps=(100,), duration=0.05, keepalive=True)
 
 
 def test_seconds_of_an_attack_add_up() -> None:
@@ -132,3 +162,4 @@ def test_the_doctor_says_what_it_found(
     assert not findings["fit"]
     assert any("can be believed up to" in complaint for complaint in findings["complaints"])
     assert findings["machine"]["available_cpus"] >= 1
+    assert kept_rps(keepalive=True) == findings["ceiling_rps"]["keepalive"]

@@ -24,7 +24,13 @@ ASKED: dict[str, Any] = {
     "rate": 10.0,
     "duration_s": 1.0,
 }
-ASKED |= {"generator": GENERATOR, "errors": {"timed out": 1}, "stopped_s": None, "profile": None}
+ASKED |= {
+    "generator": GENERATOR,
+    "errors": {"timed out": 1},
+    "warmup_errors": {"gone": 1},
+    "stopped_s": None,
+    "profile": None,
+}
 
 
 def result(requests: pd.DataFrame) -> Result:

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from load_rows import GENERATOR, any_rows, rows
 
 from lab.errors import UsageError
-from lab.load.outcomes import Outcome
+from lab.load.outcomes import OUTCOMES, Outcome
+from lab.load.result import summarized
 from lab.load.slo import Slo
-from lab.load.summary import distribution, summarize
+from lab.load.summary import distribution
 from lab.load.text import histogram, report
 from lab.load.validity import reasons_against
 
@@ -27,14 +28,16 @@ def numbers(requests: pd.DataFrame, **changes: Any) -> dict[str, Any]:
         "rate": 10.0,
         "duration_s": 1.0,
         "generator": GENERATOR,
+        "warmup_errors": {},
     }
-    return summarize(requests, **(asked | changes))
+    return summarized(requests, **(asked | changes)).summary
 
 
 @given(any_rows)
 def test_planned_is_the_sum_and_json_holds_it(requests: pd.DataFrame) -> None:
     summary = numbers(requests)
     assert summary["planned"] == sum(summary["outcomes"].values()) == len(requests)
+    assert summary["warmup"]["planned"] == 0
     assert summary["planned"] >= summary["sent"] >= summary["requests"] >= summary["ok"]
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 
@@ -55,7 +58,45 @@ def test_quantiles_of_a_hand_checked_case() -> None:
 def test_fifteen_hundred_at_fifty_read_fifty() -> None:
     summary = numbers(rows([0.02] * 1500, interval_s=0.02), rate=50.0, duration_s=30.0)
     assert summary["throughput"] == pytest.approx(50)
+    assert summary["sent_rate"] == 50
     assert "1500, 50.00, 50.00" in report(summary)
+    assert "1500, 50.00\n" in report(summary)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sent", "lag_s", "sent_rate"),
+    [
+        ({"stopped_s": 10.013}, 501, 0.0, 50.0),  # until the next would have been due, at 10.02 s
+        ({"stopped_s": 10.0}, 100, 0.0, 10.0),  # the generator stood still from 2 s on
+        ({"stopped_s": 40.0}, 1500, 0.0, 50.0),  # all was sent, and answers were waited for
+        ({"stopped_s": -0.5}, 0, 0.0, 0.0),  # in the warm-up
+        ({}, 1500, 15.02, 1500 / 45),  # the last left 15 s after the end of the plan
+        ({}, 1500, 0.001, 50.0),
+        ({}, 3, 0.0, 0.1),  # the others never got a slot
+        ({"arrivals": "poisson", "duration_s": 32.0}, 1500, 0.0, 1500 / 32),
+        ({"arrivals": "constant", "duration_s": 29.99}, 1500, 0.0, 50.0),  # 1,499.5 are 1,500
+    ],
+)
+def test_the_rate_that_was_sent_is_not_the_rate_that_was_asked(
+    changes: dict[str, Any], sent: int, lag_s: float, sent_rate: float
+) -> None:
+    outcomes = [Outcome.OK] * sent + [Outcome.DROPPED] * (1500 - sent)
+    requests = rows([20.0] * 1500, outcomes, interval_s=0.02, lag_s=lag_s)
+    summary = numbers(requests, **({"rate": 50.0, "duration_s": 30.0} | changes))
+    assert summary["rate"] == 50
+    assert summary["sent_rate"] == pytest.approx(sent_rate)
+
+
+def test_the_warm_up_is_counted_apart() -> None:
+    outcomes = [Outcome.RESET, Outcome.OK, Outcome.OK, Outcome.HTTP_ERROR]
+    requests = rows([0.1] * 4, outcomes)
+    early = requests.assign(**{name: requests[name] - 0.2 for name in ("due_s", "sent_s", "end_s")})
+    summary = numbers(early, errors={"503": 1}, warmup_errors={"gone": 1})
+    assert (summary["planned"], summary["ok"], summary["errors"]) == (2, 1, {"503": 1})
+    warmup = summary["warmup"]
+    assert (warmup["planned"], warmup["sent"], warmup["errors"]) == (2, 2, {"gone": 1})
+    assert warmup["outcomes"] == dict.fromkeys(OUTCOMES, 0) | {"ok": 1, "reset": 1}
+    assert "ok:1, reset:1; 1 gone" in report(summary)
 
 
 def test_failures_count_into_latency_and_not_into_throughput() -> None:
@@ -77,6 +118,7 @@ def test_nothing_is_null_not_a_number() -> None:
 
 REPORT = """\
 Requests      [planned, rate, throughput]       4, 10.00, 7.32
+Sent          [count, rate]                     4, 10.00
 Duration      [attack, total]                   1.00 s, 410 ms
 Latencies     [min, mean, 50, 90, 95, 99, max]  20.0 ms, 72.5 ms, 75.0 ms, 117 ms, 118 ms, 120 ms, 120 ms
   of ok       [min, mean, 50, 90, 95, 99, max]  20.0 ms, 56.7 ms, 40.0 ms, 96.0 ms, 103 ms, 109 ms, 110 ms
@@ -140,23 +182,24 @@ def test_malformed_objectives_are_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lag_p99_s", "latency_p50_s", "generator", "words"),
+    ("latency_p50_s", "generator", "words"),
     [
-        (0.0009, 0.0005, {}, []),
-        (0.002, 0.0005, {}, ["fell behind: send lag p99 2.0 ms over 1.0 ms"]),
-        (0.002, 0.1, {}, []),
-        (0.02, 0.1, {}, ["fell behind"]),
-        (0.02, 0.1, {"waited": 5}, []),
-        (0.0, 0.1, {"stall_longest_s": 0.2}, ["stood still for 200 ms"]),
-        (0.0, 0.1, {"stalled_share": 0.05}, ["stood still for 5.0% of the time"]),
-        (0.0, 0.1, {"cpu_share": 0.97}, ["97% of a core"]),
-        (0.5, 0.1, {"cpu_share": 0.97}, ["fell behind", "97% of a core"]),
-        (None, None, {}, []),
+        (0.0005, {"lag_p99_s": 0.0009}, []),
+        (0.0005, {"lag_p99_s": 0.002}, ["fell behind: send lag p99 2.0 ms over 1.0 ms"]),
+        (0.1, {"lag_p99_s": 0.002}, []),
+        (0.1, {"lag_p99_s": 0.02}, ["fell behind"]),
+        (0.1, {"lag_p99_s": 0.02, "waited": 5}, ["fell behind"]),
+        (0.1, {"lag_p99_s": None, "waited": 5}, []),
+        (0.1, {"stall_longest_s": 0.2}, ["stood still for 200 ms"]),
+        (0.1, {"stalled_share": 0.05}, ["stood still for 5.0% of the time"]),
+        (0.1, {"cpu_share": 0.97}, ["97% of a core"]),
+        (0.1, {"lag_p99_s": 0.5, "cpu_share": 0.97}, ["fell behind", "97% of a core"]),
+        (None, {}, []),
     ],
 )
 def test_a_spoilt_result_says_why(
-    lag_p99_s: float | None, latency_p50_s: float | None, generator: dict[str, float], words: list[str]
+    latency_p50_s: float | None, generator: dict[str, float | None], words: list[str]
 ) -> None:
-    reasons = reasons_against(lag_p99_s, latency_p50_s, generator)
+    reasons = reasons_against(latency_p50_s, generator)
     assert len(reasons) == len(words)
     assert all(word in reason for word, reason in zip(words, reasons, strict=True))
