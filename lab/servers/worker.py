@@ -54,6 +54,7 @@ class Worker:
         self._leaving = False
         self._drain = asyncio.Event()
         self._opening: set[asyncio.Task[object]] = set()
+        self._crew: Crew | None = None
         self._orders: Orders | None = None
         self._watchdog = Watchdog(spec.hang_timeout_s) if spec.hang_timeout_s else None
         self._until_renewal = _jittered(spec.recycle_after or 0)
@@ -63,8 +64,8 @@ class Worker:
 
         Raises LabError if the processes of its pool cannot be kept running.
         """
-        async with _workshop(self._spec) as (work, crew):
-            self._orders = Orders(crew) if crew else None
+        async with _workshop(self._spec) as (work, self._crew):
+            self._orders = Orders(self._crew) if self._crew else None
             app = create_app(self._tallied(work))
             app.middlewares.append(self._around)
             runner = web.AppRunner(app, access_log=None)
@@ -127,13 +128,25 @@ class Worker:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         # Not the loop's own handler: that is deaf during the hot loop, and so to the second signal.
         if self._leaving:
-            os._exit(0)
+            self._abandon()
         self._leaving = True
         self._loop.call_soon_threadsafe(self._leave)
         if self._alone:
-            deadline = threading.Timer(self._spec.drain_s, os._exit, (0,))
+            # In the loop of a pool, which is free, so that no run is answered as failed first.
+            end = partial(self._loop.call_soon_threadsafe, self._abandon) if self._crew else self._abandon
+            deadline = threading.Timer(self._spec.drain_s, end)
             deadline.daemon = True
             deadline.start()
+
+    def _abandon(self) -> None:
+        """End now, but the processes of a pool before: reaped, their CPU time counts as ours."""
+        if self._crew:
+            pids = self._crew.pids()
+            self._crew.kill()
+            for pid in pids:
+                with contextlib.suppress(ChildProcessError):  # the loop was quicker
+                    os.waitpid(pid, 0)
+        os._exit(0)
 
     def _leave(self) -> None:
         """Go, at once if it is alone; else ask for a replacement, and go when the supervisor says so."""

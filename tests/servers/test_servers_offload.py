@@ -38,6 +38,22 @@ def test_processes_share_what_waits_in_one_queue() -> None:
         assert all(c.busy_s > 0 for c in server.counters())
 
 
+@pytest.mark.parametrize("drain_s", [0, 5])
+def test_the_cpu_time_of_a_pool_counts_as_its_starter_s_once_it_is_gone(drain_s: float) -> None:
+    """Else a trial would take it for that of strangers."""
+    with serve("offload", workers=1, iterations=ENDLESS, drain_s=drain_s) as server:
+        with Connection(server.url) as slow:
+            slow.ask()
+            runner = psutil.Process(computing(server.workers))
+            until(lambda: runner.cpu_times().user > 0.5)
+            before, used_s = os.times().children_user, runner.cpu_times().user
+            if drain_s:
+                server.send_signal(signal.SIGTERM)
+                server.send_signal(signal.SIGTERM)
+        server.stop()
+    assert os.times().children_user - before >= used_s
+
+
 def test_a_process_of_the_pool_that_dies_takes_one_request_with_it_and_is_replaced() -> None:
     with serve("offload", workers=2, iterations=ENDLESS, drain_s=0) as server:
         with Connection(server.url) as slow:
