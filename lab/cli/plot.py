@@ -45,7 +45,7 @@ def command(records: Path, out: Path | None, bin_text: str | None) -> None:
         raise UsageError(f"bars of {bin_text} would be over {_MOST_SAID_BINS:,}: take wider ones")
     image = io.BytesIO()
     figure = draw(over_time(result.requests, bin_s), _title(result.summary))
-    figure.axes[0].set_title(result.summary["url"], fontsize=9, fontweight="normal")
+    figure.axes[0].set_title(result.summary["url"], loc="left", fontsize=9, fontweight="normal")
     figure.savefig(image, format=out.suffix[1:], dpi=_DOTS_PER_INCH)
     write_whole(out, image.getvalue())
     write_out(str(out))

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from lab import formats
@@ -61,7 +61,8 @@ def _latency(axes: Axes, rows: pd.DataFrame, at_s: Edges) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: formats.seconds(y)))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.margins(y=0.2)
+    if rows["p50_s"].notna().any():  # room for the legend, and no drama where nothing happens
+        axes.set_ylim(rows["p50_s"].min() / 2, 4 * rows["p99_s"].max())
     axes.set_ylabel("latency, by due time")
     axes.legend(loc="upper right", ncols=3)
 
@@ -72,6 +73,7 @@ def _in_flight(axes: Axes, rows: pd.DataFrame, edges_s: Edges) -> None:
     axes.fill_between(edges_s, unanswered, color=INK, alpha=0.15, linewidth=0)
     axes.plot(edges_s, unanswered, color=INK)
     axes.set_ylim(0, max(1.0, 1.1 * unanswered.max()))
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.set_xlim(0, edges_s[-1])
     axes.set_ylabel("requests in flight")
     axes.set_xlabel("seconds from the start")

@@ -1,13 +1,17 @@
 """`lab attack`: exit statuses, one-line errors, and files."""
 
+import errno
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from load_servers import greet, serving
 
 from lab.cli import main
-from lab.load import records
+from lab.errors import LabError
+from lab.load import Result, records
 
 
 def run(*arguments: str | Path) -> int:
@@ -46,6 +50,57 @@ def test_a_missed_objective_is_status_1_and_says_which(
     assert run("--from", kept, "--slo", "p99=60s", "--slo", "success=100%") == 0
     assert run("--from", kept, "--slo", "p99=1us", "--slo", "success=100%") == 1
     assert capsys.readouterr().err.startswith("lab: SLO missed: p99 is ")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--rate=5",
+        "--duration=1s",
+        "--timeout=30s",
+        "--generators=1",
+        "--warmup=1s",
+        "--header=X:y",
+        "--insecure",
+    ],
+)
+def test_kept_records_are_not_attacked_with(
+    kept: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--from", kept, option) == 2
+    name = option.partition("=")[0]
+    assert capsys.readouterr().err == f"lab: {name} says how to attack, and --from does not: leave one out\n"
+
+
+def test_a_folder_is_no_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--from", tmp_path) == 2
+    assert "is a directory" in capsys.readouterr().err
+    with pytest.raises(LabError, match="it is a folder; name one file of it"):
+        Result.load(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_one_line(kept: Path) -> None:
+    command = [sys.executable, "-m", "lab", "attack", "--from", str(kept)]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("lab: cannot write to stdout: no space left on device; ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_report_is_printed_though_its_file_cannot_be_written(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pyarrow.parquet.write_table", full)
+    assert run("--from", kept, "--out", tmp_path / "b.parquet") == 1
+    said = capsys.readouterr()
+    assert said.out.startswith("Requests ")
+    assert said.err.startswith(f"lab: cannot write {tmp_path / 'b.parquet'}: no space left on device")
+    assert not (tmp_path / "b.parquet").exists()
 
 
 def test_a_profile_is_offered(capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,7 @@ from load_servers import (
 )
 
 from lab.load import attack
-from lab.load.outcomes import OUTCOMES
+from lab.load.outcomes import OUTCOMES, Outcome
 from lab.load.sender import Sender
 from lab.load.spec import Spec
 
@@ -61,13 +61,23 @@ def test_each_failure_has_its_outcome(behave: Behaviour, keepalive: bool) -> Non
     keepalive=st.booleans(),
     in_flight=st.none() | st.integers(1, 3),
     stop_after_s=st.none() | st.floats(0, 0.1),
+    warmup=st.integers(0, 12),
 )
 def test_planned_is_the_sum_of_the_outcomes(
-    script: list[Behaviour], keepalive: bool, in_flight: int | None, stop_after_s: float | None
+    script: list[Behaviour],
+    keepalive: bool,
+    in_flight: int | None,
+    stop_after_s: float | None,
+    warmup: int,
 ) -> None:
-    sender = asyncio.run(_offer(script, keepalive, in_flight, stop_after_s))
+    sender = asyncio.run(_offer(script, keepalive, in_flight, stop_after_s, warmup))
     found = Counter(OUTCOMES[code] for code in sender.log.outcome)
     assert found.total() == len(script)
+    late = [code for code, waited in zip(sender.log.outcome, sender.log.waited, strict=True) if waited]
+    assert in_flight is not None or not late
+    failed = sum(found[name] for name in set(OUTCOMES) - {"ok", "dropped", "unfinished"})
+    errors = sender.errors + sender.warmup_errors
+    assert failed <= errors.total() <= failed + late.count(Outcome.DROPPED)
     if stop_after_s is None:
         assert found["unfinished"] == 0
         if in_flight is None:
@@ -75,14 +85,19 @@ def test_planned_is_the_sum_of_the_outcomes(
 
 
 async def _offer(
-    script: list[Behaviour], keepalive: bool, in_flight: int | None, stop_after_s: float | None
+    script: list[Behaviour],
+    keepalive: bool,
+    in_flight: int | None,
+    stop_after_s: float | None,
+    warmup: int,
 ) -> Sender:
     served = Served(0)
     server = await start(lambda number, writer: script[number](number, writer), served)
     spec = Spec(
         "127.0.0.1", served.port, b"GET / HTTP/1.1\r\n\r\n", 0.1, keepalive=keepalive, in_flight=in_flight
     )
-    sender = Sender(spec, array("d", [k / 200 for k in range(len(script))]), time.monotonic())
+    due_s = array("d", [(k - warmup) / 200 for k in range(len(script))])
+    sender = Sender(spec, due_s, time.monotonic() + warmup / 200)
     if stop_after_s is not None:
         asyncio.get_running_loop().call_later(stop_after_s, sender.stop)
     await sender.run()
@@ -140,33 +155,39 @@ def test_running_out_of_descriptors_is_the_clients_fault() -> None:
     assert next(iter(summary["errors"])) == "too many open files (EMFILE)"
 
 
-def test_an_interrupt_leaves_a_partial_result(capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("options", "warmed_up", "in_flight"),
+    [
+        ("", 0, None),
+        ("--generators 3 --in-flight 8", 0, 8),
+        ("--warmup 200ms --generators 2", 10, None),
+        ("--warmup 60s --generators 2 --in-flight 8 --keepalive", 3000, 8),
+    ],
+)
+def test_an_interrupt_leaves_a_partial_result(options: str, warmed_up: int, in_flight: int | None) -> None:
     with serving(never) as server:
-        command = [
-            sys.executable,
-            "-m",
-            "lab",
-            "attack",
-            server.url,
-            "--rate",
-            "50",
-            "--duration",
-            "60s",
-            "--format",
-            "json",
-        ]
+        load = "--rate 50 --duration 60s --format json"
+        command = [sys.executable, "-m", "lab", "attack", server.url, *load.split(), *options.split()]
         attacking = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        _wait_for(lambda: len(server.requests) > 5)
+        before = warmed_up if warmed_up == 10 else 0
+        _wait_for(lambda: len(server.requests) > before + 6)
         generators = psutil.Process(attacking.pid).children()
         attacking.send_signal(signal.SIGINT)
         out, _ = attacking.communicate(timeout=30)
     summary = json.loads(out)
     assert attacking.returncode == 130
-    assert summary["planned"] == sum(summary["outcomes"].values()) == 3000
-    assert summary["outcomes"]["unfinished"] > 5
-    assert summary["outcomes"]["dropped"] > 2000
+    for part, planned in ((summary, 3000), (summary["warmup"], warmed_up)):
+        outcomes = part["outcomes"]
+        assert part["planned"] == sum(outcomes.values()) == planned
+        assert part["sent"] == outcomes["unfinished"] == planned - outcomes["dropped"]
+        assert part["errors"] == {}
+    sent = summary["sent"] + summary["warmup"]["sent"]
+    assert 6 <= sent <= (in_flight or 2000)
+    assert (summary["sent"] == 0) == (warmed_up == 3000)
+    assert (summary["sent_rate"] == 0) == (warmed_up == 3000)
+    assert summary["sent_rate"] <= 50.1
     assert not summary["valid"]
-    assert summary["invalid_because"][0].startswith("interrupted after")
+    assert summary["invalid_because"][0].startswith("interrupted")
     assert not any(generator.is_running() for generator in generators)
 
 

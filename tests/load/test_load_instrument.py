@@ -1,6 +1,8 @@
 """The instrument from outside: servers with known answers, a closed loop beside it, its own ceiling."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -120,6 +122,12 @@ def test_seconds_of_an_attack_add_up() -> None:
     assert table["p50_s"].tolist()[:2] == pytest.approx([0.6, 2.0])
 
 
+def test_a_constant_rate_is_constant_in_every_bin() -> None:
+    """0.3 s is the fourth tenth of a second, though 0.3 / 0.1 is under 3."""
+    table = over_time(rows([0.02] * 400, interval_s=0.01), 0.1)
+    assert table["due"].tolist()[:40] == [10] * 40
+
+
 def test_nothing_is_lost_between_the_bins() -> None:
     requests = rows(list(np.linspace(0.01, 3, 200)), interval_s=0.013)
     for bin_s in (0.1, 0.7, 10.0):
@@ -144,9 +152,35 @@ def test_kept_records_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[st
             main(["plot", str(tmp_path / "a.parquet"), *arguments])
     assert (tmp_path / "a.svg").read_text().startswith("<?xml")
     assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(SystemExit, match="2"):
-        main(["plot", str(tmp_path / "a.parquet"), "--out", "c.txt"])
-    assert "ends in .svg" in capsys.readouterr().err
+    capsys.readouterr()
+    for arguments, status, message in (
+        (["--out", "c.txt"], "2", "ends in .svg"),
+        (["--bin", "1ms"], "0", ""),
+        (["--bin", "1us"], "2", "take wider ones"),
+        (["--bin", "0"], "2", "a duration is above zero"),
+        (["--out", str(tmp_path / "none" / "c.svg")], "1", "is no folder"),
+    ):
+        with pytest.raises(SystemExit, match=status):
+            main(["plot", str(tmp_path / "a.parquet"), *arguments])
+        assert message in capsys.readouterr().err
+
+
+def test_a_picture_is_drawn_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with known_server() as server:
+        attack(server.url, rate=50, duration=0.2).save(tmp_path / "a.parquet")
+    (tmp_path / "a.svg").write_text("an older one")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SystemExit, match="1"):
+        main(["plot", str(tmp_path / "a.parquet")])
+    assert capsys.readouterr().err.startswith(f"lab: cannot write {tmp_path / 'a.svg'}: no space left")
+    assert (tmp_path / "a.svg").read_text() == "an older one"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.parquet", "a.svg"]
 
 
 def test_the_doctor_says_what_it_found(
