@@ -34,6 +34,7 @@ _QUIET: dict[str, Any] = {
     "valid": True,
     "loop_s": 0.1,
     "loop_drift": 1.0,
+    "loop_ratio": float("nan"),
 }
 
 

@@ -144,13 +144,6 @@ def machine_table(machine: Machine) -> pd.DataFrame:
     return pd.DataFrame({"": facts.keys(), "of this machine": [str(fact) for fact in facts.values()]})
 
 
-def claims_caption(trials: dict[str, pd.DataFrame]) -> str:
-    """Say how many of the trials behind the verdicts are flagged."""
-    count = sum(len(mine) for mine in trials.values())
-    flagged = sum(int((~mine["valid"]).sum()) for mine in trials.values())
-    return f"The article's claims here; {flagged} of the {count} trials behind them are flagged"
-
-
 def health_table(trials: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Say, per experiment, how far its trials can be trusted: the generator, the machine, the calibration."""
     return pd.DataFrame(
@@ -162,10 +155,11 @@ def health_table(trials: dict[str, pd.DataFrame]) -> pd.DataFrame:
             "worst send lag, p99": formats.seconds(mine["send_lag_p99_s"].max()),
             "most CPU time stolen": formats.percent(mine["steal"].max()),
             "loop time, end / start of a block": _range(mine["loop_drift"]),
+            "loop time, trial / its other blocks": _range(mine["loop_ratio"]),
         }
         for experiment, mine in trials.items()
     )
 
 
 def _range(values: "pd.Series[float]") -> str:
-    return f"{values.min():.2f} to {values.max():.2f}"
+    return f"{values.min():.2f} to {values.max():.2f}" if values.notna().any() else ""

@@ -93,7 +93,7 @@ def test_figures_are_drawn_from_what_was_measured() -> None:
 
 def test_the_health_table_counts_flags_and_finds_the_worst() -> None:
     rows = trials(
-        {"steal": 0.01, "send_lag_p99_s": 0.0002, "loop_drift": 0.98},
+        {"steal": 0.01, "send_lag_p99_s": 0.0002, "loop_drift": 0.98, "loop_ratio": 1.04},
         {"steal": 0.03, "send_lag_p99_s": 0.0001, "loop_drift": 1.05, "valid": False, "block": 2},
     )
     (row,) = summary.health_table({"rate-sweep": rows}).to_dict("records")
@@ -101,6 +101,7 @@ def test_the_health_table_counts_flags_and_finds_the_worst() -> None:
     assert row["worst send lag, p99"] == "200 µs"
     assert row["most CPU time stolen"] == "3 %"
     assert row["loop time, end / start of a block"] == "0.98 to 1.05"
+    assert row["loop time, trial / its other blocks"] == "1.04 to 1.04"
 
 
 def test_the_machine_table_names_the_cpus_that_count() -> None:
@@ -137,9 +138,3 @@ class TestRuns:
     def test_a_run_without_trials_has_none_of_any_experiment(self) -> None:
         found: dict[str, Any] = summary.trials_of(open_run("empty"))
         assert found == {}
-
-
-def test_the_claims_say_how_many_of_their_trials_are_flagged() -> None:
-    spoilt = trials({}, {"valid": False, "invalid_because": "noise"})
-    assert "1 of the 2 trials" in summary.claims_caption({"rate-sweep": spoilt})
-    assert "0 of the 0 trials" in summary.claims_caption({})

@@ -1,0 +1,48 @@
+"""Verdicts in words, and what flagged trials take from them."""
+
+import pandas as pd
+import pytest
+from trial_rows import trials
+
+from lab.experiments.claims import Verdict, table, weighed
+
+SOUND, SPOILT = {"throughput_rps": 20.0}, {"throughput_rps": 5.0, "valid": False}
+
+
+def _fast(rows: pd.DataFrame) -> Verdict:
+    if rows.empty:
+        return Verdict(1, "It is fast")
+    rate = rows["throughput_rps"].median()
+    return Verdict(1, "It is fast", f"{rate:g}/s", None if rate == 10 else bool(rate > 10))
+
+
+@pytest.mark.parametrize(
+    ("rows", "word", "flagged"),
+    [
+        ([SOUND, SOUND], "holds", "0 of 2"),
+        ([SOUND, SOUND, SPOILT], "holds", "1 of 3"),
+        ([SPOILT, SPOILT, SOUND], "cannot be told: rests on flagged trials", "2 of 3"),
+        ([SPOILT, SPOILT], "cannot be told: rests on flagged trials", "2 of 2"),
+        ([SPOILT, {"throughput_rps": 4.0}], "does not hold here", "1 of 2"),
+        ([{"throughput_rps": 10.0}, {"throughput_rps": 10.0, "valid": False}], "cannot be told", "1 of 2"),
+    ],
+)
+def test_a_verdict_stands_if_the_trials_that_are_not_flagged_say_the_same(
+    rows: list[dict[str, object]], word: str, flagged: str
+) -> None:
+    verdict = weighed(trials(*rows), _fast)
+    assert verdict.word == word
+    assert table([verdict])["flagged trials"].tolist() == [flagged]
+    assert verdict.evidence == _fast(trials(*rows)).evidence, "all trials stay in the evidence"
+
+
+def test_what_was_not_measured_has_no_trials_and_no_verdict() -> None:
+    verdict = weighed(trials(SOUND).head(0), _fast)
+    (row,) = table([verdict]).to_dict("records")
+    assert row == {
+        "": 1,
+        "claim": "It is fast",
+        "measured here": "",
+        "flagged trials": "",
+        "verdict": "not measured",
+    }
