@@ -10,9 +10,11 @@ from pydantic import Field
 from lab.cpus import available_cpus
 from lab.experiments.common import Workers, resolve
 from lab.experiments.queues import Queue, played, queue_of
+from lab.models.statistics import samples_needed
 from lab.study.parameters import Count, DispatchName, KernelName, ListOf, PoolName, Positive, Whole
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
+from lab.study.run import Run
 
 EXPERIMENT = "dispatch"
 
@@ -22,6 +24,9 @@ NEW = "a connection per request"
 
 Utilisation = Annotated[Positive, Field(lt=1)]
 """The share of their time for which workers are busy: from 1 on they never catch up."""
+
+TAILS = (0.99, 0.95, 0.9)
+"""The percentiles that a tail may be judged by, the rarest first: a trial needs samples enough for it."""
 
 _MAY_KEEP = ("shared", "reuseport", "round-robin", "pool of processes")
 """Ways that spread over processes and may keep connections: least-busy closes each, as it must."""
@@ -43,6 +48,7 @@ class Parameters(_Parameters):
     threads_iterations: Whole
     timeout_s: Positive
     blocks: Count
+    other_blocks: Count
     seed: Whole
 
 
@@ -76,32 +82,67 @@ def _loops_in(pool: str, p: Parameters) -> dict[str, int]:
     return loops if pool == "process" else {p.threads_kernel: p.threads_iterations} | loops
 
 
-def conditions(p: Parameters, loop_s: Callable[[str, int], float]) -> list[Condition]:
-    """Return each way at each utilisation, with arrivals of both kinds; `loop_s` times a kernel's loop.
+def measure(run: Run, p: Parameters) -> pd.DataFrame:
+    """Measure `compared` conditions in `blocks` blocks, all others in `other_blocks`; a row per trial."""
+    planned = conditions(p, run.loop_s)
+    groups = (
+        ([condition for condition in planned if compared(p, condition)], p.blocks),
+        ([condition for condition in planned if not compared(p, condition)], p.other_blocks),
+    )
+    return pd.concat(
+        [run.measure(EXPERIMENT, group, blocks=blocks, seed=p.seed) for group, blocks in groups if group],
+        ignore_index=True,
+    )
 
-    Connections are new ones, and at the highest Poisson utilisation also kept ones where that can matter.
+
+def compared(p: Parameters, condition: Condition) -> bool:
+    """Say whether a condition is of those to choose between: they need many blocks, others only a look.
+
+    Ways to spread over processes, at the highest Poisson utilisation, with a connection per request.
     """
-    shared = p.model_dump(include={"duration_s", "timeout_s"})
+    spreads = condition.topology != "single" and condition.pool == "process"
+    busiest = condition.arrivals == "poisson" and condition.labels["load"] == max(p.poisson)
+    return spreads and busiest and not condition.keepalive
+
+
+def conditions(p: Parameters, loop_s: Callable[[str, int], float]) -> list[Condition]:
+    """Return each way at each utilisation, with Poisson arrivals; `loop_s` times a kernel's loop.
+
+    Ways to spread over processes also meet constant arrivals, and kept connections where those can matter.
+    One process is attacked for longer, until it has met as many requests as the workers of others.
+    """
+    cpus = available_cpus()
+    busy = min(resolve(p.workers), cpus)
     return [
         Condition(
-            rate=load * min(way.factors.get("workers", 1), available_cpus()) / loop_s(kernel, iterations),
+            rate=load * min(workers, cpus) / loop_s(kernel, iterations),
+            duration_s=p.duration_s * busy / min(workers, cpus),
+            timeout_s=p.timeout_s,
             arrivals=arrivals,
             keepalive=keepalive,
             labels={"server": way.name, "load": load, "place": place},
-            **shared,
             **way.factors,
         )
         for place, way in enumerate(arrangements(p))
         for kernel, iterations in [(way.factors["kernel"], way.factors["iterations"])]
+        for workers in [way.factors.get("workers", 1)]
         for arrivals, load, keepalive in _loads(p, way)
     ]
 
 
 def _loads(p: Parameters, way: Arrangement) -> Iterator[tuple[str, float, bool]]:
     yield from (("poisson", load, False) for load in dict.fromkeys(p.poisson))
+    if way.factors["topology"] == "single" or way.factors.get("pool") == "thread":
+        return
     yield from (("constant", load, False) for load in dict.fromkeys(p.constant))
     if way.name in _MAY_KEEP:
         yield "poisson", max(p.poisson), True
+
+
+def tail_of(trials: pd.DataFrame) -> float:
+    """Return the rarest of `TAILS` for which every one of these trials has samples enough, or the median."""
+    fewest = trials["sent"].min()
+    return next((share for share in TAILS if samples_needed(share) <= fewest), 0.5)
 
 
 def beside_theory(trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
@@ -109,25 +150,30 @@ def beside_theory(trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
 
     cost_s: the trial's own mean service time, as its workers reported it; but threads that take turns at the
     GIL report that wait as service, so theirs is the loop's time on its own. utilisation: rate x cost_s /
-    workers. p50, p99: of latency, in multiples of cost_s. mean_theory_s, p99_theory_s, p99_ideal_s: of
-    `queues.played`. excess: p99 as a multiple of the ideal one. connections: kept or new, in words.
+    workers, of which the GIL leaves one. tail_share: `tail_of` all these trials; tail_s: that percentile of
+    latency; p50, tail: percentiles in multiples of cost_s. mean_theory_s, tail_theory_s, mean_ideal_s: of
+    `queues.played`. excess: mean latency as a multiple of the ideal one. connections: kept or new, in words.
     """
     trials = trials.sort_values(["place", "arrivals", "load", "keepalive", "block"], ignore_index=True)
     queues = trials["server"].map(queue_of)
-    cost_s = trials["service_mean_s"].where(queues != Queue.GIL, trials["loop_s"])
+    cost_s = trials["service_mean_s"].where(queues != Queue.GIL, trials["loop_s"]).fillna(trials["loop_s"])
+    share = tail_of(trials)
+    tail_s = trials[f"latency_p{share * 100:.0f}_s"]
     of_trial = dict(list(requests.groupby("trial_id")))
     theory = pd.DataFrame(
-        played(of_trial[trial_id], workers, queue, own_s)
+        played(of_trial[trial_id], workers, queue, own_s, share)
         for trial_id, workers, queue, own_s in zip(
             trials["trial_id"], trials["workers"], queues, cost_s, strict=True
         )
     )
     return trials.join(theory).assign(
         cost_s=cost_s,
-        utilisation=trials["rate"] * cost_s / trials["workers"],
+        utilisation=trials["rate"] * cost_s / trials["workers"].where(queues != Queue.GIL, 1),
+        tail_share=share,
+        tail_s=tail_s,
         p50=trials["latency_p50_s"] / cost_s,
-        p99=trials["latency_p99_s"] / cost_s,
-        excess=trials["latency_p99_s"] / theory["p99_ideal_s"],
+        tail=tail_s / cost_s,
+        excess=trials["latency_mean_s"] / theory["mean_ideal_s"],
         connections=trials["keepalive"].map({True: KEPT, False: NEW}),
     )
 
@@ -139,25 +185,14 @@ def busiest(trials: pd.DataFrame) -> pd.DataFrame:
     return top
 
 
-def excesses(trials: pd.DataFrame) -> "pd.Series[float]":
-    """Return each way's `excess` at the highest utilisation of these trials, best first.
-
-    New connections; the median over blocks. One process is left out, because it spreads nothing, and so are
-    threads that the GIL lets run one at a time.
-    """
-    top = trials[(trials["load"] == trials["load"].max()) & ~trials["keepalive"]]
-    top = top[(top["server"] != ONE_PROCESS) & (top["server"].map(queue_of) != Queue.GIL)]
-    return pd.Series(top.groupby("server")["excess"].median()).dropna().sort_values()
+def spread_over_processes(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the trials of a cluster, or of a pool of processes, that had more than one worker."""
+    several = (trials["topology"] != "single") & (trials["pool"] == "process") & (trials["workers"] > 1)
+    chosen: pd.DataFrame = trials[several]
+    return chosen
 
 
-def shares(requests: pd.DataFrame) -> pd.DataFrame:
-    """Return what share of a trial's answers each worker gave, busiest first.
-
-    Columns server, connections, rank (1 is the busiest) and share, the median over trials.
-    """
-    answered = requests[requests["worker"].notna()]
-    of_trial = ["server", "keepalive", "trial_id"]
-    share = answered.groupby(of_trial)["worker"].value_counts(normalize=True).rename("share").reset_index()
-    share["rank"] = share.groupby(of_trial)["share"].rank(ascending=False, method="first").astype(int)
-    share["connections"] = share["keepalive"].map({True: KEPT, False: NEW})
-    return pd.DataFrame(share.groupby(["server", "connections", "rank"])["share"].median()).reset_index()
+def steady(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the trials that had a steady state: those at whose own utilisation workers can catch up."""
+    kept: pd.DataFrame = trials[trials["utilisation"] < 1]
+    return kept

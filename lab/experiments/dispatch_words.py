@@ -1,144 +1,142 @@
-"""What the trials of every dispatch say: figures with their titles, a table beside theory, and sentences."""
+"""What the trials of every dispatch say, as far as they can tell: an answer, readings and a verdict."""
+
+import math
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from lab import figures, formats
+from lab import formats
 from lab.experiments.claims import Verdict
-from lab.experiments.dispatch import busiest, excesses, shares
-from lab.experiments.queues import curves, queue_of
-
-_ALIKE = 1.15
-"""Percentiles of short trials that are closer than this are not told apart."""
+from lab.experiments.common import spread_is
+from lab.experiments.dispatch import busiest, spread_over_processes, steady
+from lab.experiments.dispatch_ranking import (
+    MATTERS,
+    Spread,
+    Standing,
+    by_block,
+    kept_over_new,
+    overloaded,
+    spread,
+    standings,
+)
+from lab.models.statistics import fewest_trials, samples_needed
 
 _SIMPLEST_FIRST = ("shared", "reuseport", "round-robin", "least-busy", "pool of processes")
 """Ways for a loop that holds the GIL; the first two need nobody between a client and its worker."""
 
 
-def theory_table(trials: pd.DataFrame) -> pd.DataFrame:
-    """Put measured latency beside what the same arrivals make in each way's queue; new connections only."""
-    rows = []
-    for _, mine in trials[~trials["keepalive"]].groupby(["place", "arrivals", "load"], sort=False):
-        first, row = mine.iloc[0], mine.median(numeric_only=True)
-        rows.append(
-            {
-                "way": first["server"],
-                "arrivals": f"{first['arrivals']}, {formats.percent(first['load'])}",
-                "utilisation": formats.percent(row["utilisation"]),
-                "mean, measured": formats.seconds(row["latency_mean_s"]),
-                "mean, theory": formats.seconds(row["mean_theory_s"]),
-                "p99, measured": formats.seconds(row["latency_p99_s"]),
-                "p99, theory": formats.seconds(row["p99_theory_s"]),
-                "p99, ideal": formats.seconds(row["p99_ideal_s"]),
-            }
-        )
-    return pd.DataFrame(rows).sort_values("arrivals", kind="stable", ignore_index=True)
+def tail_name(trials: pd.DataFrame) -> str:
+    """Return the name of the percentile that these trials have samples enough for: p99, p95, p90 or p50."""
+    return f"p{100 * trials['tail_share'].iloc[0]:.0f}"
 
 
-def latency_figure(trials: pd.DataFrame, arrivals: str) -> Figure | None:
-    """Draw latency against utilisation for new connections and these arrivals, if they were measured."""
-    mine = trials[(trials["arrivals"] == arrivals) & ~trials["keepalive"]]
-    if mine.empty:
-        return None
-    ways = {server: queue_of(server).value for server in mine["server"].unique()}
-    theory = curves(list(ways), int(mine["workers"].max()), arrivals)
-    return figures.dispatch_latency(mine, theory, ways, _title(mine, arrivals))
+def samples(trials: pd.DataFrame) -> str:
+    """Say how many requests a trial has, which percentile they are enough for, and why means are compared."""
+    fewest, most, name = int(trials["sent"].min()), int(trials["sent"].max()), tail_name(trials)
+    has = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    needed = f"A p99 needs {samples_needed(0.99)} requests, and a trial here has {has}"
+    if name == "p99":
+        return f"{needed}, so p99 is shown."
+    shown = "only medians are shown" if name == "p50" else f"{name} is shown instead"
+    return f"{needed}, so {shown}. Ways are compared by their mean latency, which needs fewest."
 
 
-def _title(trials: pd.DataFrame, arrivals: str) -> str:
-    kind = "Random arrivals" if arrivals == "poisson" else "A constant rate"
-    head = f"{kind}, {formats.percent(trials['load'].max())} load: p99"
-    excess = excesses(trials)
-    if len(excess) < 2:
-        return f"{head} {formats.digits(trials['p99'].max())} service times"
-    best, worst = excess.index[0], excess.index[-1]
-    return f"{head} over ideal: {best} {excess[best]:.2f}, {worst} {excess[worst]:.2f}"
-
-
-def kept_figure(trials: pd.DataFrame, requests: pd.DataFrame) -> Figure | None:
-    """Draw who answered, and p99, with new and kept connections, where several processes answered."""
-    mine = trials[trials["workers_seen"] > 1]
-    if mine.empty:
-        return None
-    worse = _kept_over_new(mine)
-    title = (
-        f"Kept connections make p99 {_times(worse.iloc[0])} as long with {worse.index[0]}"
-        if len(worse) and worse.iloc[0] > _ALIKE
-        else "Who answered, and how long 1 request in 100 waits"
-    )
-    return figures.dispatch_evenness(shares(requests), mine, int(mine["workers"].max()), title)
-
-
-def _kept_over_new(top: pd.DataFrame) -> "pd.Series[float]":
-    """Return how many times its excess with new connections each way has with kept ones, worst first."""
-    excess = top.groupby(["server", "keepalive"])["excess"].median().unstack()
-    if not {True, False} <= set(excess):
-        return pd.Series(dtype=float)
-    return pd.Series(excess[True] / excess[False]).dropna().sort_values(ascending=False)
-
-
-def answer(trials: pd.DataFrame) -> str:
-    """Say which way to choose, and why."""
-    top = busiest(trials)
-    excess = excesses(top)
-    load = formats.percent(top["load"].max())
-    if excess.empty:
-        return f"**Answer.** Nothing but one process was measured at {load}: there is nothing to choose."
-    good = [name for name in excess.index if excess[name] <= _ALIKE * excess.iloc[0]]
-    text = (
-        f"**Answer.** With random arrivals at a planned utilisation of {load} ({_own(top)} by the workers' "
-        f"own service times), p99 is nearest to that of an ideal central queue with **{_listed(good)}** "
-        f"({_range(excess[good])} it)"
-    )
-    if len(rest := excess.drop(good)):
-        others = _listed([f"{name} {_times(value)}" for name, value in rest.items()])
-        text += f"; farther with {others}"
-    return f"{text}. {_on_kept(top)} {_choice(good)}"
-
-
-def _own(top: pd.DataFrame) -> str:
-    own = top["utilisation"]
-    return f"{formats.percent(own.min())} to {formats.percent(own.max())}"
-
-
-def _on_kept(top: pd.DataFrame) -> str:
-    """Say what kept connections change."""
-    worse = _kept_over_new(top)
-    suffer = [f"{name} ({_times(ratio)})" for name, ratio in worse.items() if ratio > _ALIKE]
-    if worse.empty:
-        return ""
-    if not suffer:
-        return "Clients that keep their connections open made no p99 longer."
-    return f"Clients that keep their connections open make p99 longer with {_listed(suffer)}."
-
-
-def _choice(good: list[str]) -> str:
-    """Say what to take: of those as good as the best, the one with the fewest moving parts."""
-    order = [name for name in _SIMPLEST_FIRST if name in good]
-    return f"Of those that are as good as the best, **{order[0]}** has the fewest parts." if order else ""
+def over_theory(trials: pd.DataFrame) -> "pd.Series[float]":
+    """Return each way's mean latency over that of its own queue in theory, the median of its trials."""
+    ratio = trials["latency_mean_s"] / trials["mean_theory_s"]
+    return ratio.groupby(trials["server"], sort=False).median().dropna()
 
 
 def reading(trials: pd.DataFrame) -> str:
     """Say how far each way is from its own theory, over all trials with new connections."""
-    mine = trials[~trials["keepalive"]]
-    ratio = (
-        (mine["latency_p99_s"] / mine["p99_theory_s"]).groupby(mine["server"], sort=False).median().dropna()
+    parts = [
+        f"{way} {formats.digits(value)}" for way, value in over_theory(trials[~trials["keepalive"]]).items()
+    ]
+    return (
+        f"Measured mean latency over that of the same arrivals in theory, median of trials: {listed(parts)}."
     )
-    parts = _listed([f"{name} {formats.digits(value)}" for name, value in ratio.items()])
-    return f"Measured p99 over that of the same arrivals in theory, median of a way's trials: {parts}."
+
+
+def answer(trials: pd.DataFrame) -> str:
+    """Say which way to choose, and why, as far as the trials can tell."""
+    found = standings(trials)
+    if len(found) < 2:
+        what = f"Only {found[0].way} was" if found else "No way was"
+        return (
+            f"**Answer.** {what} measured in a steady state with several workers: nothing to choose between."
+        )
+    ranked = f"{', '.join(f'{s.way} {_ratio(s.excess)}' for s in found)} ({bar_is(found)})"
+    return " ".join(
+        [
+            f"**Answer.** {_told(found)}",
+            f"With random arrivals, at a utilisation of {own_utilisation(trials)}, mean latency was, as a "
+            f"multiple of what one ideal central queue makes of the same arrivals: {ranked}.",
+            *filter(None, [left_out(trials), on_kept(trials)]),
+        ]
+    )
+
+
+def _told(found: list[Standing]) -> str:
+    """Say which ways are worse than the best, which are as good, and what that leaves to choose."""
+    best, *rest = found
+    worse, alike, unclear = ([s for s in rest if s.over_best.exceeds is told] for told in (True, False, None))
+    text = []
+    if worse:
+        ratios = listed(
+            [
+                f"{s.way} ({s.over_best.value:.2f} times, {s.over_best.low:.2f} to {s.over_best.high:.2f})"
+                for s in worse
+            ]
+        )
+        text.append(f"**Requests take longer with {ratios} than with {best.way}.**")
+    if alike:
+        text.append(f"As good as {best.way}, within {formats.percent(MATTERS - 1)}: {listed(_ways(alike))}.")
+    if len(unclear) == len(rest):
+        text.append("**These trials cannot tell which way is best.**")
+    elif unclear:
+        text.append(f"Not told apart from {best.way}: {listed(_ways(unclear))}.")
+    if any(s.over_best.blocks < fewest_trials() for s in rest):
+        return " ".join([*text, f"A comparison needs {fewest_trials()} blocks with a steady state."])
+    good = [best.way, *_ways(alike), *_ways(unclear)]
+    simplest = next((way for way in _SIMPLEST_FIRST if way in good), good[0])
+    return " ".join([*text, f"Of those not told to be worse, **{simplest}** has the fewest parts."])
+
+
+def left_out(trials: pd.DataFrame) -> str:
+    """Say how many trials the comparison leaves out because they had no steady state."""
+    if not (count := len(overloaded(trials))):
+        return ""
+    return (
+        f"{formats.counted(count, 'trial')} at a utilisation of 100\N{NO-BREAK SPACE}% or more by their own "
+        f"service times {'is' if count == 1 else 'are'} left out: a queue that only grows compares nothing."
+    )
+
+
+def on_kept(trials: pd.DataFrame) -> str:
+    """Say what kept connections change, as far as the trials can tell."""
+    ratios = kept_over_new(trials)
+    if not ratios:
+        return ""
+    text = "With kept connections, mean latency was, as a multiple of that with new ones: "
+    text += listed([f"{way} {_ratio(ratio)}" for way, ratio in ratios.items()])
+    longer = [way for way, ratio in ratios.items() if ratio.exceeds]
+    if longer:
+        return f"{text}; it is longer with {listed(longer)}."
+    blocks = min(ratio.blocks for ratio in ratios.values())
+    few = blocks < fewest_trials()
+    return f"{text} ({formats.counted(blocks, 'block')}, too few to tell)." if few else f"{text}."
 
 
 def gil(trials: pd.DataFrame) -> str:
     """Say what threads are worth to a loop that holds the GIL, and to one that does not."""
+    threads = trials[trials["topology"].eq("offload") & trials["pool"].eq("thread") & ~trials["keepalive"]]
     sentences = []
-    for server, mine in trials[trials["topology"].eq("offload") & trials["pool"].eq("thread")].groupby(
-        "server"
-    ):
-        row = busiest(mine)[~busiest(mine)["keepalive"]].median(numeric_only=True)
+    for server, mine in busiest(threads).groupby("server"):
+        row = mine.median(numeric_only=True)
         sentences.append(
-            f"*{server}*: offered {formats.per_second(row['rate'])}, "
-            f"{int(row['workers'])} threads answer {formats.per_second(row['throughput_rps'])}, "
-            f"p99 {formats.digits(row['p99'])} loop times."
+            f"*{server}*: offered {formats.per_second(row['sent'] / row['duration_s'])}, "
+            f"{formats.counted(int(row['workers']), 'thread')} answered "
+            f"{formats.per_second(row['throughput_rps'])}; the mean latency was "
+            f"{formats.digits(row['latency_mean_s'] / row['cost_s'])} times that of a loop on its own."
         )
     return " ".join(sentences) or "No pool of threads was measured."
 
@@ -147,32 +145,58 @@ CLAIM = "Taking turns and accepting from one shared socket: the first balances w
 
 
 def verdict(trials: pd.DataFrame) -> Verdict:
-    """Judge claim 4: turns balance well, and a shared socket does not always."""
-    top = busiest(trials)
-    top = top[~top["keepalive"] & top["server"].isin(["round-robin", "shared"])]
-    found = top.groupby("server")[["worker_max_share", "excess"]].median()
-    if len(found) < 2:
+    """Judge claim 4: turns balance well, and a shared socket does not always.
+
+    Turns do if the busiest worker answers at most `MATTERS` times its fair share; the socket is worse if,
+    against turns, its busiest worker answers more or its requests take longer by as much as matters.
+    """
+    top = steady(spread_over_processes(busiest(trials)))
+    top = top[~top["keepalive"]]
+    if not {"round-robin", "shared"} <= set(top["server"]):
         return Verdict(4, CLAIM)
-    fair = 1 / float(top["workers"].iloc[0])
-    evidence = "; ".join(
-        f"{name}: the busiest worker gave {formats.percent(share)} of the answers "
-        f"(fair: {formats.percent(fair)}), p99 was {_times(excess)} the ideal"
-        for name, share, excess in zip(found.index, found["worker_max_share"], found["excess"], strict=True)
+    share = by_block(top.assign(of_fair=top["worker_max_share"] * top["workers"]), "of_fair")
+    excess = by_block(top, "excess")
+    turns = spread(share["round-robin"])
+    uneven, longer = (spread(ratio["shared"] / ratio["round-robin"]) for ratio in (share, excess))
+    evidence = (
+        f"round-robin: its busiest worker answered {_ratio(turns)} times its fair share; shared, as a "
+        f"multiple of round-robin: busiest worker {_ratio(uneven)}, mean latency {_ratio(longer)} "
+        f"({spread_is(longer.blocks)})"
     )
-    turns, shared = found.loc["round-robin"], found.loc["shared"]
-    even = turns["worker_max_share"] <= _ALIKE * fair
-    worse = (shared > _ALIKE * turns).any()
-    return Verdict(4, CLAIM, evidence, bool(even and worse))
+    return Verdict(4, CLAIM, evidence, _judged(turns.exceeds, uneven.exceeds, longer.exceeds))
 
 
-def _times(ratio: float) -> str:
-    return f"{ratio:.2f} times"
+def _judged(turns_uneven: bool | None, shared_uneven: bool | None, shared_longer: bool | None) -> bool | None:
+    shared_worse = (shared_uneven, shared_longer)
+    if turns_uneven or all(worse is False for worse in shared_worse):
+        return False
+    return True if turns_uneven is False and any(shared_worse) else None
 
 
-def _range(ratios: "pd.Series[float]") -> str:
-    low, high = _times(ratios.min()), _times(ratios.max())
-    return low if low == high else f"{ratios.min():.2f} to {high}"
+def own_utilisation(trials: pd.DataFrame) -> str:
+    """Write the utilisations that the trials of the comparison had by their own service times."""
+    own = steady(spread_over_processes(busiest(trials)))["utilisation"]
+    low, high = formats.percent(own.min()), formats.percent(own.max())
+    return low if low == high else f"{low} to {high}"
 
 
-def _listed(words: list[str]) -> str:
+def bar_is(found: list[Standing]) -> str:
+    """Say what the spreads of these ways are: intervals, or the range of too few blocks for one."""
+    fewest, most = min(s.excess.blocks for s in found), max(s.excess.blocks for s in found)
+    fewer = f", or the range where fewer, down to {fewest}, had a steady state" if fewest < most else ""
+    return spread_is(most) + fewer
+
+
+def _ways(found: list[Standing]) -> list[str]:
+    return [s.way for s in found]
+
+
+def _ratio(ratio: Spread) -> str:
+    if math.isnan(ratio.value):
+        return "–"
+    return f"{ratio.value:.2f}" + (f" ({ratio.low:.2f} to {ratio.high:.2f})" if ratio.blocks > 1 else "")
+
+
+def listed(words: list[str]) -> str:
+    """Join words as a sentence does: a, b and c."""
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))

@@ -48,20 +48,22 @@ def queue_of(server: str) -> Queue:
     return _QUEUES.get(server, Queue.CENTRAL)
 
 
-def curves(servers: list[str], workers: int, arrivals: str) -> pd.DataFrame:
-    """Return what latency each way should have: server, utilisation, p50 and p99 in service times.
+def curves(servers: list[str], workers: int, arrivals: str, tail_share: float) -> pd.DataFrame:
+    """Return what latency each way should have: server, utilisation, p50 and tail in service times.
+
+    `tail` is the latency that a share of `tail_share` does not exceed.
 
     Exact where there is a formula (Poisson arrivals: M/D/c for one central queue and for turns, M/D/1 for a
     hash and for one process; constant ones: no wait but by hash), else simulated. None for the GIL.
     """
     utilisations = np.linspace(0.05, 0.95, 31)
     rows = [
-        (server, u, *(_latency(queue_of(server), workers, float(u), arrivals, q) for q in (0.5, 0.99)))
+        (server, u, *(_latency(queue_of(server), workers, float(u), arrivals, q) for q in (0.5, tail_share)))
         for server in servers
         if queue_of(server) != Queue.GIL
         for u in utilisations
     ]
-    return pd.DataFrame(rows, columns=["server", "utilisation", "p50", "p99"])
+    return pd.DataFrame(rows, columns=["server", "utilisation", "p50", "tail"])
 
 
 def _latency(queue: Queue, workers: int, utilisation: float, arrivals: str, quantile: float) -> float:
@@ -81,12 +83,14 @@ def _simulated(queue: Queue, workers: int, utilisation: float, arrivals: str) ->
     return waits(np.cumsum(gaps), 1.0, workers, _PLAYED[queue])
 
 
-def played(requests: pd.DataFrame, workers: int, queue: Queue, service_s: float) -> dict[str, float]:
+def played(
+    requests: pd.DataFrame, workers: int, queue: Queue, service_s: float, tail_share: float
+) -> dict[str, float]:
     """Play the arrivals of a trial through its queue, and through one central queue, the ideal.
 
-    Returns latencies in seconds: mean_theory_s, p99_theory_s (nan for the GIL) and p99_ideal_s. Each request
-    takes the time that its worker reported, or `service_s`: what is left between this and the measurement is
-    neither chance of arrivals nor speed of loops, but dispatch.
+    Returns latencies in seconds: mean_theory_s, tail_theory_s (nan for the GIL) and mean_ideal_s. Each
+    request takes the time that its worker reported, or `service_s`: what is left between this and the
+    measurement is neither chance of arrivals nor speed of loops, but dispatch.
     """
     own_s = np.full(len(requests), np.nan) if queue == Queue.GIL else requests["service_s"].to_numpy()
     loops_s = np.where(np.isnan(own_s), service_s, own_s)
@@ -95,8 +99,8 @@ def played(requests: pd.DataFrame, workers: int, queue: Queue, service_s: float)
     theory_s = np.array([np.nan]) if queue == Queue.GIL else _played(due_s, loops_s, workers, queue)
     return {
         "mean_theory_s": float(theory_s.mean()),
-        "p99_theory_s": float(np.quantile(theory_s, 0.99)),
-        "p99_ideal_s": float(np.quantile(ideal_s, 0.99)),
+        "tail_theory_s": float(np.quantile(theory_s, tail_share)),
+        "mean_ideal_s": float(ideal_s.mean()),
     }
 
 

@@ -5,33 +5,34 @@ import math
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import MultipleLocator, PercentFormatter
 
-from lab.figures.style import DARK_TO_LIGHT, GRID, INK, QUIET, Look, canvas, reference_line
+from lab.figures.style import DARK_TO_LIGHT, GRID, INK, QUIET, Look, canvas, plain_log_ticks, reference_line
 
 _COLUMNS = 4
-_P99, _P50 = DARK_TO_LIGHT[1], DARK_TO_LIGHT[0]
+_TAIL, _P50 = DARK_TO_LIGHT[1], DARK_TO_LIGHT[0]
 _KINDS = (DARK_TO_LIGHT[0], DARK_TO_LIGHT[1])
 _SHADES = ("#0b3c5d", "#3a9188", "#5b7c99", "#7fb5ae")
 
 
 def dispatch_latency(
-    trials: pd.DataFrame, theory: pd.DataFrame, queues: dict[str, str], title: str
+    trials: pd.DataFrame, theory: pd.DataFrame, queues: dict[str, str], tail: str, title: str
 ) -> Figure:
     """Draw latency against utilisation, a panel per way to spread requests, beside its theory.
 
-    `trials` and `theory` have server, utilisation, p50 and p99, in service times; a dot is one trial.
-    `queues` maps each server, in the order of the panels, to what theory takes its queue to be.
+    `trials` and `theory` have server, utilisation, p50 and tail, in service times; a dot is one trial.
+    `queues` maps each server, in the order of the panels, to what theory takes its queue to be. `tail` names
+    the percentile in that column, such as p99.
     """
     rows = math.ceil(len(queues) / _COLUMNS)
     columns = min(_COLUMNS, len(queues))
-    top = max(10.0, float(trials["p99"].max()))
+    top = max(10.0, float(trials["tail"].max()))
     with canvas(title, rows, columns, size=(2.6 * columns, 2.9 * rows + 0.4), sharex=True, sharey=True) as (
         figure,
         panels,
     ):
         for axes, (server, queue) in zip(panels, queues.items(), strict=False):
-            _panel(axes, trials[trials["server"] == server], theory[theory["server"] == server])
+            _panel(axes, trials[trials["server"] == server], theory[theory["server"] == server], tail)
             axes.set_title(server)
             axes.text(
                 0.03, 0.97, queue, transform=axes.transAxes, va="top", fontsize=8, color=QUIET, style="italic"
@@ -40,9 +41,9 @@ def dispatch_latency(
             axes.set_axis_off()
         panels[0].set_yscale("log")
         panels[0].set_ylim(0.8, 2.2 * top)
-        panels[0].set_xlim(0, max(1.0, 1.03 * float(trials["utilisation"].max())))
-        panels[0].xaxis.set_major_locator(MaxNLocator(4, prune="both"))
-        panels[0].yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        panels[0].set_xlim(0, max(1.05, 1.05 * float(trials["utilisation"].max())))
+        panels[0].xaxis.set_major_locator(MultipleLocator(0.5))
+        plain_log_ticks(panels[0].yaxis)
         panels[0].xaxis.set_major_formatter(PercentFormatter(1))
         for row in range(rows):
             panels[row * columns].set_ylabel("latency, service times")
@@ -52,20 +53,24 @@ def dispatch_latency(
     return figure
 
 
-def _panel(axes: Axes, trials: pd.DataFrame, theory: pd.DataFrame) -> None:
+def _panel(axes: Axes, trials: pd.DataFrame, theory: pd.DataFrame, tail: str) -> None:
     axes.axvspan(1, 9, color=GRID, zorder=0)  # from here on a queue never ends
     axes.axhline(1, color=QUIET, linewidth=0.8, linestyle=(0, (4, 3)))
-    for name, look, line in (("p99", _P99, "-"), ("p50", _P50, (0, (2, 1)))):
-        axes.plot(theory["utilisation"], theory[name], color=look.color, linestyle=line, linewidth=1.3,
+    drawn = {"tail": (tail, _TAIL, "-"), "p50": ("p50", _P50, (0, (2, 1)))}
+    for column, (name, look, line) in drawn.items() if tail != "p50" else [("p50", drawn["p50"])]:
+        axes.plot(theory["utilisation"], theory[column], color=look.color, linestyle=line, linewidth=1.3,
                   alpha=0.75, label=f"{name}, theory")  # fmt: skip
-        axes.plot(trials["utilisation"], trials[name], look.marker, color=look.color,
+        axes.plot(trials["utilisation"], trials[column], look.marker, color=look.color,
                   markeredgecolor="white", markersize=7, label=f"{name}, a trial")  # fmt: skip
 
 
-def dispatch_evenness(shares: pd.DataFrame, trials: pd.DataFrame, workers: int, title: str) -> Figure:
-    """Draw who answered and what p99 was, a row for each way, in it one for each kind of connections.
+def dispatch_evenness(
+    shares: pd.DataFrame, trials: pd.DataFrame, spreads: pd.DataFrame, workers: int, title: str
+) -> Figure:
+    """Draw who answered, and mean latency over ideal, a row for each way, in it one for each connections.
 
-    `shares` has server, connections, rank and share of each worker; `trials` has server, connections, excess.
+    `shares` has server, connections, rank and share of each worker; `trials` has server, connections, excess;
+    `spreads` has server, connections, and value, low, high and blocks of the trials' excess.
     """
     servers = list(trials["server"].unique())[::-1]
     kinds = list(trials["connections"].unique())
@@ -80,7 +85,8 @@ def dispatch_evenness(shares: pd.DataFrame, trials: pd.DataFrame, workers: int, 
                 excess = _of(trials, server, kind)["excess"]
                 heights = [place + offset] * len(excess)
                 right.plot(excess, heights, look.marker, color=look.color, alpha=0.35, markersize=6)
-                _value(right, excess.median(), place + offset, look)
+                for _, spread in _of(spreads, server, kind).iterrows():
+                    _value(right, spread, place + offset, look)
             right.plot([], [], look.marker, color=look.color, label=kind)
         left.set_yticks(range(len(servers)), servers)
         left.set_xlim(0, 1)
@@ -88,9 +94,9 @@ def dispatch_evenness(shares: pd.DataFrame, trials: pd.DataFrame, workers: int, 
         left.set_xlabel(f"share of the answers; upper bar: {kinds[0]}")
         left.axvline(1 / workers, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
         left.set_title("Who answered: a colour per worker")
-        right.set_title("What 1 request in 100 exceeds")
-        right.set_xlabel("p99, multiples of an ideal central queue's")
-        right.set_xlim(0, 1.15 * float(trials["excess"].max()))
+        right.set_title("How much longer requests take than ideal")
+        right.set_xlabel("mean latency, multiples of an ideal central queue's")
+        right.set_xlim(min(0.9, float(trials["excess"].min())), 1.15 * float(trials["excess"].max()))
         reference_line(right, x=1, text="")
         figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=len(kinds))
         for axes in (left, right):
@@ -102,12 +108,11 @@ def _of(frame: pd.DataFrame, server: str, connections: str) -> pd.DataFrame:
     return frame[(frame["server"] == server) & (frame["connections"] == connections)]
 
 
-def _value(axes: Axes, excess: float, height: float, look: Look) -> None:
-    if math.isnan(excess):
-        return
-    axes.plot(excess, height, look.marker, color=look.color, markersize=8)
-    axes.annotate(f"{excess:.2f}", (excess, height), xytext=(9, 0), textcoords="offset points",
-                  va="center", fontsize=9)  # fmt: skip
+def _value(axes: Axes, spread: "pd.Series[float]", height: float, look: Look) -> None:
+    axes.plot([spread["low"], spread["high"]], [height, height], color=look.color, linewidth=2.2)
+    axes.plot(spread["value"], height, look.marker, color=look.color, markersize=8)
+    axes.annotate(f"{spread['value']:.2f}", (spread["high"], height), xytext=(9, 0),
+                  textcoords="offset points", va="center", fontsize=9)  # fmt: skip
 
 
 def _stack(axes: Axes, height: float, shares: pd.DataFrame) -> None:

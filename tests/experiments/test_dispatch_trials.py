@@ -1,16 +1,15 @@
-"""Ways to spread requests: which trials are planned, what is read off them, and what is said."""
+"""Ways to spread requests: which trials are planned, and what makes measured ones comparable."""
 
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import pandas as pd
 import pytest
 from trial_rows import trials
 
 from lab.errors import UsageError
-from lab.experiments import claims
 from lab.experiments import dispatch as study
-from lab.experiments import dispatch_words as words
+from lab.study.plan import Condition
+from lab.study.run import Run
 
 PARAMETERS: dict[str, Any] = {
     "run": "",
@@ -25,7 +24,8 @@ PARAMETERS: dict[str, Any] = {
     "threads_kernel": "numba",
     "threads_iterations": 5000,
     "timeout_s": 30,
-    "blocks": 1,
+    "blocks": 2,
+    "other_blocks": 1,
     "seed": 1,
 }
 
@@ -38,18 +38,41 @@ def loop_s(kernel: str, iterations: int) -> float:
     return iterations / {"python": 1e5, "numba": 1e6}[kernel]
 
 
-def test_each_way_meets_each_utilisation_and_kept_connections_where_they_matter() -> None:
+def test_each_way_meets_random_arrivals_and_those_over_processes_all_else() -> None:
     planned = study.conditions(parameters(), loop_s)
-    ways = [way.name for way in study.arrangements(parameters())]
-    assert ways[0] == study.ONE_PROCESS
-    assert len(ways) == 8
-    new = [condition for condition in planned if not condition.keepalive]
-    assert len(new) == 8 * 3
-    kept = [condition for condition in planned if condition.keepalive]
-    assert {str(condition.labels["server"]) for condition in kept} == {
-        "shared", "reuseport", "round-robin", "pool of processes",
+    assert study.arrangements(parameters())[0].name == study.ONE_PROCESS
+    random = [c for c in planned if c.arrivals == "poisson" and not c.keepalive]
+    assert len(random) == 8 * 2
+    constant = {str(c.labels["server"]) for c in planned if c.arrivals == "constant"}
+    assert constant == {"shared", "reuseport", "round-robin", "least-busy", "pool of processes"}
+    kept = [c for c in planned if c.keepalive]
+    assert {str(c.labels["server"]) for c in kept} == constant - {"least-busy"}
+    assert {(c.arrivals, c.labels["load"]) for c in kept} == {("poisson", 0.8)}
+
+
+def test_only_ways_to_choose_between_are_measured_in_every_block() -> None:
+    measured: dict[int, set[Condition]] = {}
+
+    class OnlyPlans:
+        loop_s = staticmethod(loop_s)
+
+        def measure(self, _: str, conditions: list[Condition], *, blocks: int, seed: int) -> pd.DataFrame:
+            measured[blocks] = set(conditions)
+            return pd.DataFrame({"seed": [seed]})
+
+    assert len(study.measure(cast(Run, OnlyPlans()), parameters())) == 2
+    assert {c.labels["server"] for c in measured[2]} == {
+        "shared", "reuseport", "round-robin", "least-busy", "pool of processes",
     }  # fmt: skip
-    assert {(condition.arrivals, condition.labels["load"]) for condition in kept} == {("poisson", 0.8)}
+    assert {(c.arrivals, c.labels["load"], c.keepalive) for c in measured[2]} == {("poisson", 0.8, False)}
+    assert measured[1] | measured[2] == set(study.conditions(parameters(), loop_s))
+
+
+def test_one_process_lasts_until_it_has_met_as_many_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "available_cpus", lambda: 4)
+    planned = study.conditions(parameters(workers=3, pools=["process"]), loop_s)
+    counts = {round(c.rate * c.duration_s, 9) for c in planned if c.labels["load"] == 0.8}
+    assert counts == {480}
 
 
 def test_rates_follow_from_the_loop_of_each_kernel() -> None:
@@ -72,101 +95,54 @@ def test_what_makes_no_sense_is_refused_by_name(name: str, value: object) -> Non
         parameters(**{name: value})
 
 
-COMMON: dict[str, Any] = {
-    "arrivals": "poisson", "load": 0.8, "workers": 2, "topology": "cluster", "rate": 16.0, "keepalive": False,
-    "workers_seen": 2, "worker_max_share": 0.5,
-}  # fmt: skip
-
-
-def measured(*rows: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Make trials of four requests, all due at once; `latency_p99_s` is what a row says it was."""
+def beside_theory(*rows: dict[str, Any], due_s: tuple[float, ...] = (0.0,) * 4) -> pd.DataFrame:
+    """Make trials of requests that take .1 s each, and put them beside theory."""
+    common: dict[str, Any] = {"arrivals": "poisson", "load": 0.8, "workers": 2, "topology": "cluster"}
     made = trials(
-        *({"trial_id": f"t{n}", "server": row["dispatch"], "place": n, **row} for n, row in enumerate(rows)),
-        **COMMON,
+        *({"trial_id": f"t{n}", "place": n, "sent": 300, **row} for n, row in enumerate(rows)),
+        **common | {"rate": 16.0, "pool": "process", "keepalive": False},
     )
-    requests = pd.DataFrame(
-        {"trial_id": name, "due_s": 0.0, "service_s": 0.1, "worker": float(n % 2)}
-        for name in made["trial_id"]
-        for n in range(4)
-    )
-    return made, requests
-
-
-WAYS: list[dict[str, Any]] = [
-    {"dispatch": "shared", "latency_p99_s": 0.6, "worker_max_share": 0.7},
-    {"dispatch": "reuseport", "latency_p99_s": 0.8},
-    {"dispatch": "round-robin", "latency_p99_s": 0.21},
-    {"dispatch": "least-busy", "latency_p99_s": 0.2},
-]
+    requests = [
+        {"trial_id": name, "due_s": due, "service_s": 0.1} for name in made["trial_id"] for due in due_s
+    ]
+    return study.beside_theory(made, pd.DataFrame(requests))
 
 
 def test_excess_is_over_one_queue_that_meets_the_same_arrivals() -> None:
-    made = study.beside_theory(*measured(*WAYS))
+    made = beside_theory(
+        {"server": "least-busy", "latency_mean_s": 0.15, "latency_p99_s": 0.2},
+        {"server": "shared", "latency_mean_s": 0.3, "latency_p99_s": 0.6},
+    )
     # Four loops of .1 s on two workers: the ideal ends them after .1, .1, .2 and .2 s.
-    assert made["p99_ideal_s"].tolist() == pytest.approx([0.2] * 4)
-    assert made["excess"].tolist() == pytest.approx([3.0, 4.0, 1.05, 1.0])
-    assert made["utilisation"].tolist() == pytest.approx([0.8] * 4)
-    assert made["p99"].tolist() == pytest.approx([6.0, 8.0, 2.1, 2.0])
-    assert study.excesses(made).index.tolist() == ["least-busy", "round-robin", "shared", "reuseport"]
+    assert made["mean_ideal_s"].tolist() == pytest.approx([0.15] * 2)
+    assert made["excess"].tolist() == pytest.approx([1.0, 2.0])
+    assert made["utilisation"].tolist() == pytest.approx([0.8] * 2)
+    assert made["tail"].tolist() == pytest.approx([2.0, 6.0])
 
 
-def test_the_answer_names_all_that_are_as_good_as_the_best_and_the_simplest_of_them() -> None:
-    text = words.answer(study.beside_theory(*measured(*WAYS)))
-    assert "planned utilisation of 80 % (80 % to 80 % by the workers' own service times)" in text
-    assert "with **least-busy and round-robin** (1.00 to 1.05 times it)" in text
-    assert "farther with shared 3.00 times and reuseport 4.00 times" in text
-    assert "**round-robin** has the fewest parts" in text
+def test_a_trial_stands_at_the_utilisation_that_it_had_not_the_planned_one() -> None:
+    made = beside_theory(
+        {"server": "shared", "service_mean_s": 0.125},
+        {"server": "threads, python", "topology": "offload", "pool": "thread", "service_mean_s": 0.7},
+    )
+    # Threads that take turns at the GIL have one worker's time, and their loop costs what it costs alone.
+    assert made["utilisation"].tolist() == pytest.approx([1.0, 1.6])
+    assert study.steady(made).empty
 
 
-def test_one_process_alone_leaves_nothing_to_choose() -> None:
-    alone = {
-        "dispatch": "",
-        "server": study.ONE_PROCESS,
-        "topology": "single",
-        "workers": 1,
-        "latency_p99_s": 1.0,
-    }
-    assert "nothing to choose" in words.answer(study.beside_theory(*measured(alone)))
-
-
-def test_kept_connections_are_compared_with_new_ones_of_the_same_way() -> None:
-    kept = {"dispatch": "round-robin", "keepalive": True, "latency_p99_s": 0.42}
-    text = words.answer(study.beside_theory(*measured(*WAYS, kept)))
-    assert "make p99 longer with round-robin (2.00 times)" in text
+def test_a_trial_without_an_answer_takes_the_calibrated_loop() -> None:
+    made = beside_theory({"server": "shared", "service_mean_s": float("nan"), "loop_s": 0.1})
+    assert made["utilisation"].tolist() == pytest.approx([0.8])
 
 
 @pytest.mark.parametrize(
-    ("turns", "shared", "word"),
-    [
-        ({}, {"worker_max_share": 0.7, "latency_p99_s": 0.3}, "holds"),
-        ({"worker_max_share": 0.9}, {"worker_max_share": 0.95}, "does not hold here"),
-        ({}, {}, "does not hold here"),
-    ],
+    ("fewest", "share"), [(299, 0.99), (298, 0.95), (59, 0.95), (58, 0.9), (29, 0.9), (28, 0.5)]
 )
-def test_claim_4_is_judged_by_shares_and_waits(
-    turns: dict[str, Any], shared: dict[str, Any], word: str
-) -> None:
-    rows = [
-        {"dispatch": "round-robin", "latency_p99_s": 0.2, **turns},
-        {"dispatch": "shared", "latency_p99_s": 0.2, **shared},
-    ]
-    assert words.verdict(study.beside_theory(*measured(*rows))).word == word
-
-
-def test_a_claim_without_its_trials_is_not_measured() -> None:
-    verdict = words.verdict(study.beside_theory(*measured(WAYS[3])))
-    assert claims.table([verdict])["verdict"].tolist() == ["not measured"]
-
-
-def test_shares_are_ranked_within_a_trial_and_failures_count_for_nobody() -> None:
-    requests = pd.DataFrame(
-        {"trial_id": "t", "server": "shared", "keepalive": False, "worker": [7.0, 7.0, 7.0, 8.0, np.nan]}
+def test_the_tail_is_the_rarest_that_the_smallest_trial_supports(fewest: int, share: float) -> None:
+    made = beside_theory(
+        {"server": "shared", "latency_p99_s": 0.9, "latency_p95_s": 0.5, "latency_p90_s": 0.3},
+        {"server": "reuseport", "sent": fewest},
     )
-    found = study.shares(requests).set_index("rank")["share"]
-    assert found.to_dict() == {1: 0.75, 2: 0.25}
-
-
-def test_what_was_not_measured_has_no_figure() -> None:
-    made = study.beside_theory(*measured(*WAYS))
-    assert words.latency_figure(made, "constant") is None
-    assert words.latency_figure(made, "poisson") is not None
+    assert made["tail_share"].tolist() == [share, share]
+    expected_s = {0.99: 0.9, 0.95: 0.5, 0.9: 0.3, 0.5: 0.1}[share]
+    assert made["tail_s"].tolist() == pytest.approx([expected_s, 0.1])
