@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lab import formats
 from lab.experiments.common import table_name
 from lab.load import attack
 from lab.load.ceiling import measure_ceiling
 from lab.load.closed import closed_loop
 from lab.load.known_server import known_server
+from lab.load.over_time import over_time
 from lab.load.validity import LEAST_LAG_S as LEAST_LAG_S
 from lab.models.stall import stall_latency_s
 from lab.models.statistics import quantile
@@ -25,6 +25,9 @@ OPEN, CLOSED = "open loop (ours)", "closed loop"
 _CONNECTIONS = {False: "a connection per request", True: "kept connections"}
 
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "slowest": 1.0}
+
+_BINS_IN_A_STALL = 5
+_MOST_BINS = 60
 
 
 class Parameters(_Parameters):
@@ -43,52 +46,59 @@ class Parameters(_Parameters):
 def stalls(run: Run, p: Parameters) -> pd.DataFrame:
     """Attack a server that stands still a third into the attack, at each rate, by open and by closed loop.
 
-    A row per request: loop, rate, due_s, latency_s, stall_at_s, stall_s, server_count (requests that the
-    server read in all), sent (that the generator sent in all).
+    A row per request: loop, rate, due_s, sent_s, end_s, outcome, latency_s, service_s (as the server says),
+    stall_at_s, stall_s, server_count (requests that the server read in all), doubts (why the generator does
+    not believe itself).
     """
-    name = table_name("stalls", p.stall_rates, p.stall_s, p.stall_duration_s)
+    name = table_name("stall-requests", p.stall_rates, p.stall_s, p.stall_duration_s)
     return run.table(name, lambda: pd.concat(_stalls(p), ignore_index=True))
 
 
 def _stalls(p: Parameters) -> Iterator[pd.DataFrame]:
     for rate in p.stall_rates:
         stall_at = round(rate * p.stall_duration_s / 3)
-        for loop, load in ((OPEN, _open_loop), (CLOSED, closed_loop)):
+        for loop, load in ((OPEN, _open_loop), (CLOSED, _closed_loop)):
             with known_server(stall_at, p.stall_s) as server:
-                requests = load(server.url, rate=rate, duration=p.stall_duration_s)
+                requests, doubts = load(server.url, rate, p.stall_duration_s)
                 count = server.requests()
-            yield pd.DataFrame(
-                {
-                    "loop": loop,
-                    "rate": rate,
-                    "due_s": requests["due_s"],
-                    "latency_s": requests["end_s"] - requests["due_s"],
-                    "stall_at_s": stall_at / rate,
-                    "stall_s": p.stall_s,
-                    "server_count": count,
-                    "sent": int(requests["sent_s"].notna().sum()),
-                }
+            yield requests[["due_s", "sent_s", "end_s", "outcome", "service_s"]].assign(
+                latency_s=requests["end_s"] - requests["due_s"],
+                loop=loop,
+                rate=rate,
+                stall_at_s=stall_at / rate,
+                stall_s=p.stall_s,
+                server_count=count,
+                doubts="; ".join(doubts),
             )
 
 
-def _open_loop(url: str, *, rate: float, duration: float) -> pd.DataFrame:
-    return attack(url, rate=rate, duration=duration).requests
+def _open_loop(url: str, rate: float, duration_s: float) -> tuple[pd.DataFrame, list[str]]:
+    result = attack(url, rate=rate, duration=duration_s)
+    return result.requests, result.summary["invalid_because"]
+
+
+def _closed_loop(url: str, rate: float, duration_s: float) -> tuple[pd.DataFrame, list[str]]:
+    return closed_loop(url, rate=rate, duration=duration_s), []
 
 
 def known_answers(stalls: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per rate and quantile: what it must be, and what each loop says, all in seconds.
+    """Return a row per rate and quantile: the known latency, what each loop says, and the service time, in s.
 
-    What it must be is computed for the due times of the open loop: rate / s is what was asked for.
+    The known latency is computed for the due times of the open loop; the service time is the one that the
+    server reported to it.
     """
     rows = []
     for rate, mine in stalls.groupby("rate"):
         open_loop, closed = (mine[mine["loop"] == loop] for loop in (OPEN, CLOSED))
-        known = _known(open_loop)
+        said = {
+            "known_s": _known(open_loop),
+            "open_s": open_loop["latency_s"].to_numpy(),
+            "closed_s": closed["latency_s"].to_numpy(),
+            "service_s": open_loop["service_s"].to_numpy(),
+        }
         for name, share in _QUANTILES.items():
-            row = {"rate": rate, "quantile": name, "known_s": quantile(known, share)}
-            row["open_s"] = quantile(open_loop["latency_s"].to_numpy(), share)
-            row["closed_s"] = quantile(closed["latency_s"].to_numpy(), share)
-            rows.append(row)
+            quantiles = {column: quantile(values, share) for column, values in said.items()}
+            rows.append({"rate": rate, "quantile": name} | quantiles)
     return pd.DataFrame(rows)
 
 
@@ -97,17 +107,17 @@ def _known(requests: pd.DataFrame) -> "np.ndarray[Any, np.dtype[np.float64]]":
     return stall_latency_s(requests["due_s"].to_numpy(), first["stall_at_s"], first["stall_s"])
 
 
-def known_answer_table(known: pd.DataFrame) -> pd.DataFrame:
-    """Put the known answers and what was measured in words."""
-    return pd.DataFrame(
-        {
-            "rate": known["rate"].map(formats.per_second),
-            "latency": known["quantile"],
-            "known": known["known_s"].map(formats.seconds),
-            OPEN: known["open_s"].map(formats.seconds),
-            CLOSED: known["closed_s"].map(formats.seconds),
-        }
-    )
+def first_rate(stalls: pd.DataFrame) -> pd.DataFrame:
+    """Return the requests of the lowest rate, with the known latency of each in `known_s`."""
+    mine: pd.DataFrame = stalls[stalls["rate"] == stalls["rate"].min()].copy()
+    mine["known_s"] = _known(mine)
+    return mine
+
+
+def stall_over_time(stalls: pd.DataFrame) -> pd.DataFrame:
+    """Return the open loop's attack at the highest rate, a row per fraction of the stall."""
+    mine = stalls[(stalls["rate"] == stalls["rate"].max()) & (stalls["loop"] == OPEN)]
+    return over_time(mine, max(mine["stall_s"].iloc[0] / _BINS_IN_A_STALL, mine["due_s"].max() / _MOST_BINS))
 
 
 def lags(run: Run, p: Parameters) -> pd.DataFrame:
@@ -123,59 +133,31 @@ def _lags(p: Parameters) -> Iterator[dict[str, Any]]:
             yield row | {"connections": _CONNECTIONS[keepalive]}
 
 
+def tried(lags: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per kind of connections and rate: how many tries, how many of them held, what they showed.
+
+    Columns: connections, rate_rps, tries, held, lag_p50_s (median), lag_low_s and lag_high_s (of p99),
+    cpu_per_request_s (median), reconciled (all), reasons (of the last try that did not hold).
+    """
+    failed = lags["reasons"].where(~lags["held"])
+    counts_differ = ~lags["held"] & (lags["reasons"] == "")
+    return (
+        lags.assign(reasons=failed.mask(counts_differ, "the server's count differs"))
+        .groupby(["connections", "rate_rps"], sort=False, as_index=False)
+        .agg(
+            tries=("held", "size"),
+            held=("held", "sum"),
+            lag_p50_s=("lag_p50_s", "median"),
+            lag_low_s=("lag_p99_s", "min"),
+            lag_high_s=("lag_p99_s", "max"),
+            cpu_per_request_s=("cpu_per_request_s", "median"),
+            reconciled=("reconciled", "all"),
+            reasons=("reasons", "last"),
+        )
+    )
+
+
 def ceilings(lags: pd.DataFrame) -> dict[str, float]:
-    """Return the highest rate that held, per second: with new connections, and with kept ones."""
+    """Return the highest rate that held, per second, 0 if none did: with new connections, and kept ones."""
     held = lags["rate_rps"].where(lags["held"], 0.0)
     return {str(name): float(rate) for name, rate in held.groupby(lags["connections"]).max().items()}
-
-
-def lag_table(lags: pd.DataFrame) -> pd.DataFrame:
-    """Put the lags in words, a row per try, failed ones with their reason."""
-    return pd.DataFrame(
-        {
-            "connections": lags["connections"],
-            "offered rate": lags["rate_rps"].map(formats.per_second),
-            "send lag, median": lags["lag_p50_s"].map(formats.seconds),
-            "send lag, p99": lags["lag_p99_s"].map(formats.seconds),
-            "CPU per request": lags["cpu_per_request_s"].map(formats.seconds),
-            "counts agree": lags["reconciled"].map({True: "yes", False: "no"}),
-            "believed": lags["held"].map({True: "yes", False: "no"}).str.cat(lags["reasons"], sep=" "),
-        }
-    )
-
-
-def answer(known: pd.DataFrame, lags: pd.DataFrame, stalls: pd.DataFrame) -> str:
-    """Say up to which rate the instrument can be believed here, and how near it comes to known answers."""
-    off_s = (known["open_s"] - known["known_s"]).abs().max()
-    worst = known.loc[known["quantile"] == "p99"]
-    hidden = (worst["known_s"] / worst["closed_s"]).max()
-    limits = "; ".join(f"{formats.per_second(rate)} with {name}" for name, rate in ceilings(lags).items())
-    counts = stalls.drop_duplicates(["loop", "rate"])
-    agree = bool((counts["server_count"] == counts["sent"]).all() and lags["reconciled"].all())
-    return (
-        f"**Answer.** On this machine the instrument can be believed up to **{limits}** "
-        f"(the highest rates tried that held). Of known latencies it is off by {formats.seconds(off_s)} "
-        f"at most, where a closed loop understates p99 by a factor of up to {formats.digits(hidden)}. "
-        f"The servers' own counts "
-        f"{'agree with ours, request by request' if agree else 'do not all agree with ours'}."
-    )
-
-
-def stall_title(known: pd.DataFrame) -> str:
-    """Say in a figure's title what a closed loop hides."""
-    worst = known[(known["quantile"] == "p99") & (known["rate"] == known["rate"].min())].iloc[0]
-    true, claimed = formats.seconds(worst["known_s"]), formats.seconds(worst["closed_s"])
-    return f"p99 of this stall is {true}; a closed loop says {claimed}"
-
-
-def lag_title(lags: pd.DataFrame) -> str:
-    """Say in a figure's title where the generator's ceiling is."""
-    lowest = min(ceilings(lags).values())
-    return f"The generator keeps to its schedule up to {formats.per_second(lowest)} at least"
-
-
-def first_rate(stalls: pd.DataFrame) -> pd.DataFrame:
-    """Return the requests of the lowest rate, with the known latency of each in `known_s`."""
-    mine: pd.DataFrame = stalls[stalls["rate"] == stalls["rate"].min()].copy()
-    mine["known_s"] = _known(mine)
-    return mine

@@ -1,11 +1,12 @@
 """The instrument itself: what it makes of a stall, and how far it lags behind its schedule."""
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from lab import formats
-from lab.figures.style import DARK_TO_LIGHT, INK, canvas, plain_log_ticks, reference_line
+from lab.figures.style import DARK_TO_LIGHT, INK, Look, canvas, plain_log_ticks, reference_line
 
 
 def stall(requests: pd.DataFrame, title: str) -> Figure:
@@ -29,11 +30,11 @@ def stall(requests: pd.DataFrame, title: str) -> Figure:
 
 
 def send_lag(lags: pd.DataFrame, limit_s: float, title: str) -> Figure:
-    """Draw median and p99 of the send lag against the offered rate; a try that did not hold is a cross.
+    """Draw median and p99 of the send lag against the offered rate; a trial that did not hold is a cross.
 
-    `lags` has columns connections, rate_rps, lag_p50_s, lag_p99_s, held.
+    `lags` has columns connections, rate_rps, lag_p50_s, lag_p99_s, held; a row is a trial.
     """
-    with canvas(title) as (figure, (axes,)):
+    with canvas(title, size=(7.8, 4.6)) as (figure, (axes,)):
         for (name, mine), look in zip(lags.groupby("connections", sort=False), DARK_TO_LIGHT, strict=False):
             held = mine[mine["held"]]
             for column, line in (("lag_p99_s", look.line), ("lag_p50_s", ":")):
@@ -43,12 +44,7 @@ def send_lag(lags: pd.DataFrame, limit_s: float, title: str) -> Figure:
                     markerfacecolor="white" if hollow else look.color,
                     label=f"{name}: {'median' if hollow else 'p99'}",
                 )  # fmt: skip
-            lost = mine[~mine["held"]]
-            if len(lost):
-                axes.plot(
-                    lost["rate_rps"], lost["lag_p99_s"], "x", color=look.color, markersize=8,
-                    label=f"{name}: not believed (p99)",
-                )  # fmt: skip
+            _lost(axes, str(name), mine, look)
         reference_line(axes, y=limit_s, text="p99 that is believed whatever the latency")
         axes.set_xscale("log")
         axes.set_yscale("log")
@@ -56,7 +52,25 @@ def send_lag(lags: pd.DataFrame, limit_s: float, title: str) -> Figure:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         plain_log_ticks(axes.yaxis, formats.seconds)
+        axes.margins(x=0.1)
         axes.set_xlabel("offered rate, requests/s (log scale)")
         axes.set_ylabel("send lag: sent - due (log scale)")
-        axes.legend(loc="upper left", fontsize=9)
+        figure.legend(loc="outside lower center", ncols=2, fontsize=9)
     return figure
+
+
+def _lost(axes: Axes, name: str, trials: pd.DataFrame, look: Look) -> None:
+    """Cross out the trials that did not hold, and write beside them how many of that rate did."""
+    lost = trials[~trials["held"]]
+    if lost.empty:
+        return
+    axes.plot(
+        lost["rate_rps"], lost["lag_p99_s"], "x", color=look.color, markersize=8,
+        label=f"{name}: did not hold (p99)",
+    )  # fmt: skip
+    for rate_rps, at_s in lost.groupby("rate_rps")["lag_p99_s"].max().items():
+        held = trials.loc[trials["rate_rps"] == rate_rps, "held"]
+        axes.annotate(
+            f"{held.sum()} of {len(held)} held", (rate_rps, at_s), xytext=(0, 7), textcoords="offset points",
+            ha="center", fontsize=8.5, color=look.color,
+        )  # fmt: skip

@@ -41,7 +41,8 @@ class KnownServer:
 def known_server(stall_at: int = -1, stall_s: float = 0.0) -> Iterator[KnownServer]:
     """Serve on loopback, in a process of its own that ends with the block, or with its starter.
 
-    At request `stall_at`, counted from 0, the whole server stands still for `stall_s` before it answers.
+    At request `stall_at`, counted from 0, the whole server stands still for `stall_s` before it answers. One
+    that is told to stall says in `Server-Timing` how long each answer took it.
     """
     command = [sys.executable, "-m", "lab.load.known_server", str(stall_at), str(stall_s)]
     with subprocess.Popen(
@@ -73,11 +74,16 @@ class _Answering(asyncio.Protocol):
             self._answer(head.lower())
 
     def _answer(self, head: bytes) -> None:
+        began_s = time.perf_counter()
         if _Answering.count == self._stall_at:
             time.sleep(self._stall_s)
         _Answering.count += 1
         close = b"connection: close" in head or (b"http/1.0" in head and b"keep-alive" not in head)
-        self._transport.write(_CLOSED if close else _KEPT)
+        answer = _CLOSED if close else _KEPT
+        if self._stall_at >= 0:
+            took = b"\r\nServer-Timing: loop;dur=%.3f\r\n" % (1000 * (time.perf_counter() - began_s))
+            answer = answer.replace(b"\r\n", took, 1)
+        self._transport.write(answer)
         if close:
             self._transport.close()
 
