@@ -27,25 +27,6 @@ _HIGHEST_UTILISATION = 0.9999
 _HIGHEST_QUANTILE = 1 - 1e-9
 
 
-def erlang_c(workers: int, utilisation: float) -> float:
-    """Return the probability that a request has to wait in M/M/c.
-
-    Erlang's loss recursion B(k) = a B(k-1) / (k + a B(k-1)), B(0) = 1, with a = c rho; then
-    C = B / (1 - rho (1 - B)). Source: Adan & Resing, Queueing Systems, chapter 5.
-    """
-    _check(workers, utilisation)
-    erlangs, loss = workers * utilisation, 1.0
-    for k in range(1, workers + 1):
-        loss = erlangs * loss / (k + erlangs * loss)
-    return loss / (1 - utilisation * (1 - loss))
-
-
-def mmc_mean_wait(workers: int, utilisation: float, service_s: float = 1.0) -> float:
-    """Return the mean wait in M/M/c, in seconds: C / (1 - rho) x service_s / c (Adan & Resing, chapter 5)."""
-    checks.above_zero(service_s=service_s)
-    return erlang_c(workers, utilisation) * service_s / (workers * (1 - utilisation))
-
-
 def mdc_mean_wait(workers: int, utilisation: float, service_s: float = 1.0) -> float:
     """Return the exact mean wait in M/D/c, in seconds.
 
@@ -118,17 +99,6 @@ def workers_needed(
         return steady and mdc_wait_cdf(wait_s, sharing, utilisation, service_s) >= quantile
 
     return next(filter(enough, itertools.count(math.floor(offered_erlangs) + 1)))
-
-
-def two_choices_mean_latency(utilisation: float, service_s: float = 1.0) -> float:
-    """Return the mean latency, in seconds, when a request joins the shorter of two queues picked by chance.
-
-    sum over i >= 1 of rho^(2^i - 2) x service_s: the limit of many workers, with exponential service times.
-    Source: Mitzenmacher, The power of two choices in randomized load balancing (2001).
-    """
-    _check(1, utilisation)
-    checks.above_zero(service_s=service_s)
-    return math.fsum(math.pow(utilisation, 2**i - 2) for i in range(1, 64)) * service_s
 
 
 def _check(workers: int, utilisation: float) -> None:

@@ -1,6 +1,5 @@
 """How throughput grows with workers: speed-up over one worker, and the laws of Amdahl and Gunther."""
 
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -68,44 +67,28 @@ class ScalingLaw:
             np.asarray(workers, dtype=np.float64), self.one_worker_rps, self.contention, self.coherency
         )
 
-    @property
-    def peak_workers(self) -> float:
-        """The number of workers with the highest throughput, sqrt((1-a)/b), not below 1; inf when b = 0."""
-        return max(1.0, math.sqrt((1 - self.contention) / self.coherency)) if self.coherency else math.inf
 
-    @property
-    def roof_rps(self) -> float:
-        """The highest throughput of any number of workers: at the peak, or g/a when b = 0, or inf."""
-        if self.coherency:
-            return float(self.throughput_rps(self.peak_workers))
-        return self.one_worker_rps / self.contention if self.contention else math.inf
-
-
-def fit_law(
-    workers: Sequence[float], throughput_rps: Sequence[float], *, cpus: float, amdahl: bool = False
-) -> ScalingLaw:
-    """Fit Gunther's law, or with `amdahl` Amdahl's, by least squares with 0 <= a <= 1 and b >= 0.
+def fit_law(workers: Sequence[float], throughput_rps: Sequence[float], *, cpus: float) -> ScalingLaw:
+    """Fit Gunther's law by least squares with 0 <= a <= 1 and b >= 0.
 
     Only up to `cpus` workers: beyond, they share CPUs and the curve has a kink that the law does not know.
-    For an interval, fit again to resampled blocks: normal theory is wrong at a bound.
-    Raises UsageError if fewer numbers of workers are left than the law has constants (3, Amdahl 2).
+    For an interval, fit each block by itself: normal theory is wrong at a bound.
+    Raises UsageError if fewer than three numbers of workers are left: the law has three constants.
     """
     n, rates = np.asarray(workers, dtype=np.float64), np.asarray(throughput_rps, dtype=np.float64)
     checks.above_zero(
         workers=min(workers, default=0), throughput_rps=min(throughput_rps, default=0), cpus=cpus
     )
     n, rates = n[n <= cpus], rates[n <= cpus]
-    counts, constants = len(np.unique(n)), 2 if amdahl else 3
-    if counts < constants:
+    if (counts := len(np.unique(n))) < 3:
         raise UsageError(
-            f"a law of {constants} constants needs {constants} numbers of workers up to {cpus:g} CPUs, "
+            f"a law of three constants needs three numbers of workers up to {cpus:g} CPUs, "
             f"not {counts}: of two, draw the envelope"
         )
     best = float((rates / n).max())
-    guess = nnls(_burdens(n)[:, : constants - 1], best * n / rates - 1)[0].clip(max=1)
-    limits = (0, [np.inf, 1, np.inf][:constants])
-    found, _ = curve_fit(_law, n, rates, [best, *guess], bounds=limits, x_scale="jac")
-    return ScalingLaw(*map(float, found), *([0.0] if amdahl else []))
+    guess = nnls(_burdens(n), best * n / rates - 1)[0].clip(max=1)
+    found, _ = curve_fit(_law, n, rates, [best, *guess], bounds=(0, [np.inf, 1, np.inf]), x_scale="jac")
+    return ScalingLaw(*map(float, found))
 
 
 def envelope(
@@ -128,7 +111,7 @@ def envelope(
     )
 
 
-def _law(n: NDArray[np.float64], g: float, a: float, b: float = 0.0) -> NDArray[np.float64]:
+def _law(n: NDArray[np.float64], g: float, a: float, b: float) -> NDArray[np.float64]:
     return np.asarray(g * n / (1 + _burdens(n) @ np.array([a, b])))
 
 

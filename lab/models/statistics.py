@@ -4,9 +4,9 @@ The trial is the unit: requests within one depend on each other, so only whole t
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,24 +15,17 @@ from scipy import stats
 from lab.errors import UsageError
 from lab.models import checks
 
-Statistic = Literal["median", "mean", "harmonic_mean"]
-
 QUANTILE_METHOD: Literal["linear"] = "linear"
 """numpy's name of the quantile method; it stands wherever a quantile is printed."""
 
 CONFIDENCE = 0.95
 
-_STATISTICS: dict[str, Callable[..., Any]] = {
-    "median": np.median,
-    "mean": np.mean,
-    "harmonic_mean": stats.hmean,
-}
 _RESAMPLES = 9999
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic of n trials and its interval, which is None when the trials are too few for one."""
+    """The median of n trials and its interval, which is None when the trials are too few for one."""
 
     value: float
     interval: tuple[float, float] | None
@@ -59,32 +52,25 @@ def quantile(values: Sequence[float] | NDArray[np.float64], share: float) -> flo
 
 def estimate(
     trials: Sequence[float] | NDArray[np.float64],
-    statistic: Statistic = "median",
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> Estimate:
-    """Summarise a number per trial: costs by their mean, rates by the harmonic mean, ratios by the median.
+    """Summarise a number per trial by its median, which one odd trial does not move.
 
-    Which statistic for what is Hoefler & Belli's advice (SC15). The interval is the percentile bootstrap's
-    over trials, with this seed (Efron & Tibshirani, chapter 13). Below `fewest_trials` there is no interval.
+    The interval is the percentile bootstrap's over trials, with this seed (Efron & Tibshirani, chapter 13).
+    Below `fewest_trials` there is no interval.
     Raises UsageError if a value is missing: leave such trials out and say how many they were.
     """
     checks.share(confidence=confidence)
-    if statistic not in _STATISTICS:
-        raise UsageError(f"unknown statistic {statistic!r}: choose one of {', '.join(_STATISTICS)}")
-    values, function = _numbers(trials), _STATISTICS[statistic]
-    if statistic == "harmonic_mean" and values.min() <= 0:
-        raise UsageError(
-            "the harmonic mean is for rates above zero: give one that is zero as a failure instead"
-        )
+    values = _numbers(trials)
     interval = None
     if len(values) >= fewest_trials(confidence):
         ends = stats.bootstrap(
-            (values,), function, n_resamples=_RESAMPLES, confidence_level=confidence,
+            (values,), np.median, n_resamples=_RESAMPLES, confidence_level=confidence,
             method="percentile", rng=np.random.default_rng(seed),
         ).confidence_interval  # fmt: skip
         interval = float(ends.low), float(ends.high)
-    return Estimate(float(function(values)), interval, len(values), confidence)
+    return Estimate(float(np.median(values)), interval, len(values), confidence)
 
 
 def paired_ratio(
@@ -102,7 +88,7 @@ def paired_ratio(
         raise UsageError(f"pairs need as many values on both sides, not {len(over)} and {len(under)}")
     if under.min() <= 0:
         raise UsageError("a ratio needs a denominator above zero in every block: leave the others out")
-    return estimate(over / under, "median", confidence, seed)
+    return estimate(over / under, confidence, seed)
 
 
 def fewest_trials(confidence: float = CONFIDENCE) -> int:
