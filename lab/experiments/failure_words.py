@@ -1,201 +1,166 @@
-"""What failures cost, in words: titles of figures, tables over all dispatches, verdicts, and the answer."""
+"""What failures cost, in words: a table for each failure, over all blocks and servers, and the answer."""
 
 from collections.abc import Callable
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from lab import figures
-from lab.experiments import failure_facts as facts
-from lab.experiments.claims import Verdict
-from lab.experiments.failure_facts import Scene
+from lab.experiments.failure_facts import Scene, facts
 from lab.experiments.failures import BLOCK, CRASH, KILL, RECYCLE, SCALE
 from lab.formats import counted, percent, seconds
 
-_OTHERS_PART = 0.8
-"""While one worker is blocked, the others go on if so much of their part is answered meanwhile."""
-
-
-def figure(scenes: list[Scene], scenario: str) -> Figure | None:
-    """Draw the first trial of a scenario, if there is one."""
-    mine = _of(scenes, scenario)
-    if not mine:
-        return None
-    return figures.timeline(mine[0].requests, mine[0].events, _TITLES[scenario](mine[0]))
-
-
-def _of(scenes: list[Scene], scenario: str) -> list[Scene]:
-    return [scene for scene in scenes if scene.scenario == scenario]
-
-
-def _kill_title(scene: Scene) -> str:
-    fact = facts.kill(scene)
-    return f"kill -9: {_lost(scene)}, full strength again after {seconds(fact['full_again_s'])}"
-
-
-def _recycle_title(scene: Scene) -> str:
-    return f"Every worker replaced in {seconds(facts.recycle(scene)['took_s'])}: {_lost(scene)}"
-
-
-def _scale_title(scene: Scene) -> str:
-    fact = facts.scale(scene)
-    return (
-        f"1, 2, 1 workers: {_lost(scene)}; median latency {seconds(fact['one_s'])}, "
-        f"{seconds(fact['two_s'])}, {seconds(fact['one_again_s'])}"
-    )
-
-
-def _block_title(scene: Scene) -> str:
-    fact = facts.block(scene)
-    return (
-        f"One worker blocked for {seconds(fact['blocked_s'])}: "
-        f"{int(fact['waited'])} of {counted(int(fact['due']), 'request')} had to wait for it"
-    )
-
-
-def _crash_title(scene: Scene) -> str:
-    fact = facts.crash(scene)
-    return (
-        f"A crash loop is given up after {seconds(fact['held_s'])}; "
-        f"until then {percent(fact['answered'])} was answered"
-    )
-
-
-_TITLES: dict[str, Callable[[Scene], str]] = {
-    KILL: _kill_title,
-    RECYCLE: _recycle_title,
-    SCALE: _scale_title,
-    BLOCK: _block_title,
-    CRASH: _crash_title,
-}
-
-
-def _lost(scene: Scene) -> str:
-    return f"{scene.lost} of {counted(len(scene.requests), 'request')} lost"
+_NAME = {"new": "{}", "kept": "{} on kept connections"}
+"""How sentences call a dispatch and the connections that it met."""
 
 
 def kill_table(scenes: list[Scene]) -> pd.DataFrame:
-    """Say, for each dispatch, what a killed worker cost."""
+    """Say, for each server, what a killed worker cost."""
     return _table(
-        _of(scenes, KILL), facts.kill,
-        lambda fact: {
-            "new worker accepts after": seconds(fact["full_again_s"]),
-            "it has answered after": seconds(fact["served_again_s"]),
-            "lost once it accepts": int(fact["lost_after"]),
+        facts(scenes, KILL),
+        lambda of: {
+            "lost of those due after it": _part(of["met_lost"], of["met"]),
+            "a new worker accepts after": over_blocks(of["full_again_s"]),
+            "it has answered after": over_blocks(of["served_again_s"]),
         },
-    )  # fmt: skip
+    )
 
 
 def recycle_table(scenes: list[Scene]) -> pd.DataFrame:
-    """Say, for each dispatch, what replacing all workers cost."""
+    """Say, for each server, what replacing all workers cost."""
     return _table(
-        _of(scenes, RECYCLE), facts.recycle,
-        lambda fact: {
-            "all replaced after": seconds(fact["took_s"]),
-            "fewest workers": int(fact["fewest"]),
-            "slowest answer": seconds(fact["slowest_s"]),
+        facts(scenes, RECYCLE),
+        lambda of: {
+            "lost of those open meanwhile": _part(of["met_lost"], of["met"]),
+            "all replaced after": over_blocks(of["took_s"]),
+            "fewest workers": int(of["fewest"].min()),
+            "slowest answer meanwhile": over_blocks(of["slowest_s"]),
         },
-    )  # fmt: skip
+    )
+
+
+def scale_table(scenes: list[Scene]) -> pd.DataFrame:
+    """Say, for each server, what another worker was worth, and what its coming and going cost."""
+    return _table(
+        facts(scenes, SCALE),
+        lambda of: {
+            "scale(2) took": over_blocks(of["grow_s"]),
+            "scale(1) took": over_blocks(of["shrink_s"]),
+            "latency at last with one": over_blocks(of["one_s"]),
+            "with two": over_blocks(of["two_s"]),
+            "with one again": over_blocks(of["one_again_s"]),
+        },
+    )
+
+
+def scale_reading(scenes: list[Scene]) -> str:
+    """Say what the load was, for one worker and for two."""
+    load = facts(scenes, SCALE)["load"].median()
+    return f"The load was {percent(load)} of what one worker could do, and {percent(load / 2)} of two."
 
 
 def block_table(scenes: list[Scene]) -> pd.DataFrame:
-    """Say, for each dispatch, who waited for a blocked worker."""
+    """Say, for each server, who waited for a blocked worker."""
     return _table(
-        _of(scenes, BLOCK), facts.block,
-        lambda fact: {
-            "blocked for": seconds(fact["blocked_s"]),
-            "due meanwhile": int(fact["due"]),
-            "answered meanwhile": percent(fact["answered"]),
-            "had to wait for it": int(fact["waited"]),
+        facts(scenes, BLOCK),
+        lambda of: {
+            "blocked for": over_blocks(of["blocked_s"]),
+            "answered meanwhile": _part(of["answered"], of["due"]),
+            "had to wait for it": _part(of["waited"], of["due"]),
         },
-    )  # fmt: skip
-
-
-def _table(
-    scenes: list[Scene],
-    fact: Callable[[Scene], dict[str, float]],
-    words: Callable[[dict[str, float]], dict[str, object]],
-) -> pd.DataFrame:
-    return pd.DataFrame(
-        {"dispatch": scene.dispatch, "requests": len(scene.requests), "lost": scene.lost} | words(fact(scene))
-        for scene in scenes
     )
+
+
+def _table(found: pd.DataFrame, words: Callable[[pd.DataFrame], dict[str, object]]) -> pd.DataFrame:
+    """Make a row for each server, over its blocks."""
+    return pd.DataFrame(
+        {
+            "dispatch": mine["dispatch"].iloc[0],
+            "connections": mine["connections"].iloc[0],
+            "lost": _part(mine["lost"], mine["requests"]),
+            **words(mine),
+        }
+        for _, mine in by_server(found)
+    )
+
+
+def by_server(found: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Return the trials of each server, in their order, by its name in sentences."""
+    if found.empty:
+        return []
+    servers = found.groupby(["dispatch", "connections"], sort=False)
+    return [
+        (_NAME[str(mine["connections"].iloc[0])].format(mine["dispatch"].iloc[0]), mine)
+        for _, mine in servers
+    ]
+
+
+def over_blocks(values_s: "pd.Series[float]") -> str:
+    """Write the median of what took so long in each block, and its range; nan is what never came to pass."""
+    known = values_s.dropna()
+    if known.empty:
+        return "not within the trial"
+    text = seconds(known.median())
+    if len(known) > 1:
+        text += f" ({seconds(known.min())} to {seconds(known.max())})"
+    if never := len(values_s) - len(known):
+        text += f"; not within {never} of {counted(len(values_s), 'trial')}"
+    return text
+
+
+def blocks_said(scenes: list[Scene], text: str) -> str:
+    """Add to a table's caption over how many blocks it is."""
+    blocks = len({scene.block for scene in scenes})
+    if blocks <= 1:
+        return text
+    return f"{text}; counts over {blocks} blocks, times as their median (lowest to highest)"
 
 
 def ending(scenes: list[Scene]) -> str:
     """Say with which reason the crash loop was given up, and what became of the requests after it."""
-    said = []
-    for scene in _of(scenes, CRASH):
-        after = scene.requests[scene.requests["due_s"] > scene.ended_s]
-        outcomes = ", ".join(
-            f"{count} {name}" for name, count in after["outcome"].value_counts().items() if count
-        )
-        said.append(
-            f"The last word: “{scene.said['event'].iloc[-1]}”. Requests after it: {outcomes or 'none'}."
-        )
-    return " ".join(said) or "No crash loop was measured."
-
-
-def verdicts(scenes: list[Scene]) -> list[Verdict]:
-    """Judge claims 5, 6 and 7, each for every dispatch that was measured."""
-    return [
-        *_judged(
-            scenes, BLOCK, 5, "A request that blocks its worker blocks only that one; others go on", _on
-        ),
-        *_judged(scenes, KILL, 6, "A worker that dies is replaced, and the service goes on", _back),
-        *_judged(scenes, RECYCLE, 7, "Workers can be recycled one at a time without downtime", _unnoticed),
-    ]
-
-
-def _judged(
-    scenes: list[Scene], scenario: str, number: int, claim: str, judge: Callable[[Scene], tuple[str, bool]]
-) -> list[Verdict]:
-    found = [Verdict(number, f"{claim} ({scene.dispatch})", *judge(scene)) for scene in _of(scenes, scenario)]
-    return found or [Verdict(number, claim)]
-
-
-def _on(scene: Scene) -> tuple[str, bool]:
-    fact = facts.block(scene)
-    evidence = (
-        f"{percent(fact['answered'])} of what was due during {seconds(fact['blocked_s'])} was answered; "
-        f"{int(fact['waited'])} of {int(fact['due'])} had to wait"
+    crashed = [scene for scene in scenes if scene.scenario == CRASH]
+    if not crashed:
+        return "No crash loop was measured."
+    after = pd.concat(scene.requests[scene.requests["due_s"] > scene.ended_s] for scene in crashed)
+    outcomes = ", ".join(
+        f"{count} {name}" for name, count in after["outcome"].value_counts().items() if count
     )
-    return evidence, bool(fact["answered"] >= _OTHERS_PART * (1 - 1 / scene.workers))
-
-
-def _back(scene: Scene) -> tuple[str, bool]:
-    fact = facts.kill(scene)
-    evidence = (
-        f"{_lost(scene)}; a new worker accepts after {seconds(fact['full_again_s'])}, "
-        f"and from then on {int(fact['lost_after'])} are lost"
+    crash = facts(scenes, CRASH)
+    answered = _part(crash["answered"], crash["due"])
+    return (
+        f"Until it was given up: {over_blocks(crash['held_s'])}, in which {answered} requests were answered. "
+        f"The last word: “{crashed[0].said['event'].iloc[-1]}”. "
+        f"Requests due after it: {outcomes or 'none'}."
     )
-    return evidence, bool(fact["full_again_s"] >= 0 and fact["lost_after"] == 0)
-
-
-def _unnoticed(scene: Scene) -> tuple[str, bool]:
-    fact = facts.recycle(scene)
-    evidence = f"{_lost(scene)}; never fewer than {counted(int(fact['fewest']), 'worker')}"
-    return evidence, scene.lost == 0
 
 
 def answer(scenes: list[Scene]) -> str:
-    """Say what failures cost with the first dispatch."""
+    """Say what each failure that was measured cost."""
     said = []
-    if mine := _of(scenes, KILL):
-        fact = facts.kill(mine[0])
-        said.append(
-            f"With {mine[0].dispatch}, a worker killed under load costs **{_lost(mine[0])}**; its place is "
-            f"taken after **{seconds(fact['full_again_s'])}**."
-        )
-    if mine := _of(scenes, RECYCLE):
-        said.append(f"Replacing every worker: **{_lost(mine[0])}**.")
-    if mine := _of(scenes, SCALE):
-        said.append(f"Scaling 1, 2, 1: **{_lost(mine[0])}**.")
-    if mine := _of(scenes, BLOCK):
-        parts = [f"{scene.dispatch} {percent(1 - facts.block(scene)['answered'])}" for scene in mine]
-        said.append(
-            f"While one worker is blocked, so much of the load has to wait for it: {', '.join(parts)}."
-        )
-    if mine := _of(scenes, CRASH):
-        said.append(f"A crash loop is given up after {seconds(facts.crash(mine[0])['held_s'])}.")
-    return f"**Answer.** {' '.join(said)}"
+    if killed := by_server(facts(scenes, KILL)):
+        name, first = killed[0]
+        back = f"until its place is taken: **{over_blocks(first['full_again_s'])}** with {name}"
+        said.append(f"A worker is killed; {back}; lost: {_lost(killed)}.")
+    if recycled := by_server(facts(scenes, RECYCLE)):
+        said.append(f"All workers are replaced; lost: {_lost(recycled)}.")
+    if scaled := by_server(facts(scenes, SCALE)):
+        said.append(f"A second worker comes and goes; lost: {_lost(scaled)}.")
+    if blocked := by_server(facts(scenes, BLOCK)):
+        waited = [f"**{_part(mine['waited'], mine['due'])}** with {name}" for name, mine in blocked]
+        said.append(f"One worker is blocked; requests due meanwhile that wait for it: {'; '.join(waited)}.")
+    if len(crashed := facts(scenes, CRASH)):
+        said.append(f"A worker crashes again and again; until given up: {over_blocks(crashed['held_s'])}.")
+    return "\n".join(["**Answer.** What each failure cost under load:", "", *(f"- {line}" for line in said)])
+
+
+def _lost(servers: list[tuple[str, pd.DataFrame]]) -> str:
+    """Say who lost nothing, and then who lost how many."""
+    nothing = [name for name, mine in servers if not mine["lost"].sum()]
+    lossy = [
+        f"**{_part(mine['lost'], mine['requests'])}** with {name}"
+        for name, mine in servers
+        if mine["lost"].sum()
+    ]
+    return "; ".join([*([f"**nothing** with {', '.join(nothing)}"] if nothing else []), *lossy])
+
+
+def _part(part: "pd.Series[int]", whole: "pd.Series[int]") -> str:
+    return f"{part.sum():,}\u00a0of\u00a0{whole.sum():,}"  # on one line in narrow columns

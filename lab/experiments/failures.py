@@ -4,16 +4,16 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from lab.cpus import available_cpus
 from lab.errors import LabError
-from lab.study.parameters import Count, DispatchName, KernelName, ListOf, Positive, Whole
+from lab.study.parameters import Count, DispatchName, KernelName, ListOf, Positive, Whole, one_of
 from lab.study.parameters import Parameters as _Parameters
-from lab.study.plan import Condition, Label
+from lab.study.plan import Condition
 from lab.study.timeline import Action, with_actions
 from lab.web import MOST_TIMES
 
@@ -22,7 +22,17 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "failures"
 
-KILL, RECYCLE, SCALE, BLOCK, CRASH = "kill", "recycle", "scale", "block", "crash"
+KILL, RECYCLE, SCALE, BLOCK, CRASH = SCENARIOS = "kill", "recycle", "scale", "block", "crash"
+
+REPLACED = "all replaced"
+"""What is said when recycling has come to its end."""
+
+_OF_EACH_DISPATCH = (KILL, RECYCLE, BLOCK)
+_CLOSES_EACH = "least-busy"
+"""This dispatch closes each connection after its answer: there is none to keep."""
+
+_OVER_ONE = 1.25
+"""Scaling is offered this many times what one worker can do, so that two are worth something."""
 
 _CRASH_LASTS = 1.75
 """A crash loop takes a while to be given up: its trial lasts this many times as long."""
@@ -32,10 +42,14 @@ _LOOK_AGAIN_S = 0.05
 
 
 class Parameters(_Parameters):
-    """What notebook 06 lets its reader set; the first of `dispatches` is the one that figures show."""
+    """What notebook 06 lets its reader set; the first of `dispatches` is the one that figures show.
+
+    A scenario in `kept` is measured with every dispatch, with new connections and with kept ones.
+    """
 
     run: str
     dispatches: Annotated[ListOf[DispatchName], Field(min_length=1)]
+    kept: ListOf[Annotated[str, one_of(KILL, RECYCLE, SCALE, BLOCK)]]
     workers: Annotated[Count, Field(ge=2)]
     utilisation: Positive
     duration_s: Positive
@@ -47,29 +61,44 @@ class Parameters(_Parameters):
 
 
 def conditions(p: Parameters, loop_s: float) -> list[Condition]:
-    """Return each scenario; killing, recycling and blocking with every dispatch, the others with the first.
+    """Return each scenario with each server that meets it.
 
     A blocked worker is one less, so the load is then what the others can do: what waits is the blocked
     one's. Scaling begins with one worker.
     """
-    first, *_ = p.dispatches
-    capacity_rps = min(p.workers, available_cpus()) / loop_s
     shared = p.model_dump(include={"kernel", "iterations", "timeout_s"}) | {"topology": "cluster"}
-    times = min(MOST_TIMES, max(1, round(0.3 * p.duration_s / loop_s)))
-
-    def condition(scenario: str, dispatch: str, *, share: float = 1.0, **changes: Any) -> Condition:
-        factors = {"workers": p.workers, "duration_s": p.duration_s, "dispatch": dispatch, **shared}
-        labels: dict[str, Label] = {"scenario": scenario, "place": p.dispatches.index(dispatch)}
-        labels["times"] = times if scenario == BLOCK else 1
-        rate = share * p.utilisation * capacity_rps
-        return Condition(rate=rate, labels=labels, **(factors | changes))
-
+    rate = p.utilisation * min(p.workers, available_cpus()) / loop_s
+    usual: dict[str, Any] = {"workers": p.workers, "duration_s": p.duration_s, "rate": rate}
+    own: dict[str, dict[str, Any]] = {
+        SCALE: {"workers": 1, "rate": _OVER_ONE / loop_s},
+        BLOCK: {"rate": rate * (1 - 1 / p.workers)},
+        CRASH: {"duration_s": _CRASH_LASTS * p.duration_s},
+    }
+    blocking = min(MOST_TIMES, max(1, round(0.3 * p.duration_s / loop_s)))
     return [
-        *(condition(scenario, dispatch) for scenario in (KILL, RECYCLE) for dispatch in p.dispatches),
-        *(condition(BLOCK, dispatch, share=1 - 1 / p.workers) for dispatch in p.dispatches),
-        condition(SCALE, first, workers=1),
-        condition(CRASH, first, duration_s=_CRASH_LASTS * p.duration_s),
+        Condition(
+            dispatch=dispatch,
+            keepalive=keepalive,
+            labels={
+                "scenario": scenario,
+                "place": p.dispatches.index(dispatch),
+                "times": blocking if scenario == BLOCK else 1,
+            },
+            **shared,
+            **(usual | own.get(scenario, {})),
+        )
+        for scenario in SCENARIOS
+        for dispatch, keepalive in _servers(p, scenario)
     ]
+
+
+def _servers(p: Parameters, scenario: str) -> Iterator[tuple[str, bool]]:
+    """Yield each dispatch that meets a scenario, and whether clients keep their connections."""
+    kept = scenario in p.kept
+    for dispatch in p.dispatches if kept or scenario in _OF_EACH_DISPATCH else p.dispatches[:1]:
+        yield dispatch, False
+        if kept and dispatch != _CLOSES_EACH:
+            yield dispatch, True
 
 
 def actions(condition: Condition) -> list[Action]:
@@ -83,7 +112,7 @@ def actions(condition: Condition) -> list[Action]:
     times = condition.labels["times"]
     name, do = {
         KILL: ("kill -9 of a worker", _then(_kill_one, "")),
-        RECYCLE: ("recycle()", _then(lambda server: server.recycle(), "all replaced")),
+        RECYCLE: ("recycle()", _then(lambda server: server.recycle(), REPLACED)),
         BLOCK: (f"a request for {times} loops", _block(condition)),
         CRASH: ("each new worker crashes", _crash),
     }[str(scenario)]

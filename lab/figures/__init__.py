@@ -7,10 +7,11 @@ from lab.figures.over_time import over_time
 from lab.figures.overload import latency_over_time
 from lab.figures.peer_tools import peer_tools
 from lab.figures.rate_sweep import rate_sweep
-from lab.figures.timeline import timeline
+from lab.figures.timeline import Span, timeline
 from lab.figures.worker_scaling import worker_scaling
 
 __all__ = [
+    "Span",
     "dispatch_evenness",
     "dispatch_latency",
     "latency_over_time",

@@ -65,6 +65,7 @@ class _Watch:
         self._started = threading.Event()
         self._over = threading.Event()
         self._log: list[tuple[float, str, int]] = []
+        self._workers: int | None = None
         self._error: BaseException | None = None
         self._actor = threading.Thread(target=self._act, daemon=True)
         self._poller = threading.Thread(target=self._poll, daemon=True)
@@ -119,8 +120,12 @@ class _Watch:
 
     def _poll(self) -> None:
         while not self._over.wait(_POLL_S):
-            if len(self._server.workers) != self._log[-1][2]:
-                self._note("")
+            self._note("")
 
     def _note(self, event: str) -> None:
-        self._log.append((time.monotonic(), event, len(self._server.workers)))
+        """Note what is said, or that the number of workers has changed; a server that ends answers late."""
+        asked_s = time.monotonic()
+        workers = len(self._server.workers)
+        if event or workers != self._workers:
+            self._workers = workers
+            self._log.append((asked_s, event, workers))
