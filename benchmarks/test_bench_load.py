@@ -1,36 +1,41 @@
 """How good the load generator is, as figures with a bar: `make bench` prints them and fails below a bar.
 
-Bars of time hold on a machine that is otherwise idle, so each is tried three times, when quiet; a peer is
-measured in the same run, and one that is not on this machine is skipped by name.
+Bars of time hold on a machine that is otherwise idle: each is tried three times, when quiet, every try is
+printed, and one must hold. A peer is measured in the same run. Where vegeta is not on this machine, figures
+that were recorded on another one stand in, and the output says so.
 """
 
 import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import psutil
 import pytest
 
 from lab.load import Result, attack, tools
-from lab.load.known_server import KnownServer, known_server
+from lab.load.known_server import known_server
 from lab.load.tools.known import TOOLS
 
 TRIES = 3
 QUIET_PERCENT = 10.0
 PEERS = {tool.name: tool for tool in TOOLS}
 
+VEGETA_RECORDED_S = {1000: 264e-6, 4000: 129e-6}
+"""CPU time per request of vegeta's whole process over 5 s at each rate, on another machine of two cores."""
+
 pytestmark = pytest.mark.timeout(600)
 
 
 def test_send_lag_at_the_articles_rate() -> None:
-    _at_most("send lag p99 at 50/s, ms", 0.5, lambda: 1000 * _lag_p99_s(50, 4))
+    _at_most("send lag p99 at 50/s, ms", 0.5, _tries(lambda: _lag_p99_ms(50, 4)))
 
 
 def test_send_lag_at_a_thousand() -> None:
-    _at_most("send lag p99 at 1,000/s, ms", 0.3, lambda: 1000 * _lag_p99_s(1000, 3))
+    _at_most("send lag p99 at 1,000/s, ms", 0.3, _tries(lambda: _lag_p99_ms(1000, 3)))
 
 
 def test_the_rate_is_exact() -> None:
@@ -39,63 +44,91 @@ def test_the_rate_is_exact() -> None:
         rate_rps = np.polyfit(sent_s, np.arange(len(sent_s)), 1)[0]
         return abs(float(rate_rps) / 1000 - 1)
 
-    _at_most("error of the rate, share", 1e-4, error)
+    _at_most("error of the rate, share", 1e-4, _tries(error))
 
 
 def test_six_thousand_per_second_from_one_process() -> None:
-    def lag_ms() -> float:
-        result = _offer(6000, 3, keepalive=True)
-        assert result.summary["ok"] == 18_000
-        return 1000 * float(result.summary["send_lag_s"]["p99"])
-
-    _at_most("send lag p99 at 6,000/s, ms", 2.0, lag_ms)
+    _at_most("send lag p99 at 6,000/s, ms", 2.0, _tries(lambda: _lag_p99_ms(6000, 3, keepalive=True)))
 
 
-@pytest.mark.parametrize(("peer", "share"), [("vegeta", 1.0), ("locust", 0.5)])
-@pytest.mark.parametrize("rate_rps", [1000, 4000])
-def test_cpu_per_request_against_a_peer(peer: str, share: float, rate_rps: int) -> None:
-    if not tools.find(peer):
-        pytest.skip(f"{peer} is not on this machine")
+@pytest.mark.parametrize("rate_rps", VEGETA_RECORDED_S)
+def test_cpu_per_request_is_at_most_vegetas(rate_rps: int) -> None:
+    recorded_s = VEGETA_RECORDED_S[rate_rps]
+    if tools.find("vegeta"):
+        _against("vegeta", rate_rps, 1.0)
+    else:
+        what = (
+            f"our CPU per request at {rate_rps}/s over vegeta's {1e6 * recorded_s:.0f} us (not of this run: "
+        )
+        what += "vegeta is not here; recorded on another machine)"
+        _at_most(what, 1.0, _tries(lambda: _cpu_per_request_s(rate_rps) / recorded_s))
 
+
+@pytest.mark.parametrize("rate_rps", VEGETA_RECORDED_S)
+def test_cpu_per_request_is_at_most_half_of_locusts(rate_rps: int) -> None:
+    if not tools.find("locust"):
+        pytest.skip("locust is not on this machine")
+    _against("locust", rate_rps, 0.5)
+
+
+def _against(peer: str, rate_rps: int, share: float) -> None:
     def ratio() -> float:
         with known_server() as server:
             theirs = tools.run(PEERS[peer], server.url, rate_rps=rate_rps, duration_s=5)
-            their_s = theirs.cpu_s / theirs.numbers.requests
-            return _cpu_per_request_s(server, rate_rps) / their_s
+        their_s = theirs.cpu_s / theirs.numbers.requests
+        print(f"{peer}: {1e6 * their_s:.0f} us of CPU per request at {rate_rps}/s")
+        return _cpu_per_request_s(rate_rps) / their_s
 
-    _at_most(f"our CPU per request over {peer}'s at {rate_rps}/s", share, ratio)
+    _at_most(f"our CPU per request over {peer}'s at {rate_rps}/s", share, _tries(ratio))
 
 
-def _cpu_per_request_s(server: KnownServer, rate_rps: int) -> float:
-    """The whole generator process, from start to end."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    planned = attack(server.url, rate=rate_rps, duration=5, keepalive=True).summary["planned"]
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+def _cpu_per_request_s(rate_rps: int) -> float:
+    """The whole generator process, from start to end; the server ends after it is counted."""
+    with known_server() as server:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        sent = attack(server.url, rate=rate_rps, duration=5, keepalive=True).summary["sent"]
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
     used_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    print(f"{1e6 * used_s / planned:.0f} us of CPU per request at {rate_rps}/s")
-    return float(used_s / planned)
+    print(f"ours: {1e6 * used_s / sent:.0f} us of CPU per request at {rate_rps}/s")
+    return float(used_s / sent)
 
 
 def test_a_million_requests_in_little_memory_without_pauses() -> None:
-    planned, sizes = 1_000_000, []
-    done = threading.Event()
+    few, many = 10_000, 1_000_000
+    (few_bytes, _), (many_bytes, longest_s) = _peak_bytes_and_pause_s(few), _peak_bytes_and_pause_s(many)
+    print(
+        f"peak memory: {few_bytes / 1e6:.1f} MB with {few:,} requests, {many_bytes / 1e6:.1f} with {many:,}"
+    )
+    _at_most("bytes per further request", 64, [(many_bytes - few_bytes) / (many - few)])
+    _at_most("longest garbage collection, ms", 5, [1000 * longest_s])
 
-    def watch(server_pid: int) -> None:
-        while not done.wait(0.2):
-            for child in psutil.Process().children():
-                if child.pid != server_pid:
-                    sizes.append(child.memory_info().rss)
 
-    with known_server() as server:
-        watcher = threading.Thread(target=watch, args=(server.pid,))
-        watcher.start()
+def _peak_bytes_and_pause_s(planned: int) -> tuple[int, float]:
+    """Offer so many requests, and return what the generator held at most, and its longest pause."""
+    with known_server() as server, _watching_memory(server.pid) as sizes:
         summary = attack(server.url, rate=10_000, duration=planned / 10_000, keepalive=True).summary
+    assert summary["sent"] == planned
+    return max(sizes), summary["generator"]["gc_longest_s"]
+
+
+@contextmanager
+def _watching_memory(server_pid: int) -> Iterator[list[int]]:
+    """Sample the resident memory of the child that is not the server."""
+    sizes, done = [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.05):
+            with suppress(psutil.NoSuchProcess):
+                others = [child for child in psutil.Process().children() if child.pid != server_pid]
+                sizes.extend(child.memory_info().rss for child in others)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield sizes
+    finally:
         done.set()
         watcher.join()
-    assert summary["planned"] == planned
-    empty_bytes = 32_000_000  # a Python with uvloop, before it has a request
-    _at_most("bytes per request", 64, lambda: (max(sizes) - empty_bytes) / planned)
-    _at_most("longest garbage collection, ms", 5, lambda: 1000 * summary["generator"]["gc_longest_s"])
 
 
 _TEN_MILLION = """
@@ -126,28 +159,37 @@ print(time.perf_counter() - began_s, resource.getrusage(resource.RUSAGE_SELF).ru
 def test_ten_million_records_are_summarized() -> None:
     done = subprocess.run([sys.executable, "-c", _TEN_MILLION], capture_output=True, text=True, check=True)
     took_s, peak_gb = map(float, done.stdout.split())
-    _at_most("summary of 10 million records, s", 3, lambda: took_s)
-    _at_most("its peak memory, GB", 1.0, lambda: peak_gb)
+    _at_most("summary of 10 million records, s", 3, [took_s])
+    _at_most("its peak memory, GB", 1.0, [peak_gb])
 
 
 def _offer(rate_rps: float, duration_s: float, *, keepalive: bool = False) -> Result:
+    """Attack a quick server, which must answer everything well."""
     with known_server() as server:
-        return attack(server.url, rate=rate_rps, duration=duration_s, keepalive=keepalive)
+        result = attack(server.url, rate=rate_rps, duration=duration_s, keepalive=keepalive)
+    assert result.summary["success"] == 1
+    return result
 
 
-def _lag_p99_s(rate_rps: float, duration_s: float) -> float:
-    return float(_offer(rate_rps, duration_s).summary["send_lag_s"]["p99"])
+def _lag_p99_ms(rate_rps: float, duration_s: float, *, keepalive: bool = False) -> float:
+    return 1000 * float(_offer(rate_rps, duration_s, keepalive=keepalive).summary["send_lag_s"]["p99"])
 
 
-def _at_most(what: str, bar: float, measure: Callable[[], float]) -> None:
-    """Print each try, and fail if none is within the bar."""
+def _tries(measure: Callable[[], float]) -> list[float]:
+    """Measure some times, each when the machine is quiet."""
+    values = []
     for _ in range(TRIES):
         _wait_for_quiet()
-        value = measure()
-        print(f"{what}: {value:.3g} (bar {bar:g})")
-        if value <= bar:
-            return
-    pytest.fail(f"{what}: {value:.3g} is over {bar:g}")
+        values.append(measure())
+    return values
+
+
+def _at_most(what: str, bar: float, values: list[float]) -> None:
+    """Print each try and how many are within the bar; fail if none is."""
+    held = sum(value <= bar for value in values)
+    figures = ", ".join(f"{value:.3g}" for value in values)
+    print(f"{what}: {figures} (bar {bar:g}, {held} of {len(values)} held)")
+    assert held, f"{what}: {figures}, all over {bar:g}"
 
 
 def _wait_for_quiet() -> None:
