@@ -52,7 +52,7 @@ def command(records: Path, out: Path | None, bin_text: str | None) -> None:
 
 
 def _title(summary: dict[str, Any]) -> str:
-    """What was found, in a line: what was asked, what came of it, and how long it took."""
+    """What was found, in a line: what was sent, what came of it, and how long the slowest took."""
     sent_rps, answered_rps, p99_s = summary["sent_rate"], summary["throughput"], summary["latency_s"]["p99"]
     failed = summary["planned"] - summary["ok"]
     parts = [f"{formats.per_second(sent_rps)} sent"]

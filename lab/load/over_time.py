@@ -22,8 +22,7 @@ def over_time(requests: pd.DataFrame, bin_s: float = 1.0) -> pd.DataFrame:
     left = np.where(codes == Outcome.DROPPED, due, end)
     last = np.nanmax(np.concatenate([due, left]))
     bins = int(_bin(last, bin_s)) + 1
-    edges = bin_s * np.arange(bins + 1)
-    columns = {"start_s": edges[:-1], "due": np.bincount(_bin(due, bin_s), minlength=bins)}
+    columns = {"start_s": bin_s * np.arange(bins), "due": np.bincount(_bin(due, bin_s), minlength=bins)}
     for outcome in Outcome:
         its = left[(codes == outcome) & ~np.isnan(left)]
         columns[outcome.name.lower()] = np.bincount(_bin(its, bin_s), minlength=bins)
@@ -34,9 +33,8 @@ def over_time(requests: pd.DataFrame, bin_s: float = 1.0) -> pd.DataFrame:
         columns[name] = np.array(
             [np.percentile(part, percentile) if len(part) else np.nan for part in by_bin]
         )
-    gone = np.sort(left[~np.isnan(left)])
-    began, ended = (np.searchsorted(times, edges[1:], side="left") for times in (due, gone))
-    return pd.DataFrame(columns | {"in_flight": began - ended})
+    gone = np.sum([columns[name] for name in OUTCOMES], axis=0)
+    return pd.DataFrame(columns | {"in_flight": np.cumsum(columns["due"] - gone)})
 
 
 def _bin(times_s: Any, bin_s: float) -> Any:
