@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from lab.experiments import failure_facts, failures
+from lab.experiments.failure_scene import Scene
 from lab.hotloop import measure
 from lab.servers import Server, serve
 from lab.study.plan import Condition, Label
@@ -56,7 +57,7 @@ def test_a_killed_worker_takes_only_what_it_had_accepted(dispatch: str) -> None:
     )  # fmt: skip
     watched: Any = failures.EXECUTE(condition, 1)
     requests = watched.requests.assign(latency_s=watched.requests["end_s"] - watched.requests["due_s"])
-    scene = failure_facts.Scene(failures.KILL, dispatch, False, 1, WORKERS, 5.0, requests, watched.events)
+    scene = Scene(failures.KILL, dispatch, False, 1, WORKERS, 5.0, "", requests, watched.events)
     fact = failure_facts.kill(scene)
     lost = requests[requests["outcome"] != "ok"]
     events = scene.events[scene.events["at_s"] > scene.began_s]

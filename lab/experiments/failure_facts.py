@@ -1,81 +1,28 @@
 """What each failure cost, read off the requests and events of its trial."""
 
-from dataclasses import dataclass
-from functools import cached_property
-
 import numpy as np
 import pandas as pd
 
-from lab.experiments.failures import BLOCK, CRASH, KILL, RECYCLE, REPLACED, SCALE, SCENARIOS
+from lab.experiments.failure_scene import Scene
+from lab.experiments.failures import BLOCK, CRASH, KILL, RECYCLE, REPLACED, SCALE
 
 _LAST = 10
 """Answers that say how long requests take at a moment."""
 
 
-@dataclass(frozen=True)
-class Scene:
-    """A trial of `failures`: its requests, and what was done to its server; times are from its start."""
-
-    scenario: str
-    dispatch: str
-    keepalive: bool
-    block: int
-    workers: int
-    duration_s: float
-    requests: pd.DataFrame
-    events: pd.DataFrame
-
-    @property
-    def said(self) -> pd.DataFrame:
-        """The events that have a text: actions, and what came of them."""
-        return self.events[self.events["event"] != ""]
-
-    @property
-    def began_s(self) -> float:
-        """When the first action began."""
-        return float(self.said["at_s"].iloc[0])
-
-    @property
-    def ended_s(self) -> float:
-        """When the last action ended, or began if nothing was said of its end."""
-        return float(self.said["at_s"].iloc[-1])
-
-    @cached_property
-    def answered(self) -> pd.DataFrame:
-        """The requests that were answered well."""
-        return self.requests[self.requests["outcome"] == "ok"]
-
-    @property
-    def lost(self) -> int:
-        """How many were not."""
-        return len(self.requests) - len(self.answered)
-
-    def answered_by(self, from_s: float, to_s: float) -> set[float]:
-        """Return the workers that gave an answer between these times."""
-        return set(self.answered.loc[self.answered["end_s"].between(from_s, to_s), "worker"])
-
-
-def scenes(trials: pd.DataFrame, requests: pd.DataFrame, events: pd.DataFrame) -> list[Scene]:
-    """Put each trial with its requests and events, the scenarios and dispatches in their order."""
-    requests_of, events_of = (dict(list(frame.groupby("trial_id"))) for frame in (requests, events))
-    found = [
-        Scene(
-            row["scenario"], row["dispatch"], bool(row["keepalive"]), int(row["block"]), int(row["workers"]),
-            row["duration_s"], requests_of[row["trial_id"]], events_of[row["trial_id"]],
-        )
-        for _, row in trials.sort_values(["place", "keepalive", "block"]).iterrows()
-    ]  # fmt: skip
-    return sorted(found, key=lambda scene: SCENARIOS.index(scene.scenario))
-
-
 def facts(scenes: list[Scene], scenario: str) -> pd.DataFrame:
-    """Return a row per trial of a scenario: its server, its losses, and what else it cost, by `_OF`."""
+    """Return a row per trial of a scenario: its server, its losses, and what else it cost, by `_OF`.
+
+    flagged: whether anything speaks against the trial; valid: whether nothing does against its counts.
+    """
     return pd.DataFrame(
         {
             "dispatch": scene.dispatch,
             "connections": "kept" if scene.keepalive else "new",
             "block": scene.block,
             "workers": scene.workers,
+            "flagged": bool(scene.invalid_because),
+            "valid": scene.counts_hold,
             "requests": len(scene.requests),
             "lost": scene.lost,
             **_OF[scenario](scene),

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from lab import figures
 from lab.experiments import failure_facts as facts
-from lab.experiments.failure_facts import Scene
+from lab.experiments.failure_scene import Scene
 from lab.experiments.failures import BLOCK, CRASH, KILL, RECYCLE, SCALE
 from lab.figures import Span
 from lab.formats import counted, seconds

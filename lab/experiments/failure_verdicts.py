@@ -5,12 +5,14 @@ tell.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pandas as pd
 from scipy import stats
 
-from lab.experiments.claims import Verdict
-from lab.experiments.failure_facts import Scene, facts
+from lab.experiments.claims import Verdict, weighed
+from lab.experiments.failure_facts import facts
+from lab.experiments.failure_scene import Scene
 from lab.experiments.failure_words import over_blocks
 from lab.experiments.failures import BLOCK, KILL, RECYCLE
 from lab.formats import counted, percent
@@ -45,10 +47,19 @@ def _each(
 ) -> list[Verdict]:
     if found.empty:
         return [Verdict(number, claim)]
-    return [
-        Verdict(number, f"{claim} ({dispatch})", *judge(mine))
-        for dispatch, mine in found.groupby("dispatch", sort=False)
-    ]
+
+    servers = found.groupby("dispatch", sort=False)
+    return [_weighed(mine, judge, Verdict(number, f"{claim} ({dispatch})")) for dispatch, mine in servers]
+
+
+def _weighed(found: pd.DataFrame, judge: Callable[[pd.DataFrame], Judged], unknown: Verdict) -> Verdict:
+    """Judge a claim so that it does not rest on trials whose counts are in doubt."""
+
+    def judged(mine: pd.DataFrame) -> Verdict:
+        evidence, holds = judge(mine) if len(mine) else ("", None)
+        return replace(unknown, evidence=evidence, holds=holds)
+
+    return replace(weighed(found, judged), flagged=int(found["flagged"].sum()))
 
 
 def _goes_on(mine: pd.DataFrame) -> Judged:
@@ -101,5 +112,6 @@ def rules(workers: int) -> str:
         "meanwhile was answered.\n\n"
         "In brackets stand the shares that could well have given these counts (Clopper-Pearson, each bound "
         "with 95 % confidence). Where the bar lies between them, the data cannot tell. Requests are taken as "
-        "independent; losses that come in bursts are not, and need more blocks."
+        "independent; losses that come in bursts are not, and need more blocks. A flag because the generator "
+        "fell behind speaks against latencies, not against these counts."
     )

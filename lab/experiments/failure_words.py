@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from lab.experiments.failure_facts import Scene, facts
+from lab.experiments.failure_facts import facts
+from lab.experiments.failure_scene import Scene
 from lab.experiments.failures import BLOCK, CRASH, KILL, RECYCLE, SCALE
 from lab.formats import counted, percent, seconds
 

@@ -8,7 +8,7 @@ from lab import formats
 from lab.experiments import (
     dispatch,
     dispatch_words,
-    failure_facts,
+    failure_scene,
     failure_verdicts,
     failures,
     single_vs_cluster,
@@ -27,9 +27,6 @@ _PROCESS_MANAGER = "A process manager does the same, and a load balancer before 
 
 _MIDWAY = 1.5
 """Cores: nearer to one than to two."""
-
-_SCENARIOS = {5: failures.BLOCK, 6: failures.KILL, 7: failures.RECYCLE}
-"""The trials behind each claim about failures."""
 
 
 def verdicts(run: Run) -> list[Verdict]:
@@ -128,17 +125,5 @@ def _failures(run: Run) -> list[Verdict]:
     trials = run.trials(failures.EXPERIMENT)
     if trials.empty:
         return failure_verdicts.verdicts([])
-    found: list[Verdict] = []
-    for unmeasured in failure_verdicts.verdicts([]):
-        mine = trials[trials["scenario"] == _SCENARIOS[unmeasured.number]]
-        judge = partial(_failure, run, unmeasured)
-        each = [weighed(its, judge) for _, its in mine.sort_values("place").groupby("dispatch", sort=False)]
-        found += each or [unmeasured]
-    return found
-
-
-def _failure(run: Run, unmeasured: Verdict, trials: pd.DataFrame) -> Verdict:
-    """Judge a claim about failures by the trials of one dispatch."""
-    scenes = failure_facts.scenes(trials, run.requests(trials), run.events(trials))
-    judged = (one for one in failure_verdicts.verdicts(scenes) if one.number == unmeasured.number)
-    return next(judged, unmeasured)
+    scenes = failure_scene.scenes(trials, run.requests(trials), run.events(trials))
+    return failure_verdicts.verdicts(scenes)

@@ -8,6 +8,9 @@ STALL_S = 0.1
 STALLED_SHARE = 0.01
 CPU_SHARE = 0.9
 
+FELL_BEHIND = "the generator fell behind"
+"""How the reason begins that is about latencies alone: what was answered, and what was not, is right."""
+
 
 def reasons_against(latency_p50_s: float | None, generator: Mapping[str, float | None]) -> list[str]:
     """Return why a result must not be believed; empty if it may.
@@ -23,9 +26,7 @@ def reasons_against(latency_p50_s: float | None, generator: Mapping[str, float |
     reasons = []
     limit_s = max(LEAST_LAG_S, LAG_SHARE * (latency_p50_s or 0.0))
     if (lag_p99_s := generator.get("lag_p99_s") or 0.0) > limit_s:
-        reasons.append(
-            f"the generator fell behind: send lag p99 {1000 * lag_p99_s:.1f} ms over {1000 * limit_s:.1f} ms"
-        )
+        reasons.append(f"{FELL_BEHIND}: send lag p99 {1000 * lag_p99_s:.1f} ms over {1000 * limit_s:.1f} ms")
     if (longest_s := generator.get("stall_longest_s") or 0.0) > STALL_S:
         reasons.append(f"the generator's event loop stood still for {1000 * longest_s:.0f} ms")
     if (share := generator.get("stalled_share") or 0.0) > STALLED_SHARE:

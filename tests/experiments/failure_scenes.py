@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lab.experiments.failure_facts import Scene
+from lab.experiments.failure_scene import Scene
 
 
 def scene(
@@ -22,7 +22,12 @@ def scene(
     frame["service_s"] = 0.1
     about: dict[str, Any] = {"dispatch": "round-robin", "keepalive": False, "block": 1, "workers": 2}
     log = pd.DataFrame(events, columns=["at_s", "event", "workers"])
-    return Scene(scenario=scenario, requests=frame, events=log, **(about | {"duration_s": 10.0} | changes))
+    return Scene(
+        scenario=scenario,
+        requests=frame,
+        events=log,
+        **(about | {"duration_s": 10.0, "invalid_because": ""} | changes),
+    )
 
 
 def killed(*, back_s: float | None = 0.5, late: int = 3, late_lost: int = 0, **changes: Any) -> Scene:

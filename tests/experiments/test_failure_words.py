@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from lab.experiments import failure_figures, failure_verdicts, failures
 from lab.experiments import failure_words as words
 from lab.experiments.claims import Verdict
-from lab.experiments.failure_facts import Scene
+from lab.experiments.failure_scene import Scene
 
 ALL = [killed(), recycled(), scaled(), blocked(), crashed()]
 BLOCKS = [killed(block=n, back_s=back_s, late=n) for n, back_s in ((1, 0.9), (2, 0.4), (3, 0.5))]
@@ -106,6 +106,14 @@ def test_a_verdict_takes_all_blocks_and_connections_of_a_dispatch_together() -> 
     assert judged.holds
     assert judged.claim.endswith("(round-robin)")
     assert plain(judged.evidence).startswith("150 of 150 (98 % to 100 %) open meanwhile were answered")
+
+
+def test_a_verdict_does_not_rest_on_trials_whose_counts_are_in_doubt() -> None:
+    late = recycled(of=200, invalid_because="the generator fell behind: send lag p99 2 ms over 1 ms")
+    assert (verdict(late).word, verdict(late).flagged, verdict(late).trials) == ("holds", 1, 1)
+    stalled = recycled(of=200, block=2, invalid_because="the generator's event loop stood still for 300 ms")
+    assert verdict(stalled).word == "cannot be told: rests on flagged trials"
+    assert (verdict(late, stalled).word, verdict(late, stalled).flagged) == ("holds", 2)
 
 
 def test_workers_that_could_not_be_replaced_refute_claim_7() -> None:
