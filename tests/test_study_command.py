@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import nbformat
+import numpy as np
 import pytest
 from html_page import Page
 from lab_command import are_gone, finish, papermill, processes, progress, start, study, until
@@ -112,6 +113,22 @@ class TestToTheEnd:
             (trial,) = read_table(path).to_pylist()
             requests = read_table(smoke.run / "requests" / path.name)
             assert requests.num_rows == trial["planned"] > 0
+
+    def test_the_instrument_shows_the_known_sawtooth_of_a_stall_at_every_rate(self, smoke: Ended) -> None:
+        asked = batch.profile_parameters("smoke", "08-instrument")
+        (path,) = (smoke.run / "tables").glob("stall-requests-*.parquet")
+        stalls = read_table(path).to_pandas()
+        assert sorted(stalls["rate"].unique()) == asked["stall_rates"]
+        for rate, mine in stalls[stalls["loop"] == "open loop (ours)"].groupby("rate"):
+            over_s = round(rate * asked["stall_duration_s"] / 3) / rate + asked["stall_s"]
+            due_s = np.arange(rate * asked["stall_duration_s"]) / rate
+            known_s = np.where(due_s >= over_s - asked["stall_s"], np.maximum(over_s - due_s, 0), 0)
+            for percent in (50, 90, 99, 100):
+                least_s = np.percentile(known_s, percent)
+                seen_s = np.percentile(mine["latency_s"], percent)
+                assert least_s - 1e-9 <= seen_s <= least_s + asked["stall_s"] / 2
+            assert mine["service_s"].max() >= asked["stall_s"], "the server knows of one slow request"
+            assert np.percentile(mine["service_s"], 90) < asked["stall_s"] / 2 < np.percentile(known_s, 90)
 
     def test_the_manifest_is_complete_and_its_checksums_are_right(self, smoke: Ended) -> None:
         manifest = smoke.manifest

@@ -1,0 +1,163 @@
+"""Other load generators beside ours: who agrees, from tables made by hand; and ours as one tool of many."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lab import figures
+from lab.experiments import peer_tools, peer_words
+from lab.load import attack, tools
+from lab.load.known_server import known_server
+from lab.load.tools import Tool, readers
+from lab.study.run import open_run
+
+
+def row(tool: str, schedule: str = "paced", **changes: Any) -> dict[str, Any]:
+    """Make what a tool says that did all as asked: 1,000 requests at 500/s, p50 200 and p90 300 us."""
+    return {
+        "tool": tool,
+        "schedule": schedule,
+        "resolution_s": 0.0,
+        "requests": 1000.0,
+        "throughput_rps": 500.0,
+        "p50_s": 200e-6,
+        "p90_s": 300e-6,
+        "p99_s": 900e-6,
+        "cpu_s": 0.5,
+        "server_count": 1000.0,
+        "failure": "",
+        "doubts": "",
+    } | changes
+
+
+OURS = row("lab attack", "open")
+NUMBERS = ("requests", "throughput_rps", "p50_s", "p90_s", "p99_s", "cpu_s", "server_count")
+NOTHING = dict.fromkeys(NUMBERS, np.nan)
+
+
+def seen(*others: dict[str, Any], **ours: Any) -> pd.DataFrame:
+    return pd.DataFrame([OURS | ours, *others])
+
+
+def reading(*others: dict[str, Any], **ours: Any) -> list[str]:
+    return peer_words.reading(seen(*others, **ours), 500).splitlines()
+
+
+def test_without_others_only_known_answers_judge() -> None:
+    alone, counts, absent = reading()
+    assert "No other tool that keeps to a rate is here" in alone
+    assert counts == "- Every tool's count of requests is the server's."
+    assert absent == "- Not on this machine: vegeta, wrk, hey, ab, autocannon, loadtest, locust, k6, oha."
+    assert figures.peer_tools(seen(), "a title") is None
+
+
+def test_tools_that_agree_are_named() -> None:
+    agreement, *_ = reading(row("vegeta", "open"), row("hey", p50_s=390e-6), row("wrk", "closed", p50_s=1.0))
+    assert agreement.startswith(
+        "- Of those that can keep to a rate, 2 of 2 other tools agree with ours on p50 and"
+    )
+    assert agreement.endswith(": vegeta, hey.")
+
+
+@pytest.mark.parametrize(
+    ("others", "words"),
+    [
+        ([row("hey")], "At 500/s 1 of 1 other tool agrees with ours"),
+        ([row("hey", p50_s=1.0), row("k6", "open")], "At 500/s 1 of 2 other tools agrees with ours"),
+        ([row("hey"), row("k6", "open"), row("ab", "closed")], "At 500/s 2 of 2 other tools agree with ours"),
+        ([row("ab", "closed")], "No other tool that keeps to a rate is here"),
+    ],
+)
+def test_the_title_counts_those_that_agree(others: list[dict[str, Any]], words: str) -> None:
+    assert peer_words.title(seen(*others), 500).startswith(words)
+
+
+@pytest.mark.parametrize(("p50_s", "said"), [(401e-6, "401 µs"), (99e-6, "99.0 µs")])
+def test_one_that_disagrees_is_told_with_both_numbers(p50_s: float, said: str) -> None:
+    agreement, *_ = reading(row("hey", p50_s=p50_s), row("oha"))
+    assert "1 of 2 other tools agrees" in agreement
+    assert f": oha. **hey** does not: p50 {said}, ours 200 µs." in agreement
+
+
+def test_what_a_tool_rounds_away_is_no_disagreement() -> None:
+    coarse: dict[str, Any] = {"p50_s": 1e-3, "p90_s": 1e-3}
+    assert "**loadtest** does not" in reading(row("loadtest", **coarse))[0]
+    assert "**loadtest** does not" not in reading(row("loadtest", resolution_s=1e-3, **coarse))[0]
+    assert "does not" not in reading(row("autocannon", resolution_s=1e-3, p50_s=0.0))[0]
+
+
+def test_the_start_of_a_tool_is_no_disagreement() -> None:
+    assert "does not" not in reading(row("locust", p99_s=0.2))[0]
+
+
+def test_rates_and_counts_that_are_off_are_told() -> None:
+    off = (
+        row("autocannon", throughput_rps=530.0),
+        row("wrk", "closed", throughput_rps=9e4, requests=258_898.0),
+    )
+    _, rates, counts, _ = reading(*off)
+    assert rates == "- Asked for 500/s, autocannon got 530/s."
+    assert counts == ("- Counts that are not the server's: wrk counts 258,898 and the server 1,000."), (
+        "to the last request: three digits would hide what differs"
+    )
+
+
+def test_a_tool_that_fails_is_a_finding_and_not_an_end() -> None:
+    failed = row("k6", "open", failure="k6 failed with status 107: no such flag") | NOTHING
+    agreement, counts, _ = reading(failed, row("hey"))
+    assert "**k6** does not: it gave no numbers (k6 failed with status 107: no such flag)." in agreement
+    assert "Every tool's count" in counts
+    table = peer_words.table(seen(failed))
+    assert table[""].tolist() == ["", "k6 failed with status 107: no such flag"]
+    assert table["CPU per 1,000 requests"].tolist() == ["500 ms", "–"]
+    assert table["its count"].tolist() == ["1,000", "–"]
+
+
+def test_ours_is_judged_like_all_others() -> None:
+    assert reading(doubts="it fell behind")[0] == "- **Ours does not believe itself here**: it fell behind."
+    assert peer_words.table(seen(doubts="it fell behind"))[""].tolist() == ["it fell behind"]
+    lines = reading(row("hey"), **NOTHING, failure="it crashed")
+    assert lines[0] == "- **Ours gave no numbers**: it crashed."
+    assert not any("agree with ours" in line for line in lines)
+
+
+def test_the_figure_marks_three_quantiles_of_each_and_what_is_rounded_away() -> None:
+    table = seen(row("autocannon", resolution_s=1e-3, p50_s=0.0), row("wrk", "closed"), row("k6") | NOTHING)
+    figure = figures.peer_tools(table, "a title")
+    assert figure is not None
+    (axes,) = figure.axes
+    labels = [label.get_text().partition(",")[0] for label in axes.get_yticklabels()]
+    assert labels == ["lab attack", "autocannon", "wrk"]
+    assert axes.get_legend_handles_labels()[1] == ["p50", "p90", "p99"]
+    drawn = np.concatenate([np.asarray(line.get_xdata(), float) for line in axes.lines])
+    assert (drawn > 0).all(), "nothing is lost on a logarithmic axis"
+    figure.canvas.draw()
+
+
+@pytest.fixture
+def only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tool:
+    """Let there be one other tool, which asks nothing and cannot be read."""
+    program = tmp_path / "mute"
+    program.write_text(f"#!{sys.executable}\n")
+    program.chmod(0o755)
+    tool = Tool("mute", "open", lambda _: [str(program)], lambda out, _: readers.k6(out))
+    monkeypatch.setattr(tools, "present", lambda: [tool])
+    return tool
+
+
+@pytest.mark.usefixtures("only")
+def test_ours_runs_as_the_command_it_is_and_one_that_fails_leaves_the_rest() -> None:
+    run = open_run()
+    table = peer_tools.compare(run, 100, 1)
+    ours, mute = table.to_dict("records")
+    assert ours["requests"] == ours["server_count"] == 100
+    assert ours["failure"] == ""
+    with known_server() as server:
+        sending_s = attack(server.url, rate=500, duration=0.2).summary["generator"]["cpu_s"]
+    assert ours["cpu_s"] > 2 * sending_s, "a whole process, its start included, costs more than 100 requests"
+    assert mute["failure"].startswith("cannot read what mute says")
+    pd.testing.assert_frame_equal(peer_tools.compare(run, 100, 1), table)
