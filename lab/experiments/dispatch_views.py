@@ -28,7 +28,8 @@ def theory_table(trials: pd.DataFrame) -> pd.DataFrame:
                 f"{name}, theory": formats.seconds(row["tail_theory_s"]),
             }
         )
-    return pd.DataFrame(rows).sort_values("arrivals", kind="stable", ignore_index=True)
+    rows.sort(key=lambda row: (row["arrivals"].startswith("constant"), row["arrivals"]))
+    return pd.DataFrame(rows)
 
 
 def latency_figure(trials: pd.DataFrame, arrivals: str) -> Figure | None:
@@ -40,9 +41,7 @@ def latency_figure(trials: pd.DataFrame, arrivals: str) -> Figure | None:
     theory = curves(list(ways), int(mine["workers"].max()), arrivals, float(mine["tail_share"].iloc[0]))
     kind = "Random arrivals" if arrivals == "poisson" else "A constant rate"
     near = over_theory(mine)
-    title = (
-        f"{kind}: mean latency is {_span(near)} what theory makes of the same arrivals" if len(near) else kind
-    )
+    title = f"{kind}: mean latency is {_span(near)} theory's" if len(near) else kind
     return figures.dispatch_latency(mine, theory, ways, tail_name(mine), title)
 
 

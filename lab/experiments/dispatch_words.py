@@ -5,7 +5,7 @@ import math
 import pandas as pd
 
 from lab import formats
-from lab.experiments.claims import Verdict
+from lab.experiments.claims import Verdict, weighed
 from lab.experiments.common import spread_is
 from lab.experiments.dispatch import busiest, spread_over_processes, steady
 from lab.experiments.dispatch_ranking import (
@@ -65,7 +65,7 @@ def answer(trials: pd.DataFrame) -> str:
             f"**Answer.** {what} measured in a steady state with several workers: nothing to choose between."
         )
     ranked = f"{', '.join(f'{s.way} {_ratio(s.excess)}' for s in found)} ({bar_is(found)})"
-    return " ".join(
+    return "\n\n".join(
         [
             f"**Answer.** {_told(found)}",
             f"With random arrivals, at a utilisation of {own_utilisation(trials)}, mean latency was, as a "
@@ -94,20 +94,24 @@ def _told(found: list[Standing]) -> str:
         text.append("**These trials cannot tell which way is best.**")
     elif unclear:
         text.append(f"Not told apart from {best.way}: {listed(_ways(unclear))}.")
-    if any(s.over_best.blocks < fewest_trials() for s in rest):
-        return " ".join([*text, f"A comparison needs {fewest_trials()} blocks with a steady state."])
-    good = [best.way, *_ways(alike), *_ways(unclear)]
-    simplest = next((way for way in _SIMPLEST_FIRST if way in good), good[0])
-    return " ".join([*text, f"Of those not told to be worse, **{simplest}** has the fewest parts."])
+    if short := [s for s in rest if s.over_best.blocks < fewest_trials()]:
+        of_whom = "" if len(short) == len(rest) else f", and {listed(_ways(short))} had fewer"
+        text.append(f"A comparison needs {fewest_trials()} blocks with a steady state{of_whom}.")
+    if alike:
+        good = [best.way, *_ways(alike)]
+        simplest = next((way for way in _SIMPLEST_FIRST if way in good), best.way)
+        text.append(f"Of those as good as each other, **{simplest}** has the fewest parts.")
+    return " ".join(text)
 
 
 def left_out(trials: pd.DataFrame) -> str:
     """Say how many trials the comparison leaves out because they had no steady state."""
     if not (count := len(overloaded(trials))):
         return ""
+    whose, are = ("its", "is") if count == 1 else ("their", "are")
     return (
-        f"{formats.counted(count, 'trial')} at a utilisation of 100\N{NO-BREAK SPACE}% or more by their own "
-        f"service times {'is' if count == 1 else 'are'} left out: a queue that only grows compares nothing."
+        f"{formats.counted(count, 'trial')} at a utilisation of 100\N{NO-BREAK SPACE}% or more by {whose} own "
+        f"service times {are} left out: a queue that only grows compares nothing."
     )
 
 
@@ -151,8 +155,11 @@ def verdict(trials: pd.DataFrame) -> Verdict:
     against turns, its busiest worker answers more or its requests take longer by as much as matters.
     """
     top = steady(spread_over_processes(busiest(trials)))
-    top = top[~top["keepalive"]]
-    if not {"round-robin", "shared"} <= set(top["server"]):
+    return weighed(top[~top["keepalive"] & top["server"].isin(["round-robin", "shared"])], _balance)
+
+
+def _balance(top: pd.DataFrame) -> Verdict:
+    if top["server"].nunique() < 2:
         return Verdict(4, CLAIM)
     share = by_block(top.assign(of_fair=top["worker_max_share"] * top["workers"]), "of_fair")
     excess = by_block(top, "excess")

@@ -56,7 +56,7 @@ def curves(servers: list[str], workers: int, arrivals: str, tail_share: float) -
     Exact where there is a formula (Poisson arrivals: M/D/c for one central queue and for turns, M/D/1 for a
     hash and for one process; constant ones: no wait but by hash), else simulated. None for the GIL.
     """
-    utilisations = np.linspace(0.05, 0.95, 31)
+    utilisations = np.linspace(0.05, 0.95, 19)
     rows = [
         (server, u, *(_latency(queue_of(server), workers, float(u), arrivals, q) for q in (0.5, tail_share)))
         for server in servers

@@ -2,14 +2,15 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MultipleLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from lab.figures.style import DARK_TO_LIGHT, GRID, INK, QUIET, Look, canvas, plain_log_ticks, reference_line
 
-_COLUMNS = 4
+_MOST_COLUMNS = 4
 _TAIL, _P50 = DARK_TO_LIGHT[1], DARK_TO_LIGHT[0]
 _KINDS = (DARK_TO_LIGHT[0], DARK_TO_LIGHT[1])
 _SHADES = ("#0b3c5d", "#3a9188", "#5b7c99", "#7fb5ae")
@@ -24,10 +25,12 @@ def dispatch_latency(
     `queues` maps each server, in the order of the panels, to what theory takes its queue to be. `tail` names
     the percentile in that column, such as p99.
     """
-    rows = math.ceil(len(queues) / _COLUMNS)
-    columns = min(_COLUMNS, len(queues))
+    rows = math.ceil(len(queues) / _MOST_COLUMNS)
+    columns = math.ceil(len(queues) / rows)
     top = max(10.0, float(trials["tail"].max()))
-    with canvas(title, rows, columns, size=(2.6 * columns, 2.9 * rows + 0.4), sharex=True, sharey=True) as (
+    with canvas(
+        title, rows, columns, size=(max(7.4, 2.6 * columns), 2.9 * rows + 0.4), sharex=True, sharey=True
+    ) as (
         figure,
         panels,
     ):
@@ -41,14 +44,16 @@ def dispatch_latency(
             axes.set_axis_off()
         panels[0].set_yscale("log")
         panels[0].set_ylim(0.8, 2.2 * top)
-        panels[0].set_xlim(0, max(1.05, 1.05 * float(trials["utilisation"].max())))
-        panels[0].xaxis.set_major_locator(MultipleLocator(0.5))
+        right = max(1.05, 1.05 * float(trials["utilisation"].max()))
+        panels[0].set_xlim(0, right)
+        panels[0].set_xticks(np.arange(0.5, right, 0.5))
         plain_log_ticks(panels[0].yaxis)
         panels[0].xaxis.set_major_formatter(PercentFormatter(1))
         for row in range(rows):
             panels[row * columns].set_ylabel("latency, service times")
-        for axes in panels[-columns:]:
+        for axes in panels[len(queues) - columns : len(queues)]:  # those with none below them
             axes.set_xlabel("utilisation")
+            axes.tick_params(labelbottom=True)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
@@ -85,8 +90,9 @@ def dispatch_evenness(
                 excess = _of(trials, server, kind)["excess"]
                 heights = [place + offset] * len(excess)
                 right.plot(excess, heights, look.marker, color=look.color, alpha=0.35, markersize=6)
+                beyond = excess.max()
                 for _, spread in _of(spreads, server, kind).iterrows():
-                    _value(right, spread, place + offset, look)
+                    _value(right, spread, place + offset, beyond, look)
             right.plot([], [], look.marker, color=look.color, label=kind)
         left.set_yticks(range(len(servers)), servers)
         left.set_xlim(0, 1)
@@ -108,10 +114,10 @@ def _of(frame: pd.DataFrame, server: str, connections: str) -> pd.DataFrame:
     return frame[(frame["server"] == server) & (frame["connections"] == connections)]
 
 
-def _value(axes: Axes, spread: "pd.Series[float]", height: float, look: Look) -> None:
+def _value(axes: Axes, spread: "pd.Series[float]", height: float, beyond: float, look: Look) -> None:
     axes.plot([spread["low"], spread["high"]], [height, height], color=look.color, linewidth=2.2)
     axes.plot(spread["value"], height, look.marker, color=look.color, markersize=8)
-    axes.annotate(f"{spread['value']:.2f}", (spread["high"], height), xytext=(9, 0),
+    axes.annotate(f"{spread['value']:.2f}", (beyond, height), xytext=(9, 0),
                   textcoords="offset points", va="center", fontsize=9)  # fmt: skip
 
 
