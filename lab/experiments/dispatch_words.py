@@ -110,8 +110,8 @@ def left_out(trials: pd.DataFrame) -> str:
         return ""
     whose, are = ("its", "is") if count == 1 else ("their", "are")
     return (
-        f"{formats.counted(count, 'trial')} at a utilisation of 100\N{NO-BREAK SPACE}% or more by {whose} own "
-        f"service times {are} left out: a queue that only grows compares nothing."
+        f"{formats.counted(count, 'trial')} at a utilisation of {formats.percent(1)} or more by {whose} "
+        f"own service times {are} left out: a queue that only grows compares nothing."
     )
 
 

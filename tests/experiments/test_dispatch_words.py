@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from trial_rows import trials
 
+from lab import formats
 from lab.experiments import dispatch_ranking as ranking
 from lab.experiments import dispatch_views as views
 from lab.experiments import dispatch_words as words
@@ -45,10 +46,10 @@ def test_the_answer_names_what_is_worse_what_is_as_good_and_the_simplest_of_that
     assert "**Requests take longer with shared (1.33 times, 1.3" in text
     assert "and reuseport (1.96 times, 1.9" in text
     assert "than with least-busy.**" in text
-    assert "As good as least-busy, within 10 %: round-robin." in text
+    assert f"As good as least-busy, within {formats.percent(0.1)}: round-robin." in text
     assert "Of those as good as each other, **round-robin** has the fewest parts." in text
     assert "95 % bootstrap interval over 6 blocks" in text
-    assert "at a utilisation of 65 %" in text
+    assert f"at a utilisation of {formats.percent(0.65)}" in text
     assert "cannot tell" not in text
 
 
@@ -78,7 +79,7 @@ def test_a_trial_without_a_steady_state_is_left_out_and_counted() -> None:
     assert shared.excess.blocks == 5
     assert shared.excess.high < 2
     text = words.answer(made)
-    assert "1 trial at a utilisation of 100\N{NO-BREAK SPACE}% or more by its own" in text
+    assert f"1 trial at a utilisation of {formats.percent(1)} or more by its own" in text
     assert "Not told apart from least-busy: shared." in text
     assert "6 blocks with a steady state, and shared had fewer. Of those as good" in text
     assert "or the range where fewer, down to 5, had a steady state" in text
