@@ -36,9 +36,8 @@ def figure(scenes: list[Scene], scenario: str) -> Figure | None:
 
 
 def typical(scenes: list[Scene], scenario: str) -> Scene | None:
-    """Return the trial with the median cost, of those with the first dispatch and new connections."""
-    mine = [scene for scene in scenes if scene.scenario == scenario and not scene.keepalive]
-    mine = [scene for scene in mine if scene.dispatch == mine[0].dispatch]
+    """Return the trial with the median cost of those that figures are about, if there is one."""
+    mine = _alike(scenes, scenario)
     if not mine:
         return None
     by, _ = _TYPICAL_BY[scenario]
@@ -46,16 +45,26 @@ def typical(scenes: list[Scene], scenario: str) -> Scene | None:
     return mine[int(order[(len(mine) - 1) // 2])]
 
 
+def _alike(scenes: list[Scene], scenario: str) -> list[Scene]:
+    """Return the trials with the first dispatch and new connections, one of each block."""
+    new = [scene for scene in scenes if scene.scenario == scenario and not scene.keepalive]
+    return [scene for scene in new if scene.dispatch == new[0].dispatch]
+
+
 def caption(scenes: list[Scene], scenario: str, text: str) -> str:
-    """Add to what a figure shows which of the trials it is."""
-    scene = typical(scenes, scenario)
+    """Add to what a figure shows which of the trials it is, and what was lost in all like it."""
+    scene, mine = typical(scenes, scenario), _alike(scenes, scenario)
     if scene is None:
         return text
-    blocks = len({other.block for other in scenes if other.scenario == scenario})
     shown = f"{text} Dispatch: {scene.dispatch}, a connection per request"
-    if blocks == 1:
+    if len(mine) == 1:
         return f"{shown}."
-    return f"{shown}; block {scene.block} of {blocks}, the one with the median {_TYPICAL_BY[scenario][1]}."
+    median = "median" if len(mine) % 2 else "lower median"
+    lost, requests = sum(other.lost for other in mine), sum(len(other.requests) for other in mine)
+    return (
+        f"{shown}; block {scene.block} of {len(mine)}, chosen by the {median} {_TYPICAL_BY[scenario][1]}. "
+        f"Lost in all {len(mine)} blocks: {lost:,} of {requests:,}."
+    )
 
 
 def _kinds(scene: Scene) -> tuple["pd.Series[int]", tuple[str, str]]:

@@ -30,7 +30,6 @@ def recycle_table(scenes: list[Scene]) -> pd.DataFrame:
     return _table(
         facts(scenes, RECYCLE),
         lambda of: {
-            "lost of those open meanwhile": _part(of["met_lost"], of["met"]),
             "all replaced after": over_blocks(of["took_s"]),
             "fewest workers": int(of["fewest"].min()),
             "slowest answer meanwhile": over_blocks(of["slowest_s"]),

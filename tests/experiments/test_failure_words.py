@@ -42,7 +42,12 @@ def test_captions_say_over_how_many_blocks_a_table_is_and_which_of_them_a_figure
     assert words.blocks_said(BLOCKS[:1], "Killed") == "Killed"
     assert "over 3 blocks" in words.blocks_said(BLOCKS, "Killed")
     assert failure_figures.caption(BLOCKS[:1], failures.KILL, "It.").endswith("a connection per request.")
-    assert "block 3 of 3, the one with the median" in failure_figures.caption(BLOCKS, failures.KILL, "It.")
+    several = failure_figures.caption([*BLOCKS, killed(keepalive=True)], failures.KILL, "It.")
+    assert "block 3 of 3, chosen by the median time until full strength" in several
+    assert several.endswith("Lost in all 3 blocks: 3 of 15.")
+    assert "block 2 of 2, chosen by the lower median" in failure_figures.caption(
+        BLOCKS[:2], failures.KILL, ""
+    )
 
 
 def test_the_trial_that_is_drawn_is_the_median_one_of_the_first_dispatch_with_new_connections() -> None:
