@@ -37,6 +37,7 @@ def digits(value: float) -> str:
     return f"{rounded:,.{max(0, 2 - magnitude)}f}" if magnitude < 6 else f"{rounded:.3g}"
 
 
-def counted(number: int, noun: str) -> str:
-    """Write a count with its noun: 1 worker, 2 workers."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def counted(number: float, noun: str) -> str:
+    """Write a count with its noun: 1 worker, 2 workers, 1.5 loop times."""
+    written = f"{number:.0f}" if number == number // 1 else f"{number:g}"
+    return f"{written} {noun}" if number == 1 else f"{written} {noun}s"

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+_BEFORE_UNIT = re.compile(r"(?<=[\d+]) (?=(?:%|s|ms|µs)(?!\w))")
+"""The space in 99.9+ % and 87.2 ms, where no line may end."""
 
 
 def show(figure: "Figure | None", *, caption: str, save_as: Path | None = None) -> None:
@@ -32,7 +36,7 @@ def show(figure: "Figure | None", *, caption: str, save_as: Path | None = None) 
     _display_html(
         f'<figure><img src="{source}" alt="{html.escape(alt_text(figure))}"'
         f' style="width:{100 * width:.0f}px;max-width:100%">'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        f"<figcaption>{_unbroken(html.escape(caption))}</figcaption></figure>"
     )
 
 
@@ -63,7 +67,7 @@ def table(frame: "pd.DataFrame", *, caption: str) -> None:
     """Show a small table of ready-made text and numbers under a caption, without its index."""
     body = frame.to_html(index=False, border=0, justify="unset", na_rep="–", classes="lab")
     caption_html = f"<caption>{html.escape(caption)}</caption>"
-    _display_html(body.replace("<thead>", f"{caption_html}<thead>", 1))
+    _display_html(_unbroken(body.replace("<thead>", f"{caption_html}<thead>", 1)))
 
 
 def answer() -> Callable[[str], None]:
@@ -73,7 +77,7 @@ def answer() -> Callable[[str], None]:
     handle = display(Markdown("*The answer appears here once it has been measured.*"), display_id=True)
 
     def fill(text: str) -> None:
-        handle.update(Markdown(text))
+        handle.update(Markdown(_unbroken(text)))
 
     return fill
 
@@ -82,7 +86,12 @@ def say(text: str) -> None:
     """Show a reading: sentences, in Markdown, computed from what was measured."""
     from IPython.display import Markdown, display
 
-    display(Markdown(text))
+    display(Markdown(_unbroken(text)))
+
+
+def _unbroken(text: str) -> str:
+    """Keep numbers on one line with their units."""
+    return _BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", text)
 
 
 def _display_html(markup: str) -> None:

@@ -68,11 +68,8 @@ def test_what_is_less_than_all_never_reads_100_percent(share: float) -> None:
 
 
 def test_counts_agree_with_their_nouns() -> None:
-    assert [formats.counted(number, "worker") for number in (0, 1, 2)] == [
-        "0 workers",
-        "1 worker",
-        "2 workers",
-    ]
+    counts = [formats.counted(number, "worker") for number in (0, 1, 1.0, 1.5, 2, 1_234_567)]
+    assert counts == ["0 workers", "1 worker", "1 worker", "1.5 workers", "2 workers", "1234567 workers"]
 
 
 @given(anything)

@@ -113,6 +113,17 @@ def test_an_answer_takes_the_place_that_was_held_for_it(monkeypatch: pytest.Monk
     assert (kind, told) == ("update", "**Answer.** Twice.")
 
 
+def test_a_number_stays_on_the_line_of_its_unit(shown: list[Any], figure: Figure) -> None:
+    lab.say("99.9+ % within 87.2 ms; 2 seconds, 3 some, 30 s")
+    lab.show(figure, caption="After 5 s")
+    lab.table(pd.DataFrame({"time": ["140 µs"]}), caption="100 % of 2 workers")
+    said, drawn, listed = (output.data for output in shown)
+    assert said == "99.9+\xa0% within 87.2\xa0ms; 2 seconds, 3 some, 30\xa0s"
+    assert "After 5\xa0s<" in drawn
+    assert "140\xa0µs" in listed
+    assert "100\xa0% of 2 workers" in listed
+
+
 def test_a_reading_is_markdown(shown: list[Any]) -> None:
     lab.say("*As* measured.")
     assert shown[0]._repr_markdown_() == "*As* measured."

@@ -3,15 +3,19 @@
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import pandas as pd
 from pydantic import BeforeValidator
 
 from lab.cpus import available_cpus
+from lab.errors import UsageError
 from lab.formats import counted
 from lab.models.statistics import fewest_trials
+
+_FIGURE = r"([+-]?\d+(?:\.\d+)?%?)"
+_PLACE = "…"
 
 
 def _workers(value: Any) -> int | str:
@@ -58,15 +62,42 @@ def flagged(trials: pd.DataFrame) -> str:
     """Say how many trials are flagged, and why: they stay in every figure."""
     bad = trials[~trials["valid"]]
     if bad.empty:
-        return f"All {counted(len(trials), 'trial')} passed the checks of generator, calibration and quiet."
-    reasons = bad["invalid_because"].str.split("; ").explode().map(_kind).value_counts()
-    listed = "; ".join(f"{reason} ({counted(count, 'trial')})" for reason, count in reasons.items())
-    return f"**{len(bad)} of {counted(len(trials), 'trial')} flagged** and kept: {listed}."
+        return f"None of the {counted(len(trials), 'trial')} is flagged: generator and machine kept steady."
+    reasons = bad["invalid_because"].str.split("; ").explode().str.partition(":")[0]
+    kinds = [
+        _merged(kind, alike) for kind, alike in reasons.groupby(reasons.map(_without_figure), sort=False)
+    ]
+    return f"**{len(bad)} of {counted(len(trials), 'trial')} flagged** and kept: {'; '.join(kinds)}."
 
 
-def _kind(reason: str) -> str:
-    """Return a reason without its figures, so that those of one kind can be counted."""
-    return re.sub(r"[+-]?\d+(\.\d+)?", "…", reason.partition(":")[0])
+def _merged(kind: str, reasons: "pd.Series[str]") -> str:
+    """Write reasons of one kind as one, with the range of their figures."""
+    figures = sorted(set(reasons.str.extract(_FIGURE, expand=False).dropna()), key=_size)
+    span = " to ".join(dict.fromkeys([figures[0], figures[-1]])) if figures else ""
+    return f"{kind.replace(_PLACE, span)} ({counted(len(reasons), 'trial')})"
+
+
+def _without_figure(reason: str) -> str:
+    return re.sub(_FIGURE, _PLACE, reason, count=1)
+
+
+def _size(figure: str) -> float:
+    return float(figure.removesuffix("%"))
+
+
+def both_ways(trials: pd.DataFrame, answer: Callable[[pd.DataFrame], str]) -> str:
+    """Answer from all trials, and add what those that are not flagged say by themselves."""
+    said, sound = answer(trials), trials[trials["valid"]]
+    if len(sound) == len(trials):
+        return said
+    without = f"Without the {counted(len(trials) - len(sound), 'flagged trial')}"
+    try:
+        alone = answer(sound)
+    except UsageError:
+        return f"{said} {without} there is too little to answer from."
+    if alone == said:
+        return f"{said} {without} it is the same."
+    return f"{said} *{without}:* {alone.removeprefix('**Answer.** ')}"
 
 
 def is_number(value: float | None) -> bool:

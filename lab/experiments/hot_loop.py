@@ -118,5 +118,5 @@ def reading(costs: pd.DataFrame) -> str:
         f"The widest spread is that of `{worst['kernel']}`: one loop in twenty takes "
         f"{formats.digits(worst['p95_s'] / worst['median_s'])} times its median or longer. "
         f"Each kernel was on the CPU for at least {formats.percent(costs['cpu_share'].min())} of its time; "
-        f"what is missing to 100 % was taken by others."
+        f"for the rest of it, it waited."
     )

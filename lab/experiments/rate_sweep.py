@@ -1,5 +1,6 @@
 """How does latency grow with the offered rate, and where is the knee? One process and a cluster."""
 
+import math
 from typing import Annotated, Any
 
 import pandas as pd
@@ -7,6 +8,7 @@ from pydantic import Field
 
 from lab import formats
 from lab.cpus import available_cpus
+from lab.errors import UsageError
 from lab.experiments.common import Workers, resolve, with_server_names
 from lab.load.arrivals import ARRIVALS
 from lab.study.parameters import Count, DispatchName, KernelName, ListOf, Positive, Whole, one_of
@@ -67,6 +69,8 @@ def knees(trials: pd.DataFrame, slo_s: float) -> pd.DataFrame:
     A row per server: server, workers, knee_rps (0 if not even the lowest rate met it), next_rps (the lowest
     rate that did not; nan if all did), highest_rps (the highest throughput of any trial).
     """
+    if trials.empty:
+        raise UsageError("there is no trial to find a knee in")
     rows = []
     for server, mine in with_server_names(trials).groupby("server", sort=False):
         medians = mine.groupby("rate")[["latency_p99_s", "success"]].median().sort_index()
@@ -98,29 +102,32 @@ def knee_table(knees: pd.DataFrame) -> pd.DataFrame:
 
 
 def title(knees: pd.DataFrame) -> str:
-    """Say in a figure's title how far the knee moves."""
-    single, cluster = knees.iloc[0], knees.iloc[-1]
-    if not single["knee_rps"] or not cluster["knee_rps"]:
-        return "How latency and throughput follow the offered rate"
-    ratio = formats.digits(cluster["knee_rps"] / single["knee_rps"])
-    return (
-        f"With {formats.counted(int(cluster['workers']), 'worker')} the knee comes at {ratio} times the rate"
-    )
+    """Say in a figure's title between which rates of the sweep the knees are."""
+    parts = [f"{str(row['server']).partition(',')[0]} {_bracket(row)}" for _, row in knees.iterrows()]
+    return f"The knee: {', '.join(parts)}"
+
+
+def _bracket(row: "pd.Series[float]") -> str:
+    if not row["knee_rps"]:
+        return f"below {formats.per_second(row['next_rps'])}"
+    if math.isnan(row["next_rps"]):
+        return f"beyond {formats.per_second(row['knee_rps'])}"
+    return f"{formats.digits(row['knee_rps'])} to {formats.per_second(row['next_rps'])}"
 
 
 def answer(knees: pd.DataFrame, slo_s: float) -> str:
-    """Say up to which rate each server meets the SLO."""
-    parts = [
-        f"{row['server']} **up to {formats.per_second(row['knee_rps'])}**"
-        if row["knee_rps"]
-        else f"{row['server']} at no rate of this sweep"
-        for _, row in knees.iterrows()
-    ]
-    return (
-        f"**Answer.** p99 stays within {formats.seconds(slo_s)}: {'; '.join(parts)}. "
-        f"Once it is full, a server answers no more than before, only later: "
-        f"throughput levels off, and latency grows with every second of the attack."
-    )
+    """Say which rates of the sweep meet the SLO with each server; the knee is between two of them."""
+    parts = [f"with {row['server']} {_met(row)}" for _, row in knees.iterrows()]
+    return f"**Answer.** The p99 stays within {formats.seconds(slo_s)} {'; '.join(parts)}."
+
+
+def _met(row: "pd.Series[float]") -> str:
+    if not row["knee_rps"]:
+        return f"at no rate of this sweep, whose lowest is {formats.per_second(row['next_rps'])}"
+    met = f"**up to {formats.per_second(row['knee_rps'])}**"
+    if math.isnan(row["next_rps"]):
+        return f"{met}, the highest rate of this sweep"
+    return f"{met}, and no longer at {formats.per_second(row['next_rps'])}"
 
 
 def reading(trials: pd.DataFrame, loop_s: float) -> str:

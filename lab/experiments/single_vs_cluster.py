@@ -118,8 +118,13 @@ def answer(trials: pd.DataFrame) -> str:
         f"one process {_outcome(single)}; a cluster of {int(cluster['workers'])} "
         f"{_outcome(cluster)}. The cluster's throughput is "
         f"**{formats.digits(cluster['throughput_rps'] / single['throughput_rps'])} times** "
-        f"that of one process."
+        f"that of one process ({_over(trials)})."
     )
+
+
+def _over(trials: pd.DataFrame) -> str:
+    blocks = trials["block"].nunique()
+    return f"medians over {blocks} blocks" if blocks > 1 else "each was measured once"
 
 
 def _outcome(row: "pd.Series[float]") -> str:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from lab import figures, formats
 from lab.errors import LabError
 from lab.experiments import dispatch, failures, rate_sweep, single_vs_cluster, worker_scaling
-from lab.experiments.common import with_server_names
+from lab.experiments.common import both_ways, with_server_names
 from lab.models.queueing import workers_needed
 from lab.study.machine import Machine
 from lab.study.parameters import ListOf, Positive
@@ -53,11 +53,16 @@ def answer(trials: dict[str, pd.DataFrame], cpus: int, slo_loops: float) -> str:
     """Answer the study's question from what the run has; say what it does not have."""
     parts = []
     if scaled := worker_scaling.EXPERIMENT in trials:
-        parts.append(worker_scaling.answer(worker_scaling.scaling(trials[worker_scaling.EXPERIMENT]), cpus))
+        parts.append(
+            both_ways(
+                trials[worker_scaling.EXPERIMENT],
+                lambda some: worker_scaling.answer(worker_scaling.scaling(some), cpus),
+            )
+        )
     if rate_sweep.EXPERIMENT in trials:
         swept = trials[rate_sweep.EXPERIMENT]
         slo_s = slo_loops * sweep_loop_s(swept)
-        parts.append(rate_sweep.answer(rate_sweep.knees(swept, slo_s), slo_s))
+        parts.append(both_ways(swept, lambda some: rate_sweep.answer(rate_sweep.knees(some, slo_s), slo_s)))
     if single_vs_cluster.EXPERIMENT in trials:
         parts.append(single_vs_cluster.answer(trials[single_vs_cluster.EXPERIMENT]))
     if not scaled:

@@ -1,12 +1,14 @@
 """How far does adding workers take us? Highest throughput, speed-up and efficiency against their number."""
 
+from collections.abc import Mapping, Sequence
+
 import pandas as pd
 from pydantic import field_validator
 
 from lab import formats
 from lab.cpus import available_cpus
 from lab.experiments.common import whole_or_range
-from lab.models.scaling import speedups
+from lab.models.scaling import ScalingLaw, envelope, fit_law, speedups
 from lab.study.parameters import Count, DispatchName, KernelName, ListOf, Positive, Whole
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
@@ -91,7 +93,7 @@ def scaling_table(scaling: pd.DataFrame) -> pd.DataFrame:
             lambda row: " ".join(
                 [
                     formats.digits(row[name]),
-                    f"({formats.digits(row[f'{name}_low'])} to {formats.digits(row[f'{name}_high'])})",
+                    f"({_spread(row, name)})",
                 ]
             ),
             axis=1,
@@ -120,29 +122,70 @@ def best(scaling: pd.DataFrame) -> dict[str, float]:
 
 def title(scaling: pd.DataFrame) -> str:
     """Say in a figure's title how far it goes."""
-    top = best(scaling)
+    top, more = best(scaling), _more(scaling)
     workers = formats.counted(int(top["workers"]), "worker")
     if top["workers"] == 1:
         return "One worker answers as much as any number of them"
     gain = f"{workers} answer {formats.digits(top['speedup'])} times what one does"
-    return f"{gain}; more add nothing" if top["workers"] < scaling["workers"].max() else gain
+    return f"{gain}; more {more}" if more else gain
+
+
+def _more(scaling: pd.DataFrame) -> str:
+    """Say what workers beyond the best do: nothing that stands out of the spread, or harm; "" without any."""
+    top, last = best(scaling), scaling.iloc[-1]
+    if last["workers"] == top["workers"]:
+        return ""
+    worse = last["throughput_rps_high"] < top["throughput_rps_low"]
+    return "answer less" if worse else "make no clear difference"
 
 
 def answer(scaling: pd.DataFrame, cpus: int) -> str:
-    """Say how far clustering goes on this machine, with its base."""
-    one, top = scaling.iloc[0], best(scaling)
-    beyond = scaling[scaling["workers"] > top["workers"]]
+    """Say how far clustering goes on this machine, with its base and with how far the blocks spread."""
+    one, top, last = scaling.iloc[0], best(scaling), scaling.iloc[-1]
     text = f"**Answer.** One worker answers {formats.per_second(one['throughput_rps'])} (the base)."
     if top["workers"] > 1:
         text += (
             f" **{int(top['workers'])} workers on {formats.counted(cpus, 'CPU')} answer "
-            f"{formats.per_second(top['throughput_rps'])}: {formats.digits(top['speedup'])} times as much**, "
-            f"{formats.percent(top['efficiency'])} of the ideal."
+            f"{formats.per_second(top['throughput_rps'])}: {formats.digits(top['speedup'])} times as much** "
+            f"({_spread(top, 'speedup')} over blocks), {formats.percent(top['efficiency'])} of the ideal."
         )
-    if not beyond.empty:
-        last = beyond.iloc[-1]
+    if more := _more(scaling):
         text += (
-            f" More workers do not raise it: {int(last['workers'])} answer "
-            f"{formats.per_second(last['throughput_rps'])}."
+            f" More workers {more}: {int(last['workers'])} answer "
+            f"{formats.per_second(last['throughput_rps'])} ({_spread(last, 'throughput_rps')})."
         )
     return text
+
+
+def _spread(point: "Mapping[str, float] | pd.Series[float]", name: str) -> str:
+    return f"{formats.digits(point[f'{name}_low'])} to {formats.digits(point[f'{name}_high'])}"
+
+
+def beyond(trials: pd.DataFrame, cpus: int) -> pd.DataFrame:
+    """Say which speed-up Gunther's law lets expect on machines of more CPUs, with a worker for each.
+
+    From the least to the most that any block allows: of three numbers of workers up to the CPUs by its fit,
+    of two by both ends of the envelope, as many laws go through two points.
+    """
+    laws = [law for _, block in trials.groupby("block") for law in _laws(block, cpus)]
+    if not laws:
+        return pd.DataFrame({"": ["Of several workers up to the CPUs nothing was measured."]})
+    more = [2 * cpus, 4 * cpus, 8 * cpus]
+    gains = [[float(law.throughput_rps(n) / law.one_worker_rps) for law in laws] for n in more]
+    return pd.DataFrame(
+        {
+            "CPUs, and workers": more,
+            "speed-up, at least": [formats.digits(min(each)) for each in gains],
+            "at most": [formats.digits(max(each)) for each in gains],
+        }
+    )
+
+
+def _laws(block: pd.DataFrame, cpus: int) -> Sequence[ScalingLaw]:
+    known = block[(block["workers"] <= cpus) & (block["throughput_rps"] > 0)].sort_values("workers")
+    workers, rates = list(known["workers"]), list(known["throughput_rps"])
+    if len(workers) < 2 or workers[0] != 1:
+        return []
+    if len(workers) == 2:
+        return envelope(rates[0], rates[1], int(workers[1]))
+    return [fit_law(workers, rates, cpus=cpus)]

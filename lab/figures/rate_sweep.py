@@ -4,11 +4,20 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lab.figures.style import DARK_TO_LIGHT, INK, QUIET, Look, canvas, plain_log_ticks, reference_line
+from lab.figures.style import (
+    DARK_TO_LIGHT,
+    INK,
+    QUIET,
+    Look,
+    canvas,
+    cross_flagged,
+    plain_log_ticks,
+    reference_line,
+)
 
 
 def rate_sweep(trials: pd.DataFrame, capacity_rps: dict[str, float], loop_s: float, title: str) -> Figure:
-    """Draw a sweep: `trials` has columns server, rate, throughput_rps, latency_p50_s, latency_p99_s, success.
+    """Draw a sweep: `trials` has server, rate, throughput_rps, latency_p50_s, latency_p99_s, success, valid.
 
     A dot is one trial, a line joins the medians over blocks. `capacity_rps` maps each server to the rate
     that its loops alone would allow.
@@ -24,6 +33,8 @@ def rate_sweep(trials: pd.DataFrame, capacity_rps: dict[str, float], loop_s: flo
                 axes.axvline(capacity_rps[server], color=look.color, linewidth=1.0, linestyle=":", zorder=1)
         top_rps = float(trials["rate"].max())
         throughput.plot([0, top_rps], [0, top_rps], color=QUIET, linewidth=1.0, label="ideal: all answered")
+        cross_flagged(throughput, trials, "rate", "throughput_rps")
+        cross_flagged(latency, trials, "rate", "latency_p99_s")
         throughput.set_title("Throughput; dotted verticals: what the loop alone allows each server")
         throughput.set_ylabel("answered well, requests/s")
         throughput.set_ylim(bottom=0)

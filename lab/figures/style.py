@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -78,6 +79,12 @@ def plain_log_ticks(axis: Axis, write: Callable[[float], str] = "{:g}".format) -
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
     axis.set_minor_formatter(NullFormatter())
+
+
+def cross_flagged(axes: Axes, trials: pd.DataFrame, x: str, y: str) -> None:
+    """Cross the trials that are flagged: they are drawn like all others, and not to be trusted like them."""
+    if not (flagged := trials[~trials["valid"]]).empty:
+        axes.plot(flagged[x], flagged[y], "x", color=INK, markersize=8, label="a flagged trial", zorder=4)
 
 
 def reference_line(axes: Axes, *, x: float | None = None, y: float | None = None, text: str) -> None:

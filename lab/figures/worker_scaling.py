@@ -5,13 +5,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lab.figures.style import DARK_TO_LIGHT, QUIET, canvas, reference_line
+from lab.figures.style import DARK_TO_LIGHT, QUIET, canvas, cross_flagged, reference_line
 
 
 def worker_scaling(trials: pd.DataFrame, scaling: pd.DataFrame, cpus: float, title: str) -> Figure:
     """Draw the scaling curve.
 
-    `trials` has workers and throughput_rps, a row per trial; `scaling` has workers and, for throughput_rps
+    `trials` has workers, throughput_rps and valid, a row each; `scaling` has workers and, for throughput_rps
     and efficiency, the value and its interval in *_low and *_high; `cpus` is what this process may use.
     """
     look = DARK_TO_LIGHT[0]
@@ -28,6 +28,7 @@ def worker_scaling(trials: pd.DataFrame, scaling: pd.DataFrame, cpus: float, tit
             trials["workers"], trials["throughput_rps"], ".", color=look.color, alpha=0.45, label="a trial"
         )
         _with_interval(rate, scaling, "throughput_rps", label="median over blocks")
+        cross_flagged(rate, trials, "workers", "throughput_rps")
         rate.set_ylabel("highest throughput, requests/s")
         rate.set_ylim(bottom=0)
         rate.legend(loc="lower right")

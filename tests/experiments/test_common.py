@@ -5,6 +5,7 @@ import pytest
 from trial_rows import trials
 
 from lab.cpus import available_cpus
+from lab.errors import UsageError
 from lab.experiments import common
 
 
@@ -36,9 +37,38 @@ def test_an_interval_where_there_is_one_else_the_range() -> None:
     assert common.whole_or_range(None, values) == (1.0, 3.0)
 
 
-def test_flagged_trials_are_counted_each_reason_once() -> None:
-    assert "All 2 trials" in common.flagged(trials({}, {}))
-    spoilt = [{"valid": False, "invalid_because": reason} for reason in ("late", "stolen", "late")]
-    text = common.flagged(trials({}, *spoilt))
-    assert "3 of 4 trials flagged" in text
-    assert text.count("late") == text.count("stolen") == 1
+def _spoilt(*reasons: str) -> list[dict[str, object]]:
+    return [{"valid": False, "invalid_because": reason} for reason in reasons]
+
+
+def test_flagged_trials_are_counted_by_kind_with_the_range_of_their_figures() -> None:
+    assert common.flagged(trials({}, {})).startswith("None of the 2 trials is flagged")
+    reasons = _spoilt(
+        "late: by 2 ms; 9% stolen", "11% stolen", "off by -25%", "off by +3.5%", "late: by 7 ms"
+    )
+    assert common.flagged(trials({}, *reasons)) == (
+        "**5 of 6 trials flagged** and kept: late (2 trials); 9% to 11% stolen (2 trials); "
+        "off by -25% to +3.5% (2 trials)."
+    )
+
+
+def _total(rows: pd.DataFrame) -> str:
+    if rows.empty:
+        raise UsageError("nothing to add up")
+    return f"**Answer.** At most {rows['rate'].max():g}."
+
+
+@pytest.mark.parametrize(
+    ("rates", "flagged_rates", "text"),
+    [
+        ([1, 3], [], "**Answer.** At most 3."),
+        ([1, 3], [2], "**Answer.** At most 3. Without the 1 flagged trial it is the same."),
+        ([1], [2, 3], "**Answer.** At most 3. *Without the 2 flagged trials:* At most 1."),
+        ([], [2], "**Answer.** At most 2. Without the 1 flagged trial there is too little to answer from."),
+    ],
+)
+def test_an_answer_says_what_it_is_without_flagged_trials(
+    rates: list[int], flagged_rates: list[int], text: str
+) -> None:
+    rows = [*({"rate": rate} for rate in rates), *({"rate": rate, "valid": False} for rate in flagged_rates)]
+    assert common.both_ways(trials(*rows), _total) == text

@@ -125,17 +125,18 @@ def test_the_words_have_the_numbers() -> None:
     answer = study.answer(knees, slo_s=0.3)
     assert "within 300 ms" in answer
     assert "one process **up to 10.0/s**" in answer
-    assert "2 workers, round-robin **up to 20.0/s**" in answer
-    assert "2 workers" in study.title(knees)
-    assert "2.00 times" in study.title(knees)
+    assert "2 workers, round-robin **up to 20.0/s**, and no longer at 24.0/s" in answer
+    assert study.title(knees) == "The knee: one process 10.0 to 12.0/s, 2 workers 20.0 to 24.0/s"
     table = study.knee_table(knees)
     assert table["lowest rate beyond it"].tolist() == ["12.0/s", "24.0/s"]
 
 
 def test_the_words_when_nothing_or_everything_met_the_slo() -> None:
     knees = study.knees(pd.concat([_sweep({5: 0.9}), _sweep({10: 0.1}, **CLUSTER)]), slo_s=0.3)
-    assert "one process at no rate of this sweep" in study.answer(knees, slo_s=0.3)
-    assert "times" not in study.title(knees)
+    answer = study.answer(knees, slo_s=0.3)
+    assert "one process at no rate of this sweep, whose lowest is 5.00/s" in answer
+    assert "2 workers, round-robin **up to 10.0/s**, the highest rate of this sweep" in answer
+    assert study.title(knees) == "The knee: one process below 5.00/s, 2 workers beyond 10.0/s"
     assert study.knee_table(knees)["lowest rate beyond it"].tolist() == ["5.00/s", "–"]
 
 

@@ -11,6 +11,7 @@ from trial_rows import trials
 
 from lab.errors import UsageError
 from lab.experiments import worker_scaling as study
+from lab.models.scaling import ScalingLaw
 
 PARAMETERS: dict[str, Any] = {
     "run": "",
@@ -132,6 +133,36 @@ def test_the_answer_says_nothing_of_more_workers_when_there_are_none() -> None:
     assert "More workers" not in study.answer(scaling, cpus=2)
     assert "1.80 times" in study.title(scaling)
     assert "more" not in study.title(scaling)
+
+
+def test_more_workers_that_answer_less_are_told_from_those_within_the_spread() -> None:
+    worse = study.scaling(_measured([{1: 10, 2: 20, 4: 15}, {1: 11, 2: 21, 4: 16}]))
+    assert study.title(worse).endswith("; more answer less")
+    assert "More workers answer less: 4 answer 15.5/s (15.0 to 16.0)" in study.answer(worse, cpus=2)
+    alike = study.scaling(_measured([{1: 10, 2: 20, 4: 15}, {1: 11, 2: 21, 4: 22}]))
+    assert study.title(alike).endswith("; more make no clear difference")
+
+
+def test_two_numbers_of_workers_leave_open_what_more_cpus_bring() -> None:
+    """1.80 and 1.60 times: contention alone leaves more of it than coherency alone, by Gunther's law."""
+    expected = study.beyond(_measured([{1: 10, 2: 18, 4: 99}, {1: 20, 2: 32}]), cpus=2)
+    assert expected["CPUs, and workers"].tolist() == [4, 8, 16]
+    a, b = 2 / 1.8 - 1, (2 / 1.6 - 1) / 2
+    assert float(expected["at most"].iloc[1]) == pytest.approx(8 / (1 + 7 * a), abs=0.005)
+    assert float(expected["speed-up, at least"].iloc[1]) == pytest.approx(8 / (1 + 56 * b), abs=0.005)
+
+
+def test_three_numbers_of_workers_fix_the_law() -> None:
+    law = ScalingLaw(10, 0.05, 0.01)
+    block = {n: float(law.throughput_rps(n)) for n in (1, 2, 3, 4)} | {8: 1.0}
+    expected = study.beyond(_measured([block, block]), cpus=4)
+    gain = float(law.throughput_rps(8) / 10)
+    assert float(expected["at most"].iloc[0]) == pytest.approx(gain, abs=0.005)
+    assert expected["at most"].tolist() == expected["speed-up, at least"].tolist()
+
+
+def test_one_number_of_workers_says_nothing_of_more_cpus() -> None:
+    assert "nothing was measured" in str(study.beyond(_measured([{1: 10, 2: 19}]), cpus=1).iloc[0, 0])
 
 
 def test_the_table_has_each_value_with_its_interval() -> None:
