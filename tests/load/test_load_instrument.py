@@ -47,6 +47,15 @@ def test_a_known_server_ends_with_its_starter() -> None:
     assert not psutil.pid_exists(pid)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a matter of Linux's scheduler")
+def test_a_generator_says_whether_it_goes_before_other_processes() -> None:
+    code = "import os; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))"
+    may = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+    with known_server() as server:
+        summary = attack(server.url, rate=100, duration=0.1).summary
+    assert summary["generator"]["precedence"] == may
+
+
 def test_a_closed_loop_forgets_what_an_open_one_shows() -> None:
     """Coordinated omission: one slow request in the closed loop, half of all in the open one."""
     with serving(stalling(10, 0.5)) as server:
