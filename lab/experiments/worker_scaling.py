@@ -15,6 +15,8 @@ from lab.study.plan import Condition
 
 EXPERIMENT = "worker-scaling"
 
+_LESS, _THE_SAME = "answer less", "make no clear difference"
+
 
 class Parameters(_Parameters):
     """What notebook 04 lets its reader set; no `workers` means those of `default_workers`."""
@@ -127,7 +129,9 @@ def title(scaling: pd.DataFrame) -> str:
     if top["workers"] == 1:
         return "One worker answers as much as any number of them"
     gain = f"{workers} answer {formats.digits(top['speedup'])} times what one does"
-    return f"{gain}; more {more}" if more else gain
+    if not more:
+        return gain
+    return f"{gain}; more answer less" if more == _LESS else f"{gain}; no clear gain beyond"
 
 
 def _more(scaling: pd.DataFrame) -> str:
@@ -135,8 +139,7 @@ def _more(scaling: pd.DataFrame) -> str:
     top, last = best(scaling), scaling.iloc[-1]
     if last["workers"] == top["workers"]:
         return ""
-    worse = last["throughput_rps_high"] < top["throughput_rps_low"]
-    return "answer less" if worse else "make no clear difference"
+    return _LESS if last["throughput_rps_high"] < top["throughput_rps_low"] else _THE_SAME
 
 
 def answer(scaling: pd.DataFrame, cpus: int) -> str:

@@ -140,7 +140,7 @@ def test_more_workers_that_answer_less_are_told_from_those_within_the_spread() -
     assert study.title(worse).endswith("; more answer less")
     assert "More workers answer less: 4 answer 15.5/s (15.0 to 16.0)" in study.answer(worse, cpus=2)
     alike = study.scaling(_measured([{1: 10, 2: 20, 4: 15}, {1: 11, 2: 21, 4: 22}]))
-    assert study.title(alike).endswith("; more make no clear difference")
+    assert study.title(alike).endswith("; no clear gain beyond")
 
 
 def test_two_numbers_of_workers_leave_open_what_more_cpus_bring() -> None:
