@@ -113,5 +113,5 @@ def rules(workers: int) -> str:
         "In brackets stand the shares that could well have given these counts (Clopper-Pearson, each bound "
         "with 95 % confidence). Where the bar lies between them, the data cannot tell. Requests are taken as "
         "independent; losses that come in bursts are not, and need more blocks. A flag because the generator "
-        "fell behind speaks against latencies, not against these counts."
+        "fell behind, or the machine changed its speed, speaks against times, not against these counts."
     )

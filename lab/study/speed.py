@@ -14,6 +14,9 @@ Trials on a quiet machine scatter by a few percent; the conditions that notebook
 than this: by another worker, or the next offered rate.
 """
 
+LOOPS_TOOK, DRIFTED = "its loops took", "the loop's cost drifted"
+"""How the reasons begin that are about the machine's speed: times change with it, other facts need not."""
+
 _FEWEST = 3
 """Of fewer blocks nobody can say which is off."""
 
@@ -41,7 +44,7 @@ def judged(trials: pd.DataFrame) -> pd.DataFrame:
 
 def _unsteady(loop_ratio: float, loop_drift: float) -> str:
     if abs(loop_ratio - 1) > MOST_OFF:
-        return f"its loops took {loop_ratio:.2f} times as long as in its other blocks"
+        return f"{LOOPS_TOOK} {loop_ratio:.2f} times as long as in its other blocks"
     if math.isnan(loop_ratio) and abs(loop_drift - 1) > MOST_OFF:
-        return f"the loop's cost drifted by {loop_drift - 1:+.0%} within the block"
+        return f"{DRIFTED} by {loop_drift - 1:+.0%} within the block"
     return ""
