@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from lab import formats
+from lab.errors import UsageError
 from lab.experiments.common import Workers, resolve, with_server_names
 from lab.models.overload import overload
 from lab.study.parameters import Count, DispatchName, KernelName, Positive, Whole
@@ -147,7 +148,12 @@ def falls_behind(row: "pd.Series[float]") -> bool:
 
 
 def medians(trials: pd.DataFrame) -> tuple["pd.Series[float]", "pd.Series[float]"]:
-    """Return the medians over blocks of every number, of one process and of the cluster."""
+    """Return the medians over blocks of every number, of one process and of the cluster.
+
+    Raises UsageError if either was not measured.
+    """
+    if trials["topology"].nunique() < 2:
+        raise UsageError("one process and a cluster are compared: measure both")
     known = _with_service_times(trials)
     medians = [known[known["topology"] == name].median(numeric_only=True) for name in ("single", "cluster")]
     return medians[0], medians[1]

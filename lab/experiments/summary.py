@@ -64,7 +64,7 @@ def answer(trials: dict[str, pd.DataFrame], cpus: int, slo_loops: float) -> str:
         slo_s = slo_loops * sweep_loop_s(swept)
         parts.append(both_ways(swept, lambda some: rate_sweep.answer(rate_sweep.knees(some, slo_s), slo_s)))
     if single_vs_cluster.EXPERIMENT in trials:
-        parts.append(single_vs_cluster.answer(trials[single_vs_cluster.EXPERIMENT]))
+        parts.append(both_ways(trials[single_vs_cluster.EXPERIMENT], single_vs_cluster.answer))
     if not scaled:
         parts.append("Worker scaling was not measured in this run.")
     lead, *rest = [part.removeprefix("**Answer.** ") for part in parts]

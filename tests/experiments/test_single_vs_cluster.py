@@ -92,6 +92,11 @@ def test_the_article_stands_beside_our_medians(exact: pd.DataFrame) -> None:
     assert table["here, 2 workers, round-robin"].tolist() == ["100", "100 %", "50.0/s", "40.0 ms", "40.0 ms"]
 
 
+def test_one_server_alone_has_no_answer(exact: pd.DataFrame) -> None:
+    with pytest.raises(UsageError, match="measure both"):
+        study.answer(exact[exact["topology"] == "single"])
+
+
 def test_the_answer_says_who_falls_behind_and_by_how_much(exact: pd.DataFrame) -> None:
     text = study.answer(exact)
     assert "Offered 50.0/s for 2 s, one process falls behind (the load keeps 2.00 workers busy)" in text
