@@ -20,7 +20,7 @@ lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=. notebooks/00-summary.ipynb
 
 bench: $(READY)
-	$(BIN)/pytest -s benchmarks
+	$(BIN)/pytest -s -v benchmarks
 
 lock: $(READY)
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra dev --upgrade \

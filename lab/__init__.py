@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lab.load import attack
+    from lab.load.attack import attack
     from lab.notebook import answer, say, show, table
     from lab.servers import serve
     from lab.study.run import open_run
