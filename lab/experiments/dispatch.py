@@ -106,17 +106,17 @@ def compared(p: Parameters, condition: Condition) -> bool:
 
 
 def conditions(p: Parameters, loop_s: Callable[[str, int], float]) -> list[Condition]:
-    """Return each way at each utilisation, with Poisson arrivals; `loop_s` times a kernel's loop.
+    """Return each way at each utilisation, with arrivals of both kinds; `loop_s` times a kernel's loop.
 
-    Ways to spread over processes also meet constant arrivals, and kept connections where those can matter.
-    One process is attacked for longer, until it has met as many requests as the workers of others.
+    Ways to spread over processes also meet kept connections, where those can matter. One process, and what is
+    less busy, is attacked for longer, until it has met as many requests: percentiles need them.
     """
     cpus = available_cpus()
-    busy = min(resolve(p.workers), cpus)
+    most = max(p.poisson + p.constant) * min(resolve(p.workers), cpus)
     return [
         Condition(
             rate=load * min(workers, cpus) / loop_s(kernel, iterations),
-            duration_s=p.duration_s * busy / min(workers, cpus),
+            duration_s=p.duration_s * most / (load * min(workers, cpus)),
             timeout_s=p.timeout_s,
             arrivals=arrivals,
             keepalive=keepalive,
@@ -132,8 +132,6 @@ def conditions(p: Parameters, loop_s: Callable[[str, int], float]) -> list[Condi
 
 def _loads(p: Parameters, way: Arrangement) -> Iterator[tuple[str, float, bool]]:
     yield from (("poisson", load, False) for load in dict.fromkeys(p.poisson))
-    if way.factors["topology"] == "single" or way.factors.get("pool") == "thread":
-        return
     yield from (("constant", load, False) for load in dict.fromkeys(p.constant))
     if way.name in _MAY_KEEP:
         yield "poisson", max(p.poisson), True
