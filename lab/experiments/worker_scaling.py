@@ -26,6 +26,7 @@ class Parameters(_Parameters):
     overload: Positive
     duration_s: Positive
     dispatch: DispatchName
+    pin: bool
     kernel: KernelName
     iterations: Whole
     timeout_s: Positive
@@ -55,7 +56,7 @@ def default_workers(cpus: int) -> list[int]:
 def conditions(p: Parameters, loop_s: float) -> list[Condition]:
     """Return a condition per number of workers, offered `overload` times what its loops alone would allow."""
     cpus = available_cpus()
-    shared = p.model_dump(include={"duration_s", "dispatch", "kernel", "iterations", "timeout_s"})
+    shared = p.model_dump(include={"duration_s", "dispatch", "pin", "kernel", "iterations", "timeout_s"})
     return [
         Condition(topology="cluster", workers=n, rate=p.overload * min(n, cpus) / loop_s, **shared)
         for n in p.workers or default_workers(cpus)

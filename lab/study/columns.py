@@ -27,7 +27,7 @@ TRIALS = pa.schema(
         pa.field("arrivals", pa.string()),
         pa.field("timeout_s", pa.float64()),
         pa.field("path", pa.string()),
-        pa.field("keepalive", pa.bool_()),
+        *_fields(pa.bool_(), "keepalive", "pin"),
         *_fields(pa.int64(), "warmup", "planned", "sent", *OUTCOMES),
         *_fields(pa.float64(), "success", "throughput_rps"),
         *_fields(pa.float64(), *(f"latency_{name}_s" for name in LATENCY)),
@@ -42,6 +42,9 @@ TRIALS = pa.schema(
     ]
 )
 """A row per trial; the labels of its condition are further columns."""
+
+BEFORE = {"pin": False}
+"""What held of trials that were measured before there was a column for it."""
 
 EVENTS = pa.schema(
     [

@@ -1,7 +1,7 @@
 """A run's files: tables that are checked when read, their checksums, and what a kill left of them."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,13 +23,18 @@ def write_table(path: Path, table: pa.Table) -> None:
     write_whole(path, sink.getvalue().to_pybytes())
 
 
-def read_table(path: Path, schema: pa.Schema | None = None) -> pa.Table:
-    """Read a Parquet file whose columns include those of `schema`.
+def read_table(
+    path: Path, schema: pa.Schema | None = None, before: Mapping[str, object] | None = None
+) -> pa.Table:
+    """Read a Parquet file whose columns include those of `schema`; `before` fills those that came later.
 
     Raises LabError if it is not whole, or not such a table.
     """
     table = _reading(path, lambda: pq.read_table(path))
     for field in schema or ():
+        if before and field.name in before and field.name not in table.schema.names:
+            column = pa.array([before[field.name]] * table.num_rows, field.type)
+            table = table.append_column(field, column)
         if field.name not in table.schema.names or table.schema.field(field.name).type != field.type:
             raise LabError(
                 f"{path} is no table of this study: it lacks the column {field.name} ({field.type})"

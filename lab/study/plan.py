@@ -24,6 +24,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 class Condition:
     """One server under one load: the factors of a trial. Rates are per second, `*_s` are seconds.
 
+    `keepalive` lets connections be kept by both sides; `pin` gives each worker a CPU of its own, in turn.
     `warmup` requests per worker are sent first and not recorded. `labels` are further columns that name what
     the notebook varies, such as {"load": 0.8}; two conditions that are otherwise alike must differ in them.
     Raises UsageError if a value makes no sense.
@@ -41,6 +42,7 @@ class Condition:
     timeout_s: float = 30.0
     path: str = "/api/slow"
     keepalive: bool = False
+    pin: bool = False
     warmup: int = 1
     labels: Mapping[str, Label] = field(default_factory=dict, hash=False)
 
@@ -56,6 +58,7 @@ class Condition:
             pool=self.pool,
             kernel=self.kernel,
             iterations=self.iterations,
+            pin=self.pin,
         )
         if self.arrivals not in ARRIVALS:
             raise UsageError(f"unknown arrivals {self.arrivals!r}: choose one of {', '.join(ARRIVALS)}")
@@ -172,5 +175,8 @@ def trial_id(experiment: str, block: int, condition: Condition) -> str:
 
 
 def _digest(experiment: str, block: int, condition: Condition) -> str:
-    identity = json.dumps([experiment, block, asdict(condition)], sort_keys=True)
+    columns = asdict(condition)
+    if not condition.pin:
+        del columns["pin"]  # runs from before this factor keep their ids, and their trials
+    identity = json.dumps([experiment, block, columns], sort_keys=True)
     return hashlib.sha256(identity.encode()).hexdigest()[:12]

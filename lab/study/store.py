@@ -18,7 +18,7 @@ from lab.errors import LabError
 from lab.files import writing_to
 from lab.load import records
 from lab.study import manifest as manifests
-from lab.study.columns import EVENTS, TRIALS
+from lab.study.columns import BEFORE, EVENTS, TRIALS
 from lab.study.files import partial_files, read_table, sha256, write_table
 from lab.study.manifest import Manifest
 
@@ -99,7 +99,7 @@ class Store:
 
     def trials(self, experiment: str) -> pd.DataFrame:
         """Read the trials of an experiment; labels that a trial does not have are empty."""
-        tables = [read_table(path, TRIALS) for path in self._of("trials", experiment)]
+        tables = [read_table(path, TRIALS, BEFORE) for path in self._of("trials", experiment)]
         known = pa.concat_tables([TRIALS.empty_table(), *(table.select(TRIALS.names) for table in tables)])
         labels = [table.drop_columns(TRIALS.names).to_pylist()[0] for table in tables]
         return pd.concat([_frame(known), pd.DataFrame(labels)], axis=1)

@@ -50,6 +50,8 @@ def fresh_server(condition: Condition, **options: Any) -> Iterator["Server"]:
         pool=condition.pool,
         kernel=condition.kernel,
         iterations=condition.iterations,
+        keepalive=None if condition.keepalive else False,  # None: kept, where the dispatch allows it
+        pin=condition.pin,
         **options,
     ) as server:
         _warm_up(server.url + condition.path, condition.warmup * condition.workers, condition.timeout_s)

@@ -19,6 +19,7 @@ PARAMETERS: dict[str, Any] = {
     "overload": 1.5,
     "duration_s": 2,
     "dispatch": "shared",
+    "pin": False,
     "kernel": "python",
     "iterations": 1000,
     "timeout_s": 30,
@@ -206,8 +207,10 @@ def test_conditions_overload_each_number_of_workers_by_what_its_cpus_allow(
     assert {(one.topology, one.dispatch, one.duration_s, one.iterations) for one in found} == {
         ("cluster", "shared", 2, 1000)
     }
-    found = study.conditions(study.Parameters(**PARAMETERS | {"workers": []}), loop_s=0.1)
+    assert not any(one.pin for one in found)
+    found = study.conditions(study.Parameters(**PARAMETERS | {"workers": [], "pin": True}), loop_s=0.1)
     assert [one.workers for one in found] == [1, 2, 3, 4]
+    assert all(one.pin for one in found)
 
 
 @pytest.mark.parametrize(
@@ -218,6 +221,7 @@ def test_conditions_overload_each_number_of_workers_by_what_its_cpus_allow(
         ({"workers": [0, 1]}, r"workers\[0\]"),
         ({"dispatch": "rond-robin"}, "dispatch"),
         ({"overload": 0}, "overload"),
+        ({"pin": "perhaps"}, "pin"),
     ],
 )
 def test_impossible_parameters_are_refused(change: dict[str, Any], complaint: str) -> None:

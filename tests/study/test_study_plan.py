@@ -46,11 +46,16 @@ def test_an_id_outlives_another_seed_more_blocks_and_more_conditions() -> None:
     assert before < after
 
 
+def test_an_id_outlives_a_new_factor_that_is_at_its_default() -> None:
+    """As runs hold it that were measured before workers could be pinned."""
+    assert trial_id("sweep", 1, condition(20)) == "sweep.b01.8214b96942d5"
+
+
 def test_an_id_changes_with_experiment_block_and_every_factor() -> None:
     base = condition(20)
     changes: dict[str, Any] = {
             "rate": 21, "duration_s": 2, "iterations": 5, "kernel": "numpy", "arrivals": "poisson",
-            "timeout_s": 3, "path": "/", "keepalive": True, "warmup": 2, "labels": {"load": 0.5},
+            "timeout_s": 3, "path": "/", "keepalive": True, "pin": True, "warmup": 2, "labels": {"load": 0.5},
             "topology": "cluster", "dispatch": "shared",
     }  # fmt: skip
     changed = [replace(base, **{name: value}) for name, value in changes.items()]

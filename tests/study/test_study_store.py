@@ -6,6 +6,7 @@ import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from study_fakes import condition, fake_attack
@@ -13,6 +14,8 @@ from study_fakes import condition, fake_attack
 from lab.cli import main
 from lab.errors import LabError
 from lab.files import write_whole
+from lab.study.files import read_table, write_table
+from lab.study.plan import Condition
 from lab.study.run import Run, open_run
 from lab.study.runs import damage, find_runs
 
@@ -97,6 +100,17 @@ def test_a_damaged_table_is_named(measured: Run, kind: str, damage: Callable[[Pa
     with pytest.raises(LabError) as error:
         measured.requests("sweep")
     assert str(path) in one_line(error)
+
+
+def test_trials_from_before_pin_was_a_factor_are_read_and_not_measured_again(measured: Run) -> None:
+    for path in (measured.path / "trials").iterdir():
+        write_table(path, read_table(path).drop_columns(["pin"]))
+    again = measured.measure("sweep", [condition(20), condition(40)], blocks=1, seed=1, execute=fail)
+    assert again["pin"].tolist() == [False, False]
+
+
+def fail(condition: Condition, seed: int) -> NoReturn:
+    raise AssertionError("it was measured again")
 
 
 def test_a_foreign_table_is_named(measured: Run) -> None:

@@ -1,5 +1,6 @@
 """A real trial: a server of our own, under a real attack; and what its reader sees of the progress."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,12 @@ import nbformat
 import papermill
 import psutil
 import pytest
+import requests
 from study_fakes import condition
 
 from lab.errors import LabError
 from lab.study.run import open_run
+from lab.study.trial import fresh_server
 
 SHORT = {"iterations": 20_000, "duration_s": 1.0}
 
@@ -28,9 +31,28 @@ def test_a_trial_serves_attacks_and_leaves_no_process() -> None:
     assert trials["workers_seen"].to_dict() == {"single": 1, "cluster": 2}
     assert (trials["service_p50_s"] > 0).all()
     assert (trials["latency_p50_s"] > trials["service_p50_s"]).all()
-    requests = run.requests("real")
-    assert (requests["latency_s"] > requests["service_s"]).all()
-    assert len(requests) == trials["planned"].sum()
+    answered = run.requests("real")
+    assert (answered["latency_s"] > answered["service_s"]).all()
+    assert len(answered) == trials["planned"].sum()
+
+
+@pytest.mark.parametrize(
+    ("dispatch", "asked", "kept"),
+    [("shared", False, False), ("shared", True, True), ("least-busy", True, False)],
+)
+def test_both_sides_keep_connections_or_close_them(dispatch: str, asked: bool, kept: bool) -> None:
+    cluster = condition(20, **SHORT, topology="cluster", dispatch=dispatch, keepalive=asked)
+    with fresh_server(cluster) as server, requests.get(server.url, timeout=30) as answer:
+        assert (answer.headers.get("Connection") != "close") == kept
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system has no affinity")
+@pytest.mark.parametrize("pin", [False, True])
+def test_workers_are_pinned_if_the_condition_says_so(pin: bool) -> None:
+    here = os.sched_getaffinity(0)
+    with fresh_server(condition(20, **SHORT, topology="cluster", workers=2, pin=pin)) as server:
+        places = [os.sched_getaffinity(pid) for pid in server.workers]
+    assert places == ([{cpu} for cpu in sorted(here) * 2][:2] if pin else [here, here])
 
 
 def test_a_server_that_answers_with_an_error_is_told_in_one_line() -> None:
