@@ -41,14 +41,24 @@ def show(figure: "Figure | None", *, caption: str, save_as: Path | None = None) 
 
 
 def alt_text(figure: "Figure") -> str:
-    """Describe a figure to who cannot see it: its title, then what each panel draws against what."""
+    """Describe a figure to who cannot see it: its title, then what each panel draws against what.
+
+    Panels that draw the same are named together by their titles. A label that panels share counts for all.
+    """
     across = next((axes.get_xlabel() for axes in reversed(figure.axes) if axes.get_xlabel()), "")
-    panels = []
-    for axes in figure.axes:
-        drawn = f"{axes.get_ylabel() or 'rows'} against {axes.get_xlabel() or across}"
+    panels: dict[str, list[str]] = {}
+    for axes in filter(lambda axes: axes.axison, figure.axes):
+        alike = [axes, *axes.get_shared_y_axes().get_siblings(axes)]
+        up = next((one.get_ylabel() for one in alike if one.get_ylabel()), "rows")
+        drawn = f"{up} against {axes.get_xlabel() or across}"
         series = axes.get_legend_handles_labels()[1]
-        panels.append(f"{drawn} ({'; '.join(series)})" if series else drawn)
-    return f"{figure.get_suptitle()}. Chart of {'; '.join(panels)}."
+        title = axes.get_title("left") or axes.get_title()
+        panels.setdefault(f"{drawn} ({'; '.join(series)})" if series else drawn, []).append(title)
+    described = [
+        f"{', '.join(filter(None, titles))}: {drawn}" if any(titles) else drawn
+        for drawn, titles in panels.items()
+    ]
+    return f"{figure.get_suptitle()}. Chart of {'; '.join(described)}."
 
 
 def _render(figure: "Figure", kind: str) -> bytes:

@@ -60,6 +60,19 @@ def test_the_alt_text_says_title_axes_and_series(figure: Figure) -> None:
     )
 
 
+def test_the_alt_text_names_each_of_many_alike_panels_once() -> None:
+    with canvas("Many", rows=2, columns=2, sharex=True, sharey=True) as (figure, panels):
+        for axes, way in zip(panels, ("shared", "least-busy", "threads"), strict=False):
+            axes.plot([1], [2], label="a trial")
+            axes.set_title(way)
+        panels[3].set_axis_off()
+        panels[0].set_ylabel("latency")
+        panels[2].set_xlabel("utilisation")
+    assert alt_text(figure) == (
+        "Many. Chart of shared, least-busy, threads: latency against utilisation (a trial)."
+    )
+
+
 def test_it_is_kept_as_png_and_svg(figure: Figure, shown: list[Any], tmp_path: Path) -> None:
     place = tmp_path / "figures" / "a-run" / "scaling"
     lab.show(figure, caption="Kept", save_as=place)

@@ -57,20 +57,20 @@ def estimate(
 ) -> Estimate:
     """Summarise a number per trial by its median, which one odd trial does not move.
 
-    The interval is the percentile bootstrap's over trials, with this seed (Efron & Tibshirani, chapter 13).
-    Below `fewest_trials` there is no interval.
+    The interval is the percentile bootstrap's over trials, with this seed (Efron & Tibshirani, chapter 13),
+    widened to hold the median where its rounding left that out. Below `fewest_trials` there is no interval.
     Raises UsageError if a value is missing: leave such trials out and say how many they were.
     """
     checks.share(confidence=confidence)
     values = _numbers(trials)
-    interval = None
+    median, interval = float(np.median(values)), None
     if len(values) >= fewest_trials(confidence):
         ends = stats.bootstrap(
             (values,), np.median, n_resamples=_RESAMPLES, confidence_level=confidence,
             method="percentile", rng=np.random.default_rng(seed),
         ).confidence_interval  # fmt: skip
-        interval = float(ends.low), float(ends.high)
-    return Estimate(float(np.median(values)), interval, len(values), confidence)
+        interval = min(float(ends.low), median), max(float(ends.high), median)
+    return Estimate(median, interval, len(values), confidence)
 
 
 def paired_ratio(

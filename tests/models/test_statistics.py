@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lab.errors import UsageError
@@ -48,6 +48,7 @@ def test_fewest_trials_follow_from_the_coverage_of_the_range() -> None:
 
 
 @given(st.lists(st.floats(0.01, 100), min_size=6, max_size=12))
+@example([1.0, *[80.19963502124504] * 5])  # a resampled median of these is one rounding lower
 def test_an_interval_is_inside_the_trials_and_around_their_median(values: list[float]) -> None:
     found = estimate(values)
     slack = 1e-9 * max(values)
