@@ -13,7 +13,8 @@ _LAST = 10
 def facts(scenes: list[Scene], scenario: str) -> pd.DataFrame:
     """Return a row per trial of a scenario: its server, its losses, and what else it cost, by `_OF`.
 
-    flagged: whether anything speaks against the trial; valid: whether nothing does against its counts.
+    flagged: whether anything speaks against the trial; valid: whether nothing does against its counts;
+    in_spite: whether nothing does, or only contention.
     """
     return pd.DataFrame(
         {
@@ -23,6 +24,7 @@ def facts(scenes: list[Scene], scenario: str) -> pd.DataFrame:
             "workers": scene.workers,
             "flagged": bool(scene.invalid_because),
             "valid": scene.counts_hold,
+            "in_spite": scene.answers_hold,
             "requests": len(scene.requests),
             "lost": scene.lost,
             **_OF[scenario](scene),

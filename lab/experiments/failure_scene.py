@@ -7,10 +7,14 @@ import pandas as pd
 
 from lab.experiments.failures import SCENARIOS
 from lab.load.validity import FELL_BEHIND
+from lab.study.noise import CROWDED, STOLEN
 from lab.study.speed import DRIFTED, LOOPS_TOOK
 
 _ABOUT_TIMES = (FELL_BEHIND, LOOPS_TOOK, DRIFTED)
 """How the reasons begin that speak against times, not against counts of what was lost."""
+
+_CONTENTION = (STOLEN, CROWDED)
+"""How the reasons begin that may be why a request was lost, but not why it was answered."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,16 @@ class Scene:
     @property
     def counts_hold(self) -> bool:
         """Whether nothing speaks against its counts of requests."""
+        return self._only(_ABOUT_TIMES)
+
+    @property
+    def answers_hold(self) -> bool:
+        """Whether nothing but contention does: what was answered in spite of it is right."""
+        return self._only(_ABOUT_TIMES + _CONTENTION)
+
+    def _only(self, beginnings: tuple[str, ...]) -> bool:
         reasons = filter(None, self.invalid_because.split("; "))
-        return all(reason.startswith(_ABOUT_TIMES) for reason in reasons)
+        return all(reason.startswith(beginnings) for reason in reasons)
 
     @property
     def said(self) -> pd.DataFrame:

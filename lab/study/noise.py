@@ -15,6 +15,9 @@ MOST_OTHERS_CPU = 0.10
 An idle desktop uses 1 to 3 %. On a large machine these may be CPUs that nobody misses: flagged all the same.
 """
 
+STOLEN, CROWDED = "the hypervisor took", "other processes took"
+"""How the reasons begin that are about contention: it slows answers down, and loses some, but saves none."""
+
 _RESOLUTION_S = 0.05
 """What counters that tick in hundredths of a second, and not at the same moment, may be apart."""
 
@@ -49,9 +52,9 @@ class Noise:
         """Say what spoils a trial; load average and CPU pressure do not: a full server raises them itself."""
         reasons = []
         if self.steal > MOST_STEAL:
-            reasons.append(f"the hypervisor took {self.steal:.0%} of the CPU time")
+            reasons.append(f"{STOLEN} {self.steal:.0%} of the CPU time")
         if self.others_cpu > MOST_OTHERS_CPU:
-            reasons.append(f"other processes took {self.others_cpu:.0%} of the CPU time")
+            reasons.append(f"{CROWDED} {self.others_cpu:.0%} of the CPU time")
         return reasons
 
 

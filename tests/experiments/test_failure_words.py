@@ -1,5 +1,7 @@
 """Failures in words and figures: sums over blocks, the trial that is drawn, verdicts and their doubts."""
 
+from dataclasses import replace
+
 import pytest
 from failure_scenes import blocked, crashed, killed, recycled, scaled
 from matplotlib.figure import Figure
@@ -120,6 +122,32 @@ def test_a_verdict_does_not_rest_on_trials_whose_counts_are_in_doubt() -> None:
     stalled = recycled(of=200, block=2, invalid_because="the generator's event loop stood still for 300 ms")
     assert verdict(stalled).word == "cannot be told: rests on flagged trials"
     assert (verdict(late, stalled).word, verdict(late, stalled).flagged) == ("holds", 2)
+
+
+CONTENTION = "other processes took 38% of the CPU time; the hypervisor took 3% of the CPU time"
+STALLED = "the generator's event loop stood still for 300 ms"
+
+
+@pytest.mark.parametrize("made", [killed(late=200), recycled(of=200)], ids=["claim 6", "claim 7"])
+def test_what_holds_in_spite_of_contention_holds_but_not_in_spite_of_a_stalled_generator(made: Scene) -> None:
+    assert verdict(replace(made, invalid_because=CONTENTION)).word == "holds"
+    assert verdict(replace(made, invalid_because=f"{CONTENTION}; {STALLED}")).rests_on_flagged
+
+
+@pytest.mark.parametrize(
+    "lossy",
+    [killed(late=200, late_lost=20), killed(late=200, back_s=None), recycled(of=200, lost=20)],
+    ids=["lost", "not replaced", "lost when recycled"],
+)
+def test_contention_may_be_why_a_claim_does_not_hold(lossy: Scene) -> None:
+    assert verdict(lossy).holds is False
+    crowded = replace(lossy, invalid_because=CONTENTION)
+    assert verdict(crowded).word == "cannot be told: rests on flagged trials"
+    assert verdict(crowded, replace(lossy, block=2)).word == "does not hold here"
+
+
+def test_contention_voids_who_had_to_wait() -> None:
+    assert verdict(blocked(waiting=1, going_on=30, invalid_because=CONTENTION)).rests_on_flagged
 
 
 def test_workers_that_could_not_be_replaced_refute_claim_7() -> None:
