@@ -31,8 +31,9 @@ _OF_EACH_DISPATCH = (KILL, RECYCLE, BLOCK)
 _CLOSES_EACH = "least-busy"
 """This dispatch closes each connection after its answer: there is none to keep."""
 
-_OVER_ONE = 1.25
-"""Scaling is offered this many times what one worker can do, so that two are worth something."""
+_OVER_ONE = 1.1
+"""Scaling is offered this many times the loops that one worker can do. A request costs more than its loop, so
+one is well behind, and two can still work off what waits."""
 
 _CRASH_LASTS = 1.75
 """A crash loop takes a while to be given up: its trial lasts this many times as long."""

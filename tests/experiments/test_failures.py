@@ -1,16 +1,23 @@
 """Failures: what is planned and done, and what is read off a trial made by hand."""
 
+import ast
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import papermill
 import pytest
 from failure_scenes import blocked, crashed, killed, recycled, scaled
 
+from lab import batch, paths
 from lab.errors import UsageError
 from lab.experiments import failure_facts as facts
 from lab.experiments import failures as study
 from lab.experiments.failure_scene import scenes
+from lab.experiments.failure_verdicts import verdicts
+
+SLOW_S = 175e-9
+"""What an iteration costs when the machine is slow; it is 100 ns when that is quiet."""
 
 PARAMETERS: dict[str, Any] = {
     "run": "",
@@ -51,6 +58,19 @@ def test_what_is_kept_is_planned_for_each_dispatch_with_new_connections_and_with
     servers = planned(kept=["scale"], dispatches=["shared", "least-busy"])
     assert servers[study.SCALE] == [("shared", False), ("shared", True), ("least-busy", False)]
     assert servers[study.RECYCLE] == [("shared", False), ("least-busy", False)]
+
+
+def test_quick_asks_for_enough_to_decide_claim_6_though_one_request_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(study, "available_cpus", lambda: 2)
+    listed = papermill.inspect_notebook(str(paths.notebooks() / "06-failures.ipynb"))
+    defaults = {name: ast.literal_eval(about["default"]) for name, about in listed.items()}
+    p = study.Parameters.from_notebook(defaults | batch.profile_parameters("quick", "06-failures"))
+    killing = study.conditions(p, loop_s=SLOW_S * p.iterations)[0]
+    met = int(killing.rate * (killing.duration_s - study.actions(killing)[0].at_s))
+    (judged,) = [v for v in verdicts([killed(late=p.blocks * met, late_lost=1)]) if v.number == 6]
+    assert judged.holds
 
 
 def test_while_one_is_blocked_the_load_is_what_the_others_can_do() -> None:
