@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from lab.experiments.queues import least_overhead_s
 from lab.hotloop import measure
 from lab.models.queueing import mdc_mean_wait, mdc_wait_quantile
 from lab.models.simulation import waits
@@ -29,9 +30,6 @@ NEAR = 0.025
 
 STEADY = 1.2
 """The ideal queue's p99, in service times, up to which the bar of 1.3 judges dispatch, not the machine."""
-
-UNQUEUED = 0.1
-"""So many requests at least find an idle worker, whatever is measured here."""
 
 TOPOLOGIES: dict[str, dict[str, Any]] = {
     "least-busy": {"topology": "cluster", "dispatch": "least-busy"},
@@ -138,7 +136,7 @@ def _seen(way: str, load: float, duration_s: float, arrivals: str, seed: int) ->
     found = _requests(way, rate, duration_s, arrivals, seed)
     due_s, loop_s = found["due_s"].to_numpy(), found["service_s"].to_numpy()
     latency_s = found["end_s"].to_numpy() - due_s
-    service_s = loop_s + np.quantile(latency_s - loop_s, UNQUEUED)
+    service_s = loop_s + least_overhead_s(found)
     unit_s = service_s.mean()
     return Seen(
         rate * unit_s / WORKERS,

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from lab.cpus import available_cpus
 from lab.experiments.common import Workers, resolve
-from lab.experiments.queues import Queue, played, queue_of
+from lab.experiments.queues import Queue, least_overhead_s, played, queue_of
 from lab.models.statistics import samples_needed
 from lab.study.parameters import Count, DispatchName, KernelName, ListOf, PoolName, Positive, Whole
 from lab.study.parameters import Parameters as _Parameters
@@ -146,25 +146,29 @@ def tail_of(trials: pd.DataFrame) -> float:
 def beside_theory(trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
     """Put one way after another, and add what makes their trials comparable.
 
-    cost_s: the trial's own mean service time, as its workers reported it; but threads that take turns at the
-    GIL report that wait as service, so theirs is the loop's time on its own. utilisation: rate x cost_s /
-    workers, of which the GIL leaves one. tail_share: `tail_of` all these trials; tail_s: that percentile of
-    latency; p50, tail: percentiles in multiples of cost_s. mean_theory_s, tail_theory_s, mean_ideal_s: of
-    `queues.played`. excess: mean latency as a multiple of the ideal one. connections: kept or new, in words.
+    cost_s: the trial's own mean service time, its loop as its workers reported it and overhead_s; but
+    threads that take turns at the GIL report that wait as service, so theirs is the loop's time on its own.
+    overhead_s: `_overhead_s`. utilisation: rate x cost_s / workers, of which the GIL leaves one. tail_share:
+    `tail_of` all these trials; tail_s: that percentile of latency; p50, tail: percentiles in multiples of
+    cost_s. mean_theory_s, tail_theory_s, mean_ideal_s: of `queues.played`. excess: mean latency as a multiple
+    of the ideal one. connections: kept or new, in words.
     """
     trials = trials.sort_values(["place", "arrivals", "load", "keepalive", "block"], ignore_index=True)
     queues = trials["server"].map(queue_of)
-    cost_s = trials["service_mean_s"].where(queues != Queue.GIL, trials["loop_s"]).fillna(trials["loop_s"])
+    loop_s = trials["service_mean_s"].where(queues != Queue.GIL, trials["loop_s"]).fillna(trials["loop_s"])
+    overhead_s = _overhead_s(trials, requests).where(queues != Queue.GIL, 0)
+    cost_s = loop_s + overhead_s
     share = tail_of(trials)
     tail_s = trials[f"latency_p{share * 100:.0f}_s"]
     of_trial = dict(list(requests.groupby("trial_id")))
     theory = pd.DataFrame(
-        played(of_trial[trial_id], workers, queue, own_s, share)
-        for trial_id, workers, queue, own_s in zip(
-            trials["trial_id"], trials["workers"], queues, cost_s, strict=True
+        played(of_trial[trial_id], workers, queue, own_s, over_s, share)
+        for trial_id, workers, queue, own_s, over_s in zip(
+            trials["trial_id"], trials["workers"], queues, loop_s, overhead_s, strict=True
         )
     )
     return trials.join(theory).assign(
+        overhead_s=overhead_s,
         cost_s=cost_s,
         utilisation=trials["rate"] * cost_s / trials["workers"].where(queues != Queue.GIL, 1),
         tail_share=share,
@@ -174,6 +178,17 @@ def beside_theory(trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
         excess=trials["latency_mean_s"] / theory["mean_ideal_s"],
         connections=trials["keepalive"].map({True: KEPT, False: NEW}),
     )
+
+
+def _overhead_s(trials: pd.DataFrame, requests: pd.DataFrame) -> "pd.Series[float]":
+    """Return what a request takes a worker for on top of its loop: the least of all trials of its way.
+
+    In a trial with more to do than time it hides behind the queue. Kept connections need no more than new.
+    """
+    least_s = trials["trial_id"].map(requests.groupby("trial_id").apply(least_overhead_s))
+    with_new_s = least_s.mask(trials["keepalive"]).groupby(trials["server"]).transform("min")
+    with_any_s = least_s.groupby(trials["server"]).transform("min")
+    return with_new_s.where(~trials["keepalive"], with_any_s).fillna(0)
 
 
 def busiest(trials: pd.DataFrame) -> pd.DataFrame:

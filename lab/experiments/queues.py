@@ -13,6 +13,9 @@ from lab.models.simulation import Dispatch, waits
 _REQUESTS = 60_000
 """Of a simulated curve: enough for a p99 that is right within a few percent."""
 
+_UNQUEUED = 0.1
+"""So many requests of a trial at least find an idle worker, unless it has more to do than time."""
+
 _HASHES = 20
 """Random ways to hash a trial's arrivals that are played through: which one the kernel took is not known."""
 
@@ -83,20 +86,29 @@ def _simulated(queue: Queue, workers: int, utilisation: float, arrivals: str) ->
     return waits(np.cumsum(gaps), 1.0, workers, _PLAYED[queue])
 
 
+def least_overhead_s(requests: pd.DataFrame) -> float:
+    """Return what requests take on top of their loops at least, to connect, parse and answer; nan: no answer.
+
+    It is the latency less the loop, as its worker reported it, of a request that found an idle worker.
+    """
+    over_s = requests["end_s"] - requests["due_s"] - requests["service_s"]
+    return float(over_s.quantile(_UNQUEUED))
+
+
 def played(
-    requests: pd.DataFrame, workers: int, queue: Queue, service_s: float, tail_share: float
+    requests: pd.DataFrame, workers: int, queue: Queue, loop_s: float, overhead_s: float, tail_share: float
 ) -> dict[str, float]:
     """Play the arrivals of a trial through its queue, and through one central queue, the ideal.
 
     Returns latencies in seconds: mean_theory_s, tail_theory_s (nan for the GIL) and mean_ideal_s. Each
-    request takes the time that its worker reported, or `service_s`: what is left between this and the
-    measurement is neither chance of arrivals nor speed of loops, but dispatch.
+    request takes a worker for the loop that it reported, or `loop_s`, and `overhead_s`: what is left between
+    this and the measurement is neither chance of arrivals, nor speed of loops, nor what any request takes.
     """
     own_s = np.full(len(requests), np.nan) if queue == Queue.GIL else requests["service_s"].to_numpy()
-    loops_s = np.where(np.isnan(own_s), service_s, own_s)
+    service_s = np.where(np.isnan(own_s), loop_s, own_s) + overhead_s
     due_s = requests["due_s"].to_numpy()
-    ideal_s = waits(due_s, loops_s, workers) + loops_s
-    theory_s = np.array([np.nan]) if queue == Queue.GIL else _played(due_s, loops_s, workers, queue)
+    ideal_s = waits(due_s, service_s, workers) + service_s
+    theory_s = np.array([np.nan]) if queue == Queue.GIL else _played(due_s, service_s, workers, queue)
     return {
         "mean_theory_s": float(theory_s.mean()),
         "tail_theory_s": float(np.quantile(theory_s, tail_share)),

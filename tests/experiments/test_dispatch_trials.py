@@ -100,10 +100,12 @@ def beside_theory(*rows: dict[str, Any], due_s: tuple[float, ...] = (0.0,) * 4) 
     common: dict[str, Any] = {"arrivals": "poisson", "load": 0.8, "workers": 2, "topology": "cluster"}
     made = trials(
         *({"trial_id": f"t{n}", "place": n, "sent": 300, **row} for n, row in enumerate(rows)),
-        **common | {"rate": 16.0, "pool": "process", "keepalive": False},
+        **common | {"rate": 16.0, "pool": "process", "keepalive": False, "overhead_s": 0.0},
     )
     requests = [
-        {"trial_id": name, "due_s": due, "service_s": 0.1} for name in made["trial_id"] for due in due_s
+        {"trial_id": row["trial_id"], "due_s": due, "service_s": 0.1, "end_s": due + 0.1 + row["overhead_s"]}
+        for _, row in made.iterrows()
+        for due in due_s
     ]
     return study.beside_theory(made, pd.DataFrame(requests))
 
@@ -128,6 +130,31 @@ def test_a_trial_stands_at_the_utilisation_that_it_had_not_the_planned_one() -> 
     # Threads that take turns at the GIL have one worker's time, and their loop costs what it costs alone.
     assert made["utilisation"].tolist() == pytest.approx([1.0, 1.6])
     assert study.steady(made).empty
+
+
+def test_utilisation_theory_ideal_and_unit_hold_the_least_overhead_of_the_way() -> None:
+    way = {"server": "shared", "latency_mean_s": 0.18, "latency_p99_s": 0.24}
+    made = beside_theory(
+        {**way, "overhead_s": 0.02},
+        {**way, "overhead_s": 7.0},  # its queue never ended
+        {**way, "overhead_s": 0.01, "keepalive": True},
+        {**way, "server": "least-busy", "overhead_s": 0.05},
+        {**way, "server": "threads, python", "pool": "thread", "overhead_s": 7.0},
+    )
+    assert made["cost_s"].tolist() == pytest.approx([0.12, 0.12, 0.11, 0.15, 0.1])
+    assert made["utilisation"].tolist() == pytest.approx([0.96, 0.96, 0.88, 1.2, 1.6])
+    assert made["mean_ideal_s"].tolist()[:2] == pytest.approx([0.18] * 2)
+    assert made["mean_theory_s"].tolist()[0] == pytest.approx(0.30)
+    assert made["excess"].tolist()[0] == pytest.approx(1.0)
+    assert made["tail"].tolist()[0] == pytest.approx(2.0)
+
+
+def test_kept_connections_take_no_more_than_new_ones() -> None:
+    made = beside_theory(
+        {"server": "shared", "overhead_s": 0.02},
+        {"server": "shared", "overhead_s": 7.0, "keepalive": True},
+    )
+    assert made["cost_s"].tolist() == pytest.approx([0.12] * 2)
 
 
 def test_a_trial_without_an_answer_takes_the_calibrated_loop() -> None:

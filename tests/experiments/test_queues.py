@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lab.experiments.queues import Queue, curves, played, queue_of
+from lab.experiments.queues import Queue, curves, least_overhead_s, played, queue_of
 from lab.models.queueing import mdc_wait_quantile
 
 CLUSTERS = ["shared", "reuseport", "round-robin", "least-busy"]
@@ -50,24 +50,36 @@ def requests(due_s: list[float], service_s: float = 1.0) -> pd.DataFrame:
 
 def test_a_trial_is_played_through_its_own_queue_and_the_ideal_one() -> None:
     burst = requests([0.0, 0.0, 0.5, 0.5])
-    theory = played(burst, 2, Queue.BATCHES, 1.0, 1)
+    theory = played(burst, 2, Queue.BATCHES, 1.0, 0.0, 1)
     # The first worker takes both requests of time 0, the second both of time .5: latencies 1, 2, 1, 2.
     assert theory["mean_theory_s"] == pytest.approx(1.5)
     # One central queue: 1, 1, and .5 of waiting for the others.
     assert theory["mean_ideal_s"] == pytest.approx(1.25)
     assert theory["tail_theory_s"] == pytest.approx(2)
-    central = played(burst, 2, Queue.CENTRAL, 1.0, 1)
+    central = played(burst, 2, Queue.CENTRAL, 1.0, 0.0, 1)
     assert central["mean_theory_s"] == central["mean_ideal_s"]
     assert central["tail_theory_s"] == pytest.approx(1.5)
 
 
+def test_a_worker_is_taken_for_the_loop_and_for_what_comes_on_top() -> None:
+    theory = played(requests([0.0, 0.0]), 1, Queue.ONE, 1.0, 0.5, 1)
+    assert theory == {"mean_theory_s": 2.25, "tail_theory_s": 3.0, "mean_ideal_s": 2.25}
+
+
+def test_the_least_on_top_is_that_of_requests_that_found_an_idle_worker() -> None:
+    waited_s = np.array([0.0, 0.0, 0.0, 0.5, 0.9, 1.4, 2.0, np.nan])
+    answered = requests([float(n) for n in range(8)]).assign(end_s=np.arange(8) + 1.1 + waited_s)
+    assert least_overhead_s(answered) == pytest.approx(0.1)
+    assert np.isnan(least_overhead_s(answered.assign(end_s=np.nan)))
+
+
 def test_a_request_without_an_answer_takes_the_mean() -> None:
-    known = played(requests([0.0, 5.0], 2.0), 1, Queue.ONE, 2.0, 0.9)
-    lost = played(requests([0.0, 5.0], 2.0).assign(service_s=[2.0, np.nan]), 1, Queue.ONE, 2.0, 0.9)
+    known = played(requests([0.0, 5.0], 2.0), 1, Queue.ONE, 2.0, 0.0, 0.9)
+    lost = played(requests([0.0, 5.0], 2.0).assign(service_s=[2.0, np.nan]), 1, Queue.ONE, 2.0, 0.0, 0.9)
     assert known == lost
 
 
 def test_under_the_gil_the_loop_alone_is_the_measure() -> None:
-    theory = played(requests([0.0, 9.0], service_s=7.0), 2, Queue.GIL, 1.0, 0.9)
+    theory = played(requests([0.0, 9.0], service_s=7.0), 2, Queue.GIL, 1.0, 0.0, 0.9)
     assert theory["mean_ideal_s"] == 1.0
     assert np.isnan(theory["tail_theory_s"])
