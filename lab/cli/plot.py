@@ -54,14 +54,27 @@ def command(records: Path, out: Path | None, bin_text: str | None) -> None:
 def _title(summary: dict[str, Any]) -> str:
     """What was found, in a line: what was sent, what came of it, and how long the slowest took."""
     sent_rps, answered_rps, p99_s = summary["sent_rate"], summary["throughput"], summary["latency_s"]["p99"]
-    failed = summary["planned"] - summary["ok"]
+    not_sent, unanswered = summary["outcomes"]["dropped"], summary["outcomes"]["unfinished"]
+    failed = summary["planned"] - summary["ok"] - not_sent - unanswered
     parts = [f"{formats.per_second(sent_rps)} sent"]
     if answered_rps < _KEEPS_UP * sent_rps:
         parts.append(f"{formats.per_second(answered_rps)} answered well")
-    parts.append(f"{formats.counted(failed, 'request')} failed" if failed else "all answered well")
+    amiss = {"failed": failed, "unanswered": unanswered, "not sent": not_sent}
+    told = [f"{formats.counted(count, 'request')} {word}" for word, count in amiss.items() if count]
+    parts += told or ["all answered well"]
     if p99_s is not None:
         parts.append(f"p99 {formats.seconds(p99_s)}")
-    return ", ".join(parts)
+    return _caveat(summary) + ", ".join(parts)
+
+
+def _caveat(summary: dict[str, Any]) -> str:
+    """What a reader of the numbers must know first: that they are of a part, or not to be believed."""
+    if summary["valid"]:
+        return ""
+    if summary["stopped_s"] is None:
+        return "Not valid: "
+    interruption, *others = summary["invalid_because"]
+    return f"{interruption.capitalize()}{', not valid' if others else ''}: "
 
 
 def _fitting(duration_s: float) -> float:
