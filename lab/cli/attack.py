@@ -56,7 +56,11 @@ def command(
     body: Path | None,
     **options: Any,
 ) -> int:
-    """Send requests to URL when they are due, whether or not earlier ones were answered."""
+    """Send requests to URL when they are due, whether or not earlier ones were answered.
+
+    The generator goes before other processes where the system allows it, so that a busy server does not delay
+    it; several do only if they are fewer than the CPUs. The report says whether.
+    """
     objectives = [Slo.parse(text) for text in slos]
     if out:
         check_writable(out)

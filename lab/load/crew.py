@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lab.cpus import available_cpus
 from lab.errors import LabError
 from lab.load.log import COLUMNS
 from lab.load.process import GeneratorProcess
@@ -131,4 +132,6 @@ def _merged(parts: Sequence[Message], stopped_s: float | None) -> Log:
     )
     healths = [part["health"] for part in parts]
     health = {name: (sum if name in _SUMMED else max)(h[name] for h in healths) for name in healths[0]}
-    return Log(columns, errors, warmup_errors, {"processes": len(parts), **health}, stopped_s)
+    of_all = sum(h["cpu_share"] for h in healths) / available_cpus()
+    health = {"processes": len(parts), **health, "cpu_share_of_all": of_all}
+    return Log(columns, errors, warmup_errors, health, stopped_s)

@@ -31,7 +31,7 @@ def main() -> None:
     due_s = array("d")
     due_s.frombytes(stdin.read(int(stdin.readline()) * due_s.itemsize))
     _raise_descriptor_limit()
-    precedence = _take_precedence()
+    precedence = spec.precedence and _take_precedence()
     _say(stdout, {"ready": os.getpid()})
     start = stdin.readline()
     if not start:  # the starter is gone

@@ -8,6 +8,7 @@ import warnings
 from lab import paths
 from lab.files import write_whole
 from lab.formats import counted, per_second
+from lab.load.spec import generators_with_room
 
 _NAME = "ceiling.json"
 
@@ -38,16 +39,25 @@ def kept_rps(*, keepalive: bool) -> float | None:
 def warn_above(peak_rps: float, generators: int, *, keepalive: bool) -> None:
     """Warn if the highest rate of an attack is more than its generators were believed at.
 
-    The warning names the line that called the caller. The result says for itself whether it is valid.
+    Generators that leave the server no CPU do not count. The warning names the line that called the caller.
+    The result says for itself whether it is valid.
     """
     ceiling_rps = kept_rps(keepalive=keepalive)
-    if ceiling_rps is None or peak_rps <= generators * ceiling_rps:
+    believed = min(generators, generators_with_room())
+    if ceiling_rps is None or peak_rps <= believed * ceiling_rps:
         return
-    enough = math.ceil(peak_rps / ceiling_rps) if ceiling_rps > 0 else 0
-    advice = f"add --generators {enough} (generators={enough})" if enough else "run it when all is quiet"
     warnings.warn(
-        f"{per_second(peak_rps)} is more than lab doctor believed {counted(generators, 'generator')} at"
-        f" ({per_second(ceiling_rps)} each): {advice}",
+        f"{per_second(peak_rps)} is more than lab doctor believed {counted(believed, 'generator')} at"
+        f" ({per_second(ceiling_rps)} each): {_advice(peak_rps, ceiling_rps)}",
         AboveCeilingWarning,
         stacklevel=3,
     )
+
+
+def _advice(peak_rps: float, ceiling_rps: float) -> str:
+    if not ceiling_rps:
+        return "run it when all is quiet"
+    enough = math.ceil(peak_rps / ceiling_rps)
+    if enough > generators_with_room():
+        return "it takes a machine with more CPUs"
+    return f"add --generators {enough} (generators={enough})"

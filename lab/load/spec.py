@@ -3,6 +3,13 @@
 import json
 from dataclasses import asdict, dataclass, replace
 
+from lab.cpus import available_cpus
+
+
+def generators_with_room() -> int:
+    """Return how many generators leave a CPU to the server, where there is more than one."""
+    return max(1, available_cpus() - 1)
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -19,12 +26,27 @@ class Spec:
     connections: int = 10_000  # idle ones kept at most, as vegeta
     in_flight: int | None = None  # requests at most
     progress: bool = False
+    precedence: bool = False  # go before other processes, where the system allows it
 
     def shared_by(self, generators: int) -> "list[Spec]":
-        """Return one specification for each generator: together they keep to the in-flight limit."""
-        if self.in_flight is None:
-            return [self] * generators
-        return [replace(self, in_flight=(self.in_flight + k) // generators) for k in range(generators)]
+        """Return one specification for each generator: together they keep to both limits.
+
+        They go before other processes only if that leaves the server a CPU: else they would starve it.
+        """
+        precedence = generators <= generators_with_room()
+
+        def share(limit: int, k: int) -> int:
+            return (limit + k) // generators
+
+        return [
+            replace(
+                self,
+                connections=share(self.connections, k),
+                in_flight=None if self.in_flight is None else share(self.in_flight, k),
+                precedence=precedence,
+            )
+            for k in range(generators)
+        ]
 
     def to_json(self) -> str:
         """Return the specification as one line of JSON."""

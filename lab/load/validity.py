@@ -20,7 +20,8 @@ def reasons_against(latency_p50_s: float | None, generator: Mapping[str, float |
       not looked at.
     - The generator's event loop may not stall for 100 ms at once, nor for 1 % of the time in all: answers
       that came in meanwhile were stamped late.
-    - It may not use over 90 % of a core: it was then the bottleneck, or about to be.
+    - It may not use over 90 % of a core: it was then the bottleneck, or about to be. Nor may all together
+      use over 90 % of all CPUs: nothing was left for the server.
     - The garbage collector may not pause it for 100 ms; that is a stall as well.
     """
     reasons = []
@@ -33,4 +34,6 @@ def reasons_against(latency_p50_s: float | None, generator: Mapping[str, float |
         reasons.append(f"the generator's event loop stood still for {share:.1%} of the time")
     if (share := generator.get("cpu_share") or 0.0) > CPU_SHARE:
         reasons.append(f"the generator used {share:.0%} of a core: it was the bottleneck")
+    if (share := generator.get("cpu_share_of_all") or 0.0) > CPU_SHARE:
+        reasons.append(f"the generators used {share:.0%} of all CPUs: the server had none")
     return reasons

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -15,15 +16,17 @@ from load_rows import rows
 from load_servers import serving, stalling
 
 from lab.cli import main
+from lab.cpus import available_cpus
 from lab.errors import LabError
 from lab.figures.over_time import over_time as draw
 from lab.load import attack
 from lab.load.ceiling import ceiling_rps, measure_ceiling
 from lab.load.closed import closed_loop
-from lab.load.kept_ceiling import AboveCeilingWarning, keep, kept_rps
+from lab.load.kept_ceiling import AboveCeilingWarning, keep, kept_rps, warn_above
 from lab.load.known_server import known_server
 from lab.load.outcomes import OUTCOMES, Outcome
 from lab.load.over_time import over_time
+from lab.load.text import report
 
 
 @pytest.mark.parametrize("keepalive", [False, True])
@@ -48,12 +51,17 @@ def test_a_known_server_ends_with_its_starter() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a matter of Linux's scheduler")
-def test_a_generator_says_whether_it_goes_before_other_processes() -> None:
+@pytest.mark.parametrize(("generators", "leave_a_cpu"), [(1, True), (max(2, available_cpus()), False)])
+def test_generators_go_before_other_processes_if_that_leaves_a_cpu(
+    generators: int, leave_a_cpu: bool
+) -> None:
     code = "import os; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))"
     may = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
     with known_server() as server:
-        summary = attack(server.url, rate=100, duration=0.1).summary
-    assert summary["generator"]["precedence"] == may
+        summary = attack(server.url, rate=100, duration=0.1, generators=generators).summary
+    assert summary["generator"]["precedence"] == (may and leave_a_cpu)
+    says = "yes" if may and leave_a_cpu else "no"
+    assert re.search(rf"\[goes before other processes\] +{says}\n", report(summary))
 
 
 def test_a_closed_loop_forgets_what_an_open_one_shows() -> None:
@@ -95,8 +103,9 @@ def test_a_ceiling_that_cannot_be_kept_is_said(home: Path) -> None:
     "load", [["--rate", "100", "--duration", "0.1s"], ["--profile", "ramp from 1/s to 100/s over 0.1s"]]
 )
 def test_the_command_warns_of_more_than_the_ceiling(
-    load: list[str], capsys: pytest.CaptureFixture[str]
+    load: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("lab.load.spec.available_cpus", lambda: 4)
     keep(40, 80)
     with known_server() as server:
         for generators in ("1", "3"):
@@ -106,8 +115,13 @@ def test_the_command_warns_of_more_than_the_ceiling(
     assert capsys.readouterr().err == f"{warning} (generators=3)\n"
 
 
-@pytest.mark.parametrize(("ceiling_rps", "advice"), [(40, "generators=3"), (0, "when all is quiet")])
-def test_python_warns_of_more_than_the_ceiling(ceiling_rps: float, advice: str) -> None:
+@pytest.mark.parametrize(
+    ("ceiling_rps", "advice"), [(40, "generators=3"), (30, "more CPUs"), (0, "when all is quiet")]
+)
+def test_python_warns_of_more_than_the_ceiling(
+    ceiling_rps: float, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.load.spec.available_cpus", lambda: 4)
     keep(1000, ceiling_rps)
     with known_server() as server:
         with pytest.warns(AboveCeilingWarning, match=advice) as warned:
@@ -117,6 +131,14 @@ def test_python_warns_of_more_than_the_ceiling(ceiling_rps: float, advice: str) 
             warnings.simplefilter("error", AboveCeilingWarning)
             attack(server.url, rate=100, duration=0.1)
             measure_ceiling(rates_rps=(100,), duration=0.05, keepalive=True)
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_generators_that_leave_no_cpu_are_not_believed(cpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.load.spec.available_cpus", lambda: cpus)
+    keep(40, 80)
+    with pytest.warns(AboveCeilingWarning, match=r"believed 1 generator at .* more CPUs"):
+        warn_above(41, 8, keepalive=False)
 
 
 def test_seconds_of_an_attack_add_up() -> None:

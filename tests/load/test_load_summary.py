@@ -130,6 +130,7 @@ Outcomes      [kind:count]                      ok:3, http_error:1
 Status Codes  [code:count]                      200:3, 503:1
 Workers       [pid:count]                       11:2, 12:2
 Generator     [cpu, longest stall]              250 ms, 2.00 ms
+              [goes before other processes]     no
 Valid         [yes or why not]                  yes
 Error Set:
       1  503 Service Unavailable"""
@@ -194,6 +195,7 @@ def test_malformed_objectives_are_refused(text: str) -> None:
         (0.1, {"stalled_share": 0.05}, ["stood still for 5.0% of the time"]),
         (0.1, {"cpu_share": 0.97}, ["97% of a core"]),
         (0.1, {"lag_p99_s": 0.5, "cpu_share": 0.97}, ["fell behind", "97% of a core"]),
+        (0.1, {"cpu_share": 0.5, "cpu_share_of_all": 0.95}, ["95% of all CPUs"]),
         (None, {}, []),
     ],
 )
