@@ -108,15 +108,16 @@ def compared(p: Parameters, condition: Condition) -> bool:
 def conditions(p: Parameters, loop_s: Callable[[str, int], float]) -> list[Condition]:
     """Return each way at each utilisation, with arrivals of both kinds; `loop_s` times a kernel's loop.
 
-    Ways to spread over processes also meet kept connections, where those can matter. One process, and what is
-    less busy, is attacked for longer, until it has met as many requests: percentiles need them.
+    Ways to spread over processes also meet kept connections, where those can matter. One process, a longer
+    loop and what is less busy are attacked until they have met as many requests: percentiles need them.
     """
     cpus = available_cpus()
-    most = max(p.poisson + p.constant) * min(resolve(p.workers), cpus)
+    requests = p.duration_s * max(p.poisson + p.constant) * min(resolve(p.workers), cpus)
+    requests /= loop_s(p.kernel, p.iterations)
     return [
         Condition(
-            rate=load * min(workers, cpus) / loop_s(kernel, iterations),
-            duration_s=p.duration_s * most / (load * min(workers, cpus)),
+            rate=rate,
+            duration_s=requests / rate,
             timeout_s=p.timeout_s,
             arrivals=arrivals,
             keepalive=keepalive,
@@ -127,6 +128,7 @@ def conditions(p: Parameters, loop_s: Callable[[str, int], float]) -> list[Condi
         for kernel, iterations in [(way.factors["kernel"], way.factors["iterations"])]
         for workers in [way.factors.get("workers", 1)]
         for arrivals, load, keepalive in _loads(p, way)
+        for rate in [load * min(workers, cpus) / loop_s(kernel, iterations)]
     ]
 
 

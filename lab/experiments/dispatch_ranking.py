@@ -1,8 +1,9 @@
 """Which way to spread requests is nearest to one ideal queue, and whether the trials can tell.
 
 Ways are compared by `excess`: mean latency over what one central queue makes of the same arrivals and the
-same service times. That takes chance and the machine's speed out, and a mean needs far fewer requests than
-a percentile. Ratios are paired within blocks; fewer blocks than a 95 % interval needs decide nothing.
+same service times. That takes out chance, the machine's speed and what a way adds to every request alike;
+and a mean needs far fewer requests than a percentile. Ratios are paired within blocks; fewer blocks than a
+95 % interval needs decide nothing.
 """
 
 import math

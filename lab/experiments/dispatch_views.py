@@ -13,12 +13,16 @@ from lab.experiments.queues import curves, queue_of
 def theory_table(trials: pd.DataFrame) -> pd.DataFrame:
     """Put measured latency beside what the same arrivals make in each way's queue; new connections only."""
     name, rows = tail_name(trials), []
-    for _, mine in trials[~trials["keepalive"]].groupby(["place", "arrivals", "load"], sort=False):
+    of_new = trials[~trials["keepalive"]].sort_values(
+        ["arrivals", "load", "place"], ascending=[False, True, True]
+    )
+    for _, mine in of_new.groupby(["arrivals", "load", "place"], sort=False):
         first, row = mine.iloc[0], mine.median(numeric_only=True)
         rows.append(
             {
                 "way": first["server"],
-                "arrivals": f"{first['arrivals']}, {formats.percent(first['load'])} planned",
+                "arrivals": first["arrivals"],
+                "planned": formats.percent(first["load"]),
                 "trials": len(mine),
                 "utilisation": formats.percent(row["utilisation"]),
                 "mean, measured": formats.seconds(row["latency_mean_s"]),
@@ -28,7 +32,6 @@ def theory_table(trials: pd.DataFrame) -> pd.DataFrame:
                 f"{name}, theory": formats.seconds(row["tail_theory_s"]),
             }
         )
-    rows.sort(key=lambda row: (row["arrivals"].startswith("constant"), row["arrivals"]))
     return pd.DataFrame(rows)
 
 

@@ -47,12 +47,14 @@ def over_theory(trials: pd.DataFrame) -> "pd.Series[float]":
 
 
 def reading(trials: pd.DataFrame) -> str:
-    """Say how far each way is from its own theory, over all trials with new connections."""
-    parts = [
-        f"{way} {formats.digits(value)}" for way, value in over_theory(trials[~trials["keepalive"]]).items()
-    ]
+    """Say how far each way is from its theory, and what that counts besides loops; new connections only."""
+    new = trials[~trials["keepalive"]]
+    parts = [f"{way} {formats.digits(value)}" for way, value in over_theory(new).items()]
+    least_s = new[new["mean_theory_s"].notna()].groupby("server", sort=False)["overhead_s"].first()
+    on_top = [f"{way} {formats.seconds(value)}" for way, value in least_s.items()]
     return (
-        f"Measured mean latency over that of the same arrivals in theory, median of trials: {listed(parts)}."
+        f"Measured mean latency over that of the same arrivals in theory, median of trials: {listed(parts)}. "
+        f"On top of a loop, theory and ideal count what a way adds to every request alike: {listed(on_top)}."
     )
 
 
@@ -120,7 +122,7 @@ def on_kept(trials: pd.DataFrame) -> str:
     ratios = kept_over_new(trials)
     if not ratios:
         return ""
-    text = "With kept connections, mean latency was, as a multiple of that with new ones: "
+    text = "With kept connections, mean latency over ideal was, as a multiple of that with new ones: "
     text += listed([f"{way} {_ratio(ratio)}" for way, ratio in ratios.items()])
     longer = [way for way, ratio in ratios.items() if ratio.exceeds]
     if longer:
@@ -139,10 +141,15 @@ def gil(trials: pd.DataFrame) -> str:
         sentences.append(
             f"*{server}*: offered {formats.per_second(row['sent'] / row['duration_s'])}, "
             f"{formats.counted(int(row['workers']), 'thread')} answered "
-            f"{formats.per_second(row['throughput_rps'])}; the mean latency was "
-            f"{formats.digits(row['latency_mean_s'] / row['cost_s'])} times that of a loop on its own."
+            f"{formats.per_second(row['throughput_rps'])}; {_waited(row)}."
         )
     return " ".join(sentences) or "No pool of threads was measured."
+
+
+def _waited(row: "pd.Series[float]") -> str:
+    if row["utilisation"] >= 1:
+        return "that is more than they have time for, and latency grows for as long as a trial lasts"
+    return f"the mean latency was {formats.digits(row['latency_mean_s'] / row['cost_s'])} service times"
 
 
 CLAIM = "Taking turns and accepting from one shared socket: the first balances well, the second not always"
@@ -167,7 +174,7 @@ def _balance(top: pd.DataFrame) -> Verdict:
     uneven, longer = (spread(ratio["shared"] / ratio["round-robin"]) for ratio in (share, excess))
     evidence = (
         f"round-robin: its busiest worker answered {_ratio(turns)} times its fair share; shared, as a "
-        f"multiple of round-robin: busiest worker {_ratio(uneven)}, mean latency {_ratio(longer)} "
+        f"multiple of round-robin: busiest worker {_ratio(uneven)}, mean latency over ideal {_ratio(longer)} "
         f"({spread_is(longer.blocks)})"
     )
     return Verdict(4, CLAIM, evidence, _judged(turns.exceeds, uneven.exceeds, longer.exceeds))

@@ -6,9 +6,12 @@ import pandas as pd
 import pytest
 from trial_rows import trials
 
+from lab import batch
 from lab.errors import UsageError
 from lab.experiments import dispatch as study
-from lab.study.plan import Condition
+from lab.load.arrivals import Stretch, due_times
+from lab.models.statistics import fewest_trials, samples_needed
+from lab.study.plan import Condition, make_plan
 from lab.study.run import Run
 
 PARAMETERS: dict[str, Any] = {
@@ -71,8 +74,20 @@ def test_only_ways_to_choose_between_are_measured_in_every_block() -> None:
 
 def test_every_trial_lasts_until_it_has_met_as_many_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "available_cpus", lambda: 4)
-    planned = study.conditions(parameters(workers=3, pools=["process"]), loop_s)
+    planned = study.conditions(parameters(workers=3), loop_s)
     assert {round(c.rate * c.duration_s, 9) for c in planned} == {540}
+
+
+def test_quick_can_spare_a_block_and_has_requests_enough_for_a_p90(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "available_cpus", lambda: 2)
+    quick = parameters(**batch.profile_parameters("quick", "05-dispatch"), workers="cpus")
+    assert quick.blocks > fewest_trials()
+    planned = study.conditions(quick, lambda *_: 0.013)
+    for block in make_plan(study.EXPERIMENT, planned, blocks=quick.blocks, seed=quick.seed):
+        for trial in block.trials:
+            asked = trial.condition
+            profile = [Stretch(asked.rate, asked.rate, asked.duration_s)]
+            assert len(due_times(profile, asked.arrivals, trial.seed)) >= samples_needed(0.9)
 
 
 def test_rates_follow_from_the_loop_of_each_kernel() -> None:

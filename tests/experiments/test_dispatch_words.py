@@ -8,6 +8,7 @@ import pytest
 from trial_rows import trials
 
 from lab import formats
+from lab.experiments import common
 from lab.experiments import dispatch_ranking as ranking
 from lab.experiments import dispatch_views as views
 from lab.experiments import dispatch_words as words
@@ -29,7 +30,14 @@ def measured(*ways: dict[str, Any], blocks: int = 6, **common: Any) -> pd.DataFr
     made = trials(
         *rows, **defaults | {"keepalive": False, "tail_share": 0.9, "tail": 2.0, "p50": 1.0} | common
     )
-    theory = {"mean_theory_s": 0.08, "mean_ideal_s": 0.07, "tail_s": 0.2, "tail_theory_s": 0.2, "cost_s": 0.1}
+    theory = {
+        "mean_theory_s": 0.08,
+        "mean_ideal_s": 0.07,
+        "tail_s": 0.2,
+        "tail_theory_s": 0.2,
+        "cost_s": 0.1,
+        "overhead_s": 0.001,
+    }
     return made.assign(**theory, connections=made["keepalive"].map({True: KEPT, False: NEW}))
 
 
@@ -162,6 +170,45 @@ def test_how_many_requests_a_percentile_has_and_needs_is_said(share: float, said
     text = words.samples(measured(WAYS[0], {**WAYS[1], "sent": 40}, tail_share=share))
     assert text.startswith("A p99 needs 299 requests, and a trial here has 40 to 100, ")
     assert said in text
+
+
+def test_the_answer_is_given_without_flagged_trials_too() -> None:
+    made = measured(*WAYS)
+    made.loc[(made["block"] == 2), "valid"] = False
+    text = common.both_ways(made, words.answer)
+    assert text.startswith("**Answer.** **Requests take longer with shared")
+    assert "*Without the 4 flagged trials:* **These trials cannot tell which way is best.**" in text
+    nothing = common.both_ways(made.assign(valid=False), words.answer)
+    assert "*Without the 24 flagged trials:* No way was measured in a steady state" in nothing
+
+
+def test_theory_has_a_row_for_each_way_and_load_constant_rates_last() -> None:
+    made = measured(*({**way, "load": load} for load in (0.8, 0.3) for way in WAYS))
+    both = pd.concat([made.assign(arrivals="constant"), made])
+    table = views.theory_table(both)
+    heads = table[["arrivals", "planned"]].drop_duplicates().to_numpy().tolist()
+    shares = [formats.percent(0.3), formats.percent(0.8)]
+    assert heads == [[arrivals, share] for arrivals in ("poisson", "constant") for share in shares]
+    assert len(table) == 4 * len(WAYS)
+    assert set(table["trials"]) == {6}
+
+
+def test_the_reading_says_what_theory_counts_on_top_of_loops() -> None:
+    assert words.reading(measured(*WAYS[:2])).endswith("alike: shared 1.00 ms and reuseport 1.00 ms.")
+
+
+def test_threads_beyond_what_the_gil_leaves_have_no_latency_to_compare() -> None:
+    threads = {"topology": "offload", "pool": "thread", "excess": 1.0, "latency_mean_s": 0.3}
+    text = words.gil(
+        measured(
+            {**threads, "server": "threads, numba"},
+            {**threads, "server": "threads, python", "utilisation": 1.3},
+        )
+    )
+    numba, python = text.split("*threads, python*")
+    assert numba.strip().endswith("the mean latency was 3.00 service times.")
+    assert python.endswith("latency grows for as long as a trial lasts.")
+    assert "service times" not in python
 
 
 def test_shares_are_ranked_within_a_trial_and_failures_count_for_nobody() -> None:
