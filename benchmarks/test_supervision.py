@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,20 @@ from lab.study.plan import Condition, Label
 
 WORKERS = 2
 ROUNDS = 20
-SHORT_LOOP = 20_000
+ITERATIONS = 100_000
+"""A loop of about 10 ms: most of what a request costs."""
+
+HALF, OVERLOAD = 0.5, 1.5
+"""The loops that are asked for, as a share of what all workers can do."""
+
 DISPATCHES = ("shared", "round-robin", "least-busy", "reuseport")
 LOSES_NONE = ("shared", "round-robin", "least-busy")
+
+HOLDS = {"least-busy": 1, "round-robin": 1 + 5}
+"""How many accepted requests a worker can hold, whatever waits: the one in work, and with round-robin one for
+each of the five passes of its event loop from acknowledging a connection to the work for it, as each pass
+acknowledges one more. With the others it accepts by itself, and may hold all that waits for it.
+"""
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -33,42 +45,43 @@ pytestmark = pytest.mark.timeout(900)
 @pytest.mark.parametrize("keepalive", [False, True], ids=["new", "kept"])
 @pytest.mark.parametrize("dispatch", DISPATCHES)
 def test_recycling_and_scaling_under_load(dispatch: str, keepalive: bool) -> None:
+    rate = _rate(HALF)
+
     def change() -> None:
         for _ in range(ROUNDS):
             server.recycle()
             server.scale(WORKERS + 1)
             server.scale(WORKERS)
 
-    with serve("cluster", workers=WORKERS, dispatch=dispatch, iterations=SHORT_LOOP) as server:
-        planned, failed = _attacked_during(server, keepalive, change)
+    with serve("cluster", workers=WORKERS, dispatch=dispatch, iterations=ITERATIONS) as server:
+        planned, failed = _attacked_during(server, rate, keepalive, change)
     kind = "kept" if keepalive else "new"
-    print(f"{dispatch}, {kind} connections, {ROUNDS} x recycle and scale: {failed} of {planned} failed")
+    print(
+        f"{dispatch}, {kind} connections, {ROUNDS} x recycle and scale at {rate:.0f}/s: "
+        f"{failed} of {planned} failed"
+    )
     assert failed == 0 or dispatch not in LOSES_NONE
 
 
 @pytest.mark.parametrize("dispatch", DISPATCHES)
 def test_a_killed_worker_takes_only_what_it_had_accepted(dispatch: str) -> None:
-    loop_s = float(np.median([cost.wall_s for cost in measure("python", 5 * SHORT_LOOP, 9)]))
-    rate = 0.5 * WORKERS / loop_s
     labels: dict[str, Label] = {"scenario": failures.KILL, "times": 1}
     condition = Condition(
-        rate=rate, duration_s=5.0, topology="cluster", workers=WORKERS, dispatch=dispatch,
-        iterations=5 * SHORT_LOOP, labels=labels,
+        rate=_rate(OVERLOAD), duration_s=3.0, topology="cluster", workers=WORKERS, dispatch=dispatch,
+        iterations=ITERATIONS, labels=labels,
     )  # fmt: skip
     watched: Any = failures.EXECUTE(condition, 1)
     requests = watched.requests.assign(latency_s=watched.requests["end_s"] - watched.requests["due_s"])
-    scene = Scene(failures.KILL, dispatch, False, 1, WORKERS, 5.0, "", requests, watched.events)
-    fact = failure_facts.kill(scene)
+    scene = Scene(failures.KILL, dispatch, False, 1, WORKERS, 3.0, "", requests, watched.events)
+    served_again_s = failure_facts.kill(scene)["served_again_s"]
     lost = requests[requests["outcome"] != "ok"]
-    events = scene.events[scene.events["at_s"] > scene.began_s]
-    gone_s = float(events.loc[events["workers"] < WORKERS, "at_s"].min())
-    in_flight = requests[(requests["sent_s"] <= gone_s) & (requests["end_s"] >= scene.began_s)]
-    print(f"{dispatch}, kill -9: lost {len(lost)} of {len(in_flight)} in flight, {len(requests)} in all")
-    print(f"{dispatch}, kill -9: a new worker serves after {fact['served_again_s']:.2f} s (bar 1)")
+    in_flight = requests[(requests["sent_s"] <= _gone_s(scene)) & (requests["end_s"] >= scene.began_s)]
+    held = HOLDS.get(dispatch, len(in_flight) - 1)  # the other worker has one in work
+    print(f"{dispatch}, kill -9: lost {len(lost)} (bar {held}) of {len(in_flight)} in flight")
+    print(f"{dispatch}, kill -9: a new worker serves after {served_again_s:.2f} s (bar 1)")
+    assert served_again_s <= 1.0
     assert set(lost.index) <= set(in_flight.index)
-    assert fact["served_again_s"] <= 1.0
-    if dispatch == "least-busy":
-        assert len(lost) <= 1
+    assert len(lost) <= held
 
 
 def test_serve_is_ready_within_a_second() -> None:
@@ -77,7 +90,23 @@ def test_serve_is_ready_within_a_second() -> None:
     assert min(times_s) <= 1.0
 
 
-def _attacked_during(server: Server, keepalive: bool, change: Callable[[], None]) -> tuple[int, int]:
+@lru_cache
+def _rate(utilisation: float) -> float:
+    """Return the requests per second whose loops take this share of the workers' time."""
+    return utilisation * WORKERS / min(cost.wall_s for cost in measure("python", ITERATIONS, 9))
+
+
+def _gone_s(scene: Scene) -> float:
+    """Return when the killed worker was missed; if nobody looked in time, when another one had answered."""
+    fewer = scene.events[(scene.events["at_s"] > scene.began_s) & (scene.events["workers"] < scene.workers)]
+    if len(fewer):
+        return float(fewer["at_s"].iloc[0])
+    return scene.began_s + failure_facts.kill(scene)["served_again_s"]
+
+
+def _attacked_during(
+    server: Server, rate: float, keepalive: bool, change: Callable[[], None]
+) -> tuple[int, int]:
     """Attack a server for as long as the change takes; return how many requests were planned and failed."""
     from lab.load import attack
 
@@ -93,7 +122,7 @@ def _attacked_during(server: Server, keepalive: bool, change: Callable[[], None]
     parts: list[pd.DataFrame] = []
     changing.start()
     while changing.is_alive() or not parts:
-        parts.append(attack(server.url + "/api/slow", rate=100, duration=5, keepalive=keepalive).requests)
+        parts.append(attack(server.url + "/api/slow", rate=rate, duration=5, keepalive=keepalive).requests)
     changing.join()
     if errors:
         raise errors[0]
