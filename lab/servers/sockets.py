@@ -57,6 +57,8 @@ def _bound(host: str, port: int, *, listening: bool = False, reuse_port: bool = 
 
 
 def _refused(host: str, port: int, error: OSError) -> LabError:
+    if error.errno == errno.EADDRINUSE and port == 0:
+        return LabError(f"no port of {host} is free: end what holds them, or wait for closed ones to expire")
     if error.errno == errno.EADDRINUSE:
         return LabError(
             f"port {port} of {host} is taken: stop what listens there, or use port 0 for a free one"

@@ -30,8 +30,10 @@ class ServerSpec:
     pool: what `offload` runs the loop in, `process` or `thread`.
     pin: give each worker a CPU of its own, in turn (Linux).
     hang_timeout_s: end a worker whose event loop was blocked for longer than this; None for never, because a
-        blocked loop is normal here. It acts after at most a quarter more.
-    recycle_after: replace a worker after this many requests and, at random, up to a tenth more; None: never.
+        blocked loop is normal here. It acts after at most a quarter more. Not for `offload`: its event loop
+        is never blocked, and its pool is not watched.
+    recycle_after: replace a worker of a cluster after this many requests and, at random, up to a tenth more,
+        or one; None: never.
     start_timeout_s: how long a worker may take until it accepts.
     drain_s: how long a worker that must go may take to answer what it has accepted.
 
@@ -92,7 +94,11 @@ class ServerSpec:
         if self.topology == "single" and self.workers not in (None, 1):
             raise UsageError(f"a single server has one worker, not {self.workers}: use topology 'cluster'")
         if self.recycle_after is not None and self.topology != "cluster":
-            raise UsageError(f"recycle_after needs a cluster: a worker of {self.topology} cannot be replaced")
+            raise UsageError(
+                f"recycle_after is for the workers of a cluster: leave it out for {self.topology}"
+            )
+        if self.hang_timeout_s is not None and self.topology == "offload":
+            raise UsageError("hang_timeout_s watches event loops, and no pool: leave it out for offload")
         if self.keepalive and self._one_request_per_connection:
             raise UsageError("least-busy needs one request per connection: leave keepalive out, or False")
         if not sys.platform.startswith("linux") and (self.pin or self.dispatch == "reuseport"):

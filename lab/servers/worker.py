@@ -57,7 +57,7 @@ class Worker:
         self._crew: Crew | None = None
         self._orders: Orders | None = None
         self._watchdog = Watchdog(spec.hang_timeout_s) if spec.hang_timeout_s else None
-        self._until_renewal = _jittered(spec.recycle_after or 0)
+        self._until_renewal = jittered(spec.recycle_after) if spec.recycle_after else 0
 
     async def run(self) -> None:
         """Say that it is ready once it accepts; return when everything it accepted is answered.
@@ -186,9 +186,9 @@ class Worker:
         opening.add_done_callback(self._opening.discard)
 
 
-def _jittered(requests: int) -> int:
-    """Add up to a tenth, so that workers that started together do not leave together."""
-    return requests + random.randint(0, requests // 10)
+def jittered(requests: int) -> int:
+    """Add up to a tenth, or one, so that workers that started together do not leave together."""
+    return requests + random.randint(0, max(1, requests // 10))
 
 
 def _workshop(spec: ServerSpec) -> AbstractAsyncContextManager[tuple[Work, Crew | None]]:

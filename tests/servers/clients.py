@@ -1,6 +1,7 @@
 """Clients of servers under test: plain, so that a test says which connection carries which request."""
 
 import http.client
+import socket
 import threading
 import time
 from collections import Counter
@@ -135,6 +136,13 @@ def computing(pids: list[int]) -> int:
 def _cpu_s(pid: int) -> float:
     times = psutil.Process(pid).cpu_times()
     return float(times.user + times.system)
+
+
+def refused(url: str) -> bool:
+    """Return whether nothing listens there."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.socket() as sock:
+        return sock.connect_ex((host, int(port))) != 0
 
 
 def gone(pid: int) -> bool:

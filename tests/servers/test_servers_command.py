@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from clients import PATIENCE_S, Connection, computing, get, gone, until
+from clients import PATIENCE_S, Connection, computing, get, gone, refused, until
 
 SHORT = ["--iterations", "1000"]
 COMMAND = [sys.executable, "-m", "lab", "serve"]
@@ -84,8 +84,7 @@ def test_a_second_interrupt_does_not_wait_for_the_request() -> None:
         client.ask()
         computing(ready["workers"])
         process.send_signal(signal.SIGINT)
-        host, port = ready["url"].removeprefix("http://").split(":")
-        until(lambda: socket.socket().connect_ex((host, int(port))) != 0)
+        until(lambda: refused(ready["url"]))
         process.send_signal(signal.SIGINT)
         assert status(process) == 0
         assert all_gone(ready)

@@ -52,7 +52,11 @@ def test_connections_are_kept_unless_dispatch_needs_one_for_each_request(dispatc
         ),
         (
             {"topology": "offload", "recycle_after": 5},
-            "recycle_after needs a cluster: a worker of offload cannot be replaced",
+            "recycle_after is for the workers of a cluster: leave it out for offload",
+        ),
+        (
+            {"topology": "offload", "hang_timeout_s": 5},
+            "hang_timeout_s watches event loops, and no pool: leave it out for offload",
         ),
         (
             {"dispatch": "least-busy", "keepalive": True},

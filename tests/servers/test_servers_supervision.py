@@ -13,6 +13,8 @@ from clients import Connection, burst, computing, get, gone, until
 from lab.errors import LabError, UsageError
 from lab.servers import Server, serve
 from lab.servers.backoff import SETTLED_S, Backoff
+from lab.servers.spec import DISPATCHES
+from lab.servers.worker import jittered
 
 ENDLESS = 10**9
 SHORT = 1000
@@ -25,6 +27,7 @@ if "worker" in sys.orig_argv:
     exec(pathlib.Path({!r}).read_text())
 """
 DIES = "import os; os.write(2, b'no luck today\\n'); os._exit(3)"
+DIES_ONCE = f"import os; os.truncate(os.environ['PYTHONPATH'] + '/code', 0); {DIES}"
 HANGS = "import time; time.sleep(600)"
 
 
@@ -205,6 +208,47 @@ def test_recycle_renews_every_worker_and_counts_it() -> None:
         assert [counters.restarts for counters in server.counters()] == [1, 1]
 
 
+@pytest.mark.parametrize("order", ["recycle", "each is told to go"])
+def test_workers_are_renewed_one_at_a_time(order: str) -> None:
+    with serve(workers=3, iterations=SHORT) as server:
+        before, supervisor = set(server.workers), psutil.Process(server.pid)
+        there = [before]
+
+        def all_are_new() -> bool:
+            there.append({child.pid for child in supervisor.children()})
+            return not before & there[-1]
+
+        if order == "recycle":
+            server.send_signal(signal.SIGHUP)
+        else:
+            for pid in before:
+                os.kill(pid, signal.SIGTERM)
+        until(all_are_new)
+        assert {len(pids) for pids in there} == {3, 3 + 1}
+
+
+def test_a_recycle_ends_with_the_first_worker_that_cannot_be_replaced(sabotage: Sabotage) -> None:
+    with serve(workers=3, iterations=SHORT) as server:
+        sabotage(DIES_ONCE)
+        with pytest.raises(LabError, match=r"ended before it was ready: status 3"):
+            server.recycle()
+        server.recycle()
+        assert [counters.restarts for counters in server.counters()] == [1, 1, 1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux lists open files here")
+@pytest.mark.parametrize("dispatch", DISPATCHES)
+def test_new_workers_cost_the_supervisor_no_open_file(dispatch: str) -> None:
+    with serve(dispatch=dispatch, workers=1, iterations=SHORT) as server:
+        supervisor = psutil.Process(server.pid)
+        before = supervisor.num_fds()
+        for _ in range(3):
+            server.recycle()
+            server.scale(2)
+            server.scale(1)
+        until(lambda: supervisor.num_fds() == before)  # the last answer's channel is closed after it is sent
+
+
 @pytest.mark.parametrize("trouble", [DIES, HANGS])
 def test_a_replacement_that_is_never_ready_leaves_the_old_worker(sabotage: Sabotage, trouble: str) -> None:
     with serve(workers=2, iterations=SHORT, start_timeout_s=3) as server:
@@ -227,7 +271,7 @@ def test_a_worker_that_shall_go_answers_its_request_first() -> None:
         assert client.answer().worker == old
 
 
-def test_a_worker_goes_after_so_many_requests_with_jitter() -> None:
+def test_a_worker_goes_after_so_many_requests() -> None:
     with serve(workers=1, iterations=10, recycle_after=20) as server:
         (first,) = server.workers
         answered = 0
@@ -236,6 +280,11 @@ def test_a_worker_goes_after_so_many_requests_with_jitter() -> None:
         assert answered >= 20
         until(lambda: gone(first))
         assert get(server.url).worker in server.workers
+
+
+@pytest.mark.parametrize(("requests", "most"), [(1, 2), (9, 10), (10, 11), (50, 55)])
+def test_the_jitter_is_up_to_a_tenth_or_one(requests: int, most: int) -> None:
+    assert {jittered(requests) for _ in range(1000)} == set(range(requests, most + 1))
 
 
 def test_a_worker_told_to_terminate_is_replaced_before_it_goes() -> None:
@@ -284,7 +333,7 @@ def test_a_worker_that_hangs_is_ended_and_replaced_with_its_stack_in_the_log() -
 
 def test_a_worker_that_is_merely_busy_does_not_hang() -> None:
     """Requests that are each far shorter than the time-out, and together far longer, without a pause."""
-    with serve(workers=1, iterations=50_000, hang_timeout_s=0.5) as server:
+    with serve(dispatch="shared", workers=1, iterations=200_000, hang_timeout_s=0.5) as server:
         before = server.workers
         while sum(counters.busy_s for counters in server.counters()) < 2.5:
             assert set(burst(server.url, 200)) == set(before)
