@@ -1,6 +1,8 @@
 """`lab attack`: one open-loop attack, and what became of every request of it."""
 
 import json
+import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -71,7 +73,7 @@ def command(
         return _hand_over(Result.load(source), form, out, objectives)
     options |= {"headers": _headers(headers), "body": body.read_bytes() if body else b""}
     try:
-        with _warnings_as_lines():
+        with _warnings_as_lines(), _ended_by_signals():
             result = attack(str(url), **options, on_progress=_teller())
     except Interrupted as interrupt:
         _hand_over(interrupt.result, form, out, [])
@@ -126,11 +128,24 @@ def _warnings_as_lines() -> Iterator[None]:
         yield
 
 
-def _headers(texts: tuple[str, ...]) -> dict[str, str]:
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM ends an attack like Ctrl-C; so does SIGINT where a shell has us ignore it (`lab attack &`)."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _headers(texts: tuple[str, ...]) -> list[tuple[str, str]]:
     pairs = [text.partition(":") for text in texts]
     if bad := next((text for text, (_, colon, _) in zip(texts, pairs, strict=True) if not colon), None):
         raise UsageError(f"malformed header {bad!r}: write NAME:VALUE")
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    return [(name.strip(), value.strip()) for name, _, value in pairs]
 
 
 def _teller() -> Callable[[Progress], None] | None:
@@ -146,8 +161,10 @@ def _show(now: Progress) -> None:
         if value is not None
     )
     failed = sum(now.outcomes.values()) - ok
-    line = f"{now.rate_rps:.0f}/s  ok {ok}  failed {failed}  in flight {now.in_flight}  {quantiles}"
-    click.echo(f"\r\x1b[K{line}  {left_s:.0f} s left", nl=False, err=True)
+    counts = f"ok {ok}  failed {failed}  in flight {now.in_flight}"
+    line = f"{left_s:.0f} s left  {now.rate_rps:.0f}/s  {quantiles}  {counts}"
+    width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    click.echo(f"\r\x1b[K{line[: width - 1]}", nl=False, err=True)
 
 
 def _clear_line() -> None:

@@ -1,6 +1,6 @@
 """The caller's view of an attack: what to send where and when goes in, records and a summary come out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lab.durations import seconds
@@ -10,7 +10,7 @@ from lab.load.kept_ceiling import warn_above
 from lab.load.progress import Progress, teller
 from lab.load.result import Interrupted, Result, from_log
 from lab.load.spec import Spec
-from lab.load.target import check
+from lab.load.target import Headers, check
 
 if TYPE_CHECKING:
     from lab.load.arrivals import Profile, Times
@@ -29,7 +29,7 @@ def attack(
     seed: int = 0,
     remote: bool = False,
     method: str = "GET",
-    headers: Mapping[str, str] | None = None,
+    headers: Headers = (),
     body: bytes = b"",
     keepalive: bool = False,
     connections: int = 10_000,
@@ -61,18 +61,20 @@ def attack(
     due_s = due_times(stretches, arrivals, seed)
     if warmup:
         due_s = _preceded(due_s, stretches, seconds(warmup), arrivals, seed)
-    if not 1 <= generators <= (generators if in_flight is None else in_flight) or connections < 0:
-        raise UsageError(
-            "generators are 1 or more, connections 0 or more, in-flight no fewer than generators"
-        )
+    if not 1 <= generators <= (generators if in_flight is None else in_flight):
+        raise UsageError("generators are 1 or more, in-flight no fewer than generators")
+    if connections < 0:
+        raise UsageError(f"connections are 0 or more, not {connections}: so many idle ones are kept at most")
     generators = min(generators, len(due_s))
     timeout_s, target = seconds(timeout), check(url, remote=remote)
-    payload = target.request(method, headers or {}, body, keepalive=keepalive)
+    lasts_s = duration_s(stretches)
+    payload = target.request(method, headers, body, keepalive=keepalive)
     spec = Spec(
         address=target.accepting(),
         port=target.port,
         payload=payload,
         timeout_s=timeout_s,
+        lasts_s=lasts_s,
         without_body=method == "HEAD",
         server_name=target.server_name,
         insecure=insecure,
@@ -82,8 +84,8 @@ def attack(
         progress=on_progress is not None,
     )
     warn_above(peak_rps(stretches), generators, keepalive=keepalive)
-    lasts_s = duration_s(stretches)
-    tell = teller(on_progress, generators, lasts_s, len(due_s)) if on_progress else _tell_nobody
+    begins_s = min(0.0, float(due_s[0]))
+    tell = teller(on_progress, generators, lasts_s, len(due_s), begins_s) if on_progress else _tell_nobody
     log = offer(spec.shared_by(generators), due_s, tell)
     asked = {"url": url, "arrivals": arrivals, "profile": profile, "duration_s": lasts_s}
     result = from_log(log, due_s, asked | {"rate": total(stretches) / lasts_s})

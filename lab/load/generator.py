@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import threading
+import time
 from array import array
 from collections.abc import Callable, Coroutine
 from typing import Any, BinaryIO
@@ -52,29 +53,41 @@ async def _attack(
     sender = Sender(spec, due_s, start_s)
     threading.Thread(target=_obey, args=(stdin, loop, sender.stop), daemon=True).start()
     health = Health(start_s)
-    progress = loop.create_task(_report_progress(sender, stdout)) if spec.progress else None
+    tasks = [loop.create_task(_sum_up_when_sent(sender, health, start_s + spec.lasts_s))]
+    if spec.progress:
+        tasks.append(loop.create_task(_report_progress(sender, stdout)))
     await sender.run()
-    if progress:
-        progress.cancel()
-    errors = {"errors": sender.errors, "warmup_errors": sender.warmup_errors}
-    _say(stdout, {"health": health.report() | {"precedence": precedence}, **errors})
+    for task in tasks:
+        task.cancel()
+    last: dict[str, Any] = {"errors": sender.errors, "warmup_errors": sender.warmup_errors}
+    if spec.progress:
+        last |= {"progress": _progress(sender)}
+    _say(stdout, {"health": health.report() | {"precedence": precedence}, **last})
     sender.log.send_to(stdout)
     stdout.flush()
+
+
+async def _sum_up_when_sent(sender: Sender, health: Health, ends_s: float) -> None:
+    """A wait for time-outs is no work: it must not dilute what is said of the time before."""
+    await sender.all_sent.wait()
+    await asyncio.sleep(ends_s - time.monotonic())
+    health.sum_up()
 
 
 async def _report_progress(sender: Sender, stdout: BinaryIO) -> None:
     while True:
         await asyncio.sleep(_PROGRESS_EVERY_S)
-        recent_s, sender.recent_s = sender.recent_s, []
-        sample_s = recent_s[:: -(-len(recent_s) // _SAMPLE) or 1]
-        outcomes = {outcome.name.lower(): count for outcome, count in sender.outcomes.items()}
-        message = {
-            "sent": sender.sent,
-            "in_flight": sender.in_flight,
-            "outcomes": outcomes,
-            "latency_s": sample_s,
-        }
-        _say(stdout, {"progress": message})
+        _say(stdout, {"progress": _progress(sender)})
+
+
+def _progress(sender: Sender) -> dict[str, Any]:
+    recent_s, sender.recent_s = sender.recent_s, []
+    return {
+        "sent": sender.sent,
+        "in_flight": sender.in_flight,
+        "outcomes": {outcome.name.lower(): count for outcome, count in sender.outcomes.items()},
+        "latency_s": recent_s[:: -(-len(recent_s) // _SAMPLE) or 1],
+    }
 
 
 def _obey(stdin: BinaryIO, loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:

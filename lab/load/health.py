@@ -21,28 +21,37 @@ class Health:
         gc.callbacks.append(self._collecting)
         self._begin_s = self._due_s = begin_s
         self._pause_began_s = 0.0
+        self._shares: dict[str, float] = {}
         self._forget()
         self._loop = asyncio.get_running_loop()
         self._beat = self._loop.call_later(max(0.0, begin_s - time.monotonic()), self._begin)
 
     def report(self) -> dict[str, float]:
-        """Return the figures; shares are of one core's time, or of the time, from `begin_s` until now."""
+        """Return the figures; shares are those summed up before, or else as of now."""
         gc.callbacks.remove(self._collecting)
         self._beat.cancel()
-        elapsed_s = time.monotonic() - self._begin_s
-        if elapsed_s <= 0:  # stopped in the warm-up
+        if time.monotonic() <= self._begin_s:  # stopped in the warm-up
             self._forget()
-        cpu_s = time.process_time() - self._cpu_s
+        if not self._shares:
+            self.sum_up()
         return {
-            "cpu_s": cpu_s,
-            "cpu_share": cpu_s / elapsed_s if elapsed_s > 0 else 0.0,
+            "cpu_s": self._cpu_used_s(),
             "gc_pauses": self._pauses,
             "gc_longest_s": self._longest_pause_s,
             "stalls": self._stalls,
             "stalled_s": self._stalled_s,
-            "stalled_share": self._stalled_s / elapsed_s if elapsed_s > 0 else 0.0,
             "stall_longest_s": self._longest_stall_s,
+            **self._shares,
         }
+
+    def sum_up(self) -> None:
+        """Take the shares of one core's time, and of the time, from `begin_s` until now."""
+        elapsed_s = time.monotonic() - self._begin_s
+        used = {"cpu_share": self._cpu_used_s(), "stalled_share": self._stalled_s}
+        self._shares = {name: used_s / elapsed_s if elapsed_s > 0 else 0.0 for name, used_s in used.items()}
+
+    def _cpu_used_s(self) -> float:
+        return time.process_time() - self._cpu_s
 
     def _forget(self) -> None:
         self._cpu_s = time.process_time()

@@ -26,19 +26,35 @@ class Progress:
 
 
 def teller(
-    on_progress: Callable[[Progress], None], generators: int, duration_s: float, planned: int
+    on_progress: Callable[[Progress], None],
+    generators: int,
+    duration_s: float,
+    planned: int,
+    begins_s: float = 0.0,
 ) -> OnMessage:
-    """Return what adds up the generators' messages, and tells the sum whenever the first speaks."""
+    """Return what adds up the generators' messages, and tells the sum when each has spoken since it last did.
+
+    `begins_s` is when the first request is due, below 0 with a warm-up. Who has ended need not speak again.
+    """
     said: dict[int, Message] = {}
-    before = (0.0, 0)
+    heard: set[int] = set()
+    ended: set[int] = set()
+    latencies_s: list[float] = []
+    before = (begins_s, 0)
 
     def tell(number: int, message: Message, elapsed_s: float) -> None:
         nonlocal before
         if "progress" not in message:
             return
         said[number] = message["progress"]
-        if number or len(said) < generators:
+        latencies_s.extend(message["progress"]["latency_s"])
+        if "health" in message:
+            ended.add(number)
             return
+        heard.add(number)
+        if len(heard | ended) < generators:
+            return
+        heard.clear()
         sent = sum(one["sent"] for one in said.values())
         rate_rps = (sent - before[1]) / max(elapsed_s - before[0], 1e-9)
         before = elapsed_s, sent
@@ -53,9 +69,10 @@ def teller(
                     name: sum(one["outcomes"].get(name, 0) for one in said.values()) for name in OUTCOMES
                 },
                 rate_rps=max(rate_rps, 0.0),
-                **_quantiles([latency_s for one in said.values() for latency_s in one["latency_s"]]),
+                **_quantiles(latencies_s),
             )
         )
+        latencies_s.clear()
 
     return tell
 

@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 Times = NDArray[np.float64]
 
 
-def sent_rate_rps(due_s: Times, sent_s: Times, ends_s: float, stopped_s: float | None = None) -> float:
-    """Return the requests sent per second of the time that there was to send them in.
+def sending_ends_s(due_s: Times, sent_s: Times, ends_s: float, stopped_s: float | None = None) -> float:
+    """Return until when there was time to send, 0 if nothing was sent: what rates are counted over.
 
     n sends span n gaps: from 0 until `ends_s`, where the next one would have been due had there been more; or
     after an interrupt at `stopped_s` until the next one would have been due, or until then if that is later:
@@ -19,4 +19,4 @@ def sent_rate_rps(due_s: Times, sent_s: Times, ends_s: float, stopped_s: float |
     if stopped_s is not None:
         next_s = due_s[which[-1] + 1] if which[-1] + 1 < len(due_s) else ends_s
         ends_s = min(max(next_s, stopped_s), ends_s)
-    return len(which) / max(ends_s, float(np.nanmax(sent_s)))
+    return max(ends_s, float(np.nanmax(sent_s)))

@@ -28,7 +28,10 @@ SCHEMA = pa.schema(
         pa.field("bytes_in", pa.int64()),
     ]
 )
-"""A row per planned request, times in seconds from the start on one clock; null for what did not happen."""
+"""A row per planned request, times in seconds from the start on one clock; null for what did not happen.
+
+`sent_s` is when sending began: before its connection was made, if it needed a new one.
+"""
 
 WHOLE = ("status", "worker", "bytes_in")
 """Whole numbers, or missing: in a frame that makes them float64."""

@@ -33,6 +33,7 @@ class Sender:
         self._in_flight: dict[int, Connection] = {}  # in the order of their due times
         self._waiting: deque[int] = deque()  # for a slot
         self._idle: dict[Connection, None] = {}  # used last, first out
+        self.all_sent = asyncio.Event()  # or dropped
         self._all_ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._timer = timer(self._loop, self._send_what_is_due)
@@ -83,6 +84,7 @@ class Sender:
         if self._expiry is None:
             self._expire()
         self._set_timer()
+        self._finish_if_last()
 
     def _has_slot(self) -> bool:
         return self._spec.in_flight is None or len(self._in_flight) < self._spec.in_flight
@@ -143,8 +145,10 @@ class Sender:
         (self.errors if self._due_s[request] >= 0 else self.warmup_errors)[error] += 1
 
     def _finish_if_last(self) -> None:
-        if self._next == len(self._due_s) and not self._in_flight and not self._waiting:
-            self._all_ended.set()
+        if self._next == len(self._due_s) and not self._waiting:
+            self.all_sent.set()
+            if not self._in_flight:
+                self._all_ended.set()
 
     def _expire(self) -> None:
         """End what has reached its time-out: the oldest comes first, so one timer serves all."""

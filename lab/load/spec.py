@@ -19,6 +19,7 @@ class Spec:
     port: int
     payload: bytes
     timeout_s: float
+    lasts_s: float = 0.0  # the schedule, without its warm-up
     without_body: bool = False  # the method is HEAD
     server_name: str | None = None  # set for TLS
     insecure: bool = False  # do not verify the certificate

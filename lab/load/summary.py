@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lab.load.outcomes import OUTCOMES, Outcome
-from lab.load.rates import sent_rate_rps
+from lab.load.rates import sending_ends_s
 from lab.load.validity import reasons_against
 
 Values = NDArray[np.float64]
@@ -33,10 +33,11 @@ def summarize(
 
     `planned`, `sent`, `outcomes` and `errors` are those of `account`; `requests` are those that were sent and
     came to an end. `success` is ok / planned. `throughput` is ok / (0 to the last end, or to the end of the
-    schedule if that is later: n requests span n gaps). `latency_s` runs from due to end over all `requests`,
+    sending if that is later: n requests span n gaps). `latency_s` runs from due to end over all `requests`,
     failures too, `latency_ok_s` over the ok ones. `rate` and `duration_s` are what was asked for, `sent_rate`
-    is what was done of it (see `lab.load.rates`); `total_s` is first due to last end; `stopped_s` is when an
-    interrupt came. `send_lag_s` runs from due to sent, waits for a slot of the in-flight limit included.
+    is sent / (0 to the end of sending, see `lab.load.rates`); `total_s` is first due to last end; `stopped_s`
+    is when an interrupt came. `send_lag_s` runs from due to sent, waits for a slot of the in-flight limit
+    included.
     """
     counts = account(requests, errors or {})
     due, sent, end = (requests[name].to_numpy(np.float64) for name in ("due_s", "sent_s", "end_s"))
@@ -47,13 +48,14 @@ def summarize(
     lag_s = distribution(_present(sent - due), _LAG_QUANTILES)
     lag_s = {name: lag_s[name] for name in ("p50", "p99", "max")}
     invalid_because = [*_interruption(stopped_s), *reasons_against(latency_s["p50"], generator)]
-    ends_s = len(requests) / rate if arrivals == "constant" else duration_s
+    planned_s = len(requests) / rate if arrivals == "constant" else duration_s
+    ends_s = sending_ends_s(due, sent, planned_s, stopped_s)
     last_end_s = float(end[ended].max()) if ended.any() else 0.0
     return {
         "url": url,
         "arrivals": arrivals,
         "rate": rate,
-        "sent_rate": sent_rate_rps(due, sent, ends_s, stopped_s),
+        "sent_rate": counts["sent"] / ends_s if counts["sent"] else 0.0,
         "profile": profile,
         "duration_s": duration_s,
         "total_s": last_end_s - float(due[0]) if ended.any() else 0.0,
@@ -62,7 +64,7 @@ def summarize(
         "requests": int(np.count_nonzero(ended)),
         "ok": answered,
         "success": answered / len(requests) if len(requests) else None,
-        "throughput": answered / max(last_end_s, ends_s if stopped_s is None else 0.0) if answered else 0.0,
+        "throughput": answered / max(last_end_s, ends_s) if answered else 0.0,
         "status_codes": _counts(requests["status"]),
         "latency_s": latency_s,
         "latency_ok_s": distribution(latency[ok], _LATENCY_QUANTILES),

@@ -6,7 +6,7 @@ The name is resolved once, before the attack: what was checked to be on loopback
 import ipaddress
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -15,6 +15,10 @@ from lab.errors import LabError, UsageError
 _PORTS = {"http": 80, "https": 443}
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _REACH_WITHIN_S = 5.0
+_WITH_BODY = ("POST", "PUT", "PATCH")
+
+Headers = Mapping[str, str] | Iterable[tuple[str, str]]
+"""Names and values; as pairs, a name may come again."""
 
 
 @dataclass(frozen=True)
@@ -28,22 +32,24 @@ class Target:
     host: str
     path: str
 
-    def request(self, method: str, headers: Mapping[str, str], body: bytes, *, keepalive: bool) -> bytes:
-        """Return a request's bytes. Raises UsageError for a header or a method that cannot be sent."""
-        fields = {"host": self.host, "user-agent": "scaling-lab", "accept": "*/*"}
-        fields |= {"connection": "keep-alive" if keepalive else "close"}
-        fields |= {"content-length": str(len(body))} if body else {}
-        for name, value in headers.items():
+    def request(self, method: str, headers: Headers, body: bytes, *, keepalive: bool) -> bytes:
+        """Return a request's bytes; a header that is given takes the place of ours.
+
+        Raises UsageError for a header or a method that cannot be sent.
+        """
+        given = list(headers.items() if isinstance(headers, Mapping) else headers)
+        for name, value in given:
             if not _TOKEN.fullmatch(name) or not value.isprintable():
                 raise UsageError(f"header {name!r} cannot be sent: write a name and printable text")
-            fields[name.lower()] = value
         if not _TOKEN.fullmatch(method):
             raise UsageError(f"method {method!r} cannot be sent: write GET, POST or the like")
-        lines = [
-            f"{method} {self.path} HTTP/1.1",
-            *(f"{name.title()}: {value}" for name, value in fields.items()),
-        ]
-        return "\r\n".join([*lines, "", ""]).encode("utf-8") + body
+        ours = {"host": self.host, "user-agent": "scaling-lab", "accept": "*/*"}
+        ours |= {"connection": "keep-alive" if keepalive else "close"}
+        ours |= {"content-length": str(len(body))} if body or method in _WITH_BODY else {}
+        for name, _ in given:
+            ours.pop(name.lower(), None)
+        fields = (f"{name.title()}: {value}" for name, value in [*ours.items(), *given])
+        return "\r\n".join([f"{method} {self.path} HTTP/1.1", *fields, "", ""]).encode("utf-8") + body
 
     def accepting(self) -> str:
         """Return the first address that accepts a connection; it is closed unused.

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ class Served:
 
     port: int
     requests: list[bytes] = field(default_factory=list)
+    connections: int = 0
 
     @property
     def url(self) -> str:
@@ -30,13 +32,13 @@ class Served:
 
 
 @contextmanager
-def serving(behave: Behaviour) -> Iterator[Served]:
+def serving(behave: Behaviour, tls: ssl.SSLContext | None = None) -> Iterator[Served]:
     """Serve on a port of the system's choice; a connection stays open for as long as the client wants."""
     ready, stop, served = threading.Event(), asyncio.Event(), Served(0)
     loop = asyncio.new_event_loop()
 
     async def main() -> None:
-        server = await start(behave, served)
+        server = await start(behave, served, tls)
         ready.set()
         await stop.wait()
         server.close()
@@ -55,11 +57,12 @@ def serving(behave: Behaviour) -> Iterator[Served]:
         loop.close()
 
 
-async def start(behave: Behaviour, served: Served) -> asyncio.Server:
+async def start(behave: Behaviour, served: Served, tls: ssl.SSLContext | None = None) -> asyncio.Server:
     """Start a server on the running loop."""
     numbers = itertools.count()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.connections += 1
         try:
             while True:
                 served.requests.append(await reader.readuntil(b"\r\n\r\n"))
@@ -72,7 +75,7 @@ async def start(behave: Behaviour, served: Served) -> asyncio.Server:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0, backlog=1024)
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, backlog=1024, ssl=tls)
     served.port = server.sockets[0].getsockname()[1]
     return server
 

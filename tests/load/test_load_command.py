@@ -133,6 +133,7 @@ RATE = ("--rate", "5", "--duration", "1s")
         ((*RATE, "--timeout", "0"), 2, "duration"),
         ((*RATE, "--generators", "0"), 2, "generators are 1 or more"),
         ((*RATE, "--in-flight", "0"), 2, "generators are 1 or more"),
+        ((*RATE, "--connections", "-1"), 2, "lab: connections are 0 or more, not -1"),
         ((*RATE, "--slo", "p99"), 2, "malformed SLO"),
         ((*RATE, "--header", "nothing"), 2, "malformed header"),
         ((*RATE, "--header", "X: a\r\nY: b"), 2, "cannot be sent"),

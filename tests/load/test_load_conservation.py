@@ -1,6 +1,7 @@
 """Whatever happens to a request, it ends in exactly one outcome, and what was planned is their sum."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -155,24 +156,56 @@ def test_running_out_of_descriptors_is_the_clients_fault() -> None:
     assert next(iter(summary["errors"])) == "too many open files (EMFILE)"
 
 
+def test_running_out_of_ports_is_the_clients_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def no_port(*_: object) -> None:
+        raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+
+    monkeypatch.setattr("asyncio.selector_events.BaseSelectorEventLoop.sock_connect", no_port)
+    sender = asyncio.run(_offer([greet] * 3, keepalive=False, in_flight=None, stop_after_s=None, warmup=0))
+    assert [Outcome(code) for code in sender.log.outcome] == [Outcome.CLIENT_ERROR] * 3
+    assert sender.errors == {"cannot assign requested address (EADDRNOTAVAIL)": 3}
+
+
+def test_generators_share_the_in_flight_limit() -> None:
+    with serving(never) as server:
+        options = {"generators": 3, "in_flight": 8}
+        summary = attack(server.url, rate=1000, duration=0.1, timeout=1, **options).summary  # type: ignore[arg-type]
+    assert summary["generator"]["most_in_flight"] == 8
+
+
+@pytest.mark.parametrize(("connections", "made"), [(0, 10), (1, 1)])
+def test_no_more_idle_connections_are_kept_than_asked(connections: int, made: int) -> None:
+    with serving(greet) as server:
+        summary = attack(
+            server.url, rate=50, duration=0.2, keepalive=True, connections=connections, in_flight=1
+        ).summary
+        assert server.connections == made + 1  # one asked whether anybody is there
+    assert summary["ok"] == 10
+
+
 @pytest.mark.parametrize(
-    ("options", "warmed_up", "in_flight"),
+    ("options", "warmed_up", "in_flight", "ended_by"),
     [
-        ("", 0, None),
-        ("--generators 3 --in-flight 8", 0, 8),
-        ("--warmup 200ms --generators 2", 10, None),
-        ("--warmup 60s --generators 2 --in-flight 8 --keepalive", 3000, 8),
+        ("", 0, None, signal.SIGINT),
+        ("", 0, None, signal.SIGTERM),
+        ("--generators 3 --in-flight 8", 0, 8, signal.SIGINT),
+        ("--warmup 200ms --generators 2", 10, None, signal.SIGTERM),
+        ("--warmup 60s --generators 2 --in-flight 8 --keepalive", 3000, 8, signal.SIGINT),
     ],
 )
-def test_an_interrupt_leaves_a_partial_result(options: str, warmed_up: int, in_flight: int | None) -> None:
+def test_an_interrupt_leaves_a_partial_result(
+    options: str, warmed_up: int, in_flight: int | None, ended_by: signal.Signals
+) -> None:
     with serving(never) as server:
         load = "--rate 50 --duration 60s --format json"
         command = [sys.executable, "-m", "lab", "attack", server.url, *load.split(), *options.split()]
-        attacking = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        attacking = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_ignore_sigint
+        )
         before = warmed_up if warmed_up == 10 else 0
         _wait_for(lambda: len(server.requests) > before + 6)
         generators = psutil.Process(attacking.pid).children()
-        attacking.send_signal(signal.SIGINT)
+        attacking.send_signal(ended_by)
         out, _ = attacking.communicate(timeout=30)
     summary = json.loads(out)
     assert attacking.returncode == 130
@@ -189,6 +222,11 @@ def test_an_interrupt_leaves_a_partial_result(options: str, warmed_up: int, in_f
     assert not summary["valid"]
     assert summary["invalid_because"][0].startswith("interrupted")
     assert not any(generator.is_running() for generator in generators)
+
+
+def _ignore_sigint() -> None:
+    """As a shell does for what a script starts in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def test_no_generator_outlives_its_starter() -> None:

@@ -5,9 +5,10 @@ import gc
 import time
 
 import numpy as np
+import psutil
 from hypothesis import given
 from hypothesis import strategies as st
-from load_servers import answer, broken, reset, serving
+from load_servers import answer, broken, never, reset, serving
 
 from lab.load import attack
 from lab.load.health import Health
@@ -36,6 +37,7 @@ def test_a_stall_in_the_warm_up_is_forgotten() -> None:
 
 def test_a_stall_counts_from_where_the_warm_up_ends() -> None:
     found = asyncio.run(blocked(begin_in_s=0.1, for_s=0.5, until_s=0.6))
+    assert found["gc_longest_s"] == 0  # it was before
     assert 0.39 <= found["stall_longest_s"] <= found["stalled_s"]
     assert found["stalled_share"] > 0.5
 
@@ -44,6 +46,37 @@ def test_who_is_stopped_in_the_warm_up_has_nothing_to_say() -> None:
     found = asyncio.run(blocked(begin_in_s=60, for_s=0.1, until_s=0.2))
     assert found.pop("cpu_s") < 0.05
     assert set(found.values()) == {0}
+
+
+def test_the_longest_collection_is_kept() -> None:
+    async def collecting() -> dict[str, float]:
+        health = Health(time.monotonic())
+        await asyncio.sleep(0.05)
+        kept = [[number] for number in range(100_000)]
+        gc.collect()
+        kept.clear()
+        gc.collect()
+        return health.report()
+
+    found = asyncio.run(collecting())
+    assert found["gc_longest_s"] > 0.0001
+    assert found["gc_pauses"] >= 2
+
+
+def test_a_wait_for_time_outs_does_not_dilute_the_shares() -> None:
+    """The generator stands still for 0.2 s of the 0.5 s in which it sends, then waits for 2 s."""
+
+    async def behave(number: int, writer: asyncio.StreamWriter) -> None:
+        if number == 10:
+            generator = psutil.Process().children()[0]
+            generator.suspend()
+            await asyncio.sleep(0.2)
+            generator.resume()
+        await never(number, writer)
+
+    with serving(behave) as server:
+        summary = attack(server.url, rate=100, duration=0.5, timeout=2).summary
+    assert summary["generator"]["stalled_share"] > 0.3
 
 
 def test_errors_of_the_warm_up_are_kept_apart() -> None:
@@ -106,8 +139,6 @@ def test_the_lag_is_of_those_that_did_not_wait_for_a_slot() -> None:
 
 def test_one_wait_for_a_slot_does_not_hide_a_late_generator() -> None:
     """The generator is held up for a while: what was due meanwhile is late, and found to be."""
-    import psutil
-
     held = asyncio.Event()
 
     async def behave(number: int, writer: asyncio.StreamWriter) -> None:

@@ -20,7 +20,7 @@ from lab.cpus import available_cpus
 from lab.errors import LabError
 from lab.figures.over_time import over_time as draw
 from lab.load import attack
-from lab.load.ceiling import ceiling_rps, measure_ceiling
+from lab.load.ceiling import Step, ceiling_rps, measure_ceiling
 from lab.load.closed import closed_loop
 from lab.load.kept_ceiling import AboveCeilingWarning, keep, kept_rps, warn_above
 from lab.load.known_server import known_server
@@ -228,3 +228,14 @@ def test_the_doctor_says_what_it_found(
     assert any("can be believed up to" in complaint for complaint in findings["complaints"])
     assert findings["machine"]["available_cpus"] >= 1
     assert kept_rps(keepalive=True) == findings["ceiling_rps"]["keepalive"]
+
+
+def test_the_doctor_keeps_each_ceiling_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(*, keepalive: bool, **_: object) -> list[Step]:
+        return [Step(2000 if keepalive else 1000, keepalive, True, (), 0, 0, 0, 0, 0, True)]
+
+    monkeypatch.setattr("lab.cli.doctor.measure_ceiling", found)
+    monkeypatch.setattr("lab.cli.doctor._QUIET_S", 0.1)
+    with pytest.raises(SystemExit):
+        main(["doctor"])
+    assert (kept_rps(keepalive=False), kept_rps(keepalive=True)) == (1000, 2000)

@@ -87,6 +87,13 @@ def test_the_rate_that_was_sent_is_not_the_rate_that_was_asked(
     assert summary["sent_rate"] == pytest.approx(sent_rate)
 
 
+def test_what_is_answered_until_a_calm_interrupt_is_the_rate_that_was_sent() -> None:
+    outcomes = [Outcome.OK] * 501 + [Outcome.DROPPED] * 999
+    requests = rows([0.001] * 1500, outcomes, interval_s=0.02)
+    summary = numbers(requests, rate=50.0, duration_s=30.0, stopped_s=10.013)
+    assert summary["throughput"] == summary["sent_rate"] == pytest.approx(50)
+
+
 def test_the_warm_up_is_counted_apart() -> None:
     outcomes = [Outcome.RESET, Outcome.OK, Outcome.OK, Outcome.HTTP_ERROR]
     requests = rows([0.1] * 4, outcomes)

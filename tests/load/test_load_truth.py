@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from load_servers import answer, greet, serving, stalling
 
 from lab.cli import main
 from lab.load import attack
+from lab.load.target import check
 
 STALL_S = 0.6
 SLACK_S = 0.3
@@ -106,6 +108,42 @@ def test_method_headers_and_body_are_sent() -> None:
     assert result.summary["ok"] == 1
     assert b"HEAD / HTTP/1.1\r\n" in server.requests[0]
     assert b"X-Who: me\r\n" in server.requests[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "length"), [("POST", b"abc", b"3"), ("POST", b"", b"0"), ("GET", b"", None)]
+)
+def test_a_body_is_sent_with_its_length(method: str, body: bytes, length: bytes | None) -> None:
+    with serving(greet) as server:
+        attack(server.url, rate=10, duration=0.1, method=method, body=body)
+    assert re.findall(rb"Content-Length: (\d+)\r\n", server.requests[0]) == ([length] if length else [])
+    target = check(server.url, remote=False)
+    assert target.request(method, (), body, keepalive=False).endswith(b"\r\n\r\n" + body)
+
+
+def test_a_header_that_is_given_twice_is_sent_twice_and_instead_of_ours() -> None:
+    headers = ("--header", "X-A: b", "--header", "x-a: c", "--header", "Accept: text/plain")
+    with serving(greet) as server, pytest.raises(SystemExit, match="0"):
+        main(["attack", server.url, "--rate", "10", "--duration", "100ms", *headers])
+    assert re.findall(rb"X-A: (.)\r\n", server.requests[0]) == [b"b", b"c"]
+    assert re.findall(rb"Accept: (.+)\r\n", server.requests[0]) == [b"text/plain"]
+
+
+@pytest.mark.parametrize(
+    ("profile", "planned"), [("ramp from 20/s to 100/s over 0.2s", 10), ("ramp to 40/s over 0.2s", 20)]
+)
+def test_a_warm_up_is_at_the_first_rate(profile: str, planned: int) -> None:
+    with serving(greet) as server:
+        warmup = attack(server.url, profile=profile, warmup=0.5).warmup
+    assert len(warmup) == planned
+    assert np.ptp(np.diff(warmup["due_s"])) < 1e-9
+
+
+def test_a_warm_up_is_no_copy_of_what_follows() -> None:
+    with serving(greet) as server:
+        result = attack(server.url, rate=50, duration=0.3, warmup=0.3, arrivals="poisson")
+    after, before = (frame["due_s"].to_numpy() for frame in (result.requests, result.warmup))
+    assert len(before) != len(after) or not np.allclose(before + 0.3, after)
 
 
 def test_workers_statuses_and_bytes_are_the_servers() -> None:
