@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+from pydantic import AfterValidator
 
 from lab.experiments.common import table_name
 from lab.load import attack
@@ -30,14 +31,23 @@ _BINS_IN_A_STALL = 5
 _MOST_BINS = 60
 
 
+def _distinct(rates: tuple[float, ...]) -> tuple[float, ...]:
+    if len(set(rates)) < len(rates):
+        raise ValueError("should have each rate once")
+    return rates
+
+
+Rates = Annotated[ListOf[Positive], AfterValidator(_distinct)]
+
+
 class Parameters(_Parameters):
     """What notebook 08 lets its reader set."""
 
     run: str
-    stall_rates: ListOf[Positive]
+    stall_rates: Rates
     stall_s: Positive
     stall_duration_s: Positive
-    rates: ListOf[Positive]
+    rates: Rates
     step_s: Positive
     tool_rate: Count
     tool_duration_s: Count

@@ -5,6 +5,9 @@ import pandas as pd
 from lab import formats
 from lab.experiments.instrument import CLOSED, OPEN, ceilings, tried
 
+_SLOW = 0.1
+"""Of the stall: a request that took longer met it."""
+
 
 def answer(known: pd.DataFrame, lags: pd.DataFrame, stalls: pd.DataFrame) -> str:
     """Say up to which rate the instrument can be believed here, and how near it comes to known answers."""
@@ -76,6 +79,18 @@ def stall_title(known: pd.DataFrame) -> str:
     return f"p99 of this stall is {true}; a closed loop says {claimed}"
 
 
+def omitted(stalls: pd.DataFrame) -> str:
+    """Say how many requests the stall made wait at the lowest rate, and how many of them each loop has."""
+    mine = stalls[stalls["rate"] == stalls["rate"].min()]
+    slow = (mine["latency_s"] > _SLOW * mine["stall_s"]).groupby(mine["loop"]).sum()
+    over = formats.seconds(_SLOW * mine["stall_s"].iloc[0])
+    counts = f"{formats.counted(slow[OPEN], 'request')} of the open loop and {slow[CLOSED]} of the closed one"
+    lead = f"At {formats.per_second(mine['rate'].iloc[0])}, {counts} took over {over}: "
+    if slow[CLOSED] < slow[OPEN]:
+        return lead + "the closed loop omits the others, and so its percentiles understate the stall."
+    return lead + "at so low a rate nothing falls due while a closed loop is silent, and it omits nothing."
+
+
 def over_time_title(over_time: pd.DataFrame) -> str:
     """Say in a figure's title what a stall does to an open loop."""
     most, due, ok = over_time["in_flight"].max(), over_time["due"].sum(), over_time["ok"].sum()
@@ -109,8 +124,13 @@ def _range(low_s: float, high_s: float) -> str:
 
 
 def lag_title(lags: pd.DataFrame) -> str:
-    """Say in a figure's title where the generator's ceiling is."""
-    rate_rps = min(ceilings(lags).values())
-    if not rate_rps:
-        return "The generator did not keep to its schedule at any rate"
-    return f"The generator keeps to its schedule up to {formats.per_second(rate_rps)} at least"
+    """Say in a figure's title where the generator's ceiling is: the lower one, if there are two."""
+    held_rps = ceilings(lags)
+    top_rps, low_rps = max(held_rps.values()), min(held_rps.values())
+    if not top_rps:
+        return "The generator is believed at no rate"
+    if low_rps:
+        return f"The generator is believed up to {formats.per_second(low_rps)} at least"
+    told = [f"up to {formats.per_second(rps)} with {kind}" for kind, rps in held_rps.items() if rps]
+    never = [f"at no rate with {kind}" for kind, rps in held_rps.items() if not rps]
+    return f"The generator is believed {', '.join(told + never)}"

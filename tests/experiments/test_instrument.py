@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from lab import figures
+from lab.errors import UsageError
 from lab.experiments import instrument as study
 from lab.experiments import instrument_words as words
 from lab.load.outcomes import OUTCOMES
@@ -95,13 +96,38 @@ def test_a_generator_that_never_holds_is_not_believed_at_any_rate() -> None:
     never = lags(*3 * [trial(50, held=False)])
     assert f"at **no rate** with {NEW} (not even 50.0/s, held in 0 of 3 trials: {BUSY})" in answer(never)
     assert "up to" not in answer(never).splitlines()[0]
-    assert "not keep to its schedule at any rate" in words.lag_title(never)
+    assert words.lag_title(never) == "The generator is believed at no rate"
     assert study.ceilings(never) == {NEW: 0.0}
 
 
 def test_the_title_names_the_lower_ceiling() -> None:
     assert study.ceilings(HOLDS) == {NEW: 200.0, KEPT: 100.0}
     assert "up to 100/s at least" in words.lag_title(HOLDS)
+
+
+def test_the_title_names_the_kind_of_connections_that_never_held() -> None:
+    one = lags(trial(100, held=False), trial(100, connections=KEPT))
+    assert words.lag_title(one) == f"The generator is believed up to 100/s with {KEPT}, at no rate with {NEW}"
+
+
+def test_what_a_closed_loop_omits_is_counted_and_not_assumed() -> None:
+    """At 10/s five requests are due in the stall of .5 s, at 1/s one, which the closed loop has too."""
+    assert words.omitted(stalled()) == (
+        "At 10.0/s, 5 requests of the open loop and 1 of the closed one took over 50.0 ms: the closed loop "
+        "omits the others, and so its percentiles understate the stall."
+    )
+    seldom = stalled(1.0).assign(latency_s=0.5)
+    assert "and 2 of the closed one" in words.omitted(seldom)
+    assert words.omitted(seldom).endswith("it omits nothing.")
+
+
+@pytest.mark.parametrize("name", ["stall_rates", "rates"])
+def test_a_rate_given_twice_is_refused(name: str) -> None:
+    given = {"run": "", "stall_rates": [50], "stall_s": 1, "stall_duration_s": 3, "rates": [50], "step_s": 1}
+    given |= {"tool_rate": 500, "tool_duration_s": 2}
+    assert study.Parameters.from_notebook(given)
+    with pytest.raises(UsageError, match=rf"^parameter {name} = .* should have each rate once: mend it .*$"):
+        study.Parameters.from_notebook(given | {name: [50, 200, 50.0]})
 
 
 def test_the_answer_says_how_far_off_known_latencies_each_loop_is() -> None:
