@@ -97,7 +97,8 @@ def both_ways(trials: pd.DataFrame, answer: Callable[[pd.DataFrame], str]) -> st
         return f"{said} {without} there is too little to answer from."
     if alone == said:
         return f"{said} {without} it is the same."
-    return f"{said} *{without}:* {alone.removeprefix('**Answer.** ')}"
+    gap = "\n\n" if "\n\n" in said else " "
+    return f"{said}{gap}*{without}:* {alone.removeprefix('**Answer.** ')}"
 
 
 def is_number(value: float | None) -> bool:

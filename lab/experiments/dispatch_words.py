@@ -24,6 +24,10 @@ _SIMPLEST_FIRST = ("shared", "reuseport", "round-robin", "least-busy", "pool of 
 """Ways for a loop that holds the GIL; the first two need nobody between a client and its worker."""
 
 
+_NEARLY_ALL = 0.9
+"""A queue this near to overload grows for a hundred service times and more: 1 / (1 - utilisation)^2."""
+
+
 def tail_name(trials: pd.DataFrame) -> str:
     """Return the name of the percentile that these trials have samples enough for: p99, p95, p90 or p50."""
     return f"p{100 * trials['tail_share'].iloc[0]:.0f}"
@@ -147,8 +151,8 @@ def gil(trials: pd.DataFrame) -> str:
 
 
 def _waited(row: "pd.Series[float]") -> str:
-    if row["utilisation"] >= 1:
-        return "that is more than they have time for, and latency grows for as long as a trial lasts"
+    if row["utilisation"] > _NEARLY_ALL:
+        return "that is all they have time for, or more: latency only tells how long the trial was"
     return f"the mean latency was {formats.digits(row['latency_mean_s'] / row['cost_s'])} service times"
 
 

@@ -73,7 +73,7 @@ def _latency(queue: Queue, workers: int, utilisation: float, arrivals: str, quan
     if arrivals == "poisson" and queue != Queue.BATCHES:
         sharing = 1 if queue in (Queue.HASHED, Queue.ONE) else workers
         return 1 + mdc_wait_quantile(quantile, sharing, utilisation)
-    if arrivals == "constant" and queue not in (Queue.HASHED, Queue.BATCHES):
+    if arrivals == "constant" and queue != Queue.HASHED:
         return 1.0
     return 1 + float(np.quantile(_simulated(queue, workers, utilisation, arrivals), quantile))
 
