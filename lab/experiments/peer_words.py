@@ -5,20 +5,26 @@ from typing import Any
 import pandas as pd
 
 from lab import formats
+from lab.experiments.peer_tools import costs, known_s
 from lab.load import tools
 
-_FACTOR = 2.0
+_FACTOR = 1.2
 """One run each, on a machine shared with the server: what differs by less is no disagreement."""
+
+_COARSE = 0.1
+"""Whoever rounds to more than this share of our p50 cannot tell whether it agrees."""
 
 _RATE_OFF = 0.02
 
-_JUDGED = ("p50", "p90")
+_JUDGED = {"p50": 0.5, "p90": 0.9}
 """Not p99: in a run of seconds the slowest hundredth is each tool's own start, connections and compiler."""
+
+_AGREES, _DIFFERS, _CANNOT_TELL = "agrees", "does not", "cannot tell"
 
 
 def table(seen: pd.DataFrame) -> pd.DataFrame:
     """Put the tools side by side, in words."""
-    cpu_s = 1000 * seen["cpu_s"] / seen["requests"]
+    cpu = costs(seen)
     return pd.DataFrame(
         {
             "tool": seen["tool"],
@@ -30,12 +36,20 @@ def table(seen: pd.DataFrame) -> pd.DataFrame:
             "rounded to": seen["resolution_s"].map(
                 lambda value_s: formats.seconds(value_s) if value_s else ""
             ),
-            "CPU per 1,000 requests": cpu_s.map(formats.seconds),
+            "CPU to start and end": cpu["start_s"].map(formats.seconds),
+            "CPU per 1,000 requests": [_per_thousand(row) for _, row in cpu.iterrows()],
             "its count": seen["requests"].map(_whole),
             "server's count": seen["server_count"].map(_whole),
             "": seen["failure"].str.cat(seen["doubts"]),
         }
     )
+
+
+def _per_thousand(cost: "pd.Series[float]") -> str:
+    cost_s, off_s = 1000 * cost["request_s"], 1000 * cost["off_s"]
+    if cost_s < off_s:
+        return f"under {formats.seconds(2 * off_s)}"
+    return f"{formats.seconds(cost_s)} ± {formats.seconds(off_s)}" if pd.notna(cost_s) else "–"
 
 
 def _whole(count: float) -> str:
@@ -44,15 +58,19 @@ def _whole(count: float) -> str:
 
 def title(seen: pd.DataFrame, rate_rps: int) -> str:
     """Say in a figure's title how many tools agree with ours."""
-    remarks = _disagreements(seen)
-    if not remarks:
+    if _lacking(seen.iloc[0]):
+        return f"At {rate_rps:,}/s ours gave no numbers to compare others with"
+    verdicts = _verdicts(seen)
+    if verdicts.empty:
         return f"No other tool that keeps to a rate is here: at {rate_rps:,}/s there is only ours"
-    agree = sum(not remark for remark in remarks.values())
-    return f"At {rate_rps:,}/s {_agree(agree, len(remarks))} with ours, as far as they tell"
+    unsure = (verdicts["verdict"] == _CANNOT_TELL).sum()
+    return f"At {rate_rps:,}/s {_agree(verdicts)} with ours{f', {unsure} cannot tell' if unsure else ''}"
 
 
-def _agree(agree: int, others: int) -> str:
-    return f"{agree} of {formats.counted(others, 'other tool')} {'agrees' if agree == 1 else 'agree'}"
+def _agree(verdicts: pd.DataFrame) -> str:
+    agree = (verdicts["verdict"] == _AGREES).sum()
+    others = formats.counted(len(verdicts), "other tool")
+    return f"{agree} of {others} {'agrees' if agree == 1 else 'agree'}"
 
 
 def reading(seen: pd.DataFrame, rate_rps: int) -> str:
@@ -62,9 +80,12 @@ def reading(seen: pd.DataFrame, rate_rps: int) -> str:
 
 
 def _ours(ours: "pd.Series[Any]") -> str:
-    if ours["failure"]:
-        return f"**Ours gave no numbers**: {ours['failure']}."
-    return f"**Ours does not believe itself here**: {ours['doubts']}." if ours["doubts"] else ""
+    if lacking := _lacking(ours):
+        return f"**Ours cannot be compared**: {lacking}."
+    known = " and ".join(f"{name} {formats.seconds(known_s(share))}" for name, share in _JUDGED.items())
+    said = " and ".join(formats.seconds(ours[f"{name}_s"]) for name in _JUDGED)
+    doubts = f" **Ours does not believe itself here**: {ours['doubts']}." if ours["doubts"] else ""
+    return f"The server waits before each answer, {known}; ours reads {said}.{doubts}"
 
 
 def _asked(seen: pd.DataFrame) -> pd.DataFrame:
@@ -74,34 +95,48 @@ def _asked(seen: pd.DataFrame) -> pd.DataFrame:
 
 
 def _agreement(seen: pd.DataFrame) -> str:
-    remarks = _disagreements(seen)
-    if seen.iloc[0]["failure"]:
+    if _lacking(seen.iloc[0]):
         return ""
-    if not remarks:
+    verdicts = _verdicts(seen)
+    if verdicts.empty:
         return "No other tool that keeps to a rate is here: only known answers say whether ours is right."
-    agree = [name for name, remark in remarks.items() if not remark]
-    differ = [f"**{name}** does not: {remark}." for name, remark in remarks.items() if remark]
+    names = verdicts.loc[verdicts["verdict"] == _AGREES, "tool"]
+    others = verdicts[verdicts["verdict"] != _AGREES]
+    remarks = [f"**{row['tool']}** {row['verdict']}: {row['why']}." for _, row in others.iterrows()]
     lead = (
-        f"Of those that can keep to a rate, {_agree(len(agree), len(remarks))} with ours on "
-        f"{' and '.join(_JUDGED)}, within {_FACTOR:g} times and what they round away"
+        f"Of those that can keep to a rate, {_agree(verdicts)} with ours on {' and '.join(_JUDGED)}, "
+        f"within {_FACTOR:g} times and what they round away"
     )
-    return " ".join([f"{lead}{': ' + ', '.join(agree) if agree else ''}.", *differ])
+    return " ".join([f"{lead}{': ' + ', '.join(names) if len(names) else ''}.", *remarks])
 
 
-def _disagreements(seen: pd.DataFrame) -> dict[str, str]:
-    """Say for each tool that was told the rate where it disagrees with ours; nothing if it does not."""
-    return {row["tool"]: _disagreement(row, seen.iloc[0]) for _, row in _asked(seen).iterrows()}
+def _verdicts(seen: pd.DataFrame) -> pd.DataFrame:
+    """Return tool, verdict and why, a row for each other tool that was told the rate."""
+    judged = [(row["tool"], *_verdict(row, seen.iloc[0])) for _, row in _asked(seen).iterrows()]
+    return pd.DataFrame(judged, columns=["tool", "verdict", "why"])
 
 
-def _disagreement(row: "pd.Series[Any]", ours: "pd.Series[Any]") -> str:
+def _verdict(row: "pd.Series[Any]", ours: "pd.Series[Any]") -> tuple[str, str]:
+    differ, rounded_s = [], row["resolution_s"]
+    for name in _JUDGED:
+        theirs_s, ours_s = row[f"{name}_s"], ours[f"{name}_s"]
+        if theirs_s > ours_s * _FACTOR + rounded_s or theirs_s < ours_s / _FACTOR - rounded_s:
+            differ.append(f"{name} {formats.seconds(theirs_s)}, ours {formats.seconds(ours_s)}")
+    if differ:
+        return _DIFFERS, "; ".join(differ)
+    if lacking := _lacking(row):
+        return _CANNOT_TELL, lacking
+    if rounded_s > _COARSE * ours["p50_s"]:
+        return _CANNOT_TELL, f"it rounds to {formats.seconds(rounded_s)}, over a tenth of our p50"
+    return _AGREES, ""
+
+
+def _lacking(row: "pd.Series[Any]") -> str:
+    """Say why there is nothing to judge; nothing if there is."""
     if row["failure"]:
         return f"it gave no numbers ({row['failure']})"
-    remarks = []
-    for name in _JUDGED:
-        theirs_s, ours_s, rounded_s = row[f"{name}_s"], ours[f"{name}_s"], row["resolution_s"]
-        if theirs_s > ours_s * _FACTOR + rounded_s or theirs_s < ours_s / _FACTOR - rounded_s:
-            remarks.append(f"{name} {formats.seconds(theirs_s)}, ours {formats.seconds(ours_s)}")
-    return "; ".join(remarks)
+    absent = [name for name in _JUDGED if pd.isna(row[f"{name}_s"])]
+    return f"it gave no {' and no '.join(absent)}" if absent else ""
 
 
 def _rates(seen: pd.DataFrame, rate_rps: int) -> str:

@@ -17,26 +17,32 @@ from lab.study.run import open_run
 
 
 def row(tool: str, schedule: str = "paced", **changes: Any) -> dict[str, Any]:
-    """Make what a tool says that did all as asked: 1,000 requests at 500/s, p50 200 and p90 300 us."""
+    """Make what a tool says that did all as asked: 1,000 requests at 500/s, p50 11 and p90 15 ms.
+
+    Its start costs .4 s of CPU time, a request .1 ms.
+    """
     return {
         "tool": tool,
         "schedule": schedule,
         "resolution_s": 0.0,
         "requests": 1000.0,
         "throughput_rps": 500.0,
-        "p50_s": 200e-6,
-        "p90_s": 300e-6,
-        "p99_s": 900e-6,
+        "p50_s": 11e-3,
+        "p90_s": 15e-3,
+        "p99_s": 16e-3,
         "cpu_s": 0.5,
         "server_count": 1000.0,
+        "few_requests": 20.0,
+        "few_cpu_s": 0.402,
         "failure": "",
         "doubts": "",
     } | changes
 
 
 OURS = row("lab attack", "open")
-NUMBERS = ("requests", "throughput_rps", "p50_s", "p90_s", "p99_s", "cpu_s", "server_count")
-NOTHING = dict.fromkeys(NUMBERS, np.nan)
+NOTHING = {
+    name: np.nan for name, value in OURS.items() if isinstance(value, float) and name != "resolution_s"
+}
 
 
 def seen(*others: dict[str, Any], **ours: Any) -> pd.DataFrame:
@@ -48,7 +54,10 @@ def reading(*others: dict[str, Any], **ours: Any) -> list[str]:
 
 
 def test_without_others_only_known_answers_judge() -> None:
-    alone, counts, absent = reading()
+    known, alone, counts, absent = reading()
+    assert known.endswith(
+        "waits before each answer, p50 11.0 ms and p90 15.0 ms; ours reads 11.0 ms and 15.0 ms."
+    )
     assert "No other tool that keeps to a rate is here" in alone
     assert counts == "- Every tool's count of requests is the server's."
     assert absent == "- Not on this machine: vegeta, wrk, hey, ab, autocannon, loadtest, locust, k6, oha."
@@ -56,7 +65,9 @@ def test_without_others_only_known_answers_judge() -> None:
 
 
 def test_tools_that_agree_are_named() -> None:
-    agreement, *_ = reading(row("vegeta", "open"), row("hey", p50_s=390e-6), row("wrk", "closed", p50_s=1.0))
+    _, agreement, *_ = reading(
+        row("vegeta", "open"), row("hey", p50_s=13e-3), row("wrk", "closed", p50_s=1.0)
+    )
     assert agreement.startswith(
         "- Of those that can keep to a rate, 2 of 2 other tools agree with ours on p50 and"
     )
@@ -76,22 +87,56 @@ def test_the_title_counts_those_that_agree(others: list[dict[str, Any]], words: 
     assert peer_words.title(seen(*others), 500).startswith(words)
 
 
-@pytest.mark.parametrize(("p50_s", "said"), [(401e-6, "401 µs"), (99e-6, "99.0 µs")])
+@pytest.mark.parametrize(("p50_s", "said"), [(13.3e-3, "13.3 ms"), (9.1e-3, "9.10 ms")])
 def test_one_that_disagrees_is_told_with_both_numbers(p50_s: float, said: str) -> None:
-    agreement, *_ = reading(row("hey", p50_s=p50_s), row("oha"))
+    _, agreement, *_ = reading(row("hey", p50_s=p50_s), row("oha"))
     assert "1 of 2 other tools agrees" in agreement
-    assert f": oha. **hey** does not: p50 {said}, ours 200 µs." in agreement
+    assert f": oha. **hey** does not: p50 {said}, ours 11.0 ms." in agreement
 
 
 def test_what_a_tool_rounds_away_is_no_disagreement() -> None:
-    coarse: dict[str, Any] = {"p50_s": 1e-3, "p90_s": 1e-3}
-    assert "**loadtest** does not" in reading(row("loadtest", **coarse))[0]
-    assert "**loadtest** does not" not in reading(row("loadtest", resolution_s=1e-3, **coarse))[0]
-    assert "does not" not in reading(row("autocannon", resolution_s=1e-3, p50_s=0.0))[0]
+    coarse: dict[str, Any] = {"p50_s": 14e-3, "p90_s": 18e-3}
+    assert "**loadtest** does not" in reading(row("loadtest", **coarse))[1]
+    assert reading(row("loadtest", resolution_s=1e-3, **coarse))[1].endswith(": loadtest.")
+
+
+def test_a_tool_that_rounds_to_more_than_a_tenth_cannot_tell() -> None:
+    quick: dict[str, Any] = {"p50_s": 200e-6, "p90_s": 300e-6}
+    others = row("loadtest", resolution_s=1e-3, p50_s=0.0, p90_s=1e-3), row("hey", **quick)
+    agreement = reading(*others, **quick)[1]
+    assert "1 of 2 other tools agrees" in agreement
+    assert "**loadtest** cannot tell: it rounds to 1.00 ms, over a tenth of our p50." in agreement
+    assert peer_words.title(seen(*others, **quick), 500).endswith("agrees with ours, 1 cannot tell")
+
+
+def test_a_tool_without_quantiles_cannot_tell() -> None:
+    assert (
+        "**k6** cannot tell: it gave no p50 and no p90." in reading(row("k6", p50_s=np.nan, p90_s=np.nan))[1]
+    )
+    assert "**k6** cannot tell: it gave no p90." in reading(row("k6", p90_s=np.nan))[1]
+
+
+def test_nobody_agrees_with_ours_when_it_gave_no_numbers() -> None:
+    title = peer_words.title(seen(row("hey"), **NOTHING, failure="it crashed"), 500)
+    assert title == "At 500/s ours gave no numbers to compare others with"
+
+
+@pytest.mark.parametrize(
+    ("cpu_s", "start", "per_thousand"),
+    [
+        (0.5, "400 ms", "100 ms ± 40.8 ms"),
+        (0.412, "402 ms", "under 82.0 ms"),
+        (0.39, "402 ms", "under 82.1 ms"),
+    ],
+)
+def test_starting_a_tool_and_sending_are_told_apart(cpu_s: float, start: str, per_thousand: str) -> None:
+    table = peer_words.table(seen(row("hey", cpu_s=cpu_s)))
+    assert table["CPU to start and end"].tolist() == ["400 ms", start]
+    assert table["CPU per 1,000 requests"].tolist() == ["100 ms ± 40.8 ms", per_thousand]
 
 
 def test_the_start_of_a_tool_is_no_disagreement() -> None:
-    assert "does not" not in reading(row("locust", p99_s=0.2))[0]
+    assert "does not" not in reading(row("locust", p99_s=0.2))[1]
 
 
 def test_rates_and_counts_that_are_off_are_told() -> None:
@@ -99,7 +144,7 @@ def test_rates_and_counts_that_are_off_are_told() -> None:
         row("autocannon", throughput_rps=530.0),
         row("wrk", "closed", throughput_rps=9e4, requests=258_898.0),
     )
-    _, rates, counts, _ = reading(*off)
+    _, _, rates, counts, _ = reading(*off)
     assert rates == "- Asked for 500/s, autocannon got 530/s."
     assert counts == ("- Counts that are not the server's: wrk counts 258,898 and the server 1,000."), (
         "to the last request: three digits would hide what differs"
@@ -108,20 +153,22 @@ def test_rates_and_counts_that_are_off_are_told() -> None:
 
 def test_a_tool_that_fails_is_a_finding_and_not_an_end() -> None:
     failed = row("k6", "open", failure="k6 failed with status 107: no such flag") | NOTHING
-    agreement, counts, _ = reading(failed, row("hey"))
-    assert "**k6** does not: it gave no numbers (k6 failed with status 107: no such flag)." in agreement
+    _, agreement, counts, _ = reading(failed, row("hey"))
+    assert "**k6** cannot tell: it gave no numbers (k6 failed with status 107: no such flag)." in agreement
     assert "Every tool's count" in counts
     table = peer_words.table(seen(failed))
     assert table[""].tolist() == ["", "k6 failed with status 107: no such flag"]
-    assert table["CPU per 1,000 requests"].tolist() == ["500 ms", "–"]
+    assert table["CPU per 1,000 requests"].tolist() == ["100 ms ± 40.8 ms", "–"]
     assert table["its count"].tolist() == ["1,000", "–"]
 
 
 def test_ours_is_judged_like_all_others() -> None:
-    assert reading(doubts="it fell behind")[0] == "- **Ours does not believe itself here**: it fell behind."
+    assert reading(doubts="it fell behind")[0].endswith(
+        "**Ours does not believe itself here**: it fell behind."
+    )
     assert peer_words.table(seen(doubts="it fell behind"))[""].tolist() == ["it fell behind"]
     lines = reading(row("hey"), **NOTHING, failure="it crashed")
-    assert lines[0] == "- **Ours gave no numbers**: it crashed."
+    assert lines[0] == "- **Ours cannot be compared**: it gave no numbers (it crashed)."
     assert not any("agree with ours" in line for line in lines)
 
 
@@ -159,5 +206,7 @@ def test_ours_runs_as_the_command_it_is_and_one_that_fails_leaves_the_rest() -> 
     with known_server() as server:
         sending_s = attack(server.url, rate=500, duration=0.2).summary["generator"]["cpu_s"]
     assert ours["cpu_s"] > 2 * sending_s, "a whole process, its start included, costs more than 100 requests"
+    assert 0 < ours["few_requests"] < 100
+    assert ours["p50_s"] > 6e-3, "the server waits"
     assert mute["failure"].startswith("cannot read what mute says")
     pd.testing.assert_frame_equal(peer_tools.compare(run, 100, 1), table)

@@ -6,14 +6,17 @@ with 503. Those of vegeta, k6 and oha have the keys of their documentation, and 
 """
 
 import json
+import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lab import paths
 from lab.errors import LabError
-from lab.load import tools
+from lab.load import attack, tools
 from lab.load.known_server import known_server
 from lab.load.tools import Tool, readers
 from lab.load.tools.known import TOOLS
@@ -73,6 +76,16 @@ def test_wrk_writes_times_with_their_unit(text: str, value_s: float) -> None:
     assert readers.wrk(report("wrk.txt").replace("3.23ms", text)).p99_s == pytest.approx(value_s)
 
 
+def test_a_server_that_waits_is_a_known_answer_and_keeps_nobody_waiting() -> None:
+    with known_server(waits_s=(0.05, 0.15)) as server:
+        result = attack(server.url, rate=200, duration=1)
+    latency_s = np.sort(result.requests["end_s"] - result.requests["sent_s"])
+    known_s = 0.05 + 0.1 * (np.arange(200) + 0.5) / 200
+    assert result.summary["ok"] == 200
+    assert (latency_s > known_s - 0.005).all()
+    assert np.median(latency_s - known_s) < 0.1, "one after the other they would take 20 s"
+
+
 def test_every_tool_is_present_or_absent() -> None:
     names = [tool.name for tool in TOOLS]
     assert sorted([tool.name for tool in tools.present()] + tools.absent()) == sorted(names) == sorted(READ)
@@ -126,6 +139,17 @@ def fake(folder: Path, code: str) -> Tool:
 def test_a_tool_that_fails_is_one_line(on_path: Path, code: str, message: str) -> None:
     with pytest.raises(LabError, match=message):
         tools.run(fake(on_path, code), "http://127.0.0.1:1/", rate_rps=1, duration_s=1)
+
+
+def test_what_a_report_costs_is_counted(on_path: Path) -> None:
+    burn = "import time\nwhile time.process_time() < 0.3: pass"
+
+    def read(out: str, _: object) -> Numbers:
+        subprocess.run([sys.executable, "-c", burn], check=True)
+        return READ["wrk"]
+
+    tool = replace(fake(on_path, ""), read=read)
+    assert tools.run(tool, "http://127.0.0.1:1/", rate_rps=1, duration_s=1).cpu_s > 0.3
 
 
 def test_a_tool_that_does_not_end_is_ended(on_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -54,7 +55,7 @@ class Measured:
     numbers: Numbers
     wall_s: float
     cpu_s: float
-    """Of the tool's processes, from start to end."""
+    """Of the tool's processes, from start to end, and of those that write its report."""
 
 
 def find(name: str) -> str | None:
@@ -75,46 +76,44 @@ def run(tool: Tool, url: str, *, rate_rps: int, duration_s: int, connections: in
         program = find(name)
         if program is None:
             raise LabError(f"{name} is not on this machine: install it, or compare with others")
-        out, wall_s, cpu_s = _run([program, *arguments], job)
+        before_s = _children_cpu_s()
+        out, wall_s = _run([program, *arguments], job)
         try:
             numbers = tool.read(out, job)
         except Exception as error:  # the report of another version may be anything
             raise LabError(
                 f"cannot read what {tool.name} says ({error!r}): is its version supported?"
             ) from error
-    return Measured(numbers, wall_s, cpu_s)
+    return Measured(numbers, wall_s, _children_cpu_s() - before_s)
 
 
-def _run(command: list[str], job: Job) -> tuple[str, float, float]:
-    """Run a program in a session of its own; return what it printed, and its seconds and CPU seconds."""
+def _children_cpu_s() -> float:
+    """Return the CPU seconds of all processes that were started from here, and theirs, and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _run(command: list[str], job: Job) -> tuple[str, float]:
+    """Run a program in a session of its own; return what it printed, and for how long it ran, in seconds."""
     name, began_s = Path(command[0]).name, time.monotonic()
     with (job.folder / "out").open("wb+") as out, (job.folder / "err").open("wb+") as err:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=job.folder, start_new_session=True
         )
         try:
-            cpu_s = _wait(process, began_s + job.duration_s + _GRACE_S)
+            process.wait(job.duration_s + _GRACE_S)
+        except subprocess.TimeoutExpired:
+            raise LabError(
+                f"{name} did not end in time: try it by hand, with {' '.join(command[1:])}"
+            ) from None
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-        if process.returncode is None:
             process.wait()
-            raise LabError(f"{name} did not end in time: try it by hand, with {' '.join(command[1:])}")
         wall_s = time.monotonic() - began_s
         out.seek(0)
         err.seek(0)
         if process.returncode:
             words = " ".join(err.read().decode(errors="replace").split()[-30:])
             raise LabError(f"{name} failed with status {process.returncode}: {words}")
-        return out.read().decode(errors="replace"), wall_s, cpu_s
-
-
-def _wait(process: subprocess.Popen[bytes], deadline_s: float) -> float:
-    """Wait for the end; return the CPU seconds of the process and its children, unknown to `Popen`."""
-    while time.monotonic() < deadline_s:
-        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-        if pid:
-            process.returncode = os.waitstatus_to_exitcode(status)
-            return usage.ru_utime + usage.ru_stime
-        time.sleep(0.02)
-    return 0.0
+        return out.read().decode(errors="replace"), wall_s
