@@ -31,7 +31,7 @@ _OF_EACH_DISPATCH = (KILL, RECYCLE, BLOCK)
 _CLOSES_EACH = "least-busy"
 """This dispatch closes each connection after its answer: there is none to keep."""
 
-_OVER_ONE = 1.1
+_OVER_ONE = 1.05
 """Scaling is offered this many times the loops that one worker can do. A request costs more than its loop, so
 one is well behind, and two can still work off what waits."""
 
