@@ -53,6 +53,14 @@ def no_process_left() -> Iterator[None]:
         time.sleep(0.02)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fail a test of servers after which a file, socket or process is found that nobody closed."""
+    for item in items:
+        if item.path.parent.name == "servers":
+            item.add_marker(pytest.mark.filterwarnings("error::ResourceWarning"))
+            item.add_marker(pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning"))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """With `CI=true`, a tool that is missing is a failure: nothing is skipped silently."""
