@@ -1,6 +1,7 @@
 """Other load generators beside ours: who agrees, from tables made by hand; and ours as one tool of many."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lab.experiments import peer_tools, peer_words
 from lab.load import attack, tools
 from lab.load.known_server import known_server
 from lab.load.tools import Tool, readers
+from lab.load.tools.tool import Job
 from lab.study.run import open_run
 
 
@@ -194,6 +196,20 @@ def only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tool:
     tool = Tool("mute", "open", lambda _: [str(program)], lambda out, _: readers.k6(out))
     monkeypatch.setattr(tools, "present", lambda: [tool])
     return tool
+
+
+def test_a_tool_that_sends_nothing_in_the_short_run_is_still_compared(
+    only: Tool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(_: str, job: Job) -> readers.Numbers:
+        if job.rate_rps < 100:
+            raise ValueError("no request")
+        return readers.Numbers(100, 100, 100.0, 0.011, 0.011, 0.015, 0.016, 0.017)
+
+    monkeypatch.setattr(tools, "present", lambda: [replace(only, read=read)])
+    table = peer_tools.compare(open_run(), 100, 1)
+    assert table["failure"].tolist() == ["", ""]
+    assert peer_words.table(table)["CPU per 1,000 requests"].iloc[1] == "–"
 
 
 @pytest.mark.usefixtures("only")
