@@ -1,8 +1,8 @@
 """How good the load generator is, as figures with a bar: `make bench` prints them and fails below a bar.
 
 Bars of time hold on a machine that is otherwise idle: each is tried three times, when quiet, every try is
-printed, and their median must hold. A peer is measured right before us, in each try. Where vegeta is not on this
-machine, figures that were recorded on another one stand in, and the output says so.
+printed, and their median must hold. A peer is measured right before us, in each try. Where vegeta
+is not on this machine, figures that were recorded on another one stand in, and the output says so.
 """
 
 import resource
