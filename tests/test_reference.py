@@ -1,0 +1,37 @@
+"""The committed reference run: whole, and measured as the quick profile measures today."""
+
+from importlib import import_module
+
+import pytest
+import yaml
+
+from lab import paths
+from lab.study.run import open_run
+from lab.study.runs import damage
+
+MEASURED = {
+    "02-single-vs-cluster": "single_vs_cluster",
+    "03-rate-sweep": "rate_sweep",
+    "04-worker-scaling": "worker_scaling",
+    "05-dispatch": "dispatch",
+    "06-failures": "failures",
+}
+
+
+@pytest.fixture(autouse=True)
+def at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at the project's own runs."""
+    monkeypatch.delenv("SCALING_LAB_HOME", raising=False)
+
+
+def test_it_is_what_was_measured() -> None:
+    assert [line for line in damage() if line.startswith("reference:")] == []
+
+
+@pytest.mark.parametrize("notebook", MEASURED)
+def test_it_is_todays_quick_profile(notebook: str) -> None:
+    quick = yaml.safe_load((paths.notebooks() / "profiles" / "quick" / f"{notebook}.yaml").read_text())
+    module = import_module(f"lab.experiments.{MEASURED[notebook]}")
+    trials = open_run("reference").trials(module.EXPERIMENT)
+    assert quick["duration_s"] in set(trials["duration_s"].round(6))
+    assert trials["block"].nunique() == quick["blocks"]
