@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 LEAST_LAG_S = 0.001
+MOST_LAG_S = 0.01
 LAG_SHARE = 0.1
 STALL_S = 0.1
 STALLED_SHARE = 0.01
@@ -16,8 +17,8 @@ def reasons_against(latency_p50_s: float | None, generator: Mapping[str, float |
     """Return why a result must not be believed; empty if it may.
 
     - Send lag is a part of latency that is not the server's. Its p99 may be 1 ms, or a tenth of the median
-      latency if that is more. Requests that waited for a slot of the in-flight limit, as was asked for, are
-      not looked at.
+      latency if that is more, but not over 10 ms: a late generator may itself have made the median so long.
+      Requests that waited for a slot of the in-flight limit, as was asked for, are not looked at.
     - The generator's event loop may not stall for 100 ms at once, nor for 1 % of the time in all: answers
       that came in meanwhile were stamped late.
     - It may not use over 90 % of a core: it was then the bottleneck, or about to be. Nor may all together
@@ -25,7 +26,7 @@ def reasons_against(latency_p50_s: float | None, generator: Mapping[str, float |
     - The garbage collector may not pause it for 100 ms; that is a stall as well.
     """
     reasons = []
-    limit_s = max(LEAST_LAG_S, LAG_SHARE * (latency_p50_s or 0.0))
+    limit_s = min(max(LEAST_LAG_S, LAG_SHARE * (latency_p50_s or 0.0)), MOST_LAG_S)
     if (lag_p99_s := generator.get("lag_p99_s") or 0.0) > limit_s:
         reasons.append(f"{FELL_BEHIND}: send lag p99 {1000 * lag_p99_s:.1f} ms over {1000 * limit_s:.1f} ms")
     if (longest_s := generator.get("stall_longest_s") or 0.0) > STALL_S:

@@ -196,6 +196,7 @@ def test_malformed_objectives_are_refused(text: str) -> None:
         (0.0005, {"lag_p99_s": 0.002}, ["fell behind: send lag p99 2.0 ms over 1.0 ms"]),
         (0.1, {"lag_p99_s": 0.002}, []),
         (0.1, {"lag_p99_s": 0.02}, ["fell behind"]),
+        (2.0, {"lag_p99_s": 0.05}, ["send lag p99 50.0 ms over 10.0 ms"]),
         (0.1, {"lag_p99_s": 0.02, "waited": 5}, ["fell behind"]),
         (0.1, {"lag_p99_s": None, "waited": 5}, []),
         (0.1, {"stall_longest_s": 0.2}, ["stood still for 200 ms"]),
