@@ -5,9 +5,12 @@ import json
 import os
 import socket
 import weakref
-from typing import Any, Self
+from asyncio.trsock import TransportSocket
+from typing import Any, Self, TypeAlias
 
 Message = dict[str, Any]
+
+Passed: TypeAlias = "socket.socket | TransportSocket | Channel"
 
 _MOST_FDS = 64
 _open: "weakref.WeakSet[Channel]" = weakref.WeakSet()
@@ -42,7 +45,7 @@ class Channel:
         """Return the file descriptor, -1 once it is closed."""
         return self._sock.fileno()
 
-    def send(self, message: Message, *, passing: "socket.socket | Channel | None" = None) -> None:
+    def send(self, message: Message, *, passing: "Passed | None" = None) -> None:
         """Send a message, and a copy of an open socket with it. Raises OSError if nobody is there."""
         line = json.dumps(message | {"passing": passing is not None}).encode() + b"\n"
         if passing is None:
@@ -50,10 +53,10 @@ class Channel:
         else:
             socket.send_fds(self._sock, [line], [passing.fileno()])
 
-    def tell(self, message: Message) -> None:
+    def tell(self, message: Message, *, passing: "Passed | None" = None) -> None:
         """Send a message that is lost on nobody if the other end is gone."""
         with contextlib.suppress(OSError):
-            self.send(message)
+            self.send(message, passing=passing)
 
     def receive(self, timeout_s: float | None = None) -> list[tuple[Message, int | None]]:
         """Return what one read brings: messages, each with the file descriptor that was passed with it.

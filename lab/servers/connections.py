@@ -2,6 +2,7 @@
 
 import asyncio
 import select
+from asyncio.trsock import TransportSocket
 from collections.abc import Callable
 
 from aiohttp import web
@@ -25,15 +26,22 @@ class Connection(web.RequestHandler):
             self._on_lost()
 
 
-async def close_idle(server: web.Server, *, quiet_s: float) -> None:
+HandOver = Callable[[TransportSocket], None]
+"""Gives a copy of an open connection to somebody else, who goes on with it."""
+
+
+async def close_idle(server: web.Server, *, quiet_s: float, hand_over: HandOver | None = None) -> None:
     """Close the connections that are idle after `quiet_s`, then each of the others as it becomes idle.
 
     The wait lets requests arrive that are on their way: each is answered. Returns when no connection is left.
+    With `hand_over` nobody's connection ends: a client may be about to ask again, and could not know.
     """
     await asyncio.sleep(quiet_s)
     while connections := server.connections:
         for connection in connections:
             if _is_idle(connection):
+                if hand_over and connection.transport:
+                    hand_over(connection.transport.get_extra_info("socket"))
                 connection.force_close()
         await asyncio.sleep(_SWEEP_S)
 

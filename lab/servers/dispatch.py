@@ -25,6 +25,9 @@ class Dispatch(Protocol):
     def remove(self, worker: WorkerHandle) -> None:
         """Let it have no more of them."""
 
+    def take(self, connection: socket.socket) -> None:
+        """Have a worker go on with a kept connection, whose own worker must go; close it if there is none."""
+
     def close(self) -> None:
         """Stop listening."""
 
@@ -37,15 +40,23 @@ class Shared:
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
+        self._members: deque[WorkerHandle] = deque()
 
     def listener(self) -> socket.socket:
         return self._listener.dup()
 
     def add(self, worker: WorkerHandle) -> None:
-        pass
+        self._members.append(worker)
 
     def remove(self, worker: WorkerHandle) -> None:
-        pass
+        with contextlib.suppress(ValueError):
+            self._members.remove(worker)
+
+    def take(self, connection: socket.socket) -> None:
+        with connection:
+            if self._members:
+                self._members[0].send({"do": "serve"}, passing=connection)
+                self._members.rotate()
 
     def close(self) -> None:
         self._listener.close()
@@ -84,7 +95,7 @@ class PassedOn:
         self._empty = asyncio.Event()
         self._empty.set()
         self._loop = asyncio.get_running_loop()
-        self._acceptor = Acceptor(listener, self._take)
+        self._acceptor = Acceptor(listener, self._accepted)
 
     def listener(self) -> None:
         return None
@@ -118,7 +129,13 @@ class PassedOn:
             self._free.append(worker)
             self._match()
 
-    def _take(self, connection: socket.socket) -> None:
+    def take(self, connection: socket.socket) -> None:
+        if self._members:
+            self._accepted(connection)
+        else:
+            connection.close()
+
+    def _accepted(self, connection: socket.socket) -> None:
         if self._least_busy:
             self._loop.add_reader(connection, self._speaks, connection)
         else:

@@ -1,6 +1,7 @@
 """What is behind the one event loop of an `offload` server: n processes or threads that run the hot loop."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -47,6 +48,10 @@ class Runners:
         self._members.discard(worker)
         if worker.gone.is_set() and (run := self._running.pop(worker, None)):
             run.set_exception(LabError(f"process {worker.pid} of the pool died over this run"))
+
+    def take(self, connection: socket.socket) -> None:
+        """Close it: runners have no connections to hand over."""
+        connection.close()
 
     def close(self) -> None:
         """Do nothing: there is nothing that listens."""

@@ -84,6 +84,7 @@ class Slot:
     def _install(self, worker: WorkerHandle) -> None:
         self.worker = worker
         self._since_s = asyncio.get_running_loop().time()
+        worker.on_handed_over = self._dispatch.take
         self._dispatch.add(worker)
 
     async def _revive(self, dead: WorkerHandle) -> None:

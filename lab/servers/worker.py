@@ -9,6 +9,7 @@ import random
 import signal
 import socket
 import threading
+from asyncio.trsock import TransportSocket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -90,7 +91,7 @@ class Worker:
             acceptor.close()
         if self._opening:
             await asyncio.wait(self._opening)
-        await close_idle(server, quiet_s=QUIET_S)
+        await close_idle(server, quiet_s=QUIET_S, hand_over=None if self._alone else self._hand_over)
         if self._orders:
             await self._orders.cancel()
 
@@ -175,6 +176,9 @@ class Worker:
     def _take_over(self, server: web.Server, sock: socket.socket) -> None:
         self._channel.tell({"event": "accepted"})
         self._open(server, sock, on_lost=lambda: self._channel.tell({"event": "done"}))
+
+    def _hand_over(self, connection: TransportSocket) -> None:
+        self._channel.tell({"event": "handed over"}, passing=connection)
 
     def _open(
         self, server: web.Server, sock: socket.socket, on_lost: Callable[[], None] | None = None

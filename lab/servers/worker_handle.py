@@ -19,7 +19,8 @@ log = logging.getLogger(__name__)
 class WorkerHandle:
     """A process: started when this is made, then `ready`, perhaps `leaving`, and in the end `gone`.
 
-    Whoever puts it to work sets `on_event`, to hear what else it says.
+    Whoever puts it to work sets `on_event`, to hear what else it says, and `on_handed_over`, to have the kept
+    connections of one that must go.
     """
 
     def __init__(self, role: str, spec: ServerSpec, slot: int, listener: socket.socket | None) -> None:
@@ -30,6 +31,7 @@ class WorkerHandle:
         self.leaving = asyncio.Event()
         self.gone = asyncio.Event()
         self.on_event: Callable[[WorkerHandle, Message], None] = lambda worker, message: None
+        self.on_handed_over: Callable[[socket.socket], None] = socket.socket.close
         arguments = {"spec": asdict(spec), "slot": slot, "alone": False}
         fds = {} if listener is None else {"listener": listener.fileno()}
         with Tally.shared() as (self._tally, fd):
@@ -92,8 +94,10 @@ class WorkerHandle:
         except (EOFError, OSError):
             self._bury()
             return
-        for message, _ in messages:
+        for message, fd in messages:
             match message["event"]:
+                case "handed over" if fd is not None:
+                    self.on_handed_over(socket.socket(fileno=fd))
                 case "ready":
                     self.ready.set()
                 case "leaving":

@@ -151,6 +151,17 @@ def test_a_kept_connection_stays_with_its_worker(dispatch: str) -> None:
         assert not any("Connection" in answer.headers for answer in answers)
 
 
+@pytest.mark.parametrize("dispatch", ["shared", "reuseport", "round-robin"])
+def test_a_kept_connection_outlives_its_worker(dispatch: str) -> None:
+    """A client cannot know that its worker must go: another one goes on with the connection."""
+    with serve(dispatch=dispatch, workers=2, iterations=SHORT) as server, Connection(server.url) as client:
+        before = client.ask().answer().worker
+        server.recycle()
+        answer = client.ask().answer()
+        assert answer.worker in server.workers
+        assert answer.worker != before
+
+
 @pytest.mark.parametrize(
     "options",
     [
