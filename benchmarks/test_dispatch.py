@@ -78,7 +78,7 @@ def test_a_constant_rate_hardly_waits(way: str) -> None:
         f"queue {ideal:.3f} (bar: 1.1 times that)"
     )
     assert latency <= 1.1 * ideal
-    if ideal > STEADY:
+    if latency > 1.3 and ideal > STEADY:
         pytest.skip(f"{way}: the machine was never steady: no dispatch could meet the bar of 1.3")
     assert latency <= 1.3
 
