@@ -166,6 +166,7 @@ def test_a_second_signal_ends_it_at_once(topology: str, number: int) -> None:
         serve(topology, workers=1, iterations=ENDLESS, drain_s=600) as server,
         Connection(server.url) as client,
     ):
+        pids = {server.pid, *server.workers}
         client.ask()
         computing(server.workers)
         threads = psutil.Process(server.pid).num_threads()
@@ -175,6 +176,8 @@ def test_a_second_signal_ends_it_at_once(topology: str, number: int) -> None:
         )  # it was heard
         server.send_signal(number)
         server.wait()
+        until(lambda: all(gone(pid) for pid in pids), 2)
+        assert refused(server.url)
 
 
 def test_a_restart_keeps_the_address_and_changes_the_processes() -> None:
