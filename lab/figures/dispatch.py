@@ -90,9 +90,8 @@ def dispatch_evenness(
                 excess = _of(trials, server, kind)["excess"]
                 heights = [place + offset] * len(excess)
                 right.plot(excess, heights, look.marker, color=look.color, alpha=0.35, markersize=6)
-                beyond = excess.max()
                 for _, spread in _of(spreads, server, kind).iterrows():
-                    _value(right, spread, place + offset, beyond, look)
+                    _value(right, spread, place + offset, look)
             right.plot([], [], look.marker, color=look.color, label=kind)
         left.set_yticks(range(len(servers)), servers)
         left.set_xlim(0, 1)
@@ -114,11 +113,11 @@ def _of(frame: pd.DataFrame, server: str, connections: str) -> pd.DataFrame:
     return frame[(frame["server"] == server) & (frame["connections"] == connections)]
 
 
-def _value(axes: Axes, spread: "pd.Series[float]", height: float, beyond: float, look: Look) -> None:
+def _value(axes: Axes, spread: "pd.Series[float]", height: float, look: Look) -> None:
     axes.plot([spread["low"], spread["high"]], [height, height], color=look.color, linewidth=2.2)
     axes.plot(spread["value"], height, look.marker, color=look.color, markersize=8)
-    axes.annotate(f"{spread['value']:.2f}", (beyond, height), xytext=(9, 0),
-                  textcoords="offset points", va="center", fontsize=9)  # fmt: skip
+    axes.annotate(f"{spread['value']:.2f}", (spread["value"], height), xytext=(0, 5),
+                  textcoords="offset points", ha="center", va="bottom", fontsize=9)  # fmt: skip
 
 
 def _stack(axes: Axes, height: float, shares: pd.DataFrame) -> None:
