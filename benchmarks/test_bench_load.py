@@ -16,9 +16,9 @@ import numpy as np
 import psutil
 import pytest
 
-from lab.load import Result, attack, tools
-from lab.load.known_server import known_server
-from lab.load.tools.known import TOOLS
+from lab.load import Result, attack, peers
+from lab.load.peers.tools import TOOLS
+from lab.load.reference_server import known_server
 
 TRIES = 3
 QUIET_PERCENT = 10.0
@@ -54,7 +54,7 @@ def test_six_thousand_per_second_from_one_process() -> None:
 @pytest.mark.parametrize("rate_rps", VEGETA_RECORDED_S)
 def test_cpu_per_request_is_at_most_vegetas(rate_rps: int) -> None:
     recorded_s = VEGETA_RECORDED_S[rate_rps]
-    if tools.find("vegeta"):
+    if peers.find("vegeta"):
         _against("vegeta", rate_rps, 1.0)
     else:
         what = (
@@ -66,7 +66,7 @@ def test_cpu_per_request_is_at_most_vegetas(rate_rps: int) -> None:
 
 @pytest.mark.parametrize("rate_rps", VEGETA_RECORDED_S)
 def test_cpu_per_request_is_at_most_half_of_locusts(rate_rps: int) -> None:
-    if not tools.find("locust"):
+    if not peers.find("locust"):
         pytest.skip("locust is not on this machine")
     _against("locust", rate_rps, 0.5)
 
@@ -74,7 +74,7 @@ def test_cpu_per_request_is_at_most_half_of_locusts(rate_rps: int) -> None:
 def _against(peer: str, rate_rps: int, share: float) -> None:
     def ratio() -> float:
         with known_server() as server:
-            theirs = tools.run(PEERS[peer], server.url, rate_rps=rate_rps, duration_s=5)
+            theirs = peers.run(PEERS[peer], server.url, rate_rps=rate_rps, duration_s=5)
         their_s = theirs.cpu_s / theirs.numbers.requests
         print(f"{peer}: {1e6 * their_s:.0f} us of CPU per request at {rate_rps}/s")
         return _cpu_per_request_s(rate_rps) / their_s

@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lab.experiments import failure_facts, failures
-from lab.experiments.failure_scene import Scene
+from lab.experiments.failures import facts as failure_facts
+from lab.experiments.failures import trials as failures
+from lab.experiments.failures.facts import Scene
 from lab.hotloop import measure
 from lab.servers import Server, serve
 from lab.study.plan import Condition, Label

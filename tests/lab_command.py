@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import psutil
 
-from lab import paths
+from lab import files
 
 _HOME = "SCALING_LAB_HOME"
 _PATIENCE_S = 60.0
@@ -46,7 +46,7 @@ def study(*args: str) -> tuple[str, ...]:
 
 def papermill(notebook: str, *args: str) -> tuple[str, ...]:
     """Return the arguments of papermill for one of the notebooks."""
-    path = paths.notebooks() / f"{notebook}.ipynb"
+    path = files.notebooks() / f"{notebook}.ipynb"
     return ("papermill", "--no-progress-bar", "-k", "python3", str(path), os.devnull, *args)
 
 

@@ -9,7 +9,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from lab import batch, paths
+from lab import files
+from lab.cli import study as batch
 from lab.errors import LabError, UsageError
 from lab.report import write_report
 
@@ -51,7 +52,7 @@ def notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of notebooks of our own."""
     folder = tmp_path / "notebooks"
     (folder / "profiles" / "smoke").mkdir(parents=True)
-    monkeypatch.setattr(paths, "notebooks", lambda: folder)
+    monkeypatch.setattr(files, "notebooks", lambda: folder)
     monkeypatch.setenv("SCALING_LAB_HOME", str(tmp_path))
     return folder
 

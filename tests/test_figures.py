@@ -15,8 +15,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from trial_rows import trials
 
-from lab import figures
-from lab.experiments import worker_scaling
+from lab.experiments import hot_loop, rate_sweep, single_vs_cluster, worker_scaling
 from lab.experiments.common import with_server_names
 from lab.figures.style import DARK_TO_LIGHT, canvas
 
@@ -57,24 +56,26 @@ def _scaled() -> pd.DataFrame:
 
 
 def loop_times() -> Figure:
-    return figures.loop_times(_loops(), TITLE)
+    return hot_loop.loop_times(_loops(), TITLE)
 
 
 def latency_over_time() -> Figure:
     requests, theory = _requests()
-    return figures.latency_over_time(requests, theory, 0.1, TITLE)
+    return single_vs_cluster.latency_over_time(requests, theory, 0.1, TITLE)
 
 
-def rate_sweep() -> Figure:
-    return figures.rate_sweep(_sweep(), dict(zip(NAMES, (10, 20), strict=True)), 0.1, TITLE)
+def rate_sweep_figure() -> Figure:
+    return rate_sweep.rate_sweep(_sweep(), dict(zip(NAMES, (10, 20), strict=True)), 0.1, TITLE)
 
 
 def worker_scaling_figure() -> Figure:
-    return figures.worker_scaling(_scaled(), worker_scaling.scaling(_scaled()), 2, TITLE)
+    return worker_scaling.worker_scaling(_scaled(), worker_scaling.scaling(_scaled()), 2, TITLE)
 
 
 every_figure = pytest.mark.parametrize(
-    "draw", [loop_times, latency_over_time, rate_sweep, worker_scaling_figure], ids=lambda draw: draw.__name__
+    "draw",
+    [loop_times, latency_over_time, rate_sweep_figure, worker_scaling_figure],
+    ids=lambda draw: draw.__name__,
 )
 
 
@@ -159,19 +160,19 @@ def test_latency_over_time_marks_failures_and_draws_the_theory_and_the_loop() ->
 
 def test_latency_over_time_has_no_entry_for_failures_that_were_not() -> None:
     requests, theory = _requests()
-    (axes,) = figures.latency_over_time(requests.assign(outcome="ok"), theory, 0.1, TITLE).axes
+    (axes,) = single_vs_cluster.latency_over_time(requests.assign(outcome="ok"), theory, 0.1, TITLE).axes
     assert _legend(axes) == [f"{name}: answered" for name in NAMES]
 
 
 def test_requests_without_a_latency_are_not_drawn_and_do_no_harm() -> None:
     requests, theory = _requests()
-    figure = figures.latency_over_time(requests.assign(latency_s=math.nan), theory, 0.1, TITLE)
+    figure = single_vs_cluster.latency_over_time(requests.assign(latency_s=math.nan), theory, 0.1, TITLE)
     assert figure.axes[0].get_ylim()[1] == pytest.approx(1.12 * 0.55)
     assert _drawn(figure)
 
 
 def test_the_sweep_has_an_ideal_line_and_each_servers_capacity() -> None:
-    throughput, latency, success = rate_sweep().axes
+    throughput, latency, success = rate_sweep_figure().axes
     assert _legend(throughput) == [*NAMES, "ideal: all answered"]
     assert [(0, 0), (12, 12)] in _lines(throughput)
     verticals = {line[0][0] for line in _lines(throughput) if len(line) == 2 and line[0][0] == line[1][0]}
@@ -183,7 +184,7 @@ def test_the_sweep_has_an_ideal_line_and_each_servers_capacity() -> None:
 
 def test_the_sweeps_line_joins_the_medians_of_its_blocks() -> None:
     blocks = pd.concat([_sweep().assign(throughput_rps=rate) for rate in (1.0, 2.0, 9.0)])
-    throughput = figures.rate_sweep(blocks, dict(zip(NAMES, (10, 20), strict=True)), 0.1, TITLE).axes[0]
+    throughput = rate_sweep.rate_sweep(blocks, dict(zip(NAMES, (10, 20), strict=True)), 0.1, TITLE).axes[0]
     assert [(5, 2), (12, 2)] in _lines(throughput)
 
 
@@ -191,7 +192,7 @@ def test_a_server_without_a_single_answer_is_drawn() -> None:
     nothing = {"latency_p50_s": math.nan, "latency_p99_s": math.nan, "success": 0.0, "throughput_rps": 0.0}
     dead = _sweep()
     dead.loc[dead["server"] == NAMES[0], list(nothing)] = list(nothing.values())
-    assert _drawn(figures.rate_sweep(dead, dict(zip(NAMES, (10, 20), strict=True)), 0.1, TITLE))
+    assert _drawn(rate_sweep.rate_sweep(dead, dict(zip(NAMES, (10, 20), strict=True)), 0.1, TITLE))
 
 
 def test_scaling_has_the_ideal_line_the_cpus_and_every_trial() -> None:
@@ -206,7 +207,7 @@ def test_scaling_has_the_ideal_line_the_cpus_and_every_trial() -> None:
 
 
 def test_a_fraction_of_a_cpu_is_named_as_one() -> None:
-    rate, _ = figures.worker_scaling(_scaled(), worker_scaling.scaling(_scaled()), 1.5, TITLE).axes
+    rate, _ = worker_scaling.worker_scaling(_scaled(), worker_scaling.scaling(_scaled()), 1.5, TITLE).axes
     assert "1.5 CPUs" in _texts(rate)
 
 
@@ -217,5 +218,5 @@ def test_a_figure_that_fails_half_way_is_forgotten_too() -> None:
 
 def test_the_style_stays_with_the_figure() -> None:
     before = dict(plt.rcParams)
-    rate_sweep()
+    rate_sweep_figure()
     assert dict(plt.rcParams) == before

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from lab import paths
+from lab import files
 
 HEAVY = {"matplotlib", "numba", "pandas", "pyarrow", "scipy"}
 
-GROUND = {"cpus", "durations", "errors", "files", "formats", "machine_code", "paths"}
+GROUND = {"errors", "files", "machine", "machine_code", "processes", "units"}
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),
     "hotloop": GROUND,
@@ -62,13 +62,13 @@ def _part(name: str) -> str:
 
 
 def test_dependencies_run_one_way() -> None:
-    imports = _imports(_modules(paths.project() / "lab"))
+    imports = _imports(_modules(files.project() / "lab"))
     assert {_part(name) for name in imports} >= {"hotloop", "web", "servers", "load", "models", "study"}
     assert _wrong_way(imports) == []
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
-    imports = _imports(_modules(paths.project() / "lab"))
+    imports = _imports(_modules(files.project() / "lab"))
     TopologicalSorter(imports).prepare()
 
 

@@ -13,18 +13,19 @@ import papermill
 import pytest
 import yaml
 
-from lab import batch, paths
+from lab import files
+from lab.cli import study as batch
 from lab.study.parameters import Parameters
 
 NAMES = batch.notebooks()
-PROFILES = sorted((paths.notebooks() / "profiles").glob("*/*.yaml"))
+PROFILES = sorted((files.notebooks() / "profiles").glob("*/*.yaml"))
 
 every_notebook = pytest.mark.parametrize("name", NAMES)
 every_profile = pytest.mark.parametrize("path", PROFILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 
 
 def _path(name: str) -> Path:
-    return paths.notebooks() / f"{name}.ipynb"
+    return files.notebooks() / f"{name}.ipynb"
 
 
 def _cells(name: str, kind: str = "") -> list[Any]:

@@ -11,9 +11,9 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from lab import paths
+from lab import files
 
-ROOT = paths.project()
+ROOT = files.project()
 CONDA_NAMES = {"matplotlib": "matplotlib-base"}
 
 

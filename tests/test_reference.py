@@ -5,9 +5,8 @@ from importlib import import_module
 import pytest
 import yaml
 
-from lab import paths
-from lab.study.run import open_run
-from lab.study.runs import damage
+from lab import files
+from lab.study.run import damage, open_run
 
 MEASURED = {
     "02-single-vs-cluster": "single_vs_cluster",
@@ -30,7 +29,7 @@ def test_it_is_what_was_measured() -> None:
 
 @pytest.mark.parametrize("notebook", MEASURED)
 def test_it_is_todays_quick_profile(notebook: str) -> None:
-    quick = yaml.safe_load((paths.notebooks() / "profiles" / "quick" / f"{notebook}.yaml").read_text())
+    quick = yaml.safe_load((files.notebooks() / "profiles" / "quick" / f"{notebook}.yaml").read_text())
     module = import_module(f"lab.experiments.{MEASURED[notebook]}")
     trials = open_run("reference").trials(module.EXPERIMENT)
     assert quick["duration_s"] in set(trials["duration_s"].round(6))

@@ -15,13 +15,13 @@ import pytest
 from html_page import Page
 from lab_command import are_gone, finish, papermill, processes, progress, start, study, until
 
-from lab import batch
 from lab.cli import main
+from lab.cli import study as batch
 from lab.cli import study as command
-from lab.study.files import read_table
-from lab.study.machine import describe
+from lab.machine import describe
 from lab.study.manifest import Manifest, write_manifest
 from lab.study.run import open_run
+from lab.study.store import read_table
 
 GONE_WITHIN_S = 10.0
 """The promise is 2 s on an idle machine; each trial that is killed would last far longer than this."""

@@ -15,10 +15,10 @@ from click.core import ParameterSource
 
 from lab.cli.output import check_writable, write_out
 from lab.errors import UsageError
-from lab.formats import seconds
 from lab.load import Interrupted, Progress, Result, attack
-from lab.load.kept_ceiling import AboveCeilingWarning
-from lab.load.slo import Slo
+from lab.load.generators import AboveCeilingWarning
+from lab.load.report import Slo
+from lab.units import seconds
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FORMATS = ("text", "json", "csv", "hist")
@@ -105,7 +105,7 @@ def _written(result: Result, form: str) -> str:
         from lab.load.records import WHOLE
 
         return result.requests.astype(dict.fromkeys(WHOLE, "Int64")).to_csv(index=False).rstrip("\n")
-    from lab.load import text
+    from lab.load import report as text
 
     return text.histogram(result.requests) if form == "hist" else text.report(result.summary)
 

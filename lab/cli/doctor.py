@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from lab import formats
-from lab.load import tools
+from lab import machine, units
+from lab.load import peers
 from lab.load.ceiling import Step, ceiling_rps, measure_ceiling
-from lab.load.kept_ceiling import keep
-from lab.study import machine, noise
-from lab.study.noise import MOST_OTHERS_CPU, MOST_STEAL
+from lab.load.generators import keep
+from lab.study import stability
+from lab.study.stability import MOST_OTHERS_CPU, MOST_STEAL
 
 LEAST_CEILING_RPS = 500.0
 """Ten times the article's rate: below this a study's highest rates could not be believed."""
@@ -32,9 +32,9 @@ def command(form: str) -> int:
 
 
 def _examine() -> dict[str, Any]:
-    before = noise.snapshot()
+    before = stability.snapshot()
     time.sleep(_QUIET_S)
-    quiet = noise.between(before, noise.snapshot())
+    quiet = stability.between(before, stability.snapshot())
     connect, keepalive = (_ceiling(keepalive=kept) for kept in (False, True))
     complaints = _complaints(quiet, ceiling_rps(connect))
     return {
@@ -42,7 +42,7 @@ def _examine() -> dict[str, Any]:
         "noise": asdict(quiet),
         "ceiling_rps": {"connect": ceiling_rps(connect), "keepalive": ceiling_rps(keepalive)},
         "steps": [asdict(step) for step in (*connect, *keepalive)],
-        "tools": {"present": [tool.name for tool in tools.present()], "absent": tools.absent()},
+        "tools": {"present": [tool.name for tool in peers.present()], "absent": peers.absent()},
         "fit": not complaints,
         "complaints": complaints,
     }
@@ -55,17 +55,17 @@ def _ceiling(*, keepalive: bool) -> list[Step]:
 def _show(step: Step) -> None:
     kind = "kept-alive connections" if step.keepalive else "a connection per request"
     held = "held" if step.held else "did not hold: " + "; ".join(step.reasons)
-    click.echo(f"{formats.per_second(step.rate_rps)} on {kind} {held}", err=True)
+    click.echo(f"{units.per_second(step.rate_rps)} on {kind} {held}", err=True)
 
 
-def _complaints(quiet: noise.Noise, connect_rps: float) -> list[str]:
+def _complaints(quiet: stability.Noise, connect_rps: float) -> list[str]:
     complaints = []
     if quiet.steal > MOST_STEAL:
         complaints.append(f"the hypervisor takes {quiet.steal:.0%} of the CPU time: measure at another time")
     if quiet.others_cpu > MOST_OTHERS_CPU:
         complaints.append(f"other processes use {quiet.others_cpu:.0%} of the CPU time: end them first")
     if connect_rps < LEAST_CEILING_RPS:
-        found, least = formats.per_second(connect_rps), formats.per_second(LEAST_CEILING_RPS)
+        found, least = units.per_second(connect_rps), units.per_second(LEAST_CEILING_RPS)
         complaints.append(f"the load generator can be believed up to {found} only, not {least}")
     return complaints
 
@@ -79,8 +79,8 @@ def _text(findings: dict[str, Any]) -> str:
         "CPUs": f"{about['available_cpus']} ({cpus})",
         "System": f"{about['kernel']}, {about['virtualisation']}, {about['python']}",
         "Noise": f"stolen {quiet['steal']:.1%}, used by others {quiet['others_cpu']:.1%}",
-        "Ceiling": f"{formats.per_second(ceiling['connect'])} with a connection per request",
-        "": f"{formats.per_second(ceiling['keepalive'])} with kept-alive connections",
+        "Ceiling": f"{units.per_second(ceiling['connect'])} with a connection per request",
+        "": f"{units.per_second(ceiling['keepalive'])} with kept-alive connections",
         "Compare with": ", ".join(findings["tools"]["present"]) or "nothing: no other load generator is here",
         "Fit": "yes" if findings["fit"] else "NO: " + "; ".join(findings["complaints"]),
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from lab import formats
+from lab import units
 from lab.cli.output import check_writable, write_out
 from lab.errors import UsageError
 from lab.files import write_whole
@@ -35,12 +35,12 @@ def command(records: Path, out: Path | None, bin_text: str | None) -> None:
         raise UsageError(f"cannot draw {out.name}: name a file that ends in .svg, .png or .pdf")
     check_writable(out)
     result = Result.load(records)
-    from lab.durations import seconds
     from lab.figures.over_time import over_time as draw
-    from lab.load.over_time import over_time
+    from lab.load.summary import over_time
+    from lab.units import parse_duration
 
     duration_s = result.summary["duration_s"]
-    bin_s = seconds(bin_text) if bin_text else _fitting(duration_s)
+    bin_s = parse_duration(bin_text) if bin_text else _fitting(duration_s)
     if duration_s / bin_s > _MOST_SAID_BINS:
         raise UsageError(f"bars of {bin_text} would be over {_MOST_SAID_BINS:,}: take wider ones")
     image = io.BytesIO()
@@ -56,14 +56,14 @@ def _title(summary: dict[str, Any]) -> str:
     sent_rps, answered_rps, p99_s = summary["sent_rate"], summary["throughput"], summary["latency_s"]["p99"]
     not_sent, unanswered = summary["outcomes"]["dropped"], summary["outcomes"]["unfinished"]
     failed = summary["planned"] - summary["ok"] - not_sent - unanswered
-    parts = [f"{formats.per_second(sent_rps)} sent"]
+    parts = [f"{units.per_second(sent_rps)} sent"]
     if answered_rps < _KEEPS_UP * sent_rps:
-        parts.append(f"{formats.per_second(answered_rps)} answered well")
+        parts.append(f"{units.per_second(answered_rps)} answered well")
     amiss = {"failed": failed, "unanswered": unanswered, "not sent": not_sent}
-    told = [f"{formats.counted(count, 'request')} {word}" for word, count in amiss.items() if count]
+    told = [f"{units.counted(count, 'request')} {word}" for word, count in amiss.items() if count]
     parts += told or ["all answered well"]
     if p99_s is not None:
-        parts.append(f"p99 {formats.seconds(p99_s)}")
+        parts.append(f"p99 {units.parse_duration(p99_s)}")
     return _caveat(summary) + ", ".join(parts)
 
 
@@ -78,6 +78,6 @@ def _caveat(summary: dict[str, Any]) -> str:
 
 
 def _fitting(duration_s: float) -> float:
-    """The smallest of 0.1, 0.2, 0.5, 1, 2, ... seconds that gives at most `_MOST_BINS` bars."""
+    """The smallest of 0.1, 0.2, 0.5, 1, 2, ... s that gives at most `_MOST_BINS` bars."""
     widths_s = (digit * 10.0**power for power in range(-1, 6) for digit in (1, 2, 5))
     return next(width_s for width_s in widths_s if duration_s / width_s <= _MOST_BINS)

@@ -4,9 +4,9 @@ import json
 
 import click
 
-from lab import paths
+from lab import files
 from lab.study.manifest import Manifest
-from lab.study.runs import damage, find_runs
+from lab.study.run import damage, find_runs
 from lab.study.store import Store
 
 
@@ -43,7 +43,7 @@ def _row(manifest: Manifest) -> dict[str, str | int]:
         "run": manifest.run_id,
         "profile": manifest.profile or "-",
         "state": manifest.state,
-        "trials": len(Store(paths.data() / manifest.run_id).trial_ids()),
+        "trials": len(Store(files.data() / manifest.run_id).trial_ids()),
         "started": manifest.started_at.isoformat(sep=" ", timespec="seconds"),
         "machine": str(manifest.machine),
     }

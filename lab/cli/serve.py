@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
+from lab import processes as lifeline
 from lab.hotloop import ITERATIONS, KERNELS
-from lab.servers import Server, ServerSpec, lifeline
+from lab.servers import Server, ServerSpec
 from lab.servers.spec import DISPATCHES, POOLS, TOPOLOGIES
 
 _STDIN = 0

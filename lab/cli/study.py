@@ -4,19 +4,110 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import click
+import yaml
+from traitlets.config import Config
 
-from lab import batch
-from lab.errors import UsageError
+from lab import files
+from lab.errors import LabError, UsageError
 from lab.report import write_report
 from lab.study.manifest import other_machine, other_version
 from lab.study.progress import NAME as PROGRESS
-from lab.study.run import Run, open_run
-from lab.study.runs import unfinished_run
+from lab.study.run import Run, open_run, unfinished_run
+
+_QUIET = ["--IPKernelApp.log_level=CRITICAL"]
+"""A kernel that is told to stop while it is idle would log that as an error of its own."""
+
+SUMMARY = "00-summary"
+"""The notebook that is read first and runs last, because it only reads what the others measured."""
+
+
+def notebooks() -> list[str]:
+    """Name the notebooks in the order in which they run."""
+    names = sorted(path.stem for path in files.notebooks().glob("[0-9][0-9]-*.ipynb"))
+    return [name for name in names if name != SUMMARY] + [SUMMARY]
+
+
+def select(wanted: Sequence[str]) -> list[str]:
+    """Return the notebooks meant by names such as 02-single-vs-cluster, or 02; none means all.
+
+    Raises UsageError for a name that no notebook has.
+    """
+    known = notebooks()
+    chosen = {name for want in wanted for name in _matching(want, known)}
+    return [name for name in known if not wanted or name in chosen]
+
+
+def _matching(want: str, known: list[str]) -> list[str]:
+    names = [name for name in known if want.removesuffix(".ipynb") in (name, name[:2], name[3:])]
+    if not names:
+        raise UsageError(f"there is no notebook {want!r}: choose one of {', '.join(sorted(known))}")
+    return names
+
+
+def profiles() -> list[str]:
+    """Name the profiles."""
+    return sorted(path.name for path in (files.notebooks() / "profiles").iterdir() if path.is_dir())
+
+
+def profile_parameters(profile: str, notebook: str) -> dict[str, Any]:
+    """Return what a profile sets for a notebook; what it does not set keeps the notebook's own default."""
+    path = files.notebooks() / "profiles" / profile / f"{notebook}.yaml"
+    if not path.exists():
+        return {}
+    try:
+        parameters = yaml.safe_load(path.read_text())
+    except yaml.YAMLError:
+        parameters = None
+    if not isinstance(parameters, dict):
+        raise LabError(f"{path} should hold a parameter a line, such as `rate: 20.0`")
+    return parameters
+
+
+def execute(notebook: str, output: Path, parameters: dict[str, Any]) -> str | None:
+    """Execute a notebook into `output`, and return None, or in one line why it failed.
+
+    What it had shown by then is in `output` in either case.
+    """
+    import papermill
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with TemporaryDirectory(prefix="scaling-lab-") as private:
+            papermill.execute_notebook(
+                files.notebooks() / f"{notebook}.ipynb", output, parameters=parameters,
+                kernel_name="python3", cwd=files.notebooks(), progress_bar=False,
+                config=_spoken_to_in(private), extra_arguments=_QUIET,
+            )  # fmt: skip
+    except papermill.PapermillExecutionError as error:
+        return f"{error.ename}: {' '.join(str(error.evalue).split())}"
+    except RuntimeError as error:  # nbclient's DeadKernelError among them
+        return _leave_word(output, " ".join(str(error).split()))
+    return None
+
+
+def _spoken_to_in(folder: str) -> Config:
+    """Speak to the kernel through sockets in a private folder, not over TCP, which others could read."""
+    return Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
+
+
+def _leave_word(output: Path, reason: str) -> str:
+    """Write into the notebook that its kernel died, as no kernel was left to do so; return the reason."""
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_output
+
+    notebook = nbformat.read(output, as_version=nbformat.NO_CONVERT)
+    last_words = new_output("error", ename="KernelDied", evalue=reason, traceback=[f"KernelDied: {reason}"])
+    notebook.cells.append(new_code_cell(outputs=[last_words]))
+    nbformat.write(notebook, output)
+    return f"KernelDied: {reason}"
+
 
 _POLL_S = 0.5
 
@@ -35,9 +126,9 @@ def command(profile: str, only: tuple[str, ...], run_id: str) -> int:
     Without --run, the newest unfinished run of the same profile and notebooks is resumed, if it was begun on
     this machine by this version.
     """
-    if profile not in batch.profiles():
-        raise UsageError(f"there is no profile {profile!r}: choose one of {', '.join(batch.profiles())}")
-    names = batch.select(only)
+    if profile not in profiles():
+        raise UsageError(f"there is no profile {profile!r}: choose one of {', '.join(profiles())}")
+    names = select(only)
     run = _open(profile, names, run_id)
     try:
         failures = [name for name in names if not _execute(run, profile, name)]
@@ -74,10 +165,10 @@ def _resumable(profile: str, names: list[str]) -> str:
 
 
 def _execute(run: Run, profile: str, name: str) -> bool:
-    parameters = batch.profile_parameters(profile, name) | {"run": run.run_id}
+    parameters = profile_parameters(profile, name) | {"run": run.run_id}
     started = time.monotonic()
     with _progress_shown(run.path / PROGRESS, name):
-        failure = batch.execute(name, run.path / "notebooks" / f"{name}.ipynb", parameters)
+        failure = execute(name, run.path / "notebooks" / f"{name}.ipynb", parameters)
     outcome = f"failed: {failure}" if failure else "done"
     click.echo(f"{name}: {outcome}, after {time.monotonic() - started:.0f} s", err=True)
     return failure is None

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import pandas as pd
 from pydantic import BeforeValidator
 
-from lab.cpus import available_cpus
 from lab.errors import UsageError
-from lab.formats import counted
+from lab.machine import available_cpus
 from lab.models.statistics import fewest_trials
+from lab.units import counted
 
 _FIGURE = r"([+-]?\d+(?:\.\d+)?%?)"
 _PLACE = "…"

@@ -4,13 +4,25 @@ import math
 from typing import Annotated, Any
 
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from pydantic import Field
 
-from lab import formats
-from lab.cpus import available_cpus
+from lab import units
 from lab.errors import UsageError
 from lab.experiments.common import Workers, resolve, with_server_names
+from lab.figures.style import (
+    DARK_TO_LIGHT,
+    INK,
+    QUIET,
+    Look,
+    canvas,
+    cross_flagged,
+    plain_log_ticks,
+    reference_line,
+)
 from lab.load.arrivals import ARRIVALS
+from lab.machine import available_cpus
 from lab.study.parameters import Count, DispatchName, KernelName, ListOf, Positive, Whole, one_of
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
@@ -94,9 +106,9 @@ def knee_table(knees: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "server": knees["server"],
-            "highest rate within the SLO": knees["knee_rps"].map(formats.per_second),
-            "lowest rate beyond it": knees["next_rps"].map(formats.per_second),
-            "highest throughput of any trial": knees["highest_rps"].map(formats.per_second),
+            "highest rate within the SLO": knees["knee_rps"].map(units.per_second),
+            "lowest rate beyond it": knees["next_rps"].map(units.per_second),
+            "highest throughput of any trial": knees["highest_rps"].map(units.per_second),
         }
     )
 
@@ -109,25 +121,25 @@ def title(knees: pd.DataFrame) -> str:
 
 def _bracket(row: "pd.Series[float]") -> str:
     if not row["knee_rps"]:
-        return f"below {formats.per_second(row['next_rps'])}"
+        return f"below {units.per_second(row['next_rps'])}"
     if math.isnan(row["next_rps"]):
-        return f"beyond {formats.per_second(row['knee_rps'])}"
-    return f"{formats.digits(row['knee_rps'])} to {formats.per_second(row['next_rps'])}"
+        return f"beyond {units.per_second(row['knee_rps'])}"
+    return f"{units.digits(row['knee_rps'])} to {units.per_second(row['next_rps'])}"
 
 
 def answer(knees: pd.DataFrame, slo_s: float) -> str:
     """Say which rates of the sweep meet the SLO with each server; the knee is between two of them."""
     parts = [f"with {row['server']} {_met(row)}" for _, row in knees.iterrows()]
-    return f"**Answer.** The p99 stays within {formats.seconds(slo_s)} {'; '.join(parts)}."
+    return f"**Answer.** The p99 stays within {units.seconds(slo_s)} {'; '.join(parts)}."
 
 
 def _met(row: "pd.Series[float]") -> str:
     if not row["knee_rps"]:
-        return f"at no rate of this sweep, whose lowest is {formats.per_second(row['next_rps'])}"
-    met = f"**up to {formats.per_second(row['knee_rps'])}**"
+        return f"at no rate of this sweep, whose lowest is {units.per_second(row['next_rps'])}"
+    met = f"**up to {units.per_second(row['knee_rps'])}**"
     if math.isnan(row["next_rps"]):
         return f"{met}, the highest rate of this sweep"
-    return f"{met}, and no longer at {formats.per_second(row['next_rps'])}"
+    return f"{met}, and no longer at {units.per_second(row['next_rps'])}"
 
 
 def reading(trials: pd.DataFrame, loop_s: float) -> str:
@@ -139,9 +151,68 @@ def reading(trials: pd.DataFrame, loop_s: float) -> str:
         full = mine[mine["rate"] == mine["rate"].max()].median(numeric_only=True)
         sentences.append(
             f"*{server}*: at its lowest rate half of the requests are answered within "
-            f"{formats.digits(calm / loop_s)} loop times; "
-            f"offered {formats.per_second(full['rate'])}, "
-            f"it answers {formats.per_second(full['throughput_rps'])}, "
-            f"half of them within {formats.digits(full['latency_p50_s'] / loop_s)} loop times."
+            f"{units.digits(calm / loop_s)} loop times; "
+            f"offered {units.per_second(full['rate'])}, "
+            f"it answers {units.per_second(full['throughput_rps'])}, "
+            f"half of them within {units.digits(full['latency_p50_s'] / loop_s)} loop times."
         )
     return " ".join(sentences)
+
+
+def rate_sweep(trials: pd.DataFrame, capacity_rps: dict[str, float], loop_s: float, title: str) -> Figure:
+    """Draw a sweep: `trials` has server, rate, throughput_rps, latency_p50_s, latency_p99_s, success, valid.
+
+    A dot is one trial, a line joins the medians over blocks. `capacity_rps` maps each server to the rate
+    that its loops alone would allow.
+    """
+    with canvas(title, rows=3, size=(7.4, 8.6), sharex=True) as (figure, (throughput, latency, success)):
+        for server, look in zip(capacity_rps, DARK_TO_LIGHT, strict=False):
+            mine = trials[trials["server"] == server]
+            _series(throughput, mine, "throughput_rps", look, server)
+            _series(latency, mine, "latency_p99_s", look, f"{server}: p99")
+            _series(latency, mine, "latency_p50_s", look, f"{server}: p50", hollow=True)
+            _series(success, mine, "success", look, server, percent=True)
+            for axes in (throughput, latency, success):
+                axes.axvline(capacity_rps[server], color=look.color, linewidth=1.0, linestyle=":", zorder=1)
+        top_rps = float(trials["rate"].max())
+        throughput.plot([0, top_rps], [0, top_rps], color=QUIET, linewidth=1.0, label="ideal: all answered")
+        cross_flagged(throughput, trials, "rate", "throughput_rps")
+        cross_flagged(latency, trials, "rate", "latency_p99_s")
+        throughput.set_title("Throughput; dotted verticals: what the loop alone allows each server")
+        throughput.set_ylabel("answered well, requests/s")
+        throughput.set_ylim(bottom=0)
+        throughput.legend(loc="upper left")
+        latency.set_title("Latency from the due time")
+        latency.set_yscale("log")
+        plain_log_ticks(latency.yaxis)
+        latency.set_ylabel("latency, s (log scale)")
+        reference_line(latency, y=loop_s, text="the loop alone")
+        latency.legend(loc="upper left", fontsize=9, ncols=2)
+        success.set_title("Success")
+        success.set_ylabel("answered well, % of planned")
+        success.set_ylim(-4, 104)
+        success.set_xlabel("offered rate, requests/s")
+        success.set_xlim(left=0)
+    return figure
+
+
+def _series(
+    axes: Axes,
+    trials: pd.DataFrame,
+    column: str,
+    look: Look,
+    label: str,
+    *,
+    hollow: bool = False,
+    percent: bool = False,
+) -> None:
+    values = trials[column] * (100 if percent else 1)
+    face = "white" if hollow else look.color
+    axes.plot(
+        trials["rate"], values, look.marker, color=look.color, markerfacecolor=face, alpha=0.7, markersize=5
+    )
+    medians = values.groupby(trials["rate"]).median()
+    line = ":" if hollow else look.line
+    axes.plot(medians.index, medians, linestyle=line, color=look.color, linewidth=1.6)
+    axes.plot([], [], look.marker, linestyle=line, color=look.color, markerfacecolor=face, label=label)
+    axes.tick_params(colors=INK)

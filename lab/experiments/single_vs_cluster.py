@@ -2,11 +2,15 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from lab import formats
+from lab import units
 from lab.errors import UsageError
 from lab.experiments.common import Workers, resolve, with_server_names
+from lab.figures.style import DARK_TO_LIGHT, INK, canvas, reference_line
 from lab.models.overload import overload
 from lab.study.parameters import Count, DispatchName, KernelName, Positive, Whole
 from lab.study.parameters import Parameters as _Parameters
@@ -70,10 +74,10 @@ def beside_the_article(trials: pd.DataFrame) -> pd.DataFrame:
         median = mine.median(numeric_only=True)
         ours[f"here, {server}"] = [
             f"{median['planned']:.0f}",
-            formats.percent(median["success"]),
-            formats.per_second(median["throughput_rps"]),
-            formats.seconds(median["latency_min_s"]),
-            formats.seconds(median["latency_max_s"]),
+            units.percent(median["success"]),
+            units.per_second(median["throughput_rps"]),
+            units.seconds(median["latency_min_s"]),
+            units.seconds(median["latency_max_s"]),
         ]
     return pd.DataFrame({"": _ROWS, **_ARTICLE, **ours})
 
@@ -87,11 +91,11 @@ def beside_theory(trials: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame
         rows.append(
             {
                 "server": server,
-                "mean, measured": formats.seconds(mean_s),
-                "mean, theory": formats.seconds(expected.mean()),
-                "slowest, measured": formats.seconds(slowest_s),
-                "slowest, theory": formats.seconds(expected.max()),
-                "mean, measured / theory": formats.digits(mean_s / expected.mean()),
+                "mean, measured": units.seconds(mean_s),
+                "mean, theory": units.seconds(expected.mean()),
+                "slowest, measured": units.seconds(slowest_s),
+                "slowest, theory": units.seconds(expected.max()),
+                "mean, measured / theory": units.digits(mean_s / expected.mean()),
             }
         )
     return pd.DataFrame(rows)
@@ -100,7 +104,7 @@ def beside_theory(trials: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame
 def title(trials: pd.DataFrame) -> str:
     """Say in a figure's title who kept up."""
     single, cluster = medians(trials)
-    rate = formats.per_second(single["rate"])
+    rate = units.per_second(single["rate"])
     behind = [name for name, row in (("one process", single), ("the cluster", cluster)) if falls_behind(row)]
     if len(behind) == 2:
         return f"At {rate}, both fall behind: this load needs more cores"
@@ -115,10 +119,10 @@ def answer(trials: pd.DataFrame) -> str:
     if not single["throughput_rps"]:
         return f"**Answer.** One process {_outcome(single)}; the cluster {_outcome(cluster)}."
     return (
-        f"**Answer.** Offered {formats.per_second(single['rate'])} for {single['duration_s']:g} s, "
+        f"**Answer.** Offered {units.per_second(single['rate'])} for {single['duration_s']:g} s, "
         f"one process {_outcome(single)}; a cluster of {int(cluster['workers'])} "
         f"{_outcome(cluster)}. The cluster's throughput is "
-        f"**{formats.digits(cluster['throughput_rps'] / single['throughput_rps'])} times** "
+        f"**{units.digits(cluster['throughput_rps'] / single['throughput_rps'])} times** "
         f"that of one process ({_over(trials)})."
     )
 
@@ -131,14 +135,14 @@ def _over(trials: pd.DataFrame) -> str:
 def _outcome(row: "pd.Series[float]") -> str:
     need = row["rate"] * row["service_mean_s"]
     state = (
-        f"falls behind (the load keeps {formats.digits(need)} workers busy)"
+        f"falls behind (the load keeps {units.digits(need)} workers busy)"
         if falls_behind(row)
         else "keeps up"
     )
     return (
-        f"{state}: {formats.percent(row['success'])} answered, "
-        f"{formats.per_second(row['throughput_rps'])}, "
-        f"the slowest after {formats.seconds(row['latency_max_s'])}"
+        f"{state}: {units.percent(row['success'])} answered, "
+        f"{units.per_second(row['throughput_rps'])}, "
+        f"the slowest after {units.seconds(row['latency_max_s'])}"
     )
 
 
@@ -162,3 +166,47 @@ def medians(trials: pd.DataFrame) -> tuple["pd.Series[float]", "pd.Series[float]
 def _with_service_times(trials: pd.DataFrame) -> pd.DataFrame:
     """Take the calibrated loop time for a trial without a single answer, which reports none."""
     return trials.assign(service_mean_s=trials["service_mean_s"].fillna(trials["loop_s"]))
+
+
+_FAILED = ("x", "+", "1", "2")
+"""The markers of failures: a server is told by its shape here too, not by its colour alone."""
+
+
+def latency_over_time(requests: pd.DataFrame, theory: pd.DataFrame, loop_s: float, title: str) -> Figure:
+    """Draw each request's latency where it was due, and the predicted line of its server.
+
+    `requests` has columns server, due_s, latency_s, outcome; `theory` has server, due_s, latency_s.
+    A request that failed is a cross, of its server's shape, at the time it took to fail.
+    """
+    servers = list(requests["server"].unique())
+    with canvas(title) as (figure, (axes,)):
+        for server, look, cross in zip(servers, DARK_TO_LIGHT, _FAILED, strict=False):
+            mine = requests[requests["server"] == server]
+            ok = mine["outcome"] == "ok"
+            axes.plot(
+                mine.loc[ok, "due_s"], mine.loc[ok, "latency_s"], look.marker, color=look.color,
+                markersize=4, alpha=0.65, rasterized=True, label=f"{server}: answered",
+            )  # fmt: skip
+            if not ok.all():
+                axes.plot(
+                    mine.loc[~ok, "due_s"], mine.loc[~ok, "latency_s"], cross, color=look.color,
+                    markersize=5, rasterized=True, label=f"{server}: failed",
+                )  # fmt: skip
+            line = theory[theory["server"] == server]
+            axes.plot(line["due_s"], line["latency_s"], linestyle=look.line, color=INK, linewidth=1.3)
+            _label_line(axes, line)
+        top_s = np.nanmax(np.concatenate([requests["latency_s"], theory["latency_s"]]))
+        axes.set_ylim(0, 1.12 * top_s)
+        reference_line(axes, y=loop_s, text="the loop alone")
+        axes.set_xlabel("when the request was due, s from the start")
+        axes.set_ylabel("latency from the due time, s")
+        axes.legend(loc="upper left")
+    return figure
+
+
+def _label_line(axes: Axes, line: pd.DataFrame) -> None:
+    end = line.iloc[-1]
+    axes.annotate(
+        "theory", (end["due_s"], end["latency_s"]), xytext=(3, 0), textcoords="offset points",
+        va="center", fontsize=8.5, color=INK,
+    )  # fmt: skip

@@ -1,20 +1,26 @@
 """The answer of a whole run, in plain sentences: how far clustering goes, how many workers a rate needs."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lab import figures, formats
+from lab import units
 from lab.errors import LabError
-from lab.experiments import dispatch, failures, rate_sweep, single_vs_cluster, worker_scaling
+from lab.experiments import rate_sweep, single_vs_cluster, worker_scaling
+from lab.experiments.claims import Verdict, weighed
 from lab.experiments.common import both_ways, with_server_names
+from lab.experiments.dispatch import answer as dispatch_words
+from lab.experiments.dispatch import trials as dispatch
+from lab.experiments.failures import answer as failure_verdicts
+from lab.experiments.failures import facts as failure_scene
+from lab.experiments.failures import trials as failures
+from lab.machine import Machine
 from lab.models.queueing import workers_needed
-from lab.study.machine import Machine
 from lab.study.parameters import ListOf, Positive
 from lab.study.parameters import Parameters as _Parameters
-from lab.study.run import Run, open_run
-from lab.study.runs import find_runs
+from lab.study.run import Run, find_runs, open_run
 
 EXPERIMENTS = (
     single_vs_cluster.EXPERIMENT,
@@ -76,7 +82,7 @@ def scaling_figure(trials: dict[str, pd.DataFrame], cpus: int) -> Figure | None:
     if (mine := trials.get(worker_scaling.EXPERIMENT)) is None:
         return None
     scaling = worker_scaling.scaling(mine)
-    return figures.worker_scaling(mine, scaling, cpus, worker_scaling.title(scaling))
+    return worker_scaling.worker_scaling(mine, scaling, cpus, worker_scaling.title(scaling))
 
 
 def sweep_figure(trials: dict[str, pd.DataFrame], slo_loops: float) -> Figure | None:
@@ -85,7 +91,7 @@ def sweep_figure(trials: dict[str, pd.DataFrame], slo_loops: float) -> Figure | 
         return None
     loop_s = sweep_loop_s(mine)
     title = rate_sweep.title(rate_sweep.knees(mine, slo_loops * loop_s))
-    return figures.rate_sweep(with_server_names(mine), rate_sweep.capacities(mine, loop_s), loop_s, title)
+    return rate_sweep.rate_sweep(with_server_names(mine), rate_sweep.capacities(mine, loop_s), loop_s, title)
 
 
 def article_figure(run: Run, trials: dict[str, pd.DataFrame]) -> Figure | None:
@@ -95,7 +101,7 @@ def article_figure(run: Run, trials: dict[str, pd.DataFrame]) -> Figure | None:
     requests = with_server_names(run.requests(mine))
     predicted = single_vs_cluster.theory(mine)
     title = single_vs_cluster.title(mine)
-    return figures.latency_over_time(requests, predicted, float(mine["loop_s"].median()), title)
+    return single_vs_cluster.latency_over_time(requests, predicted, float(mine["loop_s"].median()), title)
 
 
 def sweep_loop_s(trials: pd.DataFrame) -> float:
@@ -122,8 +128,8 @@ def workers_table(
     ]
     return pd.DataFrame(
         {
-            "offered rate": [formats.per_second(rate) for rate in rates_rps],
-            "workers kept busy on average": [formats.digits(rate * service_s) for rate in rates_rps],
+            "offered rate": [units.per_second(rate) for rate in rates_rps],
+            "workers kept busy on average": [units.digits(rate * service_s) for rate in rates_rps],
             "workers needed": needed,
             f"on these {cpus} CPUs": ["fits" if n <= cpus else "needs more CPUs" for n in needed],
         }
@@ -157,8 +163,8 @@ def health_table(trials: dict[str, pd.DataFrame]) -> pd.DataFrame:
             "blocks": mine["block"].nunique(),
             "trials": len(mine),
             "flagged": int((~mine["valid"]).sum()),
-            "worst send lag, p99": formats.seconds(mine["send_lag_p99_s"].max()),
-            "most CPU time stolen": formats.percent(mine["steal"].max()),
+            "worst send lag, p99": units.seconds(mine["send_lag_p99_s"].max()),
+            "most CPU time stolen": units.percent(mine["steal"].max()),
             "loop time, end / start of a block": _range(mine["loop_drift"]),
             "loop time, trial / its other blocks": _range(mine["loop_ratio"]),
         }
@@ -168,3 +174,114 @@ def health_table(trials: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 def _range(values: "pd.Series[float]") -> str:
     return f"{values.min():.2f} to {values.max():.2f}" if values.notna().any() else ""
+
+
+_PROCESS_USES_ONE_CORE = "One process uses one core, however many the machine has"
+_PLAIN_FAILS = "Under the article's load one process falls far behind, and the cluster keeps up"
+_MULTIPLIES = "Clustering multiplies the rate that is answered"
+_BY_LESS = "... by less than the number of workers"
+_LESS_THAN_A_CORE = "Given less than one core, clustering makes no difference"
+_PROCESS_MANAGER = "A process manager does the same, and a load balancer before several machines goes further"
+
+_MIDWAY = 1.5
+"""Cores: nearer to one than to two."""
+
+
+def verdicts(run: Run) -> list[Verdict]:
+    """Judge every claim, in the article's order; what the run has not measured has no verdict."""
+    article, scaled = run.trials(single_vs_cluster.EXPERIMENT), run.trials(worker_scaling.EXPERIMENT)
+    return [
+        weighed(article[article["topology"] == "single"], partial(_one_core, run.manifest.machine)),
+        weighed(article, _plain_fails),
+        weighed(scaled, _multiplies),
+        weighed(scaled, _by_less),
+        weighed(_of_claim_4(run.trials(dispatch.EXPERIMENT)), partial(_dispatch, run)),
+        *_failures(run),
+        Verdict(8, _LESS_THAN_A_CORE),
+        Verdict(9, _PROCESS_MANAGER),
+    ]
+
+
+def _one_core(machine: Machine, single: pd.DataFrame) -> Verdict:
+    """Hold what one process answers against what one core was calibrated to do."""
+    if single.empty:
+        return Verdict(1, _PROCESS_USES_ONE_CORE)
+    answered, offered = (
+        float((single[rate] * single["loop_s"]).median()) for rate in ("throughput_rps", "rate")
+    )
+    evidence = (
+        f"offered loops for {units.digits(offered)} of {units.counted(machine.available_cpus, 'core')}, "
+        f"it answered as many as {units.digits(answered)} can do"
+    )
+    could_use_more = offered > _MIDWAY and machine.available_cpus > 1
+    holds = False if answered > _MIDWAY else True if could_use_more else None
+    return Verdict(1, _PROCESS_USES_ONE_CORE, evidence, holds)
+
+
+def _plain_fails(trials: pd.DataFrame) -> Verdict:
+    if trials["topology"].nunique() < 2:
+        return Verdict(2, _PLAIN_FAILS)
+    single, cluster = single_vs_cluster.medians(trials)
+    asked = f"{units.per_second(single['rate'])} for {single['duration_s']:g} s"
+    evidence = f"{asked}: {_answered('one process', single)}; {_answered('the cluster', cluster)}"
+    keeps_up = not single_vs_cluster.falls_behind(cluster)
+    return Verdict(2, _PLAIN_FAILS, evidence, single_vs_cluster.falls_behind(single) and keeps_up)
+
+
+def _answered(server: str, row: "pd.Series[float]") -> str:
+    slowest = units.seconds(row["latency_max_s"])
+    return f"{server} answered {units.percent(row['success'])}, the slowest after {slowest}"
+
+
+def _multiplies(trials: pd.DataFrame) -> Verdict:
+    if (top := _best(trials)) is None:
+        return Verdict(3, _MULTIPLIES)
+    return Verdict(3, _MULTIPLIES, _speedup(top), _above(top, 1))
+
+
+def _by_less(trials: pd.DataFrame) -> Verdict:
+    if (top := _best(trials)) is None:
+        return Verdict(3, _BY_LESS)
+    reached = _above(top, top["workers"])
+    return Verdict(3, _BY_LESS, _speedup(top), None if reached is None else not reached)
+
+
+def _best(trials: pd.DataFrame) -> dict[str, float] | None:
+    """Return the best cluster of several workers, beside one worker; None if either is missing."""
+    if 1 not in set(trials.loc[trials["throughput_rps"] > 0, "workers"]):
+        return None
+    scaling = worker_scaling.scaling(trials)
+    several = scaling[scaling["workers"] > 1]
+    return None if several.empty else worker_scaling.best(several)
+
+
+def _speedup(top: dict[str, float]) -> str:
+    spread = f"{units.digits(top['speedup_low'])} to {units.digits(top['speedup_high'])}"
+    workers = units.counted(int(top["workers"]), "worker")
+    return f"{workers}: {units.digits(top['speedup'])} times one ({spread} over blocks)"
+
+
+def _above(top: dict[str, float], bound: float) -> bool | None:
+    """Say whether the speed-up is above a bound; None if its interval, or range, holds it."""
+    if top["speedup_low"] <= bound <= top["speedup_high"]:
+        return None
+    return top["speedup"] > bound
+
+
+def _of_claim_4(trials: pd.DataFrame) -> pd.DataFrame:
+    compared = trials["dispatch"].isin(["round-robin", "shared"]) & ~trials["keepalive"]
+    return trials[compared & (trials["topology"] == "cluster")]
+
+
+def _dispatch(run: Run, trials: pd.DataFrame) -> Verdict:
+    if trials.empty:
+        return Verdict(4, dispatch_words.CLAIM)
+    return dispatch_words.verdict(dispatch.beside_theory(trials, run.requests(trials)))
+
+
+def _failures(run: Run) -> list[Verdict]:
+    trials = run.trials(failures.EXPERIMENT)
+    if trials.empty:
+        return failure_verdicts.verdicts([])
+    scenes = failure_scene.scenes(trials, run.requests(trials), run.events(trials))
+    return failure_verdicts.verdicts(scenes)

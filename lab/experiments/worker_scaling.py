@@ -3,11 +3,15 @@
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from pydantic import field_validator
 
-from lab import formats
-from lab.cpus import available_cpus
+from lab import units
 from lab.experiments.common import whole_or_range
+from lab.figures.style import DARK_TO_LIGHT, QUIET, canvas, cross_flagged, reference_line
+from lab.machine import available_cpus
 from lab.models.scaling import ScalingLaw, envelope, fit_law, speedups
 from lab.study.parameters import Count, DispatchName, KernelName, ListOf, Positive, Whole
 from lab.study.parameters import Parameters as _Parameters
@@ -95,7 +99,7 @@ def scaling_table(scaling: pd.DataFrame) -> pd.DataFrame:
         return scaling.apply(
             lambda row: " ".join(
                 [
-                    formats.digits(row[name]),
+                    units.digits(row[name]),
                     f"({_spread(row, name)})",
                 ]
             ),
@@ -126,10 +130,10 @@ def best(scaling: pd.DataFrame) -> dict[str, float]:
 def title(scaling: pd.DataFrame) -> str:
     """Say in a figure's title how far it goes."""
     top, more = best(scaling), _more(scaling)
-    workers = formats.counted(int(top["workers"]), "worker")
+    workers = units.counted(int(top["workers"]), "worker")
     if top["workers"] == 1:
         return "One worker answers as much as any number of them"
-    gain = f"{workers} answer {formats.digits(top['speedup'])} times what one does"
+    gain = f"{workers} answer {units.digits(top['speedup'])} times what one does"
     if not more:
         return gain
     return f"{gain}; more answer less" if more == _LESS else f"{gain}; no clear gain beyond"
@@ -146,23 +150,23 @@ def _more(scaling: pd.DataFrame) -> str:
 def answer(scaling: pd.DataFrame, cpus: int) -> str:
     """Say how far clustering goes on this machine, with its base and with how far the blocks spread."""
     one, top, last = scaling.iloc[0], best(scaling), scaling.iloc[-1]
-    text = f"**Answer.** One worker answers {formats.per_second(one['throughput_rps'])} (the base)."
+    text = f"**Answer.** One worker answers {units.per_second(one['throughput_rps'])} (the base)."
     if top["workers"] > 1:
         text += (
-            f" **{int(top['workers'])} workers on {formats.counted(cpus, 'CPU')} answer "
-            f"{formats.per_second(top['throughput_rps'])}: {formats.digits(top['speedup'])} times as much** "
-            f"({_spread(top, 'speedup')} over blocks), {formats.percent(top['efficiency'])} of the ideal."
+            f" **{int(top['workers'])} workers on {units.counted(cpus, 'CPU')} answer "
+            f"{units.per_second(top['throughput_rps'])}: {units.digits(top['speedup'])} times as much** "
+            f"({_spread(top, 'speedup')} over blocks), {units.percent(top['efficiency'])} of the ideal."
         )
     if more := _more(scaling):
         text += (
             f" More workers {more}: {int(last['workers'])} answer "
-            f"{formats.per_second(last['throughput_rps'])} ({_spread(last, 'throughput_rps')})."
+            f"{units.per_second(last['throughput_rps'])} ({_spread(last, 'throughput_rps')})."
         )
     return text
 
 
 def _spread(point: "Mapping[str, float] | pd.Series[float]", name: str) -> str:
-    return f"{formats.digits(point[f'{name}_low'])} to {formats.digits(point[f'{name}_high'])}"
+    return f"{units.digits(point[f'{name}_low'])} to {units.digits(point[f'{name}_high'])}"
 
 
 def beyond(trials: pd.DataFrame, cpus: int) -> pd.DataFrame:
@@ -179,8 +183,8 @@ def beyond(trials: pd.DataFrame, cpus: int) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "CPUs, and workers": more,
-            "speed-up, at least": [formats.digits(min(each)) for each in gains],
-            "at most": [formats.digits(max(each)) for each in gains],
+            "speed-up, at least": [units.digits(min(each)) for each in gains],
+            "at most": [units.digits(max(each)) for each in gains],
         }
     )
 
@@ -193,3 +197,48 @@ def _laws(block: pd.DataFrame, cpus: int) -> Sequence[ScalingLaw]:
     if len(workers) == 2:
         return envelope(rates[0], rates[1], int(workers[1]))
     return [fit_law(workers, rates, cpus=cpus)]
+
+
+def worker_scaling(trials: pd.DataFrame, scaling: pd.DataFrame, cpus: float, title: str) -> Figure:
+    """Draw the scaling curve.
+
+    `trials` has workers, throughput_rps and valid, a row each; `scaling` has workers and, for throughput_rps
+    and efficiency, the value and its interval in *_low and *_high; `cpus` is what this process may use.
+    """
+    look = DARK_TO_LIGHT[0]
+    most = int(scaling["workers"].max())
+    base_rps = float(scaling["throughput_rps"].iloc[0] / scaling["workers"].iloc[0])
+    with canvas(title, rows=2, size=(7.4, 6.6), sharex=True, height_ratios=(2, 1)) as (figure, (rate, share)):
+        ideal = [0, most]
+        rate.plot(ideal, [base_rps * n for n in ideal], color=QUIET, linewidth=1.2)
+        rate.annotate(
+            "ideal: every worker adds as much as the first", (most, base_rps * most), ha="right", va="top",
+            xytext=(-12, 4), textcoords="offset points", fontsize=8.5, color=QUIET,
+        )  # fmt: skip
+        rate.plot(
+            trials["workers"], trials["throughput_rps"], ".", color=look.color, alpha=0.45, label="a trial"
+        )
+        _with_interval(rate, scaling, "throughput_rps", label="median over blocks")
+        cross_flagged(rate, trials, "workers", "throughput_rps")
+        rate.set_ylabel("highest throughput, requests/s")
+        rate.set_ylim(bottom=0)
+        rate.legend(loc="lower right")
+        share.axhline(1, color=QUIET, linewidth=1.2)
+        _with_interval(share, scaling, "efficiency")
+        share.set_ylabel("efficiency: speed-up / workers")
+        share.set_ylim(0, max(1.15, 1.05 * float(scaling["efficiency_high"].max())))
+        share.set_xlabel("workers")
+        share.set_xlim(0.5, most + 0.5)
+        share.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for axes in (rate, share):
+            reference_line(axes, x=cpus, text=f"{cpus:g} CPUs")
+    return figure
+
+
+def _with_interval(axes: Axes, scaling: pd.DataFrame, column: str, label: str = "") -> None:
+    look = DARK_TO_LIGHT[0]
+    values, low, high = scaling[column], scaling[f"{column}_low"], scaling[f"{column}_high"]
+    axes.errorbar(
+        scaling["workers"], values, yerr=[values - low, high - values], marker=look.marker,
+        color=look.color, capsize=4, elinewidth=1.2, label=label or None,
+    )  # fmt: skip

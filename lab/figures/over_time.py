@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from lab import formats
+from lab import units
 from lab.figures.style import DARK_TO_LIGHT, INK, canvas
 
 _FAILURES = ("http_error", "timeout", "refused", "reset", "client_error", "dropped")
@@ -20,7 +20,7 @@ Edges = NDArray[np.float64]
 
 
 def over_time(rows: pd.DataFrame, title: str) -> Figure:
-    """Draw the rows that `lab.load.over_time` makes: three panels over one axis of seconds."""
+    """Draw the rows that `lab.load.summary` makes: three panels over one axis of seconds."""
     bin_s = float(rows["start_s"].diff().iloc[1]) if len(rows) > 1 else 1.0
     edges_s = np.append(rows["start_s"], rows["start_s"].iloc[-1] + bin_s)
     with canvas(title, rows=3, size=(8.6, 7.0), sharex=True, height_ratios=(3, 3, 2)) as (figure, axes):
@@ -59,7 +59,7 @@ def _latency(axes: Axes, rows: pd.DataFrame, at_s: Edges) -> None:
         line.set_label(name.removesuffix("_s"))
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: formats.seconds(y)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: units.seconds(y)))
     axes.yaxis.set_minor_formatter(NullFormatter())
     if rows["p50_s"].notna().any():  # room for the legend, and no drama where nothing happens
         axes.set_ylim(rows["p50_s"].min() / 2, 4 * rows["p99_s"].max())

@@ -7,6 +7,7 @@ unit-rate Poisson process for Poisson arrivals (time rescaling: Cinlar, Introduc
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lab.errors import UsageError
+from lab.units import parse_duration
 
 ARRIVALS = ("constant", "poisson")
 MOST = 50_000_000
@@ -106,3 +108,29 @@ def _instants(profile: Profile, counts: Times) -> Times:
     within_s = np.divide(2 * x, divisor, out=np.zeros_like(x), where=divisor > 0)
     due_s: Times = began_s[at] + np.minimum(within_s, last[at])
     return due_s
+
+
+_EXAMPLE = "10/s for 10s, ramp to 50/s over 30s"
+_RATE = r"(\d+(?:\.\d+)?)/s"
+_STEP = re.compile(rf"{_RATE} for (\S+)")
+_RAMP = re.compile(rf"ramp (?:from {_RATE} )?to {_RATE} over (\S+)")
+
+
+def parse(text: str) -> list[Stretch]:
+    """Return the stretches of a profile; a ramp begins where the stretch before it ended, or at zero.
+
+    Raises UsageError if it is malformed.
+    """
+    stretches: list[Stretch] = []
+    for part in text.split(","):
+        before_rps = stretches[-1].end_rps if stretches else 0.0
+        stretches.append(_stretch(" ".join(part.split()), before_rps))
+    return stretches
+
+
+def _stretch(part: str, before_rps: float) -> Stretch:
+    if step := _STEP.fullmatch(part):
+        return Stretch(float(step[1]), float(step[1]), parse_duration(step[2]))
+    if ramp := _RAMP.fullmatch(part):
+        return Stretch(float(ramp[1] or before_rps), float(ramp[2]), parse_duration(ramp[3]))
+    raise UsageError(f"malformed profile at {part!r}: write {_EXAMPLE}")

@@ -1,19 +1,101 @@
 """The caller's view of an attack: what to send where and when goes in, records and a summary come out."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from lab.durations import seconds
-from lab.errors import UsageError
-from lab.load.crew import Message, offer
-from lab.load.kept_ceiling import warn_above
+from lab.errors import LabError, UsageError
+from lab.load.generators import Log, Message, offer, warn_above
 from lab.load.progress import Progress, teller
-from lab.load.result import Interrupted, Result, from_log
-from lab.load.spec import Spec
-from lab.load.target import Headers, check
+from lab.load.target import Headers, Spec, check
+from lab.units import parse_duration
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from lab.load.arrivals import Profile, Times
+
+_KEPT = (
+    "url",
+    "arrivals",
+    "rate",
+    "duration_s",
+    "profile",
+    "generator",
+    "errors",
+    "warmup_errors",
+    "stopped_s",
+)
+"""What a summary needs besides the records."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of every planned request, and the numbers of `lab attack --format json`.
+
+    `warmup` holds the requests that were due before time 0; of the numbers, only `summary["warmup"]` is about
+    them.
+    """
+
+    requests: "pd.DataFrame"
+    summary: dict[str, Any]
+    warmup: "pd.DataFrame"
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to a Parquet file, whole or not at all. Raises LabError if that cannot be."""
+        import pandas as pd
+
+        from lab.load import records
+
+        rows = pd.concat([self.warmup, self.requests]) if len(self.warmup) else self.requests
+        kept = self.summary | {"warmup_errors": self.summary["warmup"]["errors"]}
+        records.write(path, rows, {name: kept[name] for name in _KEPT})
+
+    @staticmethod
+    def load(path: str | Path) -> "Result":
+        """Return what `save` wrote, summarized anew. Raises LabError if the file is anything else."""
+        from lab.load import records
+
+        rows, kept = records.read_with_metadata(path)
+        if missing := [name for name in _KEPT if name not in kept]:
+            raise LabError(
+                f"cannot read {path}: it does not say {missing[0]}; was it written by lab attack --out?"
+            )
+        return summarized(rows, **{name: kept[name] for name in _KEPT})
+
+
+class Interrupted(KeyboardInterrupt):
+    """An attack was interrupted; `result` is what it had until then, marked as invalid."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__("the attack was interrupted")
+        self.result = result
+
+
+def from_log(log: Log, due_s: "Times", asked: Mapping[str, Any]) -> Result:
+    """Return the result of an attack from what its generators wrote down."""
+    from lab.load.generators import joint_figures
+    from lab.load.records import to_frame
+
+    return summarized(
+        to_frame(due_s, log.columns),
+        generator=log.health | joint_figures(due_s, log.columns),
+        errors=log.errors,
+        warmup_errors=log.warmup_errors,
+        stopped_s=log.stopped_s,
+        **asked,
+    )
+
+
+def summarized(rows: "pd.DataFrame", *, warmup_errors: Mapping[str, int], **kept: Any) -> Result:
+    """Keep the warm-up apart, and count the rest."""
+    from lab.load.summary import account, summarize
+
+    counted = rows["due_s"] >= 0
+    requests, warmup = (rows[which].reset_index(drop=True) for which in (counted, ~counted))
+    summary = summarize(requests, **kept) | {"warmup": account(warmup, warmup_errors)}
+    return Result(requests, summary, warmup)
 
 
 def attack(
@@ -39,7 +121,7 @@ def attack(
 ) -> Result:
     """Offer load to `url`, whether or not it is answered, and wait for what becomes of it.
 
-    The load is `rate` requests per second for `duration`, or a `profile` as `lab.load.profile` reads it;
+    The load is `rate` requests per second for `duration`, or a `profile` as `lab.load.arrivals` reads it;
     arrivals are constant or poisson, repeatable by `seed`. Durations are seconds, or texts like 30s.
     `timeout` counts from the due time. `warmup` is offered first at the rate that the load begins with, and
     kept apart.
@@ -60,13 +142,13 @@ def attack(
     stretches = _stretches(rate, duration, profile)
     due_s = due_times(stretches, arrivals, seed)
     if warmup:
-        due_s = _preceded(due_s, stretches, seconds(warmup), arrivals, seed)
+        due_s = _preceded(due_s, stretches, parse_duration(warmup), arrivals, seed)
     if not 1 <= generators <= (generators if in_flight is None else in_flight):
         raise UsageError("generators are 1 or more, in-flight no fewer than generators")
     if connections < 0:
         raise UsageError(f"connections are 0 or more, not {connections}: so many idle ones are kept at most")
     generators = min(generators, len(due_s))
-    timeout_s, target = seconds(timeout), check(url, remote=remote)
+    timeout_s, target = parse_duration(timeout), check(url, remote=remote)
     lasts_s = duration_s(stretches)
     payload = target.request(method, headers, body, keepalive=keepalive)
     spec = Spec(
@@ -95,8 +177,7 @@ def attack(
 
 
 def _stretches(rate: float | None, duration: float | str | None, profile: str | None) -> "Profile":
-    from lab.load.arrivals import Stretch
-    from lab.load.profile import parse
+    from lab.load.arrivals import Stretch, parse
 
     if (profile is None) == (rate is None) or (rate is None) != (duration is None):
         raise UsageError("say how much load: a rate and a duration, or a profile")
@@ -104,7 +185,7 @@ def _stretches(rate: float | None, duration: float | str | None, profile: str | 
         return parse(profile)
     if not (rate is not None and rate > 0):
         raise UsageError(f"a rate is above zero, not {rate}: say how many requests per second")
-    return [Stretch(rate, rate, seconds(duration or 0))]
+    return [Stretch(rate, rate, parse_duration(duration or 0))]
 
 
 def _preceded(due_s: "Times", stretches: "Profile", warmup_s: float, arrivals: str, seed: int) -> "Times":

@@ -4,9 +4,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lab.durations import seconds
-from lab.load.kept_ceiling import AboveCeilingWarning
-from lab.load.known_server import known_server
+from lab.load.generators import AboveCeilingWarning
+from lab.load.reference_server import known_server
+from lab.units import parse_duration
 
 RATES_RPS = (50, 200, 500, 1000, 2000, 3000, 4000, 6000, 8000, 10_000, 15_000, 20_000, 30_000)
 """Rates that are tried, in order; the measurement ends at the first that fails."""
@@ -51,7 +51,7 @@ def measure_ceiling(
     steps: list[Step] = []
     for rate_rps in rates_rps or RATES_RPS:
         for _ in range(_TRIES):
-            steps.append(_step(rate_rps, seconds(duration), keepalive))
+            steps.append(_step(rate_rps, parse_duration(duration), keepalive))
             if on_step:
                 on_step(steps[-1])
             if steps[-1].held:

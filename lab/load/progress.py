@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lab.load.crew import Message, OnMessage
-from lab.load.outcomes import OUTCOMES
+from lab.load.generators import Message, OnMessage
+from lab.load.log import OUTCOMES
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from lab.errors import LabError, UsageError
 from lab.files import replacing
-from lab.load.outcomes import OUTCOMES as OUTCOMES
-from lab.load.outcomes import Outcome
+from lab.load.log import OUTCOMES as OUTCOMES
+from lab.load.log import Outcome
 
 SCHEMA = pa.schema(
     [

@@ -7,9 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lab.load.outcomes import OUTCOMES, Outcome
-from lab.load.rates import sending_ends_s
-from lab.load.validity import reasons_against
+from lab.load.log import OUTCOMES, Outcome
 
 Values = NDArray[np.float64]
 
@@ -35,7 +33,7 @@ def summarize(
     came to an end. `success` is ok / planned. `throughput` is ok / (0 to the last end, or to the end of the
     sending if that is later: n requests span n gaps). `latency_s` runs from due to end over all `requests`,
     failures too, `latency_ok_s` over the ok ones. `rate` and `duration_s` are what was asked for, `sent_rate`
-    is sent / (0 to the end of sending, see `lab.load.rates`); `total_s` is first due to last end; `stopped_s`
+    is sent / (0 to the end of sending, see `sending_ends_s`); `total_s` is first due to last end; `stopped_s`
     is when an interrupt came. `send_lag_s` runs from due to sent, waits for a slot of the in-flight limit
     included.
     """
@@ -113,3 +111,95 @@ def _counts(column: "pd.Series[Any]") -> dict[str, int]:
     """How often each whole number occurs, as JSON keys; what is missing is not counted."""
     values, counts = np.unique(_present(column.to_numpy(np.float64)), return_counts=True)
     return {str(int(value)): int(count) for value, count in zip(values, counts, strict=True)}
+
+
+LEAST_LAG_S = 0.001
+MOST_LAG_S = 0.01
+LAG_SHARE = 0.1
+STALL_S = 0.1
+STALLED_SHARE = 0.01
+CPU_SHARE = 0.9
+
+FELL_BEHIND = "the generator fell behind"
+"""How the reason begins that is about latencies alone: what was answered, and what was not, is right."""
+
+
+def reasons_against(latency_p50_s: float | None, generator: Mapping[str, float | None]) -> list[str]:
+    """Return why a result must not be believed; empty if it may.
+
+    - Send lag is a part of latency that is not the server's. Its p99 may be 1 ms, or a tenth of the median
+      latency if that is more, but not over 10 ms: a late generator may itself have made the median so long.
+      Requests that waited for a slot of the in-flight limit, as was asked for, are not looked at.
+    - The generator's event loop may not stall for 100 ms at once, nor for 1 % of the time in all: answers
+      that came in meanwhile were stamped late.
+    - It may not use over 90 % of a core: it was then the bottleneck, or about to be. Nor may all together
+      use over 90 % of all CPUs: nothing was left for the server.
+    - The garbage collector may not pause it for 100 ms; that is a stall as well.
+    """
+    reasons = []
+    limit_s = min(max(LEAST_LAG_S, LAG_SHARE * (latency_p50_s or 0.0)), MOST_LAG_S)
+    if (lag_p99_s := generator.get("lag_p99_s") or 0.0) > limit_s:
+        reasons.append(f"{FELL_BEHIND}: send lag p99 {1000 * lag_p99_s:.1f} ms over {1000 * limit_s:.1f} ms")
+    if (longest_s := generator.get("stall_longest_s") or 0.0) > STALL_S:
+        reasons.append(f"the generator's event loop stood still for {1000 * longest_s:.0f} ms")
+    if (share := generator.get("stalled_share") or 0.0) > STALLED_SHARE:
+        reasons.append(f"the generator's event loop stood still for {share:.1%} of the time")
+    if (share := generator.get("cpu_share") or 0.0) > CPU_SHARE:
+        reasons.append(f"the generator used {share:.0%} of a core: it was the bottleneck")
+    if (share := generator.get("cpu_share_of_all") or 0.0) > CPU_SHARE:
+        reasons.append(f"the generators used {share:.0%} of all CPUs: the server had none")
+    return reasons
+
+
+Times = NDArray[np.float64]
+
+
+def sending_ends_s(due_s: Times, sent_s: Times, ends_s: float, stopped_s: float | None = None) -> float:
+    """Return until when there was time to send, 0 if nothing was sent: what rates are counted over.
+
+    n sends span n gaps: from 0 until `ends_s`, where the next one would have been due had there been more; or
+    after an interrupt at `stopped_s` until the next one would have been due, or until then if that is later:
+    the generator was behind. In any case until the last send at least.
+    """
+    (which,) = np.nonzero(~np.isnan(sent_s))
+    if not len(which):
+        return 0.0
+    if stopped_s is not None:
+        next_s = due_s[which[-1] + 1] if which[-1] + 1 < len(due_s) else ends_s
+        ends_s = min(max(next_s, stopped_s), ends_s)
+    return max(ends_s, float(np.nanmax(sent_s)))
+
+
+QUANTILES = {"p50_s": 50, "p90_s": 90, "p99_s": 99}
+
+
+def over_time(requests: pd.DataFrame, bin_s: float = 1.0) -> pd.DataFrame:
+    """Return a row per `bin_s` of an attack, from time 0 until the last end.
+
+    Columns: `start_s`; `due`, how many fell due in the bin; one per outcome, how many came to that end in it
+    (a dropped one when it was due; an unfinished one nowhere); `p50_s`, `p90_s`, `p99_s` of the latencies of
+    those *due* in it, NaN if none ended; `in_flight`, how many were due and had not ended when the bin ended.
+    """
+    due, end = (requests[name].to_numpy(np.float64) for name in ("due_s", "end_s"))
+    codes = pd.Categorical(requests["outcome"], categories=OUTCOMES).codes
+    left = np.where(codes == Outcome.DROPPED, due, end)
+    last = np.nanmax(np.concatenate([due, left]))
+    bins = int(_bin(last, bin_s)) + 1
+    columns = {"start_s": bin_s * np.arange(bins), "due": np.bincount(_bin(due, bin_s), minlength=bins)}
+    for outcome in Outcome:
+        its = left[(codes == outcome) & ~np.isnan(left)]
+        columns[outcome.name.lower()] = np.bincount(_bin(its, bin_s), minlength=bins)
+    latencies = (end - due)[~np.isnan(end)]
+    which = _bin(due[~np.isnan(end)], bin_s)
+    by_bin = [latencies[which == number] for number in range(bins)]
+    for name, percentile in QUANTILES.items():
+        columns[name] = np.array(
+            [np.percentile(part, percentile) if len(part) else np.nan for part in by_bin]
+        )
+    gone = np.sum([columns[name] for name in OUTCOMES], axis=0)
+    return pd.DataFrame(columns | {"in_flight": np.cumsum(columns["due"] - gone)})
+
+
+def _bin(times_s: Any, bin_s: float) -> Any:
+    """In which bin each time is; what is due at 0.3 s is in the fourth tenth, though 0.3 / 0.1 is under 3."""
+    return np.floor(times_s / bin_s + 1e-9).astype(int)

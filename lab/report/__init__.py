@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader
 from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 
-from lab import paths
+from lab import files
 from lab.errors import LabError
 from lab.files import write_whole
 
@@ -33,12 +33,12 @@ def write_report(run_id: str) -> Path:
 
     Raises LabError if the run has none, or one of them cannot be read.
     """
-    executed = sorted((paths.data() / run_id / "notebooks").glob("*.ipynb"))
+    executed = sorted((files.data() / run_id / "notebooks").glob("*.ipynb"))
     if not executed:
         raise LabError(
             f"run {run_id!r} has no executed notebooks to report: `lab study --run {run_id}` makes them"
         )
-    page = paths.reports() / run_id / "index.html"
+    page = files.reports() / run_id / "index.html"
     write_whole(page, _render(run_id, [_convert(path) for path in executed]).encode())
     return page
 

@@ -4,7 +4,7 @@ from dataclasses import fields
 from typing import Any
 
 from lab.errors import UsageError
-from lab.servers import cells
+from lab.servers import handle
 from lab.servers.handle import Server
 from lab.servers.spec import ServerSpec
 
@@ -25,7 +25,7 @@ def serve(topology: str = "cluster", **options: Any) -> Server:
         known = ", ".join(field.name for field in fields(ServerSpec))
         unknown = ", ".join(name for name in options if name not in known.split(", "))
         raise UsageError(f"a server has no option {unknown}: it has {known}") from None
-    cells.stop_earlier_run()
+    handle.stop_earlier_run()
     server = Server(spec)
-    cells.remember(server)
+    handle.remember(server)
     return server

@@ -6,9 +6,9 @@ import socket
 from collections import deque
 from typing import Protocol
 
+from lab.processes import Message
 from lab.servers import sockets
-from lab.servers.acceptor import Acceptor
-from lab.servers.channel import Message
+from lab.servers.sockets import Acceptor
 from lab.servers.spec import ServerSpec
 from lab.servers.worker_handle import WorkerHandle
 

@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 from contextlib import AbstractContextManager
@@ -12,14 +13,13 @@ from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
+from weakref import WeakSet
 
 from lab.errors import LabError, UsageError
+from lab.processes import Channel, end_group, ending, spawn
 from lab.servers import sockets
-from lab.servers.channel import Channel
-from lab.servers.group import end_group
-from lab.servers.process import ending, spawn
+from lab.servers.counters import Tally, WorkerCounters
 from lab.servers.spec import ServerSpec
-from lab.servers.tally import Tally, WorkerCounters
 
 _GRACE_S = 1.0
 """How much longer than it is allowed a process may take before it is ended by force."""
@@ -233,3 +233,33 @@ def _opened(log: IO[str] | None) -> AbstractContextManager[IO[Any]]:
     if log is not None:
         return contextlib.nullcontext(log)
     return tempfile.NamedTemporaryFile(prefix="scaling-lab-", suffix=".log", delete=False)
+
+
+_runs: dict[str, tuple[str, "WeakSet[Server]"]] = {}
+"""For each cell, its last run and the servers that this one started."""
+
+
+def stop_earlier_run() -> None:
+    """Stop what an earlier run of the cell that now runs has started, so that it may have the same port."""
+    cell, run = _current()
+    earlier, servers = _runs.get(cell, (run, WeakSet()))
+    if earlier != run:
+        for server in list(servers):
+            server.stop()
+
+
+def remember(server: "Server") -> None:
+    """Note which run of which cell has started a server."""
+    cell, run = _current()
+    last, servers = _runs.get(cell, (run, WeakSet()))
+    _runs[cell] = run, (servers if last == run else WeakSet())
+    _runs[cell][1].add(server)
+
+
+def _current() -> tuple[str, str]:
+    """Return the cell that runs and this run of it: JupyterLab tells a cell's id, others just its code."""
+    ipython: Any = sys.modules.get("IPython")
+    shell: Any = ipython and ipython.get_ipython()
+    request = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    cell = request.get("metadata", {}).get("cellId") or request.get("content", {}).get("code", "")
+    return str(cell), str(request.get("header", {}).get("msg_id", ""))

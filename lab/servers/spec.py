@@ -3,9 +3,9 @@
 import sys
 from dataclasses import dataclass
 
-from lab.cpus import available_cpus
 from lab.errors import UsageError
 from lab.hotloop import ITERATIONS, KERNELS
+from lab.machine import available_cpus
 
 TOPOLOGIES = ("single", "cluster", "offload")
 DISPATCHES = ("shared", "reuseport", "round-robin", "least-busy")

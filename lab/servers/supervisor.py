@@ -9,12 +9,12 @@ import socket
 import sys
 from typing import Any
 
+from lab import processes as process
 from lab.errors import LabError
-from lab.servers import dispatch, process
-from lab.servers.channel import Channel
-from lab.servers.crew import Crew
-from lab.servers.orders import SIGNALS, Orders
+from lab.processes import Channel
+from lab.servers import dispatch
 from lab.servers.spec import ServerSpec
+from lab.servers.workers import SIGNALS, Crew, Orders
 
 log = logging.getLogger(__name__)
 

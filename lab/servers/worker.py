@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import faulthandler
 import json
 import logging
 import os
@@ -20,19 +21,43 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from lab import hotloop
+from lab import processes as process
 from lab.errors import LabError
 from lab.hotloop import LoopRun
-from lab.servers import pool, process
-from lab.servers.acceptor import Acceptor
-from lab.servers.channel import Channel, Message
+from lab.machine import pin
+from lab.processes import Channel, Message
+from lab.servers import offload
 from lab.servers.connections import Connection, close_idle
-from lab.servers.crew import Crew
-from lab.servers.orders import SIGNALS, Orders
-from lab.servers.pinning import pin
+from lab.servers.counters import Tally
+from lab.servers.sockets import Acceptor
 from lab.servers.spec import ServerSpec
-from lab.servers.tally import Tally
-from lab.servers.watchdog import Watchdog
+from lab.servers.workers import SIGNALS, Crew, Orders
 from lab.web import Work, blocking, create_app
+
+_BEATS = 4
+"""How often the event loop shows that it is alive within the time that it may be blocked."""
+
+
+class Watchdog:
+    """Ends this process, with its stack in the log, when nothing has called `beat` for too long.
+
+    The event loop does, and so does each request as it begins: a worker that goes from request to request
+    without coming back to the loop is busy, not hung. One may take `timeout_s`; at 1.25 times that all ends.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self._period_s = timeout_s / _BEATS
+        self._timeout_s = timeout_s + self._period_s
+
+    def watch(self) -> None:
+        """Watch the running event loop from now on."""
+        self.beat()
+        asyncio.get_running_loop().call_later(self._period_s, self.watch)
+
+    def beat(self) -> None:
+        """Start counting again."""
+        faulthandler.dump_traceback_later(self._timeout_s, exit=True)
+
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +224,7 @@ def _workshop(spec: ServerSpec) -> AbstractAsyncContextManager[tuple[Work, Crew 
     """Return where the hot loop runs: here, in threads or in processes."""
     if spec.topology != "offload":
         return _blocking(spec)
-    return pool.processes(spec) if spec.pool == "process" else pool.threads(spec)
+    return offload.in_processes(spec) if spec.pool == "process" else offload.in_threads(spec)
 
 
 @contextlib.asynccontextmanager

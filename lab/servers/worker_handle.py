@@ -8,10 +8,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from lab.errors import LabError
-from lab.servers.channel import Message
-from lab.servers.process import ending, spawn
+from lab.processes import Message, ending, spawn
+from lab.servers.counters import Tally, WorkerCounters
 from lab.servers.spec import ServerSpec
-from lab.servers.tally import Tally, WorkerCounters
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from lab import paths
+from lab import files
 from lab.errors import LabError
 from lab.files import write_whole
-from lab.study.machine import Machine, describe
+from lab.machine import Machine, describe
 
 NAME = "manifest.json"
 
@@ -51,7 +51,7 @@ def new_manifest(
     run_id: str, *, profile: str, notebooks: tuple[str, ...], parameters: dict[str, Any]
 ) -> Manifest:
     """Describe a run that starts here and now."""
-    commit, dirty = _git_state(paths.project())
+    commit, dirty = _git_state(files.project())
     return Manifest(
         run_id=run_id,
         profile=profile,
@@ -106,7 +106,7 @@ def other_machine(manifest: Manifest) -> str:
 def other_version(manifest: Manifest) -> str:
     """Say in which way the run began with another lab, or other packages, than here; "" if it did not."""
     then = {"commit": manifest.git_commit, **manifest.packages}
-    now = {"commit": _git_state(paths.project())[0], **_packages()}
+    now = {"commit": _git_state(files.project())[0], **_packages()}
     return _differences("by another version", then, now)
 
 

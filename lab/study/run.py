@@ -1,5 +1,6 @@
 """A run: all trials of one sitting on one machine, measured once, kept, and resumed where they stopped."""
 
+import logging
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,19 +12,15 @@ from typing import Any
 
 import pandas as pd
 
-from lab import paths
+from lab import files
 from lab.errors import LabError, UsageError
 from lab.hotloop import ITERATIONS, measure
 from lab.study import manifest as manifests
-from lab.study.calibration import calibrate, is_closed, with_calibration
-from lab.study.columns import NOT_LABELS
-from lab.study.files import partial_files
 from lab.study.manifest import Manifest
-from lab.study.noise import between, snapshot
-from lab.study.plan import FACTORS, Block, Condition, Trial, make_plan
+from lab.study.plan import FACTORS, NOT_LABELS, Block, Condition, Trial, make_plan
 from lab.study.progress import Progress
-from lab.study.speed import judged
-from lab.study.store import Store
+from lab.study.stability import between, calibrate, is_closed, judged, snapshot, with_calibration
+from lab.study.store import Store, partial_files
 from lab.study.trial import Execute, make_row, serve_and_attack
 
 _LOOP_REPEATS = 9
@@ -43,7 +40,7 @@ class Run:
     @property
     def figures(self) -> Path:
         """The folder for the run's figures."""
-        return paths.figures() / self.run_id
+        return files.figures() / self.run_id
 
     @property
     def manifest(self) -> Manifest:
@@ -180,7 +177,7 @@ def open_run(
     name = run_id or f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise UsageError(f"a run is named with letters, digits, '.', '_' and '-', not {name!r}")
-    folder = paths.data() / name
+    folder = files.data() / name
     if _is_new(folder):
         manifest = manifests.new_manifest(
             name, profile=profile, notebooks=tuple(notebooks), parameters=dict(parameters or {})
@@ -194,3 +191,45 @@ def open_run(
 def _is_new(folder: Path) -> bool:
     """Say whether there is nothing yet, or only what a kill at the very start left."""
     return not folder.exists() or set(folder.iterdir()) <= set(partial_files(folder))
+
+
+log = logging.getLogger(__name__)
+
+
+def find_runs() -> list[Manifest]:
+    """Return the manifests of all runs, newest first; a damaged one is logged and left out."""
+    found, complaints = _read_all()
+    for complaint in complaints:
+        log.warning("%s", complaint)
+    return sorted(found, key=lambda manifest: manifest.started_at, reverse=True)
+
+
+def damage() -> list[str]:
+    """Check every run: a line per manifest that cannot be read, and per file that its checksum denies.
+
+    Only a complete run has checksums.
+    """
+    found, lines = _read_all()
+    for run_id in sorted(manifest.run_id for manifest in found if manifest.state == "complete"):
+        lines += [f"{run_id}: {line}" for line in Store(files.data() / run_id).damage()]
+    return lines
+
+
+def _read_all() -> tuple[list[Manifest], list[str]]:
+    found, complaints = [], []
+    for path in sorted(files.data().glob(f"*/{manifests.NAME}")):
+        try:
+            found.append(manifests.read_manifest(path.parent))
+        except LabError as error:
+            complaints.append(str(error))
+    return found, complaints
+
+
+def unfinished_run(profile: str, notebooks: Sequence[str]) -> Manifest | None:
+    """Return the newest unfinished run of this profile and these notebooks, or None."""
+    matching = (
+        run
+        for run in find_runs()
+        if run.state == "unfinished" and run.profile == profile and run.notebooks == tuple(notebooks)
+    )
+    return next(matching, None)

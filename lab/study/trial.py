@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pandas as pd
 
 from lab.errors import LabError
-from lab.load.outcomes import OUTCOMES
-from lab.study.columns import LAG, LATENCY, SERVICE
-from lab.study.noise import Noise
-from lab.study.plan import Condition, Trial
+from lab.load.log import OUTCOMES
+from lab.study.plan import LAG, LATENCY, SERVICE, Condition, Trial
+from lab.study.stability import Noise
 
 if TYPE_CHECKING:
     from lab.load import Progress

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lab.experiments.failure_scene import Scene
+from lab.experiments.failures.facts import Scene
 
 
 def scene(

@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 from trial_rows import trials
 
-from lab.cpus import available_cpus
 from lab.errors import UsageError
 from lab.experiments import common
+from lab.machine import available_cpus
 
 
 def test_servers_are_named_by_what_tells_them_apart() -> None:

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from trial_rows import trials
 
-from lab import batch
+from lab.cli import study as batch
 from lab.errors import UsageError
-from lab.experiments import dispatch as study
+from lab.experiments.dispatch import trials as study
 from lab.load.arrivals import Stretch, due_times
 from lab.models.statistics import fewest_trials, samples_needed
 from lab.study.plan import Condition, make_plan

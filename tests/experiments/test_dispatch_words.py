@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from trial_rows import trials
 
-from lab import formats
+from lab import units
 from lab.experiments import common
-from lab.experiments import dispatch_ranking as ranking
-from lab.experiments import dispatch_views as views
-from lab.experiments import dispatch_words as words
-from lab.experiments.dispatch import KEPT, NEW
+from lab.experiments.dispatch import answer as words
+from lab.experiments.dispatch import figure as views
+from lab.experiments.dispatch import ranking as ranking
+from lab.experiments.dispatch.trials import KEPT, NEW
 
 NEVER_ALIKE = (0.97, 1.03, 1.0, 0.99, 1.02, 1.01)
 """What each block does to a trial by itself."""
@@ -54,10 +54,10 @@ def test_the_answer_names_what_is_worse_what_is_as_good_and_the_simplest_of_that
     assert "**Requests take longer with shared (1.33 times, 1.3" in text
     assert "and reuseport (1.96 times, 1.9" in text
     assert "than with least-busy.**" in text
-    assert f"As good as least-busy, within {formats.percent(0.1)}: round-robin." in text
+    assert f"As good as least-busy, within {units.percent(0.1)}: round-robin." in text
     assert "Of those as good as each other, **round-robin** has the fewest parts." in text
     assert "95 % bootstrap interval over 6 blocks" in text
-    assert f"at a utilisation of {formats.percent(0.65)}" in text
+    assert f"at a utilisation of {units.percent(0.65)}" in text
     assert "cannot tell" not in text
 
 
@@ -87,7 +87,7 @@ def test_a_trial_without_a_steady_state_is_left_out_and_counted() -> None:
     assert shared.excess.blocks == 5
     assert shared.excess.high < 2
     text = words.answer(made)
-    assert f"1 trial at a utilisation of {formats.percent(1)} or more by its own" in text
+    assert f"1 trial at a utilisation of {units.percent(1)} or more by its own" in text
     assert "Not told apart from least-busy: shared." in text
     assert "6 blocks with a steady state, and shared had fewer. Of those as good" in text
     assert "or the range where fewer, down to 5, had a steady state" in text
@@ -187,7 +187,7 @@ def test_theory_has_a_row_for_each_way_and_load_constant_rates_last() -> None:
     both = pd.concat([made.assign(arrivals="constant"), made])
     table = views.theory_table(both)
     heads = table[["arrivals", "planned"]].drop_duplicates().to_numpy().tolist()
-    shares = [formats.percent(0.3), formats.percent(0.8)]
+    shares = [units.percent(0.3), units.percent(0.8)]
     assert heads == [[arrivals, share] for arrivals in ("poisson", "constant") for share in shares]
     assert len(table) == 4 * len(WAYS)
     assert set(table["trials"]) == {6}

@@ -6,10 +6,12 @@ import pytest
 from failure_scenes import blocked, crashed, killed, recycled, scaled
 from matplotlib.figure import Figure
 
-from lab.experiments import failure_figures, failure_verdicts, failures
-from lab.experiments import failure_words as words
 from lab.experiments.claims import Verdict
-from lab.experiments.failure_scene import Scene
+from lab.experiments.failures import answer as failure_verdicts
+from lab.experiments.failures import answer as words
+from lab.experiments.failures import figure as failure_figures
+from lab.experiments.failures import trials as failures
+from lab.experiments.failures.facts import Scene
 
 ALL = [killed(), recycled(), scaled(), blocked(), crashed()]
 BLOCKS = [killed(block=n, back_s=back_s, late=n) for n, back_s in ((1, 0.9), (2, 0.4), (3, 0.5))]

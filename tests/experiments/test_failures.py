@@ -9,12 +9,13 @@ import papermill
 import pytest
 from failure_scenes import blocked, crashed, killed, recycled, scaled
 
-from lab import batch, paths
+from lab import files
+from lab.cli import study as batch
 from lab.errors import UsageError
-from lab.experiments import failure_facts as facts
-from lab.experiments import failures as study
-from lab.experiments.failure_scene import scenes
-from lab.experiments.failure_verdicts import verdicts
+from lab.experiments.failures import facts
+from lab.experiments.failures import trials as study
+from lab.experiments.failures.answer import verdicts
+from lab.experiments.failures.facts import scenes
 
 SLOW_S = 175e-9
 """What an iteration costs when the machine is slow; it is 100 ns when that is quiet."""
@@ -64,7 +65,7 @@ def test_quick_asks_for_enough_to_decide_claim_6_though_one_request_is_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(study, "available_cpus", lambda: 2)
-    listed = papermill.inspect_notebook(str(paths.notebooks() / "06-failures.ipynb"))
+    listed = papermill.inspect_notebook(str(files.notebooks() / "06-failures.ipynb"))
     defaults = {name: ast.literal_eval(about["default"]) for name, about in listed.items()}
     p = study.Parameters.from_notebook(defaults | batch.profile_parameters("quick", "06-failures"))
     killing = study.conditions(p, loop_s=SLOW_S * p.iterations)[0]

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lab import figures
 from lab.errors import UsageError
-from lab.experiments import instrument as study
-from lab.experiments import instrument_words as words
-from lab.load.outcomes import OUTCOMES
+from lab.experiments.instrument import answer as words
+from lab.experiments.instrument import figure as figures
+from lab.experiments.instrument import trials as study
+from lab.load.log import OUTCOMES
 
 NEW, KEPT = "a connection per request", "kept connections"
 BUSY = "the generator used 95% of a core: it was the bottleneck"

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lab import figures
-from lab.experiments import peer_tools, peer_words
-from lab.load import attack, tools
-from lab.load.known_server import known_server
-from lab.load.tools import Tool, readers
-from lab.load.tools.tool import Job
+from lab.experiments.instrument import figure as figures
+from lab.experiments.instrument import peers as peer_tools
+from lab.load import attack, peers
+from lab.load.peers import Tool, reports
+from lab.load.peers.tools import Job
+from lab.load.reference_server import known_server
 from lab.study.run import open_run
 
 
@@ -52,7 +52,7 @@ def seen(*others: dict[str, Any], **ours: Any) -> pd.DataFrame:
 
 
 def reading(*others: dict[str, Any], **ours: Any) -> list[str]:
-    return peer_words.reading(seen(*others, **ours), 500).splitlines()
+    return peer_tools.reading(seen(*others, **ours), 500).splitlines()
 
 
 def test_without_others_only_known_answers_judge() -> None:
@@ -86,7 +86,7 @@ def test_tools_that_agree_are_named() -> None:
     ],
 )
 def test_the_title_counts_those_that_agree(others: list[dict[str, Any]], words: str) -> None:
-    assert peer_words.title(seen(*others), 500).startswith(words)
+    assert peer_tools.title(seen(*others), 500).startswith(words)
 
 
 @pytest.mark.parametrize(("p50_s", "said"), [(13.3e-3, "13.3 ms"), (9.1e-3, "9.10 ms")])
@@ -108,7 +108,7 @@ def test_a_tool_that_rounds_to_more_than_a_tenth_cannot_tell() -> None:
     agreement = reading(*others, **quick)[1]
     assert "1 of 2 other tools agrees" in agreement
     assert "**loadtest** cannot tell: it rounds to 1.00 ms, over a tenth of our p50." in agreement
-    assert peer_words.title(seen(*others, **quick), 500).endswith("agrees with ours, 1 cannot tell")
+    assert peer_tools.title(seen(*others, **quick), 500).endswith("agrees with ours, 1 cannot tell")
 
 
 def test_a_tool_without_quantiles_cannot_tell() -> None:
@@ -119,7 +119,7 @@ def test_a_tool_without_quantiles_cannot_tell() -> None:
 
 
 def test_nobody_agrees_with_ours_when_it_gave_no_numbers() -> None:
-    title = peer_words.title(seen(row("hey"), **NOTHING, failure="it crashed"), 500)
+    title = peer_tools.title(seen(row("hey"), **NOTHING, failure="it crashed"), 500)
     assert title == "At 500/s ours gave no numbers to compare others with"
 
 
@@ -132,7 +132,7 @@ def test_nobody_agrees_with_ours_when_it_gave_no_numbers() -> None:
     ],
 )
 def test_starting_a_tool_and_sending_are_told_apart(cpu_s: float, start: str, per_thousand: str) -> None:
-    table = peer_words.table(seen(row("hey", cpu_s=cpu_s)))
+    table = peer_tools.table(seen(row("hey", cpu_s=cpu_s)))
     assert table["CPU to start and end"].tolist() == ["400 ms", start]
     assert table["CPU per 1,000 requests"].tolist() == ["100 ms ± 40.8 ms", per_thousand]
 
@@ -158,7 +158,7 @@ def test_a_tool_that_fails_is_a_finding_and_not_an_end() -> None:
     _, agreement, counts, _ = reading(failed, row("hey"))
     assert "**k6** cannot tell: it gave no numbers (k6 failed with status 107: no such flag)." in agreement
     assert "Every tool's count" in counts
-    table = peer_words.table(seen(failed))
+    table = peer_tools.table(seen(failed))
     assert table[""].tolist() == ["", "k6 failed with status 107: no such flag"]
     assert table["CPU per 1,000 requests"].tolist() == ["100 ms ± 40.8 ms", "–"]
     assert table["its count"].tolist() == ["1,000", "–"]
@@ -168,7 +168,7 @@ def test_ours_is_judged_like_all_others() -> None:
     assert reading(doubts="it fell behind")[0].endswith(
         "**Ours does not believe itself here**: it fell behind."
     )
-    assert peer_words.table(seen(doubts="it fell behind"))[""].tolist() == ["it fell behind"]
+    assert peer_tools.table(seen(doubts="it fell behind"))[""].tolist() == ["it fell behind"]
     lines = reading(row("hey"), **NOTHING, failure="it crashed")
     assert lines[0] == "- **Ours cannot be compared**: it gave no numbers (it crashed)."
     assert not any("agree with ours" in line for line in lines)
@@ -193,23 +193,23 @@ def only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tool:
     program = tmp_path / "mute"
     program.write_text(f"#!{sys.executable}\n")
     program.chmod(0o755)
-    tool = Tool("mute", "open", lambda _: [str(program)], lambda out, _: readers.k6(out))
-    monkeypatch.setattr(tools, "present", lambda: [tool])
+    tool = Tool("mute", "open", lambda _: [str(program)], lambda out, _: reports.k6(out))
+    monkeypatch.setattr(peers, "present", lambda: [tool])
     return tool
 
 
 def test_a_tool_that_sends_nothing_in_the_short_run_is_still_compared(
     only: Tool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read(_: str, job: Job) -> readers.Numbers:
+    def read(_: str, job: Job) -> reports.Numbers:
         if job.rate_rps < 100:
             raise ValueError("no request")
-        return readers.Numbers(100, 100, 100.0, 0.011, 0.011, 0.015, 0.016, 0.017)
+        return reports.Numbers(100, 100, 100.0, 0.011, 0.011, 0.015, 0.016, 0.017)
 
-    monkeypatch.setattr(tools, "present", lambda: [replace(only, read=read)])
+    monkeypatch.setattr(peers, "present", lambda: [replace(only, read=read)])
     table = peer_tools.compare(open_run(), 100, 1)
     assert table["failure"].tolist() == ["", ""]
-    assert peer_words.table(table)["CPU per 1,000 requests"].iloc[1] == "–"
+    assert peer_tools.table(table)["CPU per 1,000 requests"].iloc[1] == "–"
 
 
 @pytest.mark.usefixtures("only")

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lab.experiments.queues import Queue, curves, least_overhead_s, played, queue_of
+from lab.experiments.dispatch.theory import Queue, curves, least_overhead_s, played, queue_of
 from lab.models.queueing import mdc_wait_quantile
 
 CLUSTERS = ["shared", "reuseport", "round-robin", "least-busy"]

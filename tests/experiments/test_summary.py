@@ -9,7 +9,7 @@ from trial_rows import trials
 
 from lab.errors import LabError
 from lab.experiments import rate_sweep, single_vs_cluster, summary, worker_scaling
-from lab.study.machine import describe
+from lab.machine import describe
 from lab.study.run import open_run
 
 SCALED = trials(

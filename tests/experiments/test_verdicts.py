@@ -8,8 +8,8 @@ from trial_rows import trials
 
 from lab.experiments import single_vs_cluster, worker_scaling
 from lab.experiments.claims import Verdict
-from lab.experiments.verdicts import verdicts
-from lab.study.machine import describe
+from lab.experiments.summary import verdicts
+from lab.machine import describe
 from lab.study.run import Run
 
 SINGLE: dict[str, Any] = {"rate": 50.0, "throughput_rps": 10.0, "service_mean_s": 0.1, "latency_max_s": 25.0}

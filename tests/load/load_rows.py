@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from hypothesis import strategies as st
 
-from lab.load.outcomes import Outcome
+from lab.load.log import Outcome
 from lab.load.records import to_frame
 
 GENERATOR = {"processes": 1, "cpu_s": 0.25, "cpu_share": 0.1, "stall_longest_s": 0.002, "stalled_share": 0.0}

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lab.errors import UsageError
-from lab.load.arrivals import Stretch, due_times, duration_s, total
-from lab.load.profile import parse
+from lab.load.arrivals import Stretch, due_times, duration_s, parse, total
 
 rates = st.floats(0.1, 1000).map(lambda rate: round(rate, 3))
 stretches = st.builds(Stretch, rates, rates, st.floats(0.1, 10))

@@ -31,9 +31,9 @@ from load_servers import (
 )
 
 from lab.load import attack
-from lab.load.outcomes import OUTCOMES, Outcome
+from lab.load.log import OUTCOMES, Outcome
 from lab.load.sender import Sender
-from lab.load.spec import Spec
+from lab.load.target import Spec
 
 OUTCOME_OF: dict[Behaviour, str] = {
     greet: "ok",

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from load_servers import answer, broken, never, reset, serving
 
 from lab.load import attack
-from lab.load.health import Health
-from lab.load.joint import joint_figures, most_in_flight
-from lab.load.shares import split
+from lab.load.generator import Health
+from lab.load.generators import joint_figures, most_in_flight, split
 
 NAN = float("nan")
 

@@ -16,17 +16,17 @@ from load_rows import rows
 from load_servers import serving, stalling
 
 from lab.cli import main
-from lab.cpus import available_cpus
 from lab.errors import LabError
+from lab.experiments.instrument.trials import closed_loop
 from lab.figures.over_time import over_time as draw
 from lab.load import attack
 from lab.load.ceiling import Step, ceiling_rps, measure_ceiling
-from lab.load.closed import closed_loop
-from lab.load.kept_ceiling import AboveCeilingWarning, keep, kept_rps, warn_above
-from lab.load.known_server import known_server
-from lab.load.outcomes import OUTCOMES, Outcome
-from lab.load.over_time import over_time
-from lab.load.text import report
+from lab.load.generators import AboveCeilingWarning, keep, kept_rps, warn_above
+from lab.load.log import OUTCOMES, Outcome
+from lab.load.reference_server import known_server
+from lab.load.report import report
+from lab.load.summary import over_time
+from lab.machine import available_cpus
 
 
 @pytest.mark.parametrize("keepalive", [False, True])
@@ -38,7 +38,7 @@ def test_the_server_has_read_what_was_sent(keepalive: bool) -> None:
 
 def test_a_known_server_ends_with_its_starter() -> None:
     code = (
-        "from lab.load.known_server import known_server\n"
+        "from lab.load.reference_server import known_server\n"
         "with known_server() as server:\n"
         "    print(server.pid, flush=True)\n"
         "    import os; os._exit(1)\n"
@@ -105,7 +105,7 @@ def test_a_ceiling_that_cannot_be_kept_is_said(home: Path) -> None:
 def test_the_command_warns_of_more_than_the_ceiling(
     load: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lab.load.spec.available_cpus", lambda: 4)
+    monkeypatch.setattr("lab.load.target.available_cpus", lambda: 4)
     keep(40, 80)
     with known_server() as server:
         for generators in ("1", "3"):
@@ -121,7 +121,7 @@ def test_the_command_warns_of_more_than_the_ceiling(
 def test_python_warns_of_more_than_the_ceiling(
     ceiling_rps: float, advice: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lab.load.spec.available_cpus", lambda: 4)
+    monkeypatch.setattr("lab.load.target.available_cpus", lambda: 4)
     keep(1000, ceiling_rps)
     with known_server() as server:
         with pytest.warns(AboveCeilingWarning, match=advice) as warned:
@@ -135,7 +135,7 @@ def test_python_warns_of_more_than_the_ceiling(
 
 @pytest.mark.parametrize("cpus", [1, 2])
 def test_generators_that_leave_no_cpu_are_not_believed(cpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.load.spec.available_cpus", lambda: cpus)
+    monkeypatch.setattr("lab.load.target.available_cpus", lambda: cpus)
     keep(40, 80)
     with pytest.warns(AboveCeilingWarning, match=r"believed 1 generator at .* more CPUs"):
         warn_above(41, 8, keepalive=False)

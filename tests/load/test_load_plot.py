@@ -10,8 +10,8 @@ from load_rows import GENERATOR, rows
 from matplotlib.figure import Figure
 
 from lab.cli import main
-from lab.load.outcomes import Outcome
-from lab.load.result import summarized
+from lab.load.attack import summarized
+from lab.load.log import Outcome
 
 OK, FAILED, DROPPED, UNFINISHED = Outcome.OK, Outcome.HTTP_ERROR, Outcome.DROPPED, Outcome.UNFINISHED
 OVERLOADED = {"cpu_share": 0.99}

@@ -14,9 +14,9 @@ from load_rows import GENERATOR, any_rows, rows
 
 from lab.errors import LabError, UsageError
 from lab.load import Result, records
-from lab.load.outcomes import Outcome
-from lab.load.result import summarized
-from lab.load.shares import merge, split
+from lab.load.attack import summarized
+from lab.load.generators import merge, split
+from lab.load.log import Outcome
 
 ASKED: dict[str, Any] = {
     "url": "http://127.0.0.1:8000/",

@@ -11,12 +11,10 @@ from hypothesis import strategies as st
 from load_rows import GENERATOR, any_rows, rows
 
 from lab.errors import UsageError
-from lab.load.outcomes import OUTCOMES, Outcome
-from lab.load.result import summarized
-from lab.load.slo import Slo
-from lab.load.summary import distribution
-from lab.load.text import histogram, report
-from lab.load.validity import reasons_against
+from lab.load.attack import summarized
+from lab.load.log import OUTCOMES, Outcome
+from lab.load.report import Slo, histogram, report
+from lab.load.summary import distribution, reasons_against
 
 URL = "http://127.0.0.1:8000/"
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab import paths
+from lab import files
 from lab.errors import LabError
-from lab.load import attack, tools
-from lab.load.known_server import known_server
-from lab.load.tools import Tool, readers
-from lab.load.tools.known import TOOLS
-from lab.load.tools.readers import Numbers
+from lab.load import attack, peers
+from lab.load.peers import Tool, reports
+from lab.load.peers.reports import Numbers
+from lab.load.peers.tools import TOOLS
+from lab.load.reference_server import known_server
 
 REPORTS = Path(__file__).parent / "tool_reports"
 INSTALLED = ("autocannon", "loadtest")
@@ -32,15 +32,15 @@ def report(name: str) -> str:
 
 
 READ = {
-    "vegeta": readers.vegeta(report("vegeta.json")),
-    "wrk": readers.wrk(report("wrk.txt")),
-    "hey": readers.hey(report("hey.txt")),
-    "ab": readers.ab(report("ab.txt"), report("ab.csv").splitlines()),
-    "autocannon": readers.autocannon(report("autocannon.json")),
-    "loadtest": readers.loadtest(report("loadtest.txt")),
-    "locust": readers.locust(report("locust.json")),
-    "k6": readers.k6(report("k6.json")),
-    "oha": readers.oha(report("oha.json")),
+    "vegeta": reports.vegeta(report("vegeta.json")),
+    "wrk": reports.wrk(report("wrk.txt")),
+    "hey": reports.hey(report("hey.txt")),
+    "ab": reports.ab(report("ab.txt"), report("ab.csv").splitlines()),
+    "autocannon": reports.autocannon(report("autocannon.json")),
+    "loadtest": reports.loadtest(report("loadtest.txt")),
+    "locust": reports.locust(report("locust.json")),
+    "k6": reports.k6(report("k6.json")),
+    "oha": reports.oha(report("oha.json")),
 }
 SAID = {
     "vegeta": Numbers(200, 178, 178 / 1.992, 2.03e-3, 2.21e-3, 2.59e-3, 3.87e-3, 5.12e-3),
@@ -62,18 +62,18 @@ def test_a_report_is_read_in_seconds_and_failures_are_told_apart(name: str) -> N
 
 def test_requests_without_an_answer_are_not_ok() -> None:
     refused = 'Error distribution:\n  [20]\tGet "http://127.0.0.1:1/": dial tcp: connection refused\n'
-    numbers = readers.hey(report("hey.txt") + refused)
+    numbers = reports.hey(report("hey.txt") + refused)
     assert (numbers.requests, numbers.ok) == (220, 180)
     assert numbers.throughput_rps == pytest.approx(99.3801 * 180 / 220)
     said = json.loads(report("autocannon.json")) | {"errors": 5}
-    assert readers.autocannon(json.dumps(said)).requests == 206 + 5
+    assert reports.autocannon(json.dumps(said)).requests == 206 + 5
 
 
 @pytest.mark.parametrize(
     ("text", "value_s"), [("55.00us", 55e-6), ("1.33ms", 1.33e-3), ("2.50s", 2.5), ("1.50m", 90.0)]
 )
 def test_wrk_writes_times_with_their_unit(text: str, value_s: float) -> None:
-    assert readers.wrk(report("wrk.txt").replace("3.23ms", text)).p99_s == pytest.approx(value_s)
+    assert reports.wrk(report("wrk.txt").replace("3.23ms", text)).p99_s == pytest.approx(value_s)
 
 
 def test_a_server_that_waits_is_a_known_answer_and_keeps_nobody_waiting() -> None:
@@ -88,26 +88,26 @@ def test_a_server_that_waits_is_a_known_answer_and_keeps_nobody_waiting() -> Non
 
 def test_every_tool_is_present_or_absent() -> None:
     names = [tool.name for tool in TOOLS]
-    assert sorted([tool.name for tool in tools.present()] + tools.absent()) == sorted(names) == sorted(READ)
+    assert sorted([tool.name for tool in peers.present()] + peers.absent()) == sorted(names) == sorted(READ)
 
 
 @pytest.mark.parametrize(
-    "name", [tool.name for tool in TOOLS if tool.name in INSTALLED or tools.find(tool.name)]
+    "name", [tool.name for tool in TOOLS if tool.name in INSTALLED or peers.find(tool.name)]
 )
 def test_a_tool_that_is_here_loads_our_server(name: str) -> None:
-    if not tools.find(name):
+    if not peers.find(name):
         pytest.skip(f"{name} is not on this machine: install npm, then `make test`")
     (tool,) = [tool for tool in TOOLS if tool.name == name]
     with known_server() as server:
-        measured = tools.run(tool, server.url, rate_rps=100, duration_s=1, connections=2)
+        measured = peers.run(tool, server.url, rate_rps=100, duration_s=1, connections=2)
         assert server.requests() >= 0.9 * measured.numbers.requests
     assert measured.numbers.ok >= 10
     assert measured.cpu_s > 0
 
 
 def test_what_make_installs_is_locked_and_names_no_registry() -> None:
-    wanted = json.loads((paths.project() / "package.json").read_text())["devDependencies"]
-    locked = json.loads((paths.project() / "package-lock.json").read_text())["packages"]
+    wanted = json.loads((files.project() / "package.json").read_text())["devDependencies"]
+    locked = json.loads((files.project() / "package-lock.json").read_text())["packages"]
     assert sorted(wanted) == sorted(INSTALLED)
     assert locked[""]["devDependencies"] == wanted
     assert all("resolved" not in package for package in locked.values())
@@ -126,7 +126,7 @@ def fake(folder: Path, code: str) -> Tool:
     program = folder / "fake"
     program.write_text(f"#!{sys.executable}\n{code}\n")
     program.chmod(0o755)
-    return Tool("fake", "closed", lambda job: ["fake", job.url], lambda out, _: readers.wrk(out))
+    return Tool("fake", "closed", lambda job: ["fake", job.url], lambda out, _: reports.wrk(out))
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def fake(folder: Path, code: str) -> Tool:
 )
 def test_a_tool_that_fails_is_one_line(on_path: Path, code: str, message: str) -> None:
     with pytest.raises(LabError, match=message):
-        tools.run(fake(on_path, code), "http://127.0.0.1:1/", rate_rps=1, duration_s=1)
+        peers.run(fake(on_path, code), "http://127.0.0.1:1/", rate_rps=1, duration_s=1)
 
 
 def test_what_a_report_costs_is_counted(on_path: Path) -> None:
@@ -149,18 +149,18 @@ def test_what_a_report_costs_is_counted(on_path: Path) -> None:
         return READ["wrk"]
 
     tool = replace(fake(on_path, ""), read=read)
-    assert tools.run(tool, "http://127.0.0.1:1/", rate_rps=1, duration_s=1).cpu_s > 0.3
+    assert peers.run(tool, "http://127.0.0.1:1/", rate_rps=1, duration_s=1).cpu_s > 0.3
 
 
 def test_a_tool_that_does_not_end_is_ended(on_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.load.tools.tool._GRACE_S", 0.0)
+    monkeypatch.setattr("lab.load.peers.tools._GRACE_S", 0.0)
     with pytest.raises(LabError, match="did not end in time"):
-        tools.run(fake(on_path, "import time; time.sleep(100)"), "http://x/", rate_rps=1, duration_s=1)
+        peers.run(fake(on_path, "import time; time.sleep(100)"), "http://x/", rate_rps=1, duration_s=1)
 
 
 def test_a_tool_that_is_not_there_is_said_so(on_path: Path) -> None:
     with pytest.raises(LabError, match="nothing-of-the-kind is not on this machine"):
-        tools.run(
-            Tool("nothing", "open", lambda _: ["nothing-of-the-kind"], lambda out, _: readers.wrk(out)),
+        peers.run(
+            Tool("nothing", "open", lambda _: ["nothing-of-the-kind"], lambda out, _: reports.wrk(out)),
             "http://127.0.0.1:1/", rate_rps=1, duration_s=1,
         )  # fmt: skip

@@ -8,12 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import UsageError
-from lab.models.queueing import (
-    mdc_mean_wait,
-    mdc_wait_cdf,
-    mdc_wait_quantile,
-    workers_needed,
-)
+from lab.models.queueing import mdc_mean_wait, mdc_wait_cdf, mdc_wait_quantile, workers_needed
 
 workers = st.integers(1, 40)
 utilisations = st.floats(0.01, 0.99)

@@ -12,9 +12,9 @@ from clients import Connection, burst, computing, get, gone, until
 
 from lab.errors import LabError, UsageError
 from lab.servers import Server, serve
-from lab.servers.backoff import SETTLED_S, Backoff
 from lab.servers.spec import DISPATCHES
 from lab.servers.worker import jittered
+from lab.servers.workers import SETTLED_S, Backoff
 
 ENDLESS = 10**9
 SHORT = 1000

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lab.load.outcomes import OUTCOMES
+from lab.load.log import OUTCOMES
 from lab.load.summary import summarize
 from lab.study.plan import Condition
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.study.machine import Machine, describe
-from lab.study.noise import Noise, Snapshot, between, snapshot
+from lab.machine import Machine, describe
+from lab.study.stability import Noise, Snapshot, between, snapshot
 
 X86 = "processor\t: 0\nmodel name\t: Fast CPU 9000\nflags\t\t: fpu{}\n\nprocessor\t: 1\nmodel name\t: other\n"
 GUEST = X86.format(" hypervisor")

@@ -16,12 +16,11 @@ from study_fakes import QUICK, FakeResult, condition, fake_attack
 from lab.errors import LabError, UsageError
 from lab.hotloop import LoopCost
 from lab.load import records
-from lab.study import calibration, progress, run
+from lab.study import progress, run, stability
 from lab.study.manifest import other_machine, other_version, write_manifest
-from lab.study.noise import Noise
 from lab.study.plan import Condition
-from lab.study.run import Run, open_run
-from lab.study.runs import find_runs, unfinished_run
+from lab.study.run import Run, find_runs, open_run, unfinished_run
+from lab.study.stability import Noise
 
 CONDITIONS = [condition(20), condition(40), condition(80)]
 
@@ -55,7 +54,7 @@ class Counting:
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine on which nothing else happens and the loop always costs the same."""
     monkeypatch.setattr(run, "between", lambda before, after: Noise(0.0, 0.0, 0.0, 0.0))
-    monkeypatch.setattr(calibration, "measure", lambda kernel, iterations, repeats: [LoopCost(0.1, 0.1)])
+    monkeypatch.setattr(stability, "measure", lambda kernel, iterations, repeats: [LoopCost(0.1, 0.1)])
 
 
 def test_a_row_per_planned_trial_in_the_order_of_the_plan() -> None:
@@ -229,7 +228,7 @@ def test_two_may_not_measure_into_one_run_at_once() -> None:
 
 def test_a_trial_is_kept_with_its_reasons_when_something_spoils_it(monkeypatch: pytest.MonkeyPatch) -> None:
     loops = iter([0.1, 0.1, 0.1, 0.125])
-    monkeypatch.setattr(calibration, "measure", lambda *loop: [LoopCost(next(loops), 0.1)])
+    monkeypatch.setattr(stability, "measure", lambda *loop: [LoopCost(next(loops), 0.1)])
     noises = iter([Noise(0.5, 0.0, None, 0.0), Noise(0.0, 0.25, 1.0, 9.0), Noise(0.0, 0.0, 1.0, 9.0)])
     monkeypatch.setattr(run, "between", lambda before, after: next(noises, Noise(0.0, 0.0, 1.0, 9.0)))
 
@@ -251,7 +250,7 @@ def test_a_trial_is_kept_with_its_reasons_when_something_spoils_it(monkeypatch: 
 
 def test_a_resumed_block_is_calibrated_where_it_was_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
     loops = iter([0.1, 0.2, 0.2])
-    monkeypatch.setattr(calibration, "measure", lambda *loop: [LoopCost(next(loops), 0.1)])
+    monkeypatch.setattr(stability, "measure", lambda *loop: [LoopCost(next(loops), 0.1)])
     run = open_run()
     with pytest.raises(KeyboardInterrupt):
         measure(run, blocks=1, execute=Counting(2, KeyboardInterrupt()))

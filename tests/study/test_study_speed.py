@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from trial_rows import trials
 
-from lab.study.speed import MOST_OFF, judged
+from lab.study.stability import MOST_OFF, judged
 
 QUIET = {"invalid_because": ""}
 

@@ -14,10 +14,9 @@ from study_fakes import condition, fake_attack
 from lab.cli import main
 from lab.errors import LabError
 from lab.files import write_whole
-from lab.study.files import read_table, write_table
 from lab.study.plan import Condition
-from lab.study.run import Run, open_run
-from lab.study.runs import damage, find_runs
+from lab.study.run import Run, damage, find_runs, open_run
+from lab.study.store import read_table, write_table
 
 
 @pytest.fixture

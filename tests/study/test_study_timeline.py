@@ -6,9 +6,8 @@ import pytest
 from study_fakes import condition
 
 from lab.errors import LabError
-from lab.study.run import open_run
-from lab.study.runs import damage
-from lab.study.timeline import Action, with_actions
+from lab.study.faults import Action, with_actions
+from lab.study.run import damage, open_run
 
 if TYPE_CHECKING:
     from lab.servers import Server

@@ -1,0 +1,213 @@
+"""Who should get the next request? Every way to spread them, under constant and under random arrivals."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import pandas as pd
+from pydantic import Field
+
+from lab.experiments.common import Workers, resolve
+from lab.experiments.dispatch.theory import Queue, least_overhead_s, played, queue_of
+from lab.machine import available_cpus
+from lab.models.statistics import samples_needed
+from lab.study.parameters import Count, DispatchName, KernelName, ListOf, PoolName, Positive, Whole
+from lab.study.parameters import Parameters as _Parameters
+from lab.study.plan import Condition
+from lab.study.run import Run
+
+EXPERIMENT = "dispatch"
+
+ONE_PROCESS = "one process"
+KEPT = "kept connections"
+NEW = "a connection per request"
+
+Utilisation = Annotated[Positive, Field(lt=1)]
+"""The share of their time for which workers are busy: from 1 on they never catch up."""
+
+TAILS = (0.99, 0.95, 0.9)
+"""The percentiles that a tail may be judged by, the rarest first: a trial needs samples enough for it."""
+
+_MAY_KEEP = ("shared", "reuseport", "round-robin", "pool of processes")
+"""Ways that spread over processes and may keep connections: least-busy closes each, as it must."""
+
+
+class Parameters(_Parameters):
+    """What notebook 05 lets its reader set."""
+
+    run: str
+    dispatches: ListOf[DispatchName]
+    pools: ListOf[PoolName]
+    poisson: Annotated[ListOf[Utilisation], Field(min_length=1)]
+    constant: ListOf[Utilisation]
+    workers: Workers
+    duration_s: Positive
+    kernel: KernelName
+    iterations: Whole
+    threads_kernel: KernelName
+    threads_iterations: Whole
+    timeout_s: Positive
+    blocks: Count
+    other_blocks: Count
+    seed: Whole
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """A way to spread requests, by the name that figures use, and the factors of a condition that make it."""
+
+    name: str
+    factors: dict[str, Any] = field(hash=False)
+
+
+def arrangements(p: Parameters) -> list[Arrangement]:
+    """Return the ways to compare, one process first."""
+    workers = resolve(p.workers)
+    loop = {"kernel": p.kernel, "iterations": p.iterations}
+    found = [Arrangement(ONE_PROCESS, {"topology": "single", **loop})]
+    for dispatch in p.dispatches:
+        factors = {"topology": "cluster", "workers": workers, "dispatch": dispatch, **loop}
+        found.append(Arrangement(dispatch, factors))
+    for pool in p.pools:
+        for kernel, iterations in _loops_in(pool, p).items():
+            factors = {"topology": "offload", "workers": workers, "pool": pool}
+            name = f"threads, {kernel}" if pool == "thread" else "pool of processes"
+            found.append(Arrangement(name, factors | {"kernel": kernel, "iterations": iterations}))
+    return found
+
+
+def _loops_in(pool: str, p: Parameters) -> dict[str, int]:
+    """Return the kernels to run in a pool, and their iterations: threads also run one without the GIL."""
+    loops = {p.kernel: p.iterations}
+    return loops if pool == "process" else {p.threads_kernel: p.threads_iterations} | loops
+
+
+def measure(run: Run, p: Parameters) -> pd.DataFrame:
+    """Measure `compared` conditions in `blocks` blocks, all others in `other_blocks`; a row per trial."""
+    planned = conditions(p, run.loop_s)
+    groups = (
+        ([condition for condition in planned if compared(p, condition)], p.blocks),
+        ([condition for condition in planned if not compared(p, condition)], p.other_blocks),
+    )
+    return pd.concat(
+        [run.measure(EXPERIMENT, group, blocks=blocks, seed=p.seed) for group, blocks in groups if group],
+        ignore_index=True,
+    )
+
+
+def compared(p: Parameters, condition: Condition) -> bool:
+    """Say whether a condition is of those to choose between: they need many blocks, others only a look.
+
+    Ways to spread over processes, at the highest Poisson utilisation, with a connection per request.
+    """
+    spreads = condition.topology != "single" and condition.pool == "process"
+    busiest = condition.arrivals == "poisson" and condition.labels["load"] == max(p.poisson)
+    return spreads and busiest and not condition.keepalive
+
+
+def conditions(p: Parameters, loop_s: Callable[[str, int], float]) -> list[Condition]:
+    """Return each way at each utilisation, with arrivals of both kinds; `loop_s` times a kernel's loop.
+
+    Ways to spread over processes also meet kept connections, where those can matter. One process, a longer
+    loop and what is less busy are attacked until they have met as many requests: percentiles need them.
+    """
+    cpus = available_cpus()
+    requests = p.duration_s * max(p.poisson + p.constant) * min(resolve(p.workers), cpus)
+    requests /= loop_s(p.kernel, p.iterations)
+    return [
+        Condition(
+            rate=rate,
+            duration_s=requests / rate,
+            timeout_s=p.timeout_s,
+            arrivals=arrivals,
+            keepalive=keepalive,
+            labels={"server": way.name, "load": load, "place": place},
+            **way.factors,
+        )
+        for place, way in enumerate(arrangements(p))
+        for kernel, iterations in [(way.factors["kernel"], way.factors["iterations"])]
+        for workers in [way.factors.get("workers", 1)]
+        for arrivals, load, keepalive in _loads(p, way)
+        for rate in [load * min(workers, cpus) / loop_s(kernel, iterations)]
+    ]
+
+
+def _loads(p: Parameters, way: Arrangement) -> Iterator[tuple[str, float, bool]]:
+    yield from (("poisson", load, False) for load in dict.fromkeys(p.poisson))
+    yield from (("constant", load, False) for load in dict.fromkeys(p.constant))
+    if way.name in _MAY_KEEP:
+        yield "poisson", max(p.poisson), True
+
+
+def tail_of(trials: pd.DataFrame) -> float:
+    """Return the rarest of `TAILS` for which every one of these trials has samples enough, or the median."""
+    fewest = trials["sent"].min()
+    return next((share for share in TAILS if samples_needed(share) <= fewest), 0.5)
+
+
+def beside_theory(trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
+    """Put one way after another, and add what makes their trials comparable.
+
+    cost_s: the trial's own mean service time, its loop as its workers reported it and overhead_s; but
+    threads that take turns at the GIL report that wait as service, so theirs is the loop's time on its own.
+    overhead_s: `_overhead_s`. utilisation: rate x cost_s / workers, of which the GIL leaves one. tail_share:
+    `tail_of` all these trials; tail_s: that percentile of latency; p50, tail: percentiles in multiples of
+    cost_s. mean_theory_s, tail_theory_s, mean_ideal_s: of `queues.played`. excess: mean latency as a multiple
+    of the ideal one. connections: kept or new, in words.
+    """
+    trials = trials.sort_values(["place", "arrivals", "load", "keepalive", "block"], ignore_index=True)
+    queues = trials["server"].map(queue_of)
+    loop_s = trials["service_mean_s"].where(queues != Queue.GIL, trials["loop_s"]).fillna(trials["loop_s"])
+    overhead_s = _overhead_s(trials, requests).where(queues != Queue.GIL, 0)
+    cost_s = loop_s + overhead_s
+    share = tail_of(trials)
+    tail_s = trials[f"latency_p{share * 100:.0f}_s"]
+    of_trial = dict(list(requests.groupby("trial_id")))
+    theory = pd.DataFrame(
+        played(of_trial[trial_id], workers, queue, own_s, over_s, share)
+        for trial_id, workers, queue, own_s, over_s in zip(
+            trials["trial_id"], trials["workers"], queues, loop_s, overhead_s, strict=True
+        )
+    )
+    return trials.join(theory).assign(
+        overhead_s=overhead_s,
+        cost_s=cost_s,
+        utilisation=trials["rate"] * cost_s / trials["workers"].where(queues != Queue.GIL, 1),
+        tail_share=share,
+        tail_s=tail_s,
+        p50=trials["latency_p50_s"] / cost_s,
+        tail=tail_s / cost_s,
+        excess=trials["latency_mean_s"] / theory["mean_ideal_s"],
+        connections=trials["keepalive"].map({True: KEPT, False: NEW}),
+    )
+
+
+def _overhead_s(trials: pd.DataFrame, requests: pd.DataFrame) -> "pd.Series[float]":
+    """Return what a request takes a worker for on top of its loop: the least of all trials of its way.
+
+    In a trial with more to do than time it hides behind the queue. Kept connections need no more than new.
+    """
+    least_s = trials["trial_id"].map(requests.groupby("trial_id").apply(least_overhead_s))
+    with_new_s = least_s.mask(trials["keepalive"]).groupby(trials["server"]).transform("min")
+    with_any_s = least_s.groupby(trials["server"]).transform("min")
+    return with_new_s.where(~trials["keepalive"], with_any_s).fillna(0)
+
+
+def busiest(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the trials with Poisson arrivals at the highest utilisation, new connections and kept ones."""
+    poisson = trials[trials["arrivals"] == "poisson"]
+    top: pd.DataFrame = poisson[poisson["load"] == poisson["load"].max()]
+    return top
+
+
+def spread_over_processes(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the trials of a cluster, or of a pool of processes, that had more than one worker."""
+    several = (trials["topology"] != "single") & (trials["pool"] == "process") & (trials["workers"] > 1)
+    chosen: pd.DataFrame = trials[several]
+    return chosen
+
+
+def steady(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the trials that had a steady state: those at whose own utilisation workers can catch up."""
+    kept: pd.DataFrame = trials[trials["utilisation"] < 1]
+    return kept

@@ -1,0 +1,173 @@
+"""What does it cost when workers die, are replaced, come and go, or are blocked, while clients ask on?"""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from lab.errors import LabError
+from lab.machine import available_cpus
+from lab.study.faults import Action, with_actions
+from lab.study.parameters import Count, DispatchName, KernelName, ListOf, Positive, Whole, one_of
+from lab.study.parameters import Parameters as _Parameters
+from lab.study.plan import Condition
+from lab.web import MOST_TIMES
+
+if TYPE_CHECKING:
+    from lab.servers import Server
+
+EXPERIMENT = "failures"
+
+KILL, RECYCLE, SCALE, BLOCK, CRASH = SCENARIOS = "kill", "recycle", "scale", "block", "crash"
+
+REPLACED = "all replaced"
+"""What is said when recycling has come to its end."""
+
+_OF_EACH_DISPATCH = (KILL, RECYCLE, BLOCK)
+_CLOSES_EACH = "least-busy"
+"""This dispatch closes each connection after its answer: there is none to keep."""
+
+_OVER_ONE = 1.05
+"""Scaling is offered this many times the loops that one worker can do. A request costs more than its loop, so
+one is well behind, and two can still work off what waits."""
+
+_CRASH_LASTS = 1.75
+"""A crash loop takes a while to be given up: its trial lasts this many times as long."""
+
+_GIVES_UP_WITHIN_S = 30.0
+_LOOK_AGAIN_S = 0.05
+
+
+class Parameters(_Parameters):
+    """What notebook 06 lets its reader set; the first of `dispatches` is the one that figures show.
+
+    A scenario in `kept` is measured with every dispatch, with new connections and with kept ones.
+    """
+
+    run: str
+    dispatches: Annotated[ListOf[DispatchName], Field(min_length=1)]
+    kept: ListOf[Annotated[str, one_of(KILL, RECYCLE, SCALE, BLOCK)]]
+    workers: Annotated[Count, Field(ge=2)]
+    utilisation: Positive
+    duration_s: Positive
+    kernel: KernelName
+    iterations: Whole
+    timeout_s: Positive
+    blocks: Count
+    seed: Whole
+
+
+def conditions(p: Parameters, loop_s: float) -> list[Condition]:
+    """Return each scenario with each server that meets it.
+
+    A blocked worker is one less, so the load is then what the others can do: what waits is the blocked
+    one's. Scaling begins with one worker.
+    """
+    shared = p.model_dump(include={"kernel", "iterations", "timeout_s"}) | {"topology": "cluster"}
+    rate = p.utilisation * min(p.workers, available_cpus()) / loop_s
+    usual: dict[str, Any] = {"workers": p.workers, "duration_s": p.duration_s, "rate": rate}
+    own: dict[str, dict[str, Any]] = {
+        SCALE: {"workers": 1, "rate": _OVER_ONE / loop_s},
+        BLOCK: {"rate": rate * (1 - 1 / p.workers)},
+        CRASH: {"duration_s": _CRASH_LASTS * p.duration_s},
+    }
+    blocking = min(MOST_TIMES, max(1, round(0.3 * p.duration_s / loop_s)))
+    return [
+        Condition(
+            dispatch=dispatch,
+            keepalive=keepalive,
+            labels={
+                "scenario": scenario,
+                "place": p.dispatches.index(dispatch),
+                "times": blocking if scenario == BLOCK else 1,
+            },
+            **shared,
+            **(usual | own.get(scenario, {})),
+        )
+        for scenario in SCENARIOS
+        for dispatch, keepalive in _servers(p, scenario)
+    ]
+
+
+def _servers(p: Parameters, scenario: str) -> Iterator[tuple[str, bool]]:
+    """Yield each dispatch that meets a scenario, and whether clients keep their connections."""
+    kept = scenario in p.kept
+    for dispatch in p.dispatches if kept or scenario in _OF_EACH_DISPATCH else p.dispatches[:1]:
+        yield dispatch, False
+        if kept and dispatch != _CLOSES_EACH:
+            yield dispatch, True
+
+
+def actions(condition: Condition) -> list[Action]:
+    """Return what is done to the server of a condition, and when."""
+    lasts_s, scenario = condition.duration_s, condition.labels["scenario"]
+    if scenario == SCALE:
+        return [
+            Action(0.25 * lasts_s, "scale(2)", _then(lambda server: server.scale(2), "2 workers accept")),
+            Action(0.6 * lasts_s, "scale(1)", _then(lambda server: server.scale(1), "1 has drained")),
+        ]
+    times = condition.labels["times"]
+    name, do = {
+        KILL: ("kill -9 of a worker", _then(_kill_one, "")),
+        RECYCLE: ("recycle()", _then(lambda server: server.recycle(), REPLACED)),
+        BLOCK: (f"a request for {times} loops", _block(condition)),
+        CRASH: ("each new worker crashes", _crash),
+    }[str(scenario)]
+    return [Action(0.2 * lasts_s if scenario == CRASH else 0.35 * lasts_s, name, do)]
+
+
+EXECUTE = with_actions(actions)
+"""Carries out a trial of this experiment."""
+
+
+def _then(do: "Callable[[Server], None]", said: str) -> "Callable[[Server], str]":
+    def done(server: "Server") -> str:
+        do(server)
+        return said
+
+    return done
+
+
+def _kill_one(server: "Server") -> None:
+    os.kill(server.workers[0], signal.SIGKILL)
+
+
+def _block(condition: Condition) -> "Callable[[Server], str]":
+    def block(server: "Server") -> str:
+        import requests
+
+        with requests.Session() as session:
+            session.trust_env = False  # a proxy has no place between us and loopback
+            try:
+                url = f"{server.url}{condition.path}?times={condition.labels['times']}"
+                session.get(url, timeout=condition.timeout_s).raise_for_status()
+            except requests.RequestException as error:
+                raise LabError(f"it was not answered: {type(error).__name__}") from None
+        return "it is answered"
+
+    return block
+
+
+def _crash(server: "Server") -> str:
+    """Kill whoever takes the first worker's place, as soon as it accepts, and say why the server gave up."""
+    others = set(server.workers[1:])
+    deadline_s = time.monotonic() + _GIVES_UP_WITHIN_S
+    while workers := server.workers:
+        if time.monotonic() > deadline_s:
+            return f"not given up within {_GIVES_UP_WITHIN_S:g} s"
+        for pid in set(workers) - others:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(_LOOK_AGAIN_S)
+    try:
+        server.wait()
+    except LabError as error:
+        reason = str(error).partition(f" ({server.log_path}")[0]
+        if server.log_path:
+            server.log_path.unlink(missing_ok=True)  # it is kept for who wonders; here it was meant to fail
+        return reason
+    return "it stopped without a reason"

@@ -1,0 +1,135 @@
+"""A summary for people: laid out like vegeta's report, with the lines that it lacks."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lab.errors import UsageError
+from lab.units import parse_duration, seconds
+from lab.units import seconds as written
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def report(summary: Mapping[str, Any]) -> str:
+    """Return the report of a summary: lines of a label, what the numbers are, and the numbers."""
+    sent = summary["sent"]
+    rows = [
+        ("Requests", "planned, rate, throughput", _numbers(summary, "planned", "rate", "throughput")),
+        ("Sent", "count, rate", _numbers(summary, "sent", "sent_rate")),
+        ("Duration", "attack, total", _times(summary, "duration_s", "total_s")),
+        _quantiles("Latencies", summary["latency_s"]),
+        _quantiles("  of ok", summary["latency_ok_s"]),
+        _quantiles("Service", summary["service_s"]),
+        _quantiles("Send Lag", summary["send_lag_s"]),
+        (
+            "Bytes In",
+            "total, mean",
+            f"{summary['bytes_in']}, {summary['bytes_in'] / sent if sent else 0:.2f}",
+        ),
+        ("Success", "ratio", "-" if summary["success"] is None else f"{summary['success']:.2%}"),
+        ("Outcomes", "kind:count", _counts(summary["outcomes"])),
+        *_warmup(summary["warmup"]),
+        ("Status Codes", "code:count", _counts(summary["status_codes"])),
+        ("Workers", "pid:count", _counts(summary["workers"])),
+        ("Generator", "cpu, longest stall", _times(summary["generator"], "cpu_s", "stall_longest_s")),
+        ("", "goes before other processes", "yes" if summary["generator"].get("precedence") else "no"),
+        (
+            "Valid",
+            "yes or why not",
+            "yes" if summary["valid"] else "NO: " + "; ".join(summary["invalid_because"]),
+        ),
+    ]
+    label, what = (max(len(row[column]) for row in rows) for column in (0, 1))
+    lines = [f"{row[0]:<{label}}  {f'[{row[1]}]':<{what + 2}}  {row[2]}".rstrip() for row in rows]
+    return "\n".join(
+        [*lines, "Error Set:", *(f"{count:>7}  {text}" for text, count in summary["errors"].items())]
+    )
+
+
+def histogram(requests: "pd.DataFrame") -> str:
+    """Return the latencies of all requests that ended, counted in buckets of 1, 2, 5, 10, 20, ... units."""
+    import numpy as np
+
+    latency_s = (requests["end_s"] - requests["due_s"]).dropna().to_numpy()
+    if not len(latency_s):
+        return "no request came to an end"
+    steps_s = np.array([digit * 10.0**power for power in range(-6, 4) for digit in (1, 2, 5)])
+    first, last = np.searchsorted(steps_s, [latency_s.min(), latency_s.max()], side="right")
+    edges_s = np.concatenate([[0.0], steps_s, [np.inf]])[first : last + 2]
+    counts, _ = np.histogram(latency_s, edges_s)
+    return "\n".join(
+        f"{seconds(low):>8} to {seconds(high):>8}  {count:>9}  {count / len(latency_s):>7.2%}  {bar}"
+        for low, high, count in zip(edges_s, edges_s[1:], counts.tolist(), strict=False)
+        for bar in ["#" * math.ceil(40 * count / counts.max())]
+    )
+
+
+def _warmup(warmup: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The warm-up is in none of the other numbers, but how it ended is worth knowing."""
+    if not warmup["planned"]:
+        return []
+    errors = "".join(f"; {count} {text}" for text, count in warmup["errors"].items())
+    return [("Warm-up", "kind:count", _counts(warmup["outcomes"]) + errors)]
+
+
+def _numbers(values: Mapping[str, Any], *names: str) -> str:
+    return ", ".join(
+        f"{values[name]:.2f}" if isinstance(values[name], float) else str(values[name]) for name in names
+    )
+
+
+def _times(values: Mapping[str, float | None], *names: str) -> str:
+    return ", ".join("-" if (value := values.get(name)) is None else seconds(value) for name in names)
+
+
+def _quantiles(label: str, values: Mapping[str, float | None]) -> tuple[str, str, str]:
+    return label, ", ".join(name.removeprefix("p") for name in values), _times(values, *values)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}:{count}" for name, count in counts.items() if count) or "-"
+
+
+_LATENCIES = ("mean", "p50", "p90", "p95", "p99", "max")
+
+
+@dataclass(frozen=True)
+class Slo:
+    """A latency over all requests of at most `limit` seconds, or a success of at least that."""
+
+    name: str
+    limit: float
+
+    @staticmethod
+    def parse(text: str) -> "Slo":
+        """Return the objective that a text like p99=250ms states. Raises UsageError if it is malformed."""
+        name, separator, value = (part.strip() for part in text.partition("="))
+        if name in _LATENCIES and separator:
+            return Slo(name, parse_duration(value))
+        if name == "success" and separator:
+            return Slo(name, _share(value))
+        raise UsageError(
+            f"malformed SLO {text!r}: write p99=250ms, {'=..., '.join(_LATENCIES)}=... or success=99.9%"
+        )
+
+    def missed(self, summary: Mapping[str, Any]) -> str | None:
+        """Return in words how a summary misses this objective, None if it is met."""
+        value = summary["success"] if self.name == "success" else summary["latency_s"][self.name]
+        if value is None:
+            return f"{self.name} is unknown: no request came to an end"
+        if self.name == "success":
+            return f"success is {value:.2%}, under {self.limit:.2%}" if value < self.limit else None
+        return f"{self.name} is {written(value)}, over {written(self.limit)}" if value > self.limit else None
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 1:
+        raise UsageError(f"malformed share {text!r}: write 99.9% or 0.999")
+    return value

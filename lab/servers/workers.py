@@ -1,0 +1,307 @@
+"""A crew: how many workers should run, and what happens when one of them cannot be kept running."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from dataclasses import asdict, dataclass
+
+from lab.errors import LabError, UsageError
+from lab.processes import Channel, Message
+from lab.servers.counters import WorkerCounters
+from lab.servers.dispatch import Dispatch
+from lab.servers.spec import ServerSpec
+from lab.servers.worker_handle import WorkerHandle, first
+
+SETTLED_S = 2.0
+"""A worker that accepted for this long before it died did not die of how it was started."""
+
+_FIRST_DELAY_S = 0.1
+
+
+@dataclass
+class Backoff:
+    """Counts deaths in a row of workers that were not settled.
+
+    The first replacement is immediate and the next ones wait .1, .2, .4, ... seconds: neither a
+    worker that cannot start nor one that crashes with every request takes the machine with it.
+    """
+
+    most: int = 6
+    young: int = 0
+
+    def after_death(self, accepted_for_s: float) -> float | None:
+        """Return how many seconds to wait before the next start, or None to give up."""
+        self.young = 0 if accepted_for_s >= SETTLED_S else self.young + 1
+        if self.young >= self.most:
+            return None
+        return 0.0 if self.young <= 1 else _FIRST_DELAY_S * 2 ** (self.young - 2)
+
+
+log = logging.getLogger(__name__)
+
+
+class Slot:
+    """One place among the workers of a cluster. All slots share `turn`: one worker at a time is renewed."""
+
+    def __init__(
+        self, role: str, index: int, spec: ServerSpec, dispatch: Dispatch, turn: asyncio.Lock
+    ) -> None:
+        self.index = index
+        self.restarts = 0
+        self.worker: WorkerHandle | None = None
+        self._since_s = 0.0
+        self._role = role
+        self._spec = spec
+        self._dispatch = dispatch
+        self._turn = turn
+        self._changing = asyncio.Lock()
+        self._backoff = Backoff()
+        self._alive: set[WorkerHandle] = set()
+
+    async def start(self) -> None:
+        """Return when its first worker accepts. Raises LabError if it cannot start."""
+        self._install(await self._started())
+
+    async def keep(self) -> None:
+        """Keep a worker running, until cancelled. Raises LabError, with the reason, if workers keep dying."""
+        while worker := self.worker:
+            await first(worker.gone, worker.leaving)
+            async with self._changing:
+                if worker is not self.worker:
+                    continue  # it was renewed meanwhile
+                if worker.gone.is_set():
+                    await self._revive(worker)
+                else:
+                    await self._let_go(worker)
+
+    async def renew(self) -> None:
+        """Return when another worker has taken over and the one of now is gone.
+
+        Raises LabError if the other one could not start: the one of now stays.
+        """
+        async with self._changing:
+            await self._renew()
+
+    async def close(self) -> None:
+        """Return when its workers have answered what they accepted and are gone; `keep` is over before."""
+        self.worker = None
+        await asyncio.gather(*(self._retire(worker) for worker in tuple(self._alive)))
+
+    def kill(self) -> None:
+        """End its workers now, whatever they are doing."""
+        for worker in self._alive:
+            worker.kill()
+
+    async def _started(self) -> WorkerHandle:
+        listener = self._dispatch.listener()
+        try:
+            worker = WorkerHandle(self._role, self._spec, self.index, listener)
+        finally:
+            if listener is not None:
+                listener.close()
+        self._alive.add(worker)
+        try:
+            await worker.accepting()
+        except BaseException:
+            worker.kill()
+            await worker.gone.wait()
+            self._alive.discard(worker)
+            raise
+        return worker
+
+    def _install(self, worker: WorkerHandle) -> None:
+        self.worker = worker
+        self._since_s = asyncio.get_running_loop().time()
+        worker.on_handed_over = self._dispatch.take
+        self._dispatch.add(worker)
+
+    async def _revive(self, dead: WorkerHandle) -> None:
+        self._forget(dead)
+        self.worker = None
+        accepted_for_s = asyncio.get_running_loop().time() - self._since_s
+        reason = f"worker {dead.pid} ended: {dead.ending}"
+        while (delay_s := self._backoff.after_death(accepted_for_s)) is not None:
+            log.warning("%s; another one starts in %g s", reason, delay_s)
+            await asyncio.sleep(delay_s)
+            self.restarts += 1
+            try:
+                return self._install(await self._started())
+            except LabError as error:
+                reason, accepted_for_s = str(error), 0.0
+        raise LabError(f"{reason}; gave up, because {self._backoff.young} workers in a row died young")
+
+    async def _let_go(self, worker: WorkerHandle) -> None:
+        try:
+            await self._renew()
+        except LabError as error:
+            log.warning("worker %d stays: %s", worker.pid, error)
+            worker.leaving.clear()
+
+    async def _renew(self) -> None:
+        async with self._turn:
+            old = self.worker
+            self._install(await self._started())
+            self.restarts += 1
+            if old is not None:
+                await self._retire(old)
+
+    async def _retire(self, worker: WorkerHandle) -> None:
+        self._dispatch.remove(worker)
+        await worker.drain()
+        self._forget(worker)
+
+    def _forget(self, gone: WorkerHandle) -> None:
+        self._dispatch.remove(gone)
+        self._alive.discard(gone)
+
+
+class Crew:
+    """Starts, scales, recycles and ends the worker processes of a role, which a dispatch puts to work.
+
+    Changes are made one after another, in the order in which they are asked for.
+    """
+
+    def __init__(self, role: str, spec: ServerSpec, dispatch: Dispatch) -> None:
+        self._role = role
+        self._spec = spec
+        self._dispatch = dispatch
+        self._slots: list[Slot] = []
+        self._keepers: dict[Slot, asyncio.Task[None]] = {}
+        self._one_change = asyncio.Lock()
+        self._one_renewal = asyncio.Lock()
+        self._gave_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def pids(self) -> list[int]:
+        """Return the workers that are at work."""
+        return [slot.worker.pid for slot in self._slots if slot.worker]
+
+    def counters(self) -> list[WorkerCounters]:
+        """Return the figures of each worker at work."""
+        return [slot.worker.counters(slot.restarts) for slot in self._slots if slot.worker]
+
+    async def until_it_fails(self) -> None:
+        """Wait for a worker that cannot be kept running. Raises LabError with the reason."""
+        await asyncio.shield(self._gave_up)
+
+    async def scale(self, count: int) -> None:
+        """Return when `count` workers are ready and those beyond are gone.
+
+        Raises UsageError for less than one; LabError if a new one cannot start, and then starts none.
+        """
+        async with self._one_change:
+            await self._scale(count)
+
+    async def add(self, more: int) -> None:
+        """Scale by that many, from how many there are when it is this change's turn."""
+        async with self._one_change:
+            await self._scale(len(self._slots) + more)
+
+    async def recycle(self) -> None:
+        """Renew all workers, one at a time. Raises LabError if one could not be: it stays, as do the next."""
+        async with self._one_change:
+            for slot in tuple(self._slots):
+                await slot.renew()
+
+    async def close(self) -> None:
+        """Return when what the workers have accepted is answered and they are gone."""
+        await asyncio.gather(*(self._end(slot) for slot in self._slots))
+
+    def kill(self) -> None:
+        """End all workers now."""
+        for slot in self._slots:
+            slot.kill()
+
+    async def _scale(self, count: int) -> None:
+        if count < 1:
+            raise UsageError(f"there is at least 1 worker, not {count}: to have none, stop the server")
+        fresh = [self._slot(index) for index in range(len(self._slots), count)]
+        self._slots += fresh
+        try:
+            async with asyncio.TaskGroup() as starting:
+                for slot in fresh:
+                    starting.create_task(slot.start())
+        except* LabError as errors:
+            await self._drop(fresh)
+            raise errors.exceptions[0] from None
+        for slot in fresh:
+            self._keep(slot)
+        await self._drop(self._slots[count:])
+
+    def _slot(self, index: int) -> Slot:
+        return Slot(self._role, index, self._spec, self._dispatch, self._one_renewal)
+
+    def _keep(self, slot: Slot) -> None:
+        self._keepers[slot] = keeper = asyncio.create_task(slot.keep())
+        keeper.add_done_callback(self._kept)
+
+    def _kept(self, keeper: "asyncio.Task[None]") -> None:
+        if not keeper.cancelled() and (error := keeper.exception()) and not self._gave_up.done():
+            self._gave_up.set_exception(error)
+
+    async def _drop(self, slots: list[Slot]) -> None:
+        await asyncio.gather(*(self._end(slot) for slot in slots))
+        self._slots = [slot for slot in self._slots if slot not in slots]
+
+    async def _end(self, slot: Slot) -> None:
+        if keeper := self._keepers.pop(slot, None):
+            keeper.cancel()
+            await asyncio.wait((keeper,))
+        await slot.close()
+
+
+SIGNALS: dict[signal.Signals, Message] = {
+    signal.SIGTTIN: {"do": "add", "more": 1},
+    signal.SIGTTOU: {"do": "add", "more": -1},
+    signal.SIGHUP: {"do": "recycle"},
+}
+"""What gunicorn's signals ask for."""
+
+
+class Orders:
+    """Carries out each order as a task of its own: a question need not wait for a change that takes long."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, order: Message, reply: Channel | None = None) -> None:
+        """Carry out an order, and send the result, or what was wrong, to who waits for a reply."""
+        task = asyncio.get_running_loop().create_task(self._carry_out(order, reply))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def cancel(self) -> None:
+        """Return when all are over, one way or the other."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _carry_out(self, order: Message, reply: Channel | None) -> None:
+        try:
+            answer = {"result": await self._obey(order)}
+        except LabError as error:
+            log.warning("%s: %s", order["do"], error)
+            answer = {"error": str(error)}
+        except asyncio.CancelledError:
+            answer = {"error": "the server is stopping"}
+        if reply is not None:
+            with contextlib.closing(reply), contextlib.suppress(OSError):
+                reply.send(answer)
+
+    async def _obey(self, order: Message) -> object:
+        match order["do"]:
+            case "workers":
+                return self._crew.pids()
+            case "counters":
+                return [asdict(counters) for counters in self._crew.counters()]
+            case "scale":
+                await self._crew.scale(order["workers"])
+            case "add":
+                await self._crew.add(order["more"])
+            case "recycle":
+                await self._crew.recycle()
+            case unknown:
+                raise LabError(f"no such order: {unknown!r}")
+        return None

@@ -1,0 +1,130 @@
+"""A trial in which things are done to its server: what was done when, and how many workers there were."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from lab.errors import LabError
+from lab.study.plan import EVENTS, Condition
+from lab.study.trial import Execute, fresh_server, offer
+
+if TYPE_CHECKING:
+    from lab.load import Progress
+    from lab.servers import Server
+
+_POLL_S = 0.02
+
+
+@dataclass(frozen=True)
+class Action:
+    """Something to do to a server at `at_s` seconds from the trial's start, or as soon after as can be.
+
+    `name` is what its start is called; what `do` returns is said of its end, and nothing if that is empty.
+    Actions are done one after the other. An attack says where its time 0 was a second into it, so none can be
+    done earlier.
+    """
+
+    at_s: float
+    name: str
+    do: Callable[["Server"], str]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What an attack gives, and what was done to its server meanwhile: a row per `columns.EVENTS`."""
+
+    requests: pd.DataFrame
+    summary: Mapping[str, Any]
+    events: pd.DataFrame
+
+
+def with_actions(plan: Callable[[Condition], Sequence[Action]]) -> Execute:
+    """Return what carries out a trial and, during the attack, the actions planned for its condition."""
+
+    def execute(condition: Condition, seed: int) -> Watched:
+        with fresh_server(condition) as server, _Watch(server, plan(condition)) as watch:
+            result = offer(server, condition, seed, watch.hear)
+            watch.finish()
+        return Watched(result.requests, result.summary, watch.events())
+
+    return execute
+
+
+class _Watch:
+    """Does the actions in one thread, and looks at the number of workers in another."""
+
+    def __init__(self, server: "Server", actions: Sequence[Action]) -> None:
+        self._server = server
+        self._actions = actions
+        self._start_s: float | None = None
+        self._started = threading.Event()
+        self._over = threading.Event()
+        self._log: list[tuple[float, str, int]] = []
+        self._workers: int | None = None
+        self._error: BaseException | None = None
+        self._actor = threading.Thread(target=self._act, daemon=True)
+        self._poller = threading.Thread(target=self._poll, daemon=True)
+
+    def __enter__(self) -> "_Watch":
+        self._note("")
+        self._actor.start()
+        self._poller.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._started.set()
+        self._actor.join()
+        self._poller.join()
+
+    def hear(self, progress: "Progress") -> None:
+        """Learn from an attack's progress where its time 0 was."""
+        if self._start_s is None:
+            self._start_s = time.monotonic() - progress.elapsed_s
+            self._started.set()
+
+    def finish(self) -> None:
+        """Return when every action is done. Raises what one of them did, and LabError if none could begin."""
+        if self._start_s is None:
+            raise LabError("the attack was over before anything could be done: let it last 2 s or longer")
+        self._actor.join()
+        if self._error:
+            raise self._error
+
+    def events(self) -> pd.DataFrame:
+        """Return what was noted, in the time of the requests."""
+        frame = pd.DataFrame(sorted(self._log), columns=EVENTS.names)
+        return frame.assign(at_s=frame["at_s"] - (self._start_s or 0.0))
+
+    def _act(self) -> None:
+        self._started.wait()
+        for action in self._actions:
+            due_s = (self._start_s or 0.0) + action.at_s
+            if self._over.wait(max(0.0, due_s - time.monotonic())):
+                return
+            self._note(action.name)
+            try:
+                said = action.do(self._server)
+            except LabError as error:
+                said = str(error)
+            except BaseException as error:
+                self._error = error
+                return
+            if said:
+                self._note(said)
+
+    def _poll(self) -> None:
+        while not self._over.wait(_POLL_S):
+            self._note("")
+
+    def _note(self, event: str) -> None:
+        """Note what is said, or that the number of workers has changed; a server that ends answers late."""
+        asked_s = time.monotonic()
+        workers = len(self._server.workers)
+        if event or workers != self._workers:
+            self._workers = workers
+            self._log.append((asked_s, event, workers))

@@ -1,0 +1,212 @@
+"""How quiet the machine is: what others took of its CPUs while a trial ran."""
+
+import math
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+import pandas as pd
+import psutil
+
+from lab.hotloop import measure
+from lab.study.plan import FACTORS, NOT_LABELS, Block
+from lab.study.store import Store
+
+MOST_STEAL = 0.02
+"""When the hypervisor takes more than one moment in fifty, a p99 may be made of its pauses."""
+
+MOST_OTHERS_CPU = 0.10
+"""Above this share of all CPUs used by processes that are not ours, what a worker gets depends on them.
+
+An idle desktop uses 1 to 3 %. On a large machine these may be CPUs that nobody misses: flagged all the same.
+"""
+
+STOLEN, CROWDED = "the hypervisor took", "other processes took"
+"""How the reasons begin that are about contention: it slows answers down, and loses some, but saves none."""
+
+_RESOLUTION_S = 0.05
+"""What counters that tick in hundredths of a second, and not at the same moment, may be apart."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Counters of CPU seconds over all CPUs; `stalled_s` is None where the kernel does not count it."""
+
+    total_s: float
+    idle_s: float
+    stolen_s: float
+    own_s: float
+    wall_s: float
+    stalled_s: float | None
+    load1: float
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What happened between two snapshots, as shares of all CPU time (`cpu_pressure`: of wall time).
+
+    `steal`: taken by the hypervisor. `others_cpu`: used by processes that are not ours. `cpu_pressure`: time
+    in which something waited for a CPU, our own processes included. `load1`: the load average before.
+    """
+
+    steal: float
+    others_cpu: float
+    cpu_pressure: float | None
+    load1: float
+
+    def disturbances(self) -> list[str]:
+        """Say what spoils a trial; load average and CPU pressure do not: a full server raises them itself."""
+        reasons = []
+        if self.steal > MOST_STEAL:
+            reasons.append(f"{STOLEN} {self.steal:.0%} of the CPU time")
+        if self.others_cpu > MOST_OTHERS_CPU:
+            reasons.append(f"{CROWDED} {self.others_cpu:.0%} of the CPU time")
+        return reasons
+
+
+def snapshot(root: Path = Path("/")) -> Snapshot:
+    """Read the counters now; `root` is where /proc is found."""
+    times = psutil.cpu_times()
+    guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # counted in user and nice too
+    own = os.times()
+    return Snapshot(
+        total_s=sum(times) - guests,
+        idle_s=times.idle + getattr(times, "iowait", 0.0),
+        stolen_s=getattr(times, "steal", 0.0),
+        own_s=own.user + own.system + own.children_user + own.children_system,
+        wall_s=own.elapsed,
+        stalled_s=_stalled_s(root / "proc/pressure/cpu"),
+        load1=os.getloadavg()[0],
+    )
+
+
+def _stalled_s(pressure: Path) -> float | None:
+    """Parse `some avg10=0.00 avg60=0.04 avg300=0.20 total=8463364`, where total is in microseconds."""
+    try:
+        some = next(line for line in pressure.read_text().splitlines() if line.startswith("some "))
+        return int(some.rpartition("total=")[2]) / 1e6
+    except (OSError, StopIteration, ValueError):
+        return None
+
+
+def between(before: Snapshot, after: Snapshot) -> Noise:
+    """Return the noise between two snapshots; every process started in between must have been reaped."""
+    total_s = max(after.total_s - before.total_s, 1e-9)
+    stolen_s = after.stolen_s - before.stolen_s
+    busy_s = total_s - (after.idle_s - before.idle_s) - stolen_s
+    pressure = None
+    if before.stalled_s is not None and after.stalled_s is not None:
+        pressure = _share(after.stalled_s - before.stalled_s, max(after.wall_s - before.wall_s, 1e-9))
+    return Noise(
+        steal=_share(stolen_s, total_s),
+        others_cpu=_share(busy_s - (after.own_s - before.own_s) - _RESOLUTION_S, total_s),
+        cpu_pressure=pressure,
+        load1=before.load1,
+    )
+
+
+def _share(part: float, whole: float) -> float:
+    """Keep a ratio of two clocks that tick apart within 0 and 1."""
+    return min(max(part / whole, 0.0), 1.0)
+
+
+_KIND = "calibrations"
+_FEWEST_LOOPS, _MOST_LOOPS = 5, 25
+_LONG_ENOUGH_S = 0.25
+"""A shorter look at the loop sees what the machine does for a moment, not how fast it is."""
+
+_LOOP = ["block", "kernel", "iterations"]
+
+
+def calibrate(store: Store, block: Block, end: str) -> None:
+    """Measure the loops of the block's trials now, and keep that as the block's `end`: start or end."""
+    loops = sorted({(trial.condition.kernel, trial.condition.iterations) for trial in block.trials})
+    now = datetime.now(UTC)
+    rows = [
+        (block.number, kernel, iterations, now, _loop_s(kernel, iterations)) for kernel, iterations in loops
+    ]
+    frame = pd.DataFrame(rows, columns=[*_LOOP, "at", "loop_s"])
+    place = f"{block.experiment}.b{block.number:02d}"
+    store.save_table(_KIND, f"{place}.{len(store.names(_KIND, place)):02d}-{end}", frame)
+
+
+def _loop_s(kernel: str, iterations: int) -> float:
+    walls_s = [cost.wall_s for cost in measure(kernel, iterations, _FEWEST_LOOPS)]
+    enough = math.ceil(_LONG_ENOUGH_S / median(walls_s))
+    if (more := min(enough, _MOST_LOOPS) - _FEWEST_LOOPS) > 0:
+        walls_s += [cost.wall_s for cost in measure(kernel, iterations, more)]
+    return median(walls_s)
+
+
+def is_closed(store: Store, block: Block) -> bool:
+    """Say whether the block's last calibration is one at its end: if not, a kill came before."""
+    names = store.names(_KIND, f"{block.experiment}.b{block.number:02d}")
+    return bool(names) and names[-1].endswith("-end")
+
+
+def with_calibration(store: Store, experiment: str, trials: pd.DataFrame) -> pd.DataFrame:
+    """Add `loop_s`, the mean of the block's next calibrations before and after, and `loop_drift`.
+
+    `loop_drift` is after / before: above 1 the machine became slower.
+    """
+    calibrations = store.tables(_KIND, experiment)
+    if trials.empty or not calibrations:
+        return trials.assign(loop_s=float("nan"), loop_drift=float("nan"))
+    loops = pd.concat(calibrations.values()).sort_values("at")
+    loops["at"] = loops["at"].astype(trials["started_at"].dtype)
+    ordered = trials.sort_values("started_at")
+    before, after = (
+        pd.merge_asof(ordered, loops, left_on="started_at", right_on="at", by=_LOOP, direction=direction)[
+            "loop_s"
+        ]
+        for direction in ("backward", "forward")
+    )
+    joined = ordered.reset_index(drop=True)
+    joined["loop_s"] = pd.concat([before, after], axis=1).mean(axis=1)
+    joined["loop_drift"] = after / before
+    return joined
+
+
+MOST_OFF = 0.15
+"""A loop that costs more than this share more or less, and the machine was another one meanwhile.
+
+Trials on a quiet machine scatter by a few percent; the conditions that notebooks tell apart differ by more
+than this: by another worker, or the next offered rate.
+"""
+
+LOOPS_TOOK, DRIFTED = "its loops took", "the loop's cost drifted"
+"""How the reasons begin that are about the machine's speed: times change with it, other facts need not."""
+
+_FEWEST = 3
+"""Of fewer blocks nobody can say which is off."""
+
+
+def judged(trials: pd.DataFrame) -> pd.DataFrame:
+    """Add `loop_ratio`, and to `invalid_because` what is to be said of the machine's speed.
+
+    `loop_ratio` is the trial's median service time over that of its condition's usual trial, the median over
+    blocks: the loops that were measured are a better witness than calibrations seconds before and after. A
+    condition is compared with itself only, as boost clocks and hyper-threads let a loop cost more beside
+    others. With fewer than three blocks it is nan, and the calibrations around the trial must agree.
+    """
+    labels = [name for name in trials.columns if name not in NOT_LABELS]
+    service_s = trials.groupby([*FACTORS, *labels], dropna=False)["service_p50_s"]
+    usual_s = service_s.transform("median").where(service_s.transform("count") >= _FEWEST)
+    judged = trials.assign(loop_ratio=trials["service_p50_s"] / usual_s)
+    because = [
+        "; ".join(filter(None, [earlier, _unsteady(ratio, drift)]))
+        for earlier, ratio, drift in zip(
+            judged["invalid_because"], judged["loop_ratio"], judged["loop_drift"], strict=True
+        )
+    ]
+    return judged.assign(invalid_because=because, valid=[not reason for reason in because])
+
+
+def _unsteady(loop_ratio: float, loop_drift: float) -> str:
+    if abs(loop_ratio - 1) > MOST_OFF:
+        return f"{LOOPS_TOOK} {loop_ratio:.2f} times as long as in its other blocks"
+    if math.isnan(loop_ratio) and abs(loop_drift - 1) > MOST_OFF:
+        return f"{DRIFTED} by {loop_drift - 1:+.0%} within the block"
+    return ""
