@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from html_page import Page
+from helpers.html_page import Page
 from matplotlib.figure import Figure
 
 import lab

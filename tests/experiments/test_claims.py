@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from trial_rows import trials
+from helpers.trial_rows import trials
 
 from lab.experiments.claims import Verdict, table, weighed
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from trial_rows import trials
+from helpers.trial_rows import trials
 
 from lab.errors import UsageError
 from lab.experiments import common

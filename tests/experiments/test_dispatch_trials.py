@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import pandas as pd
 import pytest
-from trial_rows import trials
+from helpers.trial_rows import trials
 
 from lab.cli import study as batch
 from lab.errors import UsageError

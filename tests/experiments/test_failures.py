@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import papermill
 import pytest
-from failure_scenes import blocked, crashed, killed, recycled, scaled
+from helpers.failure_scenes import blocked, crashed, killed, recycled, scaled
 
 from lab import files
 from lab.cli import study as batch

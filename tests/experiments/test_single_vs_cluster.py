@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from trial_rows import trials
+from helpers.trial_rows import trials
 
 from lab.errors import UsageError
 from lab.experiments import single_vs_cluster as study

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from trial_rows import trials
+from helpers.trial_rows import trials
 
 from lab.errors import LabError
 from lab.experiments import rate_sweep, single_vs_cluster, summary, worker_scaling

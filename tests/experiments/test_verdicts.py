@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import pandas as pd
 import pytest
-from trial_rows import trials
+from helpers.trial_rows import trials
 
 from lab.experiments import single_vs_cluster, worker_scaling
 from lab.experiments.claims import Verdict

@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from helpers.trial_rows import trials
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trial_rows import trials
 
 from lab.errors import UsageError
 from lab.experiments import worker_scaling as study

@@ -1,0 +1,178 @@
+"""`lab attack`: exit statuses, one-line errors, and files."""
+
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.load_servers import greet, serving
+
+from lab.cli import main
+from lab.errors import LabError
+from lab.load import Result, records
+
+
+def run(*arguments: str | Path) -> int:
+    with pytest.raises(SystemExit) as left:
+        main(["attack", *map(str, arguments)])
+    assert isinstance(left.value.code, int)
+    return left.value.code
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return records of one short attack."""
+    path = tmp_path_factory.mktemp("kept") / "a.parquet"
+    with serving(greet) as server:
+        assert run(server.url, "--rate", "50", "--duration", "200ms", "--warmup", "40ms", "--out", path) == 0
+    return path
+
+
+def test_records_are_kept_and_reported_on_again(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(records.read(kept)) == 12
+    assert run("--from", kept, "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out)["planned"] == 10
+    assert run("--from", kept, "--format", "csv") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "due_s,sent_s,end_s,outcome,status,service_s,worker,bytes_in"
+    assert len(lines) == 11
+    assert run("--from", kept) == 0
+    assert capsys.readouterr().out.startswith("Requests      [planned, rate, throughput]")
+    assert run("--from", kept, "--format", "hist") == 0
+    assert "#" in capsys.readouterr().out
+
+
+def test_a_missed_objective_is_status_1_and_says_which(
+    kept: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--from", kept, "--slo", "p99=60s", "--slo", "success=100%") == 0
+    assert run("--from", kept, "--slo", "p99=1us", "--slo", "success=100%") == 1
+    assert capsys.readouterr().err.startswith("lab: SLO missed: p99 is ")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--rate=5",
+        "--duration=1s",
+        "--timeout=30s",
+        "--generators=1",
+        "--warmup=1s",
+        "--header=X:y",
+        "--insecure",
+    ],
+)
+def test_kept_records_are_not_attacked_with(
+    kept: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--from", kept, option) == 2
+    name = option.partition("=")[0]
+    assert capsys.readouterr().err == f"lab: {name} says how to attack, and --from does not: leave one out\n"
+
+
+def test_a_folder_is_no_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--from", tmp_path) == 2
+    assert "is a directory" in capsys.readouterr().err
+    with pytest.raises(LabError, match="it is a folder; name one file of it"):
+        Result.load(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_one_line(kept: Path) -> None:
+    command = [sys.executable, "-m", "lab", "attack", "--from", str(kept)]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("lab: cannot write to stdout: no space left on device; ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_report_is_printed_though_its_file_cannot_be_written(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pyarrow.parquet.write_table", full)
+    assert run("--from", kept, "--out", tmp_path / "b.parquet") == 1
+    said = capsys.readouterr()
+    assert said.out.startswith("Requests ")
+    assert said.err.startswith(f"lab: cannot write {tmp_path / 'b.parquet'}: no space left on device")
+    assert not (tmp_path / "b.parquet").exists()
+
+
+def test_a_profile_is_offered(capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(greet) as server:
+        profile = "50/s for 100ms, ramp to 150/s over 100ms"
+        assert run(server.url, "--profile", profile, "--header", "X-A: b", "--format", "json") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["planned"] == summary["ok"] == 15
+    assert summary["rate"] == pytest.approx(75)
+    assert summary["profile"] == profile
+    assert b"X-A: b\r\n" in server.requests[1]
+
+
+RATE = ("--rate", "5", "--duration", "1s")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("--rate", "0", "--duration", "1s"), 2, "a rate is above zero"),
+        (("--rate", "-1", "--duration", "1s"), 2, "a rate is above zero"),
+        (("--rate", "nan", "--duration", "1s"), 2, "a rate is above zero"),
+        (("--rate", "many", "--duration", "1s"), 2, "not a valid float"),
+        (("--rate", "1", "--duration", "1 fortnight"), 2, "malformed duration"),
+        (("--rate", "1"), 2, "a rate and a duration, or a profile"),
+        ((), 2, "a rate and a duration, or a profile"),
+        ((*RATE, "--profile", "5/s for 1s"), 2, "a rate and a duration, or a profile"),
+        (("--profile", "fast"), 2, "malformed profile"),
+        ((*RATE, "--arrivals", "uniform"), 2, "unknown arrivals"),
+        ((*RATE, "--timeout", "0"), 2, "duration"),
+        ((*RATE, "--generators", "0"), 2, "generators are 1 or more"),
+        ((*RATE, "--in-flight", "0"), 2, "generators are 1 or more"),
+        ((*RATE, "--connections", "-1"), 2, "lab: connections are 0 or more, not -1"),
+        ((*RATE, "--slo", "p99"), 2, "malformed SLO"),
+        ((*RATE, "--header", "nothing"), 2, "malformed header"),
+        ((*RATE, "--header", "X: a\r\nY: b"), 2, "cannot be sent"),
+        ((*RATE, "--method", "GE T"), 2, "cannot be sent"),
+        ((*RATE, "--out", "/nowhere/a.parquet"), 1, "no folder"),
+        ((*RATE, "--from", "a.parquet"), 2, "name a URL to attack, or records"),
+        ((*RATE, "--frmat", "json"), 2, "No such option"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: tuple[str, ...], status: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("http://127.0.0.1:9/", *arguments) == status
+    error = capsys.readouterr().err
+    assert error.startswith("lab: ")
+    assert error.count("\n") == 1
+    assert message in error
+
+
+@pytest.mark.parametrize(
+    ("url", "status", "message"),
+    [
+        ("http://127.0.0.1:9/", 1, "connection refused; is the server running?"),
+        ("http://10.1.2.3/", 2, "add --remote"),
+        ("http://[2001:db8::1]:80/", 2, "add --remote"),
+        ("http://does-not-exist.invalid/", 1, "cannot resolve"),
+        ("ftp://127.0.0.1/", 2, "malformed URL"),
+        ("127.0.0.1:8000", 2, "malformed URL"),
+        ("http://127.0.0.1:99999/", 2, "malformed URL"),
+        ("http://127.0.0.1/a b", 2, "malformed URL"),
+        ("http://127.0.0.1/\r\nX: y", 2, "malformed URL"),
+        ("http://me:pw@127.0.0.1/", 2, "malformed URL"),
+        ("http://", 2, "malformed URL"),
+    ],
+)
+def test_a_bad_target_is_one_line(
+    url: str, status: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(url, *RATE) == status
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error

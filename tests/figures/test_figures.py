@@ -1,0 +1,222 @@
+"""Figures: titled, with units, readable in grey, drawn from hostile data too, and forgotten by pyplot."""
+
+import io
+import math
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.trial_rows import trials
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from lab.experiments import hot_loop, rate_sweep, single_vs_cluster, worker_scaling
+from lab.experiments.common import with_server_names
+from lab.figures.style import DARK_TO_LIGHT, canvas
+
+TITLE = "What it says"
+SERVERS: tuple[dict[str, Any], ...] = ({}, {"topology": "cluster", "workers": 2})
+NAMES = ("one process", "2 workers, round-robin")
+
+
+def _loops() -> pd.DataFrame:
+    rows = [
+        (kernel, n * base_s) for kernel, base_s in (("python", 0.09), ("numpy", 0.009)) for n in (1, 2, 3)
+    ]
+    return pd.DataFrame(rows, columns=["kernel", "wall_s"])
+
+
+def _requests(**changes: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Make requests of both servers, the last of each failed, and their theory."""
+    theory = pd.DataFrame(
+        {"server": name, "due_s": n / 10, "latency_s": 0.1 + n * slope}
+        for name, slope in zip(NAMES, (0.05, 0.0), strict=True)
+        for n in range(10)
+    )
+    outcomes = ["ok"] * 9 + ["timeout"]
+    return theory.assign(outcome=outcomes * 2, **changes), theory
+
+
+def _sweep(**changes: Any) -> pd.DataFrame:
+    rows = [
+        {**server, "rate": rate, "throughput_rps": min(rate, 11)}
+        for server in SERVERS
+        for rate in (5.0, 12.0)
+    ]
+    return with_server_names(trials(*rows, **changes))
+
+
+def _scaled() -> pd.DataFrame:
+    return trials(*({"workers": n, "throughput_rps": rate} for n, rate in ((1, 10.0), (2, 18.0), (4, 17.0))))
+
+
+def loop_times() -> Figure:
+    return hot_loop.loop_times(_loops(), TITLE)
+
+
+def latency_over_time() -> Figure:
+    requests, theory = _requests()
+    return single_vs_cluster.latency_over_time(requests, theory, 0.1, TITLE)
+
+
+def rate_sweep_figure() -> Figure:
+    return rate_sweep.rate_sweep(_sweep(), dict(zip(NAMES, (10, 20), strict=True)), 0.1, TITLE)
+
+
+def worker_scaling_figure() -> Figure:
+    return worker_scaling.worker_scaling(_scaled(), worker_scaling.scaling(_scaled()), 2, TITLE)
+
+
+every_figure = pytest.mark.parametrize(
+    "draw",
+    [loop_times, latency_over_time, rate_sweep_figure, worker_scaling_figure],
+    ids=lambda draw: draw.__name__,
+)
+
+
+@pytest.fixture(autouse=True)
+def _pyplot_keeps_nothing() -> Iterator[None]:
+    yield
+    assert plt.get_fignums() == []
+
+
+def _texts(axes: Axes) -> str:
+    """Return every note that stands on the axes."""
+    return " | ".join(text.get_text() for text in axes.texts)
+
+
+def _legend(axes: Axes) -> list[str]:
+    legend = axes.get_legend()
+    return [text.get_text() for text in legend.get_texts()] if legend else []
+
+
+def _lines(axes: Axes) -> list[list[tuple[float, float]]]:
+    return [[(float(x), float(y)) for x, y in np.asarray(line.get_xydata())] for line in axes.lines]
+
+
+def _drawn(figure: Figure) -> bytes:
+    """Draw it in earnest: much of what can go wrong does so only then."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+@every_figure
+def test_it_has_a_title_and_names_its_axes_with_their_units(draw: Callable[[], Figure]) -> None:
+    figure = draw()
+    assert figure.get_suptitle() == TITLE
+    for axes in figure.axes:
+        assert axes.get_ylabel() or [tick.get_text() for tick in axes.get_yticklabels()] == [
+            "numpy",
+            "python",
+        ]
+    across = figure.axes[-1].get_xlabel()
+    labels = [across, *(axes.get_ylabel() for axes in figure.axes)]
+    unit = (", s", ", ms", "requests/s", "% of", "workers")
+    assert all(any(word in label for word in unit) for label in labels if label), labels
+    assert across
+    assert _drawn(figure).startswith(b"\x89PNG")
+
+
+@every_figure
+def test_series_differ_without_their_colour(draw: Callable[[], Figure]) -> None:
+    for axes in draw().axes:
+        handles, labels = axes.get_legend_handles_labels()
+        looks = [
+            (str(line.get_marker()), str(line.get_linestyle()), line.get_markerfacecolor() == "white")
+            for line in (getattr(handle, "lines", [handle])[0] for handle in handles)
+        ]
+        assert len(set(looks)) == len(labels), dict(zip(labels, looks, strict=True))
+
+
+def test_looks_differ_in_marker_and_line_and_grow_lighter() -> None:
+    assert len({look.marker for look in DARK_TO_LIGHT}) == len(DARK_TO_LIGHT)
+    assert len({look.line for look in DARK_TO_LIGHT}) == len(DARK_TO_LIGHT)
+    greys = [float(np.dot(to_rgb(look.color), (0.299, 0.587, 0.114))) for look in DARK_TO_LIGHT]
+    assert all(darker < lighter for darker, lighter in pairwise(greys))
+
+
+def test_loop_times_show_every_loop_and_say_the_medians() -> None:
+    (axes,) = loop_times().axes
+    points = sorted(x for line in _lines(axes) if len(line) == 3 for x, _ in line)
+    assert points == pytest.approx([9, 18, 27, 90, 180, 270])
+    assert "median 18.0 ms" in _texts(axes)
+    assert "median 180.0 ms" in _texts(axes)
+
+
+def test_latency_over_time_marks_failures_and_draws_the_theory_and_the_loop() -> None:
+    (axes,) = latency_over_time().axes
+    assert _legend(axes) == [f"{name}: {what}" for name in NAMES for what in ("answered", "failed")]
+    assert _texts(axes).count("theory") == 2
+    assert "the loop alone" in _texts(axes)
+    assert [len(line) for line in _lines(axes)] == [9, 1, 10, 9, 1, 10, 2]
+    assert axes.get_ylim()[1] > 0.1 + 9 * 0.05
+
+
+def test_latency_over_time_has_no_entry_for_failures_that_were_not() -> None:
+    requests, theory = _requests()
+    (axes,) = single_vs_cluster.latency_over_time(requests.assign(outcome="ok"), theory, 0.1, TITLE).axes
+    assert _legend(axes) == [f"{name}: answered" for name in NAMES]
+
+
+def test_requests_without_a_latency_are_not_drawn_and_do_no_harm() -> None:
+    requests, theory = _requests()
+    figure = single_vs_cluster.latency_over_time(requests.assign(latency_s=math.nan), theory, 0.1, TITLE)
+    assert figure.axes[0].get_ylim()[1] == pytest.approx(1.12 * 0.55)
+    assert _drawn(figure)
+
+
+def test_the_sweep_has_an_ideal_line_and_each_servers_capacity() -> None:
+    throughput, latency, success = rate_sweep_figure().axes
+    assert _legend(throughput) == [*NAMES, "ideal: all answered"]
+    assert [(0, 0), (12, 12)] in _lines(throughput)
+    verticals = {line[0][0] for line in _lines(throughput) if len(line) == 2 and line[0][0] == line[1][0]}
+    assert verticals == {10, 20}
+    assert _legend(latency) == [f"{name}: {share}" for name in NAMES for share in ("p99", "p50")]
+    assert latency.get_yscale() == "log"
+    assert [(5, 100), (12, 100)] in _lines(success), "success is drawn in percent"
+
+
+def test_the_sweeps_line_joins_the_medians_of_its_blocks() -> None:
+    blocks = pd.concat([_sweep().assign(throughput_rps=rate) for rate in (1.0, 2.0, 9.0)])
+    throughput = rate_sweep.rate_sweep(blocks, dict(zip(NAMES, (10, 20), strict=True)), 0.1, TITLE).axes[0]
+    assert [(5, 2), (12, 2)] in _lines(throughput)
+
+
+def test_a_server_without_a_single_answer_is_drawn() -> None:
+    nothing = {"latency_p50_s": math.nan, "latency_p99_s": math.nan, "success": 0.0, "throughput_rps": 0.0}
+    dead = _sweep()
+    dead.loc[dead["server"] == NAMES[0], list(nothing)] = list(nothing.values())
+    assert _drawn(rate_sweep.rate_sweep(dead, dict(zip(NAMES, (10, 20), strict=True)), 0.1, TITLE))
+
+
+def test_scaling_has_the_ideal_line_the_cpus_and_every_trial() -> None:
+    rate, share = worker_scaling_figure().axes
+    assert [(0, 0), (4, 40)] in _lines(rate)
+    assert [(1, 10), (2, 18), (4, 17)] in _lines(rate)
+    assert "ideal" in _texts(rate)
+    assert "2 CPUs" in _texts(rate)
+    assert "2 CPUs" in _texts(share)
+    assert sorted(_legend(rate)) == ["a trial", "median over blocks"]
+    assert [(1, 1), (2, pytest.approx(0.9)), (4, pytest.approx(0.425))] in _lines(share)
+
+
+def test_a_fraction_of_a_cpu_is_named_as_one() -> None:
+    rate, _ = worker_scaling.worker_scaling(_scaled(), worker_scaling.scaling(_scaled()), 1.5, TITLE).axes
+    assert "1.5 CPUs" in _texts(rate)
+
+
+def test_a_figure_that_fails_half_way_is_forgotten_too() -> None:
+    with pytest.raises(KeyError), canvas(TITLE):
+        raise KeyError
+
+
+def test_the_style_stays_with_the_figure() -> None:
+    before = dict(plt.rcParams)
+    rate_sweep_figure()
+    assert dict(plt.rcParams) == before

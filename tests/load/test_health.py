@@ -1,0 +1,157 @@
+"""What generators say about themselves: of the measured part alone, and of all of them together."""
+
+import asyncio
+import gc
+import time
+
+import numpy as np
+import psutil
+from helpers.load_servers import answer, broken, never, reset, serving
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.load import attack
+from lab.load.generator import Health
+from lab.load.generators import joint_figures, most_in_flight, split
+
+NAN = float("nan")
+
+
+async def blocked(begin_in_s: float, for_s: float, until_s: float) -> dict[str, float]:
+    """Block the loop now, spinning, under a `Health` that begins then; report at `until_s`."""
+    start_s = time.monotonic()
+    health = Health(start_s + begin_in_s)
+    gc.collect()
+    while time.monotonic() < start_s + for_s:
+        pass
+    await asyncio.sleep(start_s + until_s - time.monotonic())
+    return health.report()
+
+
+def test_a_stall_in_the_warm_up_is_forgotten() -> None:
+    found = asyncio.run(blocked(begin_in_s=0.6, for_s=0.5, until_s=0.7))
+    assert found["stall_longest_s"] < 0.3
+    assert found["cpu_s"] < 0.3
+
+
+def test_a_stall_counts_from_where_the_warm_up_ends() -> None:
+    found = asyncio.run(blocked(begin_in_s=0.1, for_s=0.5, until_s=0.6))
+    assert found["gc_longest_s"] == 0  # it was before
+    assert 0.39 <= found["stall_longest_s"] <= found["stalled_s"]
+    assert found["stalled_share"] > 0.5
+
+
+def test_who_is_stopped_in_the_warm_up_has_nothing_to_say() -> None:
+    found = asyncio.run(blocked(begin_in_s=60, for_s=0.1, until_s=0.2))
+    assert found.pop("cpu_s") < 0.05
+    assert set(found.values()) == {0}
+
+
+def test_the_longest_collection_is_kept() -> None:
+    async def collecting() -> dict[str, float]:
+        health = Health(time.monotonic())
+        await asyncio.sleep(0.05)
+        kept = [[number] for number in range(100_000)]
+        gc.collect()
+        kept.clear()
+        gc.collect()
+        return health.report()
+
+    found = asyncio.run(collecting())
+    assert found["gc_longest_s"] > 0.0001
+    assert found["gc_pauses"] >= 2
+
+
+def test_a_wait_for_time_outs_does_not_dilute_the_shares() -> None:
+    """The generator stands still for 0.2 s of the 0.5 s in which it sends, then waits for 2 s."""
+
+    async def behave(number: int, writer: asyncio.StreamWriter) -> None:
+        if number == 10:
+            generator = psutil.Process().children()[0]
+            generator.suspend()
+            await asyncio.sleep(0.2)
+            generator.resume()
+        await never(number, writer)
+
+    with serving(behave) as server:
+        summary = attack(server.url, rate=100, duration=0.5, timeout=2).summary
+    assert summary["generator"]["stalled_share"] > 0.3
+
+
+def test_errors_of_the_warm_up_are_kept_apart() -> None:
+    async def behave(number: int, writer: asyncio.StreamWriter) -> None:
+        if number < 10:
+            await (reset if number % 2 else broken)(number, writer)
+        else:
+            writer.write(answer())
+
+    with serving(behave) as server:
+        summary = attack(server.url, rate=50, duration=0.2, warmup=0.2, in_flight=1).summary
+    assert summary["planned"] == summary["ok"] == 10
+    assert summary["errors"] == {}
+    assert summary["warmup"]["planned"] == 10
+    assert summary["warmup"]["outcomes"]["http_error"] == summary["warmup"]["outcomes"]["reset"] == 5
+    assert sorted(summary["warmup"]["errors"].values()) == [5, 5]
+
+
+intervals = st.lists(
+    st.tuples(st.integers(0, 50), st.integers(0, 20) | st.none(), st.booleans()), min_size=1, max_size=40
+)
+
+
+@given(intervals, st.integers(1, 4))
+def test_most_in_flight_is_counted_in_the_merged_records(
+    drawn: list[tuple[int, int | None, bool]], generators: int
+) -> None:
+    sent_s = np.array([begin if sent else NAN for begin, _, sent in drawn], float)
+    end_s = np.array(
+        [begin + lasts if sent and lasts is not None else NAN for begin, lasts, sent in drawn], float
+    )
+    there = [
+        sum(begin <= at and not end <= at for begin, end in zip(sent_s, end_s, strict=True))
+        for at in sent_s[~np.isnan(sent_s)]
+    ]
+    found = most_in_flight(sent_s, end_s)
+    assert found == max([0, *there])
+    apart = [
+        most_in_flight(*part) for part in zip(*(split(t, generators) for t in (sent_s, end_s)), strict=True)
+    ]
+    assert max(apart) <= found <= sum(apart)
+
+
+def test_maxima_at_different_times_do_not_add_up() -> None:
+    sent_s, end_s = np.array([0.0, 2.0]), np.array([1.0, 3.0])
+    assert most_in_flight(sent_s, end_s) == 1
+
+
+def test_the_lag_is_of_those_that_did_not_wait_for_a_slot() -> None:
+    due_s = np.array([-1.0, 0.0, 1.0, 2.0, 3.0])
+    columns = {
+        "sent_s": np.array([8.0, 0.25, 9.0, 2.25, NAN]),
+        "end_s": np.array([9.0, 9.0, 9.5, 3.0, NAN]),
+        "waited": np.array([0, 0, 1, 0, 1]),
+    }
+    assert joint_figures(due_s, columns) == {"waited": 2, "most_in_flight": 2, "lag_p99_s": 0.25}
+    columns["waited"][:] = 1
+    assert joint_figures(due_s, columns)["lag_p99_s"] is None
+
+
+def test_one_wait_for_a_slot_does_not_hide_a_late_generator() -> None:
+    """The generator is held up for a while: what was due meanwhile is late, and found to be."""
+    held = asyncio.Event()
+
+    async def behave(number: int, writer: asyncio.StreamWriter) -> None:
+        if number == 1:
+            await asyncio.sleep(0.1)  # the next one waits for its slot
+        writer.write(answer())
+        if number == 20 and not held.is_set():
+            held.set()
+            generator = psutil.Process().children()[0]
+            generator.suspend()
+            await asyncio.sleep(0.3)
+            generator.resume()
+
+    with serving(behave) as server:
+        summary = attack(server.url, rate=100, duration=1, in_flight=4).summary
+    assert summary["generator"]["waited"] >= 1
+    assert any("fell behind" in reason for reason in summary["invalid_because"])

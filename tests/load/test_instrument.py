@@ -1,0 +1,241 @@
+"""The instrument from outside: servers with known answers, a closed loop beside it, its own ceiling."""
+
+import errno
+import json
+import os
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from helpers.load_rows import rows
+from helpers.load_servers import serving, stalling
+
+from lab.cli import main
+from lab.errors import LabError
+from lab.experiments.instrument.trials import closed_loop
+from lab.figures.over_time import over_time as draw
+from lab.load import attack
+from lab.load.ceiling import Step, ceiling_rps, measure_ceiling
+from lab.load.generators import AboveCeilingWarning, keep, kept_rps, warn_above
+from lab.load.log import OUTCOMES, Outcome
+from lab.load.reference_server import known_server
+from lab.load.report import report
+from lab.load.summary import over_time
+from lab.machine import available_cpus
+
+
+@pytest.mark.parametrize("keepalive", [False, True])
+def test_the_server_has_read_what_was_sent(keepalive: bool) -> None:
+    with known_server() as server:
+        sent = attack(server.url, rate=200, duration=0.5, generators=2, keepalive=keepalive).summary["sent"]
+        assert server.requests() == sent == 100
+
+
+def test_a_known_server_ends_with_its_starter() -> None:
+    code = (
+        "from lab.load.reference_server import known_server\n"
+        "with known_server() as server:\n"
+        "    print(server.pid, flush=True)\n"
+        "    import os; os._exit(1)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    pid = int(done.stdout)
+    if psutil.pid_exists(pid):
+        psutil.wait_procs([psutil.Process(pid)], timeout=2)
+    assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a matter of Linux's scheduler")
+@pytest.mark.parametrize(("generators", "leave_a_cpu"), [(1, True), (max(2, available_cpus()), False)])
+def test_generators_go_before_other_processes_if_that_leaves_a_cpu(
+    generators: int, leave_a_cpu: bool
+) -> None:
+    code = "import os; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))"
+    may = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+    with known_server() as server:
+        summary = attack(server.url, rate=100, duration=0.1, generators=generators).summary
+    assert summary["generator"]["precedence"] == (may and leave_a_cpu)
+    says = "yes" if may and leave_a_cpu else "no"
+    assert re.search(rf"\[goes before other processes\] +{says}\n", report(summary))
+
+
+def test_a_closed_loop_forgets_what_an_open_one_shows() -> None:
+    """Coordinated omission: one slow request in the closed loop, half of all in the open one."""
+    with serving(stalling(10, 0.5)) as server:
+        closed = closed_loop(server.url, rate=100, duration=1)
+    with serving(stalling(10, 0.5)) as server:
+        open_loop = attack(server.url, rate=100, duration=1).requests
+    slow = [int(((frame["end_s"] - frame["due_s"]) > 0.1).sum()) for frame in (closed, open_loop)]
+    assert slow[0] <= 3
+    assert slow[1] >= 40
+    assert len(closed) < len(open_loop)
+    assert list(closed.columns) == list(open_loop.columns)
+
+
+def test_a_ceiling_is_the_highest_rate_that_held() -> None:
+    steps = measure_ceiling(rates_rps=(20, 60_000), duration=0.05)
+    assert [step.rate_rps for step in steps].count(60_000) in (
+        0,
+        3,
+    )  # 0 if this machine is too busy even for 20/s
+    assert steps[-1].reasons
+    assert ceiling_rps(steps) in (0, 20)
+
+
+def test_a_ceiling_is_remembered() -> None:
+    assert kept_rps(keepalive=False) is None
+    keep(40, 80)
+    assert (kept_rps(keepalive=False), kept_rps(keepalive=True)) == (40, 80)
+
+
+def test_a_ceiling_that_cannot_be_kept_is_said(home: Path) -> None:
+    (home / "data").touch()
+    with pytest.raises(LabError, match=r"cannot write .*ceiling\.json"):
+        keep(40, 80)
+
+
+@pytest.mark.parametrize(
+    "load", [["--rate", "100", "--duration", "0.1s"], ["--profile", "ramp from 1/s to 100/s over 0.1s"]]
+)
+def test_the_command_warns_of_more_than_the_ceiling(
+    load: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.load.target.available_cpus", lambda: 4)
+    keep(40, 80)
+    with known_server() as server:
+        for generators in ("1", "3"):
+            with pytest.raises(SystemExit, match="0"):
+                main(["attack", server.url, *load, "--generators", generators])
+    warning = "lab: 100/s is more than lab doctor believed 1 generator at (40.0/s each): add --generators 3"
+    assert capsys.readouterr().err == f"{warning} (generators=3)\n"
+
+
+@pytest.mark.parametrize(
+    ("ceiling_rps", "advice"), [(40, "generators=3"), (30, "more CPUs"), (0, "when all is quiet")]
+)
+def test_python_warns_of_more_than_the_ceiling(
+    ceiling_rps: float, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.load.target.available_cpus", lambda: 4)
+    keep(1000, ceiling_rps)
+    with known_server() as server:
+        with pytest.warns(AboveCeilingWarning, match=advice) as warned:
+            attack(server.url, rate=100, duration=0.1, keepalive=True)
+        assert warned[0].filename == __file__
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", AboveCeilingWarning)
+            attack(server.url, rate=100, duration=0.1)
+            measure_ceiling(rates_rps=(100,), duration=0.05, keepalive=True)
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_generators_that_leave_no_cpu_are_not_believed(cpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.load.target.available_cpus", lambda: cpus)
+    keep(40, 80)
+    with pytest.warns(AboveCeilingWarning, match=r"believed 1 generator at .* more CPUs"):
+        warn_above(41, 8, keepalive=False)
+
+
+def test_seconds_of_an_attack_add_up() -> None:
+    outcomes = [Outcome.OK, Outcome.OK, Outcome.TIMEOUT, Outcome.DROPPED, Outcome.UNFINISHED, Outcome.OK]
+    table = over_time(rows([0.1, 1.1, 2.0, 0.0, 0.0, 0.1], outcomes, interval_s=0.5))
+    assert table["start_s"].tolist() == [0, 1, 2, 3]
+    assert table["due"].tolist() == [2, 2, 2, 0]
+    assert table["ok"].tolist() == [1, 1, 1, 0]
+    assert table["timeout"].tolist() == [0, 0, 0, 1]
+    assert table["dropped"].tolist() == [0, 1, 0, 0]
+    assert table["in_flight"].tolist() == [1, 1, 2, 1]
+    assert table["p50_s"].tolist()[:2] == pytest.approx([0.6, 2.0])
+
+
+def test_a_constant_rate_is_constant_in_every_bin() -> None:
+    """0.3 s is the fourth tenth of a second, though 0.3 / 0.1 is under 3."""
+    table = over_time(rows([0.02] * 400, interval_s=0.01), 0.1)
+    assert table["due"].tolist()[:40] == [10] * 40
+
+
+def test_nothing_is_lost_between_the_bins() -> None:
+    requests = rows(list(np.linspace(0.01, 3, 200)), interval_s=0.013)
+    for bin_s in (0.1, 0.7, 10.0):
+        table = over_time(requests, bin_s)
+        assert table["due"].sum() == table[list(OUTCOMES)].to_numpy().sum() == 200
+        assert table["in_flight"].iloc[-1] == 0
+
+
+def test_the_figure_shows_each_outcome_and_quantile() -> None:
+    outcomes = [Outcome.OK, Outcome.TIMEOUT, Outcome.RESET] * 20
+    figure = draw(over_time(rows([0.1] * 60, outcomes)), "a title")
+    legends = [legend for axes in figure.axes if (legend := axes.get_legend())]
+    words = {text.get_text() for legend in legends for text in legend.get_texts()}
+    assert {"ok", "timeout", "reset", "offered", "p50", "p99"} <= words
+
+
+def test_kept_records_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with known_server() as server:
+        attack(server.url, rate=50, duration=0.5).save(tmp_path / "a.parquet")
+    for arguments in ([], ["--out", str(tmp_path / "b.png"), "--bin", "100ms"]):
+        with pytest.raises(SystemExit, match="0"):
+            main(["plot", str(tmp_path / "a.parquet"), *arguments])
+    assert (tmp_path / "a.svg").read_text().startswith("<?xml")
+    assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
+    capsys.readouterr()
+    for arguments, status, message in (
+        (["--out", "c.txt"], "2", "ends in .svg"),
+        (["--bin", "1ms"], "0", ""),
+        (["--bin", "1us"], "2", "take wider ones"),
+        (["--bin", "0"], "2", "a duration is above zero"),
+        (["--out", str(tmp_path / "none" / "c.svg")], "1", "is no folder"),
+    ):
+        with pytest.raises(SystemExit, match=status):
+            main(["plot", str(tmp_path / "a.parquet"), *arguments])
+        assert message in capsys.readouterr().err
+
+
+def test_a_picture_is_drawn_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with known_server() as server:
+        attack(server.url, rate=50, duration=0.2).save(tmp_path / "a.parquet")
+    (tmp_path / "a.svg").write_text("an older one")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SystemExit, match="1"):
+        main(["plot", str(tmp_path / "a.parquet")])
+    assert capsys.readouterr().err.startswith(f"lab: cannot write {tmp_path / 'a.svg'}: no space left")
+    assert (tmp_path / "a.svg").read_text() == "an older one"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.parquet", "a.svg"]
+
+
+def test_the_doctor_says_what_it_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SCALING_LAB_HOME", str(tmp_path))
+    monkeypatch.setattr("lab.load.ceiling.RATES_RPS", (20,))
+    monkeypatch.setattr("lab.cli.doctor._QUIET_S", 0.1)
+    with pytest.raises(SystemExit) as left:
+        main(["doctor", "--format", "json"])
+    findings = json.loads(capsys.readouterr().out)
+    assert left.value.code == 1  # a ceiling of 20/s is too low for a study
+    assert not findings["fit"]
+    assert any("can be believed up to" in complaint for complaint in findings["complaints"])
+    assert findings["machine"]["available_cpus"] >= 1
+    assert kept_rps(keepalive=True) == findings["ceiling_rps"]["keepalive"]
+
+
+def test_the_doctor_keeps_each_ceiling_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(*, keepalive: bool, **_: object) -> list[Step]:
+        return [Step(2000 if keepalive else 1000, keepalive, True, (), 0, 0, 0, 0, 0, True)]
+
+    monkeypatch.setattr("lab.cli.doctor.measure_ceiling", found)
+    monkeypatch.setattr("lab.cli.doctor._QUIET_S", 0.1)
+    with pytest.raises(SystemExit):
+        main(["doctor"])
+    assert (kept_rps(keepalive=False), kept_rps(keepalive=True)) == (1000, 2000)

@@ -1,0 +1,76 @@
+"""How an attack stands: told by hand-made generators, and shown on a terminal."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+import termios
+from typing import Any
+
+from helpers.load_servers import greet, serving
+
+from lab.load.progress import Progress, teller
+
+
+def said(sent: int, in_flight: int = 0, latency_s: tuple[float, ...] = (), **more: Any) -> dict[str, Any]:
+    progress = {"sent": sent, "in_flight": in_flight, "outcomes": {"ok": sent}, "latency_s": list(latency_s)}
+    return {"progress": progress, **more}
+
+
+def test_it_is_told_when_every_generator_has_spoken_anew() -> None:
+    told: list[Progress] = []
+    tell = teller(told.append, 2, 10.0, 1000)
+    for second in (1, 2):
+        tell(1, said(30 * second, 1, (0.1, 0.1)), second - 0.1)
+        assert len(told) == second - 1
+        tell(0, said(50 * second, 2, (0.3, 0.3)), float(second))
+        tell(0, {"ready": 7}, float(second))
+    assert [now.sent for now in told] == [80, 160]
+    assert [now.rate_rps for now in told] == [80, 80]
+    assert told[1].outcomes["ok"] == 160
+    assert (told[1].in_flight, told[1].p50_s) == (3, 0.2)
+
+
+def test_who_has_ended_is_not_waited_for() -> None:
+    told: list[Progress] = []
+    tell = teller(told.append, 2, 10.0, 1000)
+    tell(0, said(10, health={}), 0.5)
+    tell(1, said(20, 4), 1.0)
+    tell(1, said(30, 2), 2.0)
+    tell(1, said(31, health={}), 2.1)
+    assert [(now.sent, now.in_flight, now.rate_rps) for now in told] == [(30, 4, 30), (40, 2, 10)]
+
+
+def test_a_rate_counts_from_the_first_due_time() -> None:
+    told: list[Progress] = []
+    tell = teller(told.append, 1, 10.0, 1000, begins_s=-5.0)
+    tell(0, said(40), -4.0)
+    tell(0, said(240), 1.0)
+    assert [now.rate_rps for now in told] == [40, 40]
+
+
+def shown(columns: int, *options: str) -> list[str]:
+    """Return the lines that an attack writes over each other on a terminal of that width."""
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"COLUMNS": "7"}  # the terminal knows better
+    with serving(greet) as server:
+        command = [sys.executable, "-m", "lab", "attack", server.url, "--rate", "50", *options]
+        termios.tcsetwinsize(theirs, (24, columns))
+        subprocess.run(command, stderr=theirs, stdout=subprocess.PIPE, env=environment, check=True)
+    os.close(theirs)
+    text = os.read(ours, 65_536).decode()
+    os.close(ours)
+    return [line for line in text.split("\r\x1b[K") if line]
+
+
+def test_the_command_shows_a_line() -> None:
+    lines = shown(80, "--duration", "2.2s", "--warmup", "1.2s", "--generators", "2")
+    form = r"\d s left  \d+/s  p50 \S+ \S+  p99 \S+ \S+  ok \d+  failed 0  in flight \d+"
+    assert all(re.fullmatch(form, line) for line in lines)
+    assert 2 <= len(lines) <= 4
+    assert int(re.findall(r"(\d+)/s", lines[0])[0]) <= 60
+
+
+def test_the_line_is_cut_to_the_terminal() -> None:
+    assert [len(line) for line in shown(20, "--duration", "1.2s")] == [19]

@@ -1,0 +1,250 @@
+"""A server from its start to the proof that it is gone."""
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+from helpers.clients import Connection, computing, get, gone, refused, until
+
+from lab.errors import LabError
+from lab.servers import serve
+
+ARRANGEMENTS = [
+    {"topology": "single"},
+    {"topology": "offload", "pool": "process", "workers": 2},
+    {"topology": "offload", "pool": "thread", "workers": 2},
+    *({"dispatch": name, "workers": 2} for name in ("shared", "reuseport", "round-robin", "least-busy")),
+]
+ENDLESS = 10**9
+SHORT = 1000
+
+
+def name(arrangement: dict[str, object]) -> str:
+    return "-".join(str(arrangement.get(key, "")) for key in ("topology", "pool", "dispatch")).strip("-")
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have logs made in a folder of the test's own."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS, ids=name)
+def test_it_answers_when_serve_returns_and_is_gone_when_stop_does(
+    arrangement: dict[str, object], own_folder: Path
+) -> None:
+    server = serve(iterations=SHORT, **arrangement)  # type: ignore[arg-type]
+    pids = {server.pid, *server.workers}
+    assert get(server.url).body.startswith("Result number is ")
+    assert get(server.url, "/").body == "Hello World!"
+    server.stop()
+    assert all(gone(pid) for pid in pids)
+    assert refused(server.url)
+    assert server.workers == []
+    assert list(own_folder.iterdir()) == []
+    server.stop()
+
+
+@pytest.mark.parametrize("kernel", ["numpy", "numba"])
+def test_every_kernel_serves(kernel: str) -> None:
+    with serve("single", kernel=kernel, iterations=SHORT) as server:
+        assert get(server.url).status == 200
+
+
+def test_workers_are_as_many_as_asked_and_are_not_the_supervisor() -> None:
+    with serve(workers=3, iterations=SHORT) as server:
+        assert len(server.workers) == len(set(server.workers) - {server.pid}) == 3
+
+
+def test_an_error_in_the_block_stops_it() -> None:
+    with pytest.raises(ZeroDivisionError), serve(workers=1, iterations=SHORT) as server:
+        _ = 1 / 0
+    assert gone(server.pid)
+
+
+def test_fifty_starts_and_stops_leave_no_open_file() -> None:
+    def count() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    with serve("single", iterations=SHORT, drain_s=0):
+        pass
+    before = count()
+    for number in range(50):
+        arrangement = ARRANGEMENTS[number // 4 % len(ARRANGEMENTS)] if number % 4 == 0 else ARRANGEMENTS[0]
+        with serve(iterations=SHORT, drain_s=0, **arrangement) as server:  # type: ignore[arg-type]
+            assert get(server.url).status == 200
+    assert count() == before
+
+
+def test_a_taken_port_is_said_before_anything_starts(own_folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(LabError, match=rf"^port {port} of 127.0.0.1 is taken: "):
+            serve(port=port, iterations=SHORT)
+    assert list(own_folder.iterdir()) == []
+
+
+def test_that_no_port_is_free_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def bind(sock: socket.socket, address: object) -> None:
+        raise OSError(errno.EADDRINUSE, "Address already in use")
+
+    monkeypatch.setattr(socket.socket, "bind", bind)
+    with pytest.raises(LabError, match=r"^no port of 127.0.0.1 is free: "):
+        serve(iterations=SHORT)
+
+
+@pytest.mark.parametrize("dispatch", ["reuseport", "shared"])
+def test_a_stale_reuseport_listener_does_not_share_the_port(dispatch: str) -> None:
+    with socket.socket() as stale:
+        stale.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        stale.bind(("127.0.0.1", 0))
+        stale.listen()
+        port = stale.getsockname()[1]
+        with pytest.raises(LabError, match=rf"^port {port} of 127.0.0.1 is taken: "):
+            serve(dispatch=dispatch, port=port, iterations=SHORT)
+
+
+def test_two_servers_cannot_have_one_port() -> None:
+    with serve(dispatch="reuseport", workers=1, iterations=SHORT) as server:
+        port = int(server.url.rsplit(":", 1)[1])
+        with pytest.raises(LabError, match="is taken"):
+            serve(dispatch="reuseport", port=port, iterations=SHORT)
+
+
+def test_an_unknown_host_is_said() -> None:
+    with pytest.raises(LabError, match=r"^cannot listen on no.such.host.invalid: "):
+        serve(host="no.such.host.invalid")
+
+
+def test_an_ipv6_address_is_written_as_clients_write_it() -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("there is no IPv6 here")
+    with serve("single", host="::1", iterations=SHORT) as server:
+        assert server.url.startswith("http://[::1]:")
+        assert get(server.url).status == 200
+
+
+@pytest.mark.parametrize("topology", ["single", "cluster", "offload"])
+def test_a_request_within_the_deadline_is_answered_before_the_end(topology: str) -> None:
+    with (
+        serve(topology, workers=1, iterations=3_000_000, drain_s=30) as server,
+        Connection(server.url) as client,
+    ):
+        client.ask()
+        computing(server.workers)
+        server.stop()
+        assert client.answer().status == 200
+
+
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS, ids=name)
+def test_a_request_past_the_deadline_does_not_hold_the_end_up(arrangement: dict[str, object]) -> None:
+    server = serve(iterations=ENDLESS, drain_s=0.1, **arrangement)  # type: ignore[arg-type]
+    with server, Connection(server.url) as client:
+        pids = {server.pid, *server.workers}
+        client.ask()
+        computing(server.workers)
+        server.stop()
+        assert all(gone(pid) for pid in pids)
+        with pytest.raises(OSError, match=r"."):
+            client.answer()
+
+
+@pytest.mark.parametrize("topology", ["single", "cluster", "offload"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(topology: str, number: int) -> None:
+    with (
+        serve(topology, workers=1, iterations=ENDLESS, drain_s=600) as server,
+        Connection(server.url) as client,
+    ):
+        pids = {server.pid, *server.workers}
+        client.ask()
+        computing(server.workers)
+        threads = psutil.Process(server.pid).num_threads()
+        server.send_signal(number)
+        until(
+            lambda: refused(server.url) or psutil.Process(server.pid).num_threads() > threads
+        )  # it was heard
+        server.send_signal(number)
+        server.wait()
+        until(lambda: all(gone(pid) for pid in pids), 2)
+        assert refused(server.url)
+
+
+def test_a_restart_keeps_the_address_and_changes_the_processes() -> None:
+    with serve(workers=2, iterations=SHORT) as server:
+        url, pids = server.url, {server.pid, *server.workers}
+        server.restart()
+        assert server.url == url
+        assert not pids & {server.pid, *server.workers}
+        assert all(gone(pid) for pid in pids)
+        assert get(url).status == 200
+
+
+def test_a_server_that_was_stopped_does_not_restart() -> None:
+    with serve("single", iterations=SHORT) as server:
+        pass
+    with pytest.raises(LabError, match=r"^the server was stopped: "):
+        server.restart()
+
+
+def test_a_restart_while_it_stops_is_refused_and_starts_nothing() -> None:
+    with serve(workers=1, iterations=ENDLESS, drain_s=1) as server, Connection(server.url) as client:
+        client.ask()
+        computing(server.workers)
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        until(lambda: refused(server.url))
+        with pytest.raises(LabError, match=r"^the server was stopped: "):
+            server.restart()
+        stopping.join()
+        assert refused(server.url)
+
+
+def test_orders_while_it_stops_are_refused() -> None:
+    with serve(workers=1, iterations=ENDLESS, drain_s=1) as server, Connection(server.url) as client:
+        client.ask()
+        computing(server.workers)
+        refusals: list[str] = []
+
+        def recycle() -> None:
+            with pytest.raises(LabError) as caught:
+                server.recycle()
+            refusals.append(str(caught.value))
+
+        recycling = threading.Thread(target=recycle)
+        recycling.start()
+        until(lambda: len(server.workers) == 1)
+        server.stop()
+        recycling.join()
+        assert refusals
+        with pytest.raises(LabError, match=r"^the server is gone: it was stopped$"):
+            server.scale(2)
+
+
+def test_the_end_of_the_program_is_the_end_of_its_servers(tmp_path: Path) -> None:
+    program = "from lab.servers import serve; s = serve(workers=2, iterations=1000); print(s.pid, *s.workers)"
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
+    ).stdout
+    pids = [int(pid) for pid in output.split()]
+    assert len(pids) == 3
+    assert all(gone(pid) for pid in pids)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_log_tells_the_sum_and_the_worker() -> None:
+    with serve("single", iterations=SHORT) as server:
+        total = get(server.url).body.removeprefix("Result number is ")
+        assert server.log(lines=1).endswith(f" {total} {server.pid}")
+    assert server.log() == ""

@@ -1,0 +1,372 @@
+"""What the supervisor does about workers that die, cannot start, hang, or shall be fewer, more or new."""
+
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from helpers.clients import Connection, burst, computing, get, gone, until
+
+from lab.errors import LabError, UsageError
+from lab.servers import Server, serve
+from lab.servers.spec import DISPATCHES
+from lab.servers.worker import jittered
+from lab.servers.workers import SETTLED_S, Backoff
+
+ENDLESS = 10**9
+SHORT = 1000
+
+Sabotage = Callable[[str], None]
+
+_SABOTEUR = """
+import pathlib, sys
+if "worker" in sys.orig_argv:
+    exec(pathlib.Path({!r}).read_text())
+"""
+DIES = "import os; os.write(2, b'no luck today\\n'); os._exit(3)"
+DIES_ONCE = f"import os; os.truncate(os.environ['PYTHONPATH'] + '/code', 0); {DIES}"
+HANGS = "import time; time.sleep(600)"
+
+
+@pytest.fixture
+def sabotage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sabotage:
+    """Have every worker that starts from now on begin with some code of the test's."""
+    code = tmp_path / "code"
+    (tmp_path / "sitecustomize.py").write_text(_SABOTEUR.format(str(code)))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    code.write_text("")
+
+    def begin_with(text: str) -> None:
+        code.write_text(text)
+
+    return begin_with
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+def replaced(server: Server, pid: int, count: int = 1) -> bool:
+    workers = server.workers
+    return pid not in workers and len(workers) == count
+
+
+# -- workers that die
+
+
+def test_a_worker_that_dies_is_replaced_and_the_supervisor_stays() -> None:
+    with serve(workers=2, iterations=SHORT) as server:
+        victim, other = server.workers
+        kill(victim)
+        until(lambda: replaced(server, victim, 2))
+        assert other in server.workers
+        assert set(burst(server.url, 20)) <= set(server.workers)
+        assert [counters.restarts for counters in server.counters()] == [1, 0]
+        assert f"worker {victim} ended: SIGKILL; another one starts in 0 s" in server.log(lines=100)
+
+
+def test_no_zombie_is_kept() -> None:
+    with serve(workers=2, iterations=SHORT) as server:
+        before = server.workers
+        for pid in before:
+            kill(pid)
+        until(lambda: len(set(server.workers) - set(before)) == 2)
+        children = psutil.Process(server.pid).children()
+        assert {child.pid for child in children} == set(server.workers)
+        assert psutil.STATUS_ZOMBIE not in {child.status() for child in children}
+
+
+def test_a_worker_that_cannot_start_is_reported_once_with_its_reason(sabotage: Sabotage) -> None:
+    sabotage(DIES)
+    with pytest.raises(LabError) as caught:
+        serve(workers=2, iterations=SHORT)
+    message = str(caught.value)
+    assert re.match(r"the server did not start: worker \d+ ended before it was ready: status 3 \(", message)
+    assert "no luck today" in message
+    assert "\n" not in message
+    log = re.search(r"\((/\S+\.log): ", message)
+    assert log
+    assert Path(log[1]).read_text().count("no luck today") <= 2
+
+
+def test_a_single_server_that_cannot_start_is_reported_alike(sabotage: Sabotage) -> None:
+    sabotage(DIES)
+    with pytest.raises(LabError, match=r"did not start: process \d+ ended, status 3 \(.*no luck today\)$"):
+        serve("single", iterations=SHORT)
+
+
+@pytest.mark.parametrize("topology", ["single", "cluster"])
+def test_a_worker_that_is_never_ready_is_given_up(sabotage: Sabotage, topology: str) -> None:
+    sabotage(HANGS)
+    with pytest.raises(LabError, match=r"was not ready after 0.3 s"):
+        serve(topology, workers=1, iterations=SHORT, start_timeout_s=0.3)
+
+
+def test_workers_that_keep_dying_are_given_up_with_the_reason(sabotage: Sabotage) -> None:
+    with serve(workers=1, iterations=SHORT) as server:
+        (victim,) = server.workers
+        sabotage(DIES)
+        kill(victim)
+        with pytest.raises(
+            LabError, match=r"^the server ended: worker \d+ ended before it was ready: status 3; gave up"
+        ):
+            server.wait()
+        assert server.workers == []
+        with pytest.raises(LabError, match=r"^the server is gone: .*gave up.*no luck today"):
+            server.scale(2)
+        assert server.log_path is not None
+        assert "no luck today" in server.log_path.read_text()
+    assert server.log_path.exists()
+
+
+def test_a_worker_that_cannot_start_for_a_while_comes_back(sabotage: Sabotage) -> None:
+    with serve(workers=1, iterations=SHORT) as server:
+        (victim,) = server.workers
+        sabotage(DIES)
+        kill(victim)
+        until(lambda: "another one starts in 0.1 s" in server.log())
+        sabotage("")
+        until(lambda: replaced(server, victim))
+        assert get(server.url).status == 200
+
+
+def test_back_off_is_immediate_then_doubles_then_gives_up() -> None:
+    backoff = Backoff()
+    assert [backoff.after_death(0) for _ in range(6)] == [0.0, 0.1, 0.2, 0.4, 0.8, None]
+
+
+def test_back_off_forgets_once_a_worker_has_settled() -> None:
+    backoff = Backoff()
+    for _ in range(4):
+        backoff.after_death(0)
+    assert backoff.after_death(SETTLED_S) == 0.0
+    assert backoff.after_death(0) == 0.0
+    assert backoff.after_death(0) == 0.1
+
+
+def test_what_dies_of_age_is_never_given_up() -> None:
+    backoff = Backoff()
+    assert {backoff.after_death(SETTLED_S) for _ in range(100)} == {0.0}
+
+
+# -- more, fewer, new ones
+
+
+@pytest.mark.parametrize("arrangement", [{"dispatch": "round-robin"}, {"topology": "offload"}])
+def test_scale_up_and_down(arrangement: dict[str, str]) -> None:
+    with serve(**{"topology": "cluster", **arrangement}, workers=1, iterations=SHORT) as server:
+        (first,) = server.workers
+        server.scale(3)
+        three = server.workers
+        assert three[0] == first
+        assert sorted(burst(server.url, 12)) == sorted(three)
+        server.scale(1)
+        assert server.workers == [first]
+        assert all(gone(pid) for pid in three[1:])
+        assert set(burst(server.url, 4)) == {first}
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_scale_to_none_is_refused(workers: int) -> None:
+    with serve(workers=1, iterations=SHORT) as server:
+        with pytest.raises(LabError, match=rf"^there is at least 1 worker, not {workers}: "):
+            server.scale(workers)
+        assert len(server.workers) == 1
+
+
+@pytest.mark.parametrize("options", [{"topology": "single"}, {"topology": "offload", "pool": "thread"}])
+def test_what_is_one_process_cannot_be_scaled_or_recycled(options: dict[str, str]) -> None:
+    with serve(**options, iterations=SHORT) as server:
+        with pytest.raises(UsageError, match=r"is one process: start a cluster to scale it$"):
+            server.scale(2)
+        with pytest.raises(UsageError, match=r"is one process: start a cluster to recycle it$"):
+            server.recycle()
+        assert server.workers == [server.pid]
+
+
+def test_a_new_worker_that_cannot_start_leaves_the_others(sabotage: Sabotage) -> None:
+    with serve(workers=1, iterations=SHORT) as server:
+        before = server.workers
+        sabotage(DIES)
+        with pytest.raises(LabError, match=r"ended before it was ready: status 3"):
+            server.scale(3)
+        assert server.workers == before
+        assert len(psutil.Process(server.pid).children()) == 1
+
+
+def test_recycle_renews_every_worker_and_counts_it() -> None:
+    with serve(workers=2, iterations=SHORT) as server:
+        before = server.workers
+        server.recycle()
+        after = server.workers
+        assert len(set(before) | set(after)) == 4
+        assert all(gone(pid) for pid in before)
+        assert [counters.restarts for counters in server.counters()] == [1, 1]
+
+
+@pytest.mark.parametrize("order", ["recycle", "each is told to go"])
+def test_workers_are_renewed_one_at_a_time(order: str) -> None:
+    with serve(workers=3, iterations=SHORT) as server:
+        before, supervisor = set(server.workers), psutil.Process(server.pid)
+        there = [before]
+
+        def all_are_new() -> bool:
+            there.append({child.pid for child in supervisor.children()})
+            return not before & there[-1]
+
+        if order == "recycle":
+            server.send_signal(signal.SIGHUP)
+        else:
+            for pid in before:
+                os.kill(pid, signal.SIGTERM)
+        until(all_are_new)
+        assert {len(pids) for pids in there} == {3, 3 + 1}
+
+
+def test_a_recycle_ends_with_the_first_worker_that_cannot_be_replaced(sabotage: Sabotage) -> None:
+    with serve(workers=3, iterations=SHORT) as server:
+        sabotage(DIES_ONCE)
+        with pytest.raises(LabError, match=r"ended before it was ready: status 3"):
+            server.recycle()
+        server.recycle()
+        assert [counters.restarts for counters in server.counters()] == [1, 1, 1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux lists open files here")
+@pytest.mark.parametrize("dispatch", DISPATCHES)
+def test_new_workers_cost_the_supervisor_no_open_file(dispatch: str) -> None:
+    with serve(dispatch=dispatch, workers=1, iterations=SHORT) as server:
+        supervisor = psutil.Process(server.pid)
+        before = supervisor.num_fds()
+        for _ in range(3):
+            server.recycle()
+            server.scale(2)
+            server.scale(1)
+        until(lambda: supervisor.num_fds() == before)  # the last answer's channel is closed after it is sent
+
+
+@pytest.mark.parametrize("trouble", [DIES, HANGS])
+def test_a_replacement_that_is_never_ready_leaves_the_old_worker(sabotage: Sabotage, trouble: str) -> None:
+    with serve(workers=2, iterations=SHORT, start_timeout_s=3) as server:
+        before = server.workers
+        sabotage(trouble)
+        with pytest.raises(LabError, match=r"before it was ready|was not ready after"):
+            server.recycle()
+        assert server.workers == before
+        assert set(burst(server.url, 8)) <= set(before)
+        sabotage("")
+        server.recycle()
+        assert not set(server.workers) & set(before)
+
+
+def test_a_worker_that_shall_go_answers_its_request_first() -> None:
+    with serve(workers=1, iterations=3_000_000, drain_s=60) as server, Connection(server.url) as client:
+        client.ask()
+        old = computing(server.workers)
+        server.recycle()
+        assert client.answer().worker == old
+
+
+def test_a_worker_goes_after_so_many_requests() -> None:
+    with serve(workers=1, iterations=10, recycle_after=20) as server:
+        (first,) = server.workers
+        answered = 0
+        while server.workers == [first]:
+            answered += get(server.url).worker == first
+        assert answered >= 20
+        until(lambda: gone(first))
+        assert get(server.url).worker in server.workers
+
+
+@pytest.mark.parametrize(("requests", "most"), [(1, 2), (9, 10), (10, 11), (50, 55)])
+def test_the_jitter_is_up_to_a_tenth_or_one(requests: int, most: int) -> None:
+    assert {jittered(requests) for _ in range(1000)} == set(range(requests, most + 1))
+
+
+def test_a_worker_told_to_terminate_is_replaced_before_it_goes() -> None:
+    with serve(workers=1, iterations=SHORT) as server:
+        (first,) = server.workers
+        os.kill(first, signal.SIGTERM)
+        until(lambda: replaced(server, first))
+        until(lambda: gone(first))
+        assert get(server.url).status == 200
+
+
+@pytest.mark.parametrize(
+    ("number", "count", "changed"),
+    [(signal.SIGTTIN, 3, False), (signal.SIGTTOU, 1, False), (signal.SIGHUP, 2, True)],
+)
+@pytest.mark.parametrize("topology", ["cluster", "offload"])
+def test_signals_that_people_know(topology: str, number: int, count: int, changed: bool) -> None:
+    with serve(topology, workers=2, iterations=SHORT) as server:
+        before = server.workers
+        server.send_signal(number)
+        until(lambda: len(server.workers) == count and (not changed or not set(server.workers) & set(before)))
+        assert changed or server.workers[0] == before[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTTIN, signal.SIGTTOU, signal.SIGHUP])
+def test_signals_that_mean_nothing_to_one_process_do_it_no_harm(number: int) -> None:
+    with serve("single", iterations=SHORT) as server:
+        server.send_signal(number)
+        until(lambda: "a single server has no workers" in server.log())
+        assert get(server.url).status == 200
+
+
+# -- hanging
+
+
+def test_a_worker_that_hangs_is_ended_and_replaced_with_its_stack_in_the_log() -> None:
+    with serve(workers=1, iterations=ENDLESS, hang_timeout_s=0.5, drain_s=0) as server:
+        (first,) = server.workers
+        with Connection(server.url) as client:
+            client.ask()
+            until(lambda: replaced(server, first))
+        assert get(server.url, "/").status == 200
+        assert server.log_path is not None
+        assert "in python_loop" in server.log_path.read_text()
+
+
+def test_a_worker_that_is_merely_busy_does_not_hang() -> None:
+    """Requests that are each far shorter than the time-out, and together far longer, without a pause."""
+    with serve(dispatch="shared", workers=1, iterations=200_000, hang_timeout_s=0.5) as server:
+        before = server.workers
+        while sum(counters.busy_s for counters in server.counters()) < 2.5:
+            assert set(burst(server.url, 200)) == set(before)
+        assert server.workers == before
+
+
+# -- figures and places
+
+
+def test_counters_tell_what_each_worker_did() -> None:
+    with serve(dispatch="round-robin", workers=2, iterations=20_000) as server:
+        shares = burst(server.url, 10)
+        counters = server.counters()
+        assert {c.pid: c.requests for c in counters} == dict(shares)
+        assert all(c.busy_s > 0 for c in counters)
+        assert [c.slot for c in counters] == [0, 1]
+
+
+def test_counters_can_be_read_while_the_worker_is_inside_the_loop() -> None:
+    with serve("single", iterations=ENDLESS, drain_s=0) as server, Connection(server.url) as client:
+        get(server.url, "/")
+        client.ask()
+        computing([server.pid])
+        assert [c.requests for c in server.counters()] == [1]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system has no affinity")
+@pytest.mark.parametrize("topology", ["cluster", "offload"])
+def test_pinned_workers_have_one_cpu_each_in_turn(topology: str) -> None:
+    cpus = sorted(os.sched_getaffinity(0))
+    with serve(topology, workers=3, iterations=SHORT, pin=True) as server:
+        places = [os.sched_getaffinity(pid) for pid in server.workers]
+        assert places == [{cpus[slot % len(cpus)]} for slot in range(3)]
+        kill(victim := server.workers[1])
+        until(lambda: victim not in server.workers and len(server.workers) == 3)
+        assert [os.sched_getaffinity(pid) for pid in server.workers] == places

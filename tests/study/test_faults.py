@@ -1,0 +1,75 @@
+"""A trial in which things are done to its server: what is kept, read again, and never measured twice."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+from helpers.study_fakes import condition
+
+from lab.errors import LabError
+from lab.study.faults import Action, with_actions
+from lab.study.run import damage, open_run
+
+if TYPE_CHECKING:
+    from lab.servers import Server
+
+TWO = {"topology": "cluster", "workers": 2, "iterations": 20_000, "duration_s": 2.0}
+
+
+def _grow(server: "Server") -> str:
+    server.scale(3)
+    return "grown"
+
+
+def _fail(server: "Server") -> str:
+    raise LabError("it cannot be done")
+
+
+def test_actions_are_done_in_order_and_kept_with_the_trial() -> None:
+    run = open_run()
+    execute = with_actions(lambda _: [Action(1.2, "grow", _grow), Action(0.0, "try", _fail)])
+    trials = run.measure("acts", [condition(20, **TWO)], blocks=1, seed=1, execute=execute)
+    events = run.events(trials)
+    assert events["trial_id"].unique().tolist() == trials["trial_id"].tolist()
+    assert events["at_s"].is_monotonic_increasing
+    said = events[events["event"] != ""]
+    assert said["event"].tolist() == ["grow", "grown", "try", "it cannot be done"]
+    assert said["workers"].tolist() == [2, 3, 3, 3]
+    assert said["at_s"].iloc[0] >= 1.2
+
+    def never(*_: object) -> None:
+        pytest.fail("a trial that is on disk was carried out again")
+
+    again = open_run(run.run_id)
+    read = again.measure("acts", [condition(20, **TWO)], blocks=1, seed=1, execute=never)  # type: ignore[arg-type]
+    assert again.events(read).equals(events)
+    assert again.seal().state == "complete"
+    assert damage() == []
+
+
+def test_what_goes_wrong_in_an_action_is_raised_and_the_trial_is_not_kept() -> None:
+    def broken(server: "Server") -> str:
+        raise ZeroDivisionError
+
+    run = open_run()
+    execute = with_actions(lambda _: [Action(0.0, "break", broken)])
+    with pytest.raises(ZeroDivisionError):
+        run.measure("acts", [condition(20, **TWO)], blocks=1, seed=1, execute=execute)
+    assert run.trials("acts").empty
+
+
+def test_an_attack_that_is_over_too_soon_is_told_in_one_line() -> None:
+    run = open_run()
+    execute = with_actions(lambda _: [Action(0.0, "never", _grow)])
+    short = condition(20, **(TWO | {"duration_s": 0.3}))
+    with pytest.raises(LabError, match="let it last 2 s or longer"):
+        run.measure("acts", [short], blocks=1, seed=1, execute=execute)
+
+
+def test_events_of_a_trial_that_was_never_finished_are_removed() -> None:
+    run = open_run()
+    execute = with_actions(lambda _: [])
+    run.measure("acts", [condition(20, **TWO)], blocks=1, seed=1, execute=execute)
+    (left,) = (run.path / "trials").iterdir()
+    left.unlink()
+    run.measure("other", [condition(20, **TWO)], blocks=1, seed=1, execute=execute)
+    assert [path.stem.split(".")[0] for path in (run.path / "events").iterdir()] == ["other"]

@@ -1,0 +1,137 @@
+"""Plans: what a trial's id depends on, that order is random but repeatable, and what is refused."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.study_fakes import condition
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.errors import UsageError
+from lab.study.plan import make_plan, trial_id
+
+CONDITIONS = [condition(rate) for rate in (5, 10, 20, 40, 80)]
+
+
+def order(blocks: int = 3, seed: int = 1, conditions: list[Any] = CONDITIONS) -> list[list[str]]:
+    plan = make_plan("sweep", conditions, blocks=blocks, seed=seed)
+    return [[trial.trial_id for trial in block.trials] for block in plan]
+
+
+@given(st.integers(0, 2**40), st.integers(1, 6))
+def test_each_block_holds_every_condition_once(seed: int, blocks: int) -> None:
+    plan = make_plan("sweep", CONDITIONS, blocks=blocks, seed=seed)
+    assert [block.number for block in plan] == list(range(1, blocks + 1))
+    for block in plan:
+        assert sorted(trial.condition.rate for trial in block.trials) == [5, 10, 20, 40, 80]
+        assert [trial.position for trial in block.trials] == [1, 2, 3, 4, 5]
+    ids = [trial.trial_id for block in plan for trial in block.trials]
+    assert len(set(ids)) == len(ids)
+
+
+def test_the_seed_decides_the_order_and_nothing_else_does() -> None:
+    assert order(seed=1) == order(seed=1)
+    assert order(seed=1) == order(seed=1, conditions=CONDITIONS[::-1])
+    assert order(seed=1) != order(seed=2)
+    assert len({tuple(name.rpartition(".")[2] for name in block) for block in order(blocks=6)}) == 6
+
+
+def test_an_id_outlives_another_seed_more_blocks_and_more_conditions() -> None:
+    before = {name for block in order() for name in block}
+    after = {
+        name for block in order(blocks=4, seed=9, conditions=[*CONDITIONS, condition(99)]) for name in block
+    }
+    assert before < after
+
+
+def test_an_id_outlives_a_new_factor_that_is_at_its_default() -> None:
+    """As runs hold it that were measured before workers could be pinned."""
+    assert trial_id("sweep", 1, condition(20)) == "sweep.b01.8214b96942d5"
+
+
+def test_an_id_changes_with_experiment_block_and_every_factor() -> None:
+    base = condition(20)
+    changes: dict[str, Any] = {
+            "rate": 21, "duration_s": 2, "iterations": 5, "kernel": "numpy", "arrivals": "poisson",
+            "timeout_s": 3, "path": "/", "keepalive": True, "pin": True, "warmup": 2, "labels": {"load": 0.5},
+            "topology": "cluster", "dispatch": "shared",
+    }  # fmt: skip
+    changed = [replace(base, **{name: value}) for name, value in changes.items()]
+    ids = {trial_id("sweep", 1, one) for one in [base, *changed]} | {
+        trial_id("sweep", 2, base),
+        trial_id("x", 1, base),
+    }
+    assert len(ids) == len(changed) + 3
+
+
+@pytest.mark.parametrize("twenty", [20, 20.0, np.int64(20), np.float64(20)])
+def test_numbers_of_any_type_are_one_condition(twenty: Any) -> None:
+    same = condition(twenty, labels={"n": np.int64(2)}, topology="cluster", workers=np.int64(2))
+    expected = condition(20, labels={"n": 2}, topology="cluster", workers=2)
+    assert trial_id("sweep", 1, same) == trial_id("sweep", 1, expected)
+
+
+def test_trials_of_a_block_meet_the_same_arrivals_and_blocks_different_ones() -> None:
+    plan = make_plan("sweep", CONDITIONS, blocks=4, seed=1)
+    seeds = [{trial.seed for trial in block.trials} for block in plan]
+    assert all(len(seed) == 1 for seed in seeds)
+    assert len(set.union(*seeds)) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"rate": 0}, "rate is a finite number above 0, not 0"),
+        ({"rate": float("inf")}, "rate is a finite"),
+        ({"rate": float("nan")}, "rate is a finite"),
+        ({"rate": "20"}, "rate is a finite number above 0, not '20'"),
+        ({"rate": True}, "rate is a finite"),
+        ({"duration_s": -1}, "duration_s is"),
+        ({"timeout_s": 0}, "timeout_s is"),
+        ({"topology": "cluster", "workers": 0}, "workers is a whole number, 1 or more, not 0"),
+        ({"topology": "cluster", "workers": 1.5}, "workers is a whole number"),
+        ({"workers": 2}, "single server has one worker"),
+        ({"iterations": -1}, "iterations is"),
+        ({"warmup": -1}, "warmup is"),
+        ({"kernel": "fortran"}, "unknown kernel 'fortran'"),
+        ({"dispatch": "random"}, "unknown dispatch"),
+        ({"topology": "ring"}, "unknown topology"),
+        ({"arrivals": "bursts"}, "unknown arrivals"),
+        ({"path": "api"}, "path starts with a slash"),
+        ({"labels": {"rate": 1}}, "label 'rate' cannot be a column"),
+        ({"labels": {"loop_drift": 1}}, "label 'loop_drift' cannot be a column"),
+        ({"labels": {"Load %": 1}}, "label 'Load %' cannot be a column"),
+        ({"labels": {"load": [1]}}, "label 'load' is text or a number"),
+    ],
+)
+def test_a_condition_that_makes_no_sense_is_refused_in_one_line(
+    changes: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(UsageError) as error:
+        condition(**changes)
+    assert complaint in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "conditions", "blocks"),
+    [
+        ("No spaces", CONDITIONS, 1),
+        ("../up", CONDITIONS, 1),
+        ("dotted.name", CONDITIONS, 1),
+        ("sweep", [], 1),
+        ("sweep", CONDITIONS, 0),
+        ("sweep", [condition(5), condition(5.0)], 1),
+    ],
+)
+def test_a_plan_that_makes_no_sense_is_refused(experiment: str, conditions: list[Any], blocks: int) -> None:
+    with pytest.raises(UsageError):
+        make_plan(experiment, conditions, blocks=blocks, seed=1)
+
+
+def test_labels_tell_twins_apart() -> None:
+    twins = [condition(5, labels={"arm": arm}) for arm in "ab"]
+    (block,) = make_plan("control", twins, blocks=1, seed=1)
+    assert {trial.condition.factors()["arm"] for trial in block.trials} == {"a", "b"}

@@ -1,0 +1,362 @@
+"""Runs: everything planned is measured once, whatever stops it, and read back as it was measured."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from helpers.study_fakes import QUICK, FakeResult, condition, fake_attack
+
+from lab.errors import LabError, UsageError
+from lab.hotloop import LoopCost
+from lab.load import records
+from lab.study import progress, run, stability
+from lab.study.manifest import other_machine, other_version, write_manifest
+from lab.study.plan import Condition
+from lab.study.run import Run, find_runs, open_run, unfinished_run
+from lab.study.stability import Noise
+
+CONDITIONS = [condition(20), condition(40), condition(80)]
+
+
+def measure(
+    run: Run, conditions: list[Condition] = CONDITIONS, blocks: int = 2, **options: Any
+) -> pd.DataFrame:
+    return run.measure("sweep", conditions, blocks=blocks, seed=1, **({"execute": fake_attack} | options))
+
+
+def contents(run: Run, kinds: tuple[str, ...] = ("trials", "requests")) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for kind in kinds for path in (run.path / kind).glob("*")}
+
+
+class Counting:
+    """A fake that counts the conditions it carries out, and raises at the n-th."""
+
+    def __init__(self, raise_at: int = 0, error: BaseException | None = None) -> None:
+        self.done: Counter[float] = Counter()
+        self._raise_at = raise_at
+        self._error = error
+
+    def __call__(self, condition: Condition, seed: int) -> FakeResult:
+        if self._error and self.done.total() + 1 == self._raise_at:
+            raise self._error
+        self.done[condition.rate] += 1
+        return fake_attack(condition, seed)
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which nothing else happens and the loop always costs the same."""
+    monkeypatch.setattr(run, "between", lambda before, after: Noise(0.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr(stability, "measure", lambda kernel, iterations, repeats: [LoopCost(0.1, 0.1)])
+
+
+def test_a_row_per_planned_trial_in_the_order_of_the_plan() -> None:
+    trials = measure(open_run())
+    assert list(trials["block"]) == [1, 1, 1, 2, 2, 2]
+    assert list(trials["position"]) == [1, 2, 3, 1, 2, 3]
+    assert Counter(trials["rate"]) == {20: 2, 40: 2, 80: 2}
+    assert trials["started_at"].is_monotonic_increasing
+
+
+def test_a_row_holds_the_summary_of_its_requests(quiet: None) -> None:
+    run = open_run()
+    trials = measure(run, [condition(20)], blocks=1)
+    (row,) = trials.to_dict("records")
+    requests = run.requests(trials)
+    ok = requests[requests["outcome"] == "ok"]
+    assert (row["planned"], row["sent"], row["ok"], row["refused"], row["timeout"]) == (20, 20, 18, 2, 0)
+    assert row["success"] == 0.9
+    assert row["throughput_rps"] == 18  # in the second that the schedule lasts
+    assert row["latency_p99_s"] == pytest.approx(requests["latency_s"].quantile(0.99))
+    assert row["latency_ok_max_s"] == pytest.approx(ok["latency_s"].max())
+    assert row["service_mean_s"] == pytest.approx(0.001)
+    assert (row["workers_seen"], row["worker_max_share"]) == (2, 10 / 18)
+    assert (row["loop_s"], row["loop_drift"]) == (0.1, 1.0)
+    assert (row["valid"], row["invalid_because"]) == (True, "")
+
+
+def test_requests_carry_their_trial_s_factors_and_labels() -> None:
+    run = open_run()
+    trials = measure(
+        run, [condition(20, labels={"server": "a"}), condition(40, labels={"server": "b"})], blocks=1
+    )
+    requests = run.requests(trials)
+    assert requests.groupby("server").size().to_dict() == {"a": 20, "b": 40}
+    assert requests.groupby("trial_id").size().to_dict() == dict(
+        zip(trials["trial_id"], trials["planned"], strict=True)
+    )
+    pd.testing.assert_frame_equal(run.requests("sweep"), run.requests(run.trials("sweep")))
+    assert set(records.SCHEMA.names) < set(requests.columns)
+
+
+def test_what_is_on_disk_is_not_measured_again() -> None:
+    run, second = open_run(), Counting()
+    before = measure(run)
+    kept = contents(run, ("trials", "requests", "calibrations"))
+    after = measure(open_run(run.run_id), execute=second)
+    pd.testing.assert_frame_equal(before, after)
+    assert second.done.total() == 0
+    assert contents(run, ("trials", "requests", "calibrations")) == kept
+
+
+def test_changed_conditions_are_other_trials_and_the_old_ones_stay() -> None:
+    run, more = open_run(), Counting()
+    measure(run)
+    trials = measure(run, [condition(40), condition(160)], blocks=3, execute=more)
+    assert more.done == {40: 1, 160: 3}
+    assert Counter(trials["rate"]) == {40: 3, 160: 3}
+    assert Counter(run.trials("sweep")["rate"]) == {20: 2, 40: 3, 80: 2, 160: 3}
+
+
+def test_experiments_are_kept_apart() -> None:
+    run = open_run()
+    for name in ("sweep", "sweep-b", "swee"):
+        run.measure(name, [condition(20)], blocks=1, seed=1, execute=fake_attack)
+        assert set(run.trials(name)["experiment"]) == {name}
+
+
+def test_an_experiment_without_trials_is_an_empty_table_with_all_columns() -> None:
+    run = open_run()
+    trials = run.trials("nothing")
+    assert len(trials) == 0
+    assert {"rate", "valid", "loop_s", "loop_drift"} <= set(trials.columns)
+    assert len(run.requests("nothing")) == 0
+
+
+@pytest.mark.parametrize("raise_at", [1, 2, 4, 6])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), LabError("the server did not start")])
+def test_a_run_that_was_stopped_goes_on_where_it_was(raise_at: int, error: BaseException) -> None:
+    run, first, second = open_run(), Counting(raise_at, error), Counting()
+    with pytest.raises(type(error)):
+        measure(run, execute=first)
+    kept = contents(run)
+    assert len(kept) == 2 * (raise_at - 1)
+    trials = measure(open_run(run.run_id), execute=second)
+    assert first.done + second.done == {20: 2, 40: 2, 80: 2}
+    assert len(trials) == 6
+    assert kept.items() <= contents(run).items()
+    assert trials["loop_drift"].notna().all()
+
+
+KILLED_AT_EVERY_FLUSH = """
+import os, signal, sys
+from pathlib import Path
+from helpers.study_fakes import condition, fake_attack
+from lab.study.run import open_run
+
+really_sync = os.fsync
+
+def measure_until(flush):
+    left = flush
+    def sync_or_die(descriptor):
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        really_sync(descriptor)
+    os.fsync = sync_or_die
+    conditions = [condition(20), condition(40)]
+    open_run("killed").measure("sweep", conditions, blocks=2, seed=1, execute=fake_attack)
+
+status, flush = -1, 0
+while status != 0:
+    flush += 1
+    os.environ["SCALING_LAB_HOME"] = str(Path(sys.argv[1]) / str(flush))
+    if (child := os.fork()) == 0:
+        measure_until(flush)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    assert status in (0, signal.SIGKILL), status
+"""
+
+
+def test_sigkill_at_any_write_loses_no_finished_trial_and_repeats_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process per flush to disk is killed at it: between any two steps that others could see."""
+    command = [sys.executable, "-c", KILLED_AT_EVERY_FLUSH, str(tmp_path)]
+    subprocess.run(command, cwd=Path(__file__).parent.parent, check=True, timeout=100)
+    survivors = Counter[int]()
+    for home in tmp_path.iterdir():
+        monkeypatch.setenv("SCALING_LAB_HOME", str(home))
+        run, rest = open_run("killed"), Counting()
+        finished = {path: path.read_bytes() for path in (run.path / "trials").glob("[!.]*")}
+        survivors[len(finished)] += 1
+        trials = measure(run, CONDITIONS[:2], execute=rest)
+        assert len(finished) + rest.done.total() == len(trials) == 4
+        assert finished.items() <= contents(run).items()
+        assert len(run.requests(trials)) == 2 * (20 + 40)
+        assert trials["loop_drift"].notna().all()
+        run.seal()
+        assert not [path for path in run.path.rglob(".*") if path.name != ".lock"]
+    assert set(survivors) == {0, 1, 2, 3, 4}
+
+
+def test_leftovers_of_a_kill_are_removed_by_the_next_writer() -> None:
+    run = open_run()
+    measure(run, [condition(20)])
+    halves = [
+        "trials/.a.parquet.partial",
+        "requests/.a.parquet.4711.partial",
+        "requests/sweep.b09.000000000000.parquet",
+    ]
+    for name in halves:
+        (run.path / name).write_bytes(b"half")
+    measure(run, [condition(40)])
+    assert [name for name in halves if (run.path / name).exists()] == []
+
+
+def test_two_may_not_measure_into_one_run_at_once() -> None:
+    run = open_run()
+
+    def intrude(condition: Condition, seed: int) -> FakeResult:
+        with pytest.raises(LabError, match="being measured by another process"):
+            measure(open_run(run.run_id), [condition])
+        assert len(open_run(run.run_id).trials("sweep")) == 0  # reading is free
+        return fake_attack(condition, seed)
+
+    assert len(measure(run, [condition(20)], blocks=1, execute=intrude)) == 1
+    assert len(measure(open_run(run.run_id), [condition(40)])) == 2
+
+
+def test_a_trial_is_kept_with_its_reasons_when_something_spoils_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    loops = iter([0.1, 0.1, 0.1, 0.125])
+    monkeypatch.setattr(stability, "measure", lambda *loop: [LoopCost(next(loops), 0.1)])
+    noises = iter([Noise(0.5, 0.0, None, 0.0), Noise(0.0, 0.25, 1.0, 9.0), Noise(0.0, 0.0, 1.0, 9.0)])
+    monkeypatch.setattr(run, "between", lambda before, after: next(noises, Noise(0.0, 0.0, 1.0, 9.0)))
+
+    def struggling(condition: Condition, seed: int) -> FakeResult:
+        result = fake_attack(condition, seed)
+        spoilt = {"valid": False, "invalid_because": ["the generator fell behind"]}
+        return FakeResult(result.requests, {**result.summary, **(spoilt if condition.rate == 40 else {})})
+
+    trials = measure(open_run(), execute=struggling)
+    reasons = trials.set_index(["block", "position"])["invalid_because"]
+    assert "the hypervisor took 50% of the CPU time" in reasons[1, 1]
+    assert "other processes took 25% of the CPU time" in reasons[1, 2]
+    assert reasons[1, 3] == ("the generator fell behind" if trials["rate"][2] == 40 else "")
+    assert all("the loop's cost drifted by +25%" in reasons[2, position] for position in (1, 2, 3))
+    assert trials.loc[trials["rate"] == 40, "invalid_because"].str.startswith("the generator").sum() >= 1
+    assert list(trials["valid"]) == list(trials["invalid_because"] == "")
+    assert trials["loop_s"].iloc[-1] == pytest.approx(0.1125)
+
+
+def test_a_resumed_block_is_calibrated_where_it_was_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    loops = iter([0.1, 0.2, 0.2])
+    monkeypatch.setattr(stability, "measure", lambda *loop: [LoopCost(next(loops), 0.1)])
+    run = open_run()
+    with pytest.raises(KeyboardInterrupt):
+        measure(run, blocks=1, execute=Counting(2, KeyboardInterrupt()))
+    assert list(measure(run, blocks=1)["loop_drift"]) == [2.0, 1.0, 1.0]
+
+
+def test_the_loop_is_timed_once_per_run() -> None:
+    run = open_run()
+    assert run.loop_s("python", QUICK) == open_run(run.run_id).loop_s("python", QUICK) > 0
+    assert len(run.table(f"loop-python-{QUICK}", lambda: pytest.fail("made again"))) > 1
+
+
+def test_a_table_is_made_once_and_read_ever_after() -> None:
+    run, frame = open_run(), pd.DataFrame({"kernel": ["python", "numba"], "wall_s": [0.09, 0.02]})
+    pd.testing.assert_frame_equal(run.table("timings", lambda: frame), frame)
+    pd.testing.assert_frame_equal(
+        open_run(run.run_id).table("timings", lambda: pytest.fail("made again")), frame
+    )
+    with pytest.raises(UsageError):
+        run.table("../timings", lambda: frame)
+
+
+def test_runs_are_found_newest_first_and_the_unfinished_one_is_resumed() -> None:
+    assert find_runs() == []
+    old = open_run(profile="quick", notebooks=["01", "02"], parameters={"rate": 5})
+    new = open_run("named", profile="quick", notebooks=["01"])
+    assert [run.run_id for run in find_runs()] == ["named", old.run_id]
+    assert old.manifest.parameters == {"rate": 5}
+    assert unfinished_run("quick", ["01", "02"]) == old.manifest
+    assert unfinished_run("full", ["01"]) is None
+    new.seal()
+    assert unfinished_run("quick", ["01"]) is None
+
+
+def test_nothing_is_added_to_a_run_of_another_machine_but_it_can_be_read() -> None:
+    run = open_run()
+    before = measure(run, [condition(20)])
+    kept = run.table("timings", lambda: pd.DataFrame({"wall_s": [0.1]}))
+    here = run.manifest
+    elsewhere = here.machine.model_copy(update={"cpu_model": "Abacus 3000", "memory_bytes": 1})
+    write_manifest(run.path, here.model_copy(update={"machine": elsewhere}))
+    pd.testing.assert_frame_equal(measure(run, [condition(20)]), before)
+    pd.testing.assert_frame_equal(run.table("timings", lambda: pytest.fail("made again")), kept)
+    refused = r"begun on another machine \(cpu_model Abacus 3000, here .*\); begin a new run"
+    with pytest.raises(LabError, match=refused):
+        measure(run)
+    with pytest.raises(LabError, match=refused):
+        run.table("new", lambda: kept)
+
+
+def test_a_run_knows_whether_it_was_begun_here_by_this_version() -> None:
+    here = open_run().manifest
+    assert (other_machine(here), other_version(here)) == ("", "")
+    rebooted = here.machine.model_copy(update={"memory_bytes": here.machine.memory_bytes - 4096})
+    assert other_machine(here.model_copy(update={"machine": rebooted})) == ""
+    pinned = here.machine.model_copy(update={"affinity_cpus": 99})
+    assert "affinity_cpus 99, here" in other_machine(here.model_copy(update={"machine": pinned}))
+    older = here.model_copy(update={"git_commit": "abc", "packages": {**here.packages, "numpy": "1.0"}})
+    assert re.search(r"another version \(commit abc, here .*, numpy 1.0, here ", other_version(older))
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "x" * 101, "two words", ".."])
+def test_a_run_s_name_is_a_folder_s_name(name: str) -> None:
+    with pytest.raises(UsageError, match="a run is named"):
+        open_run(name)
+
+
+def test_progress_is_told_to_whoever_polls(capsys: pytest.CaptureFixture[str]) -> None:
+    run, states = open_run(), list[dict[str, Any]]()
+
+    def watch(condition: Condition, seed: int) -> FakeResult:
+        states.append(json.loads((run.path / "progress.json").read_text()))
+        return fake_attack(condition, seed)
+
+    measure(run, [condition(20)])
+    measure(run, execute=watch)
+    states.append(json.loads((run.path / "progress.json").read_text()))
+    assert [state["done"] for state in states] == [2, 3, 4, 5, 6]
+    assert {state["total"] for state in states} == {6}
+    assert states[0]["left_s"] > 0 == states[-1]["left_s"]
+    assert states[0]["current"].startswith("single, python, ")
+    assert capsys.readouterr() == ("", "")  # no terminal, no line
+
+
+def test_the_time_left_counts_what_trials_take_beyond_their_duration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    following = progress.Progress(tmp_path, "sweep", [10.0, 10.0, 20.0], from_disk=3)
+    left_s = []
+    for later_s in (0, 13, 13):
+        now_s += later_s
+        following.begins("anything")
+        left_s.append(json.loads((tmp_path / "progress.json").read_text())["left_s"])
+        following.ends()
+    assert left_s == [40 + 3 * 2, 30 + 2 * 3, 20 + 3]  # 2 s beyond is the first guess, 3 s is what it was
+
+
+def test_a_terminal_shows_one_line_that_replaces_itself(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    measure(open_run(), [condition(20)])
+    first, second, last = capsys.readouterr().err.removeprefix("\r\033[K").split("\r\033[K")
+    assert first.startswith("sweep: trial 1 of 2, ")
+    assert second.startswith("sweep: trial 2 of 2, ")
+    assert last.startswith("sweep: 2 trials measured, 0 from disk, in ")
+    assert last.count("\n") == 1
