@@ -63,7 +63,7 @@ def _title(summary: dict[str, Any]) -> str:
     told = [f"{units.counted(count, 'request')} {word}" for word, count in amiss.items() if count]
     parts += told or ["all answered well"]
     if p99_s is not None:
-        parts.append(f"p99 {units.parse_duration(p99_s)}")
+        parts.append(f"p99 {units.seconds(p99_s)}")
     return _caveat(summary) + ", ".join(parts)
 
 
