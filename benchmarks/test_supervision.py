@@ -73,7 +73,7 @@ def test_a_killed_worker_takes_only_what_it_had_accepted(dispatch: str) -> None:
     )  # fmt: skip
     watched: Any = failures.EXECUTE(condition, 1)
     requests = watched.requests.assign(latency_s=watched.requests["end_s"] - watched.requests["due_s"])
-    scene = Scene(failures.KILL, dispatch, False, 1, WORKERS, 3.0, "", requests, watched.events)
+    scene = Scene(failures.KILL, dispatch, False, 1, WORKERS, 3.0, (), requests, watched.events)
     served_again_s = failure_facts.kill(scene)["served_again_s"]
     lost = requests[requests["outcome"] != "ok"]
     in_flight = requests[(requests["sent_s"] <= _gone_s(scene)) & (requests["end_s"] >= scene.began_s)]

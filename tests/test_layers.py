@@ -13,7 +13,7 @@ from lab import files
 
 HEAVY = {"matplotlib", "numba", "pandas", "pyarrow", "scipy"}
 
-GROUND = {"errors", "files", "machine", "machine_code", "processes", "units"}
+GROUND = {"errors", "files", "flags", "machine", "machine_code", "processes", "units"}
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),
     "hotloop": GROUND,

@@ -10,6 +10,7 @@ from lab import units
 from lab.cli.output import check_writable, write_out
 from lab.errors import UsageError
 from lab.files import write_whole
+from lab.flags import Flag
 from lab.load import Result
 
 _MOST_BINS = 60
@@ -73,8 +74,8 @@ def _caveat(summary: dict[str, Any]) -> str:
         return ""
     if summary["stopped_s"] is None:
         return "Not valid: "
-    interruption, *others = summary["invalid_because"]
-    return f"{interruption.capitalize()}{', not valid' if others else ''}: "
+    interruption, *others = summary["flags"]
+    return f"{str(Flag.from_dict(interruption)).capitalize()}{', not valid' if others else ''}: "
 
 
 def _fitting(duration_s: float) -> float:

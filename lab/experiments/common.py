@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -10,12 +9,10 @@ import pandas as pd
 from pydantic import BeforeValidator
 
 from lab.errors import UsageError
+from lab.flags import KINDS
 from lab.machine import available_cpus
 from lab.models.statistics import fewest_trials
 from lab.units import counted
-
-_FIGURE = r"([+-]?\d+(?:\.\d+)?%?)"
-_PLACE = "…"
 
 
 def _workers(value: Any) -> int | str:
@@ -63,26 +60,18 @@ def flagged(trials: pd.DataFrame) -> str:
     bad = trials[~trials["valid"]]
     if bad.empty:
         return f"None of the {counted(len(trials), 'trial')} is flagged: generator and machine kept steady."
-    reasons = bad["invalid_because"].str.split("; ").explode().str.partition(":")[0]
-    kinds = [
-        _merged(kind, alike) for kind, alike in reasons.groupby(reasons.map(_without_figure), sort=False)
-    ]
+    found = pd.DataFrame([vars(flag) for flag in bad["flags"].explode()])
+    kinds = [_kind(str(code), alike["value"]) for code, alike in found.groupby("code", sort=False)]
     return f"**{len(bad)} of {counted(len(trials), 'trial')} flagged** and kept: {'; '.join(kinds)}."
 
 
-def _merged(kind: str, reasons: "pd.Series[str]") -> str:
-    """Write reasons of one kind as one, with the range of their figures."""
-    figures = sorted(set(reasons.str.extract(_FIGURE, expand=False).dropna()), key=_size)
-    span = " to ".join(dict.fromkeys([figures[0], figures[-1]])) if figures else ""
-    return f"{kind.replace(_PLACE, span)} ({counted(len(reasons), 'trial')})"
-
-
-def _without_figure(reason: str) -> str:
-    return re.sub(_FIGURE, _PLACE, reason, count=1)
-
-
-def _size(figure: str) -> float:
-    return float(figure.removesuffix("%"))
+def _kind(code: str, values: "pd.Series[float]") -> str:
+    """Write flags of one code as one, with the range of their values."""
+    kind = KINDS[code]
+    span = " to ".join(
+        dict.fromkeys(kind.show(value) for value in (values.min(), values.max()) if is_number(value))
+    )
+    return f"{' '.join(filter(None, [kind.text, span]))} ({counted(len(values), 'trial')})"
 
 
 def both_ways(trials: pd.DataFrame, answer: Callable[[pd.DataFrame], str]) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lab.flags import Flag, passed
 from lab.load.log import OUTCOMES, Outcome
 
 Values = NDArray[np.float64]
@@ -45,7 +46,8 @@ def summarize(
     latency_s = distribution(latency[ended], _LATENCY_QUANTILES)
     lag_s = distribution(_present(sent - due), _LAG_QUANTILES)
     lag_s = {name: lag_s[name] for name in ("p50", "p99", "max")}
-    invalid_because = [*_interruption(stopped_s), *reasons_against(latency_s["p50"], generator)]
+    failed_here = counts["outcomes"]["client_error"] / max(1, len(requests))
+    flags = flags_against(latency_s["p50"], generator, client_errors=failed_here, stopped_s=stopped_s)
     planned_s = len(requests) / rate if arrivals == "constant" else duration_s
     ends_s = sending_ends_s(due, sent, planned_s, stopped_s)
     last_end_s = float(end[ended].max()) if ended.any() else 0.0
@@ -71,8 +73,9 @@ def summarize(
         "bytes_in": int(np.nansum(requests["bytes_in"].to_numpy(np.float64))),
         "workers": _counts(requests["worker"]),
         "generator": dict(generator),
-        "valid": not invalid_because,
-        "invalid_because": invalid_because,
+        "valid": not flags,
+        "flags": [flag.to_dict() for flag in flags],
+        "invalid_because": [str(flag) for flag in flags],
     }
 
 
@@ -86,12 +89,6 @@ def account(requests: pd.DataFrame, errors: Mapping[str, int]) -> dict[str, Any]
         "outcomes": dict(zip(OUTCOMES, counts, strict=True)),
         "errors": dict(sorted(errors.items(), key=lambda item: -item[1])),
     }
-
-
-def _interruption(stopped_s: float | None) -> list[str]:
-    if stopped_s is None:
-        return []
-    return [f"interrupted after {stopped_s:.1f} s" if stopped_s > 0 else "interrupted in the warm-up"]
 
 
 def distribution(values: Values, percentiles: Sequence[int]) -> dict[str, float | None]:
@@ -119,36 +116,40 @@ LAG_SHARE = 0.1
 STALL_S = 0.1
 STALLED_SHARE = 0.01
 CPU_SHARE = 0.9
+CLIENT_ERRORS_SHARE = 0.001
+"""Failures of the client's own making that say nothing of the server: one in a thousand may be chance."""
 
-FELL_BEHIND = "the generator fell behind"
-"""How the reason begins that is about latencies alone: what was answered, and what was not, is right."""
 
-
-def reasons_against(latency_p50_s: float | None, generator: Mapping[str, float | None]) -> list[str]:
+def flags_against(
+    latency_p50_s: float | None,
+    generator: Mapping[str, float | None],
+    *,
+    client_errors: float = 0.0,
+    stopped_s: float | None = None,
+) -> list[Flag]:
     """Return why a result must not be believed; empty if it may.
 
     - Send lag is a part of latency that is not the server's. Its p99 may be 1 ms, or a tenth of the median
       latency if that is more, but not over 10 ms: a late generator may itself have made the median so long.
       Requests that waited for a slot of the in-flight limit, as was asked for, are not looked at.
     - The generator's event loop may not stall for 100 ms at once, nor for 1 % of the time in all: answers
-      that came in meanwhile were stamped late.
+      that came in meanwhile were stamped late. A long pause of the garbage collector is a stall as well.
     - It may not use over 90 % of a core: it was then the bottleneck, or about to be. Nor may all together
       use over 90 % of all CPUs: nothing was left for the server.
-    - The garbage collector may not pause it for 100 ms; that is a stall as well.
+    - No more than one request in a thousand may fail in the client itself (`client_errors` is their share).
+    - It was not interrupted; `stopped_s` is when it was, negative in the warm-up.
     """
-    reasons = []
-    limit_s = min(max(LEAST_LAG_S, LAG_SHARE * (latency_p50_s or 0.0)), MOST_LAG_S)
-    if (lag_p99_s := generator.get("lag_p99_s") or 0.0) > limit_s:
-        reasons.append(f"{FELL_BEHIND}: send lag p99 {1000 * lag_p99_s:.1f} ms over {1000 * limit_s:.1f} ms")
-    if (longest_s := generator.get("stall_longest_s") or 0.0) > STALL_S:
-        reasons.append(f"the generator's event loop stood still for {1000 * longest_s:.0f} ms")
-    if (share := generator.get("stalled_share") or 0.0) > STALLED_SHARE:
-        reasons.append(f"the generator's event loop stood still for {share:.1%} of the time")
-    if (share := generator.get("cpu_share") or 0.0) > CPU_SHARE:
-        reasons.append(f"the generator used {share:.0%} of a core: it was the bottleneck")
-    if (share := generator.get("cpu_share_of_all") or 0.0) > CPU_SHARE:
-        reasons.append(f"the generators used {share:.0%} of all CPUs: the server had none")
-    return reasons
+    lag_limit_s = min(max(LEAST_LAG_S, LAG_SHARE * (latency_p50_s or 0.0)), MOST_LAG_S)
+    found = [
+        Flag("send_lag", generator.get("lag_p99_s"), lag_limit_s),
+        Flag("stall", generator.get("stall_longest_s"), STALL_S),
+        Flag("stalled", generator.get("stalled_share"), STALLED_SHARE),
+        Flag("generator_cpu", generator.get("cpu_share"), CPU_SHARE),
+        Flag("generators_cpu", generator.get("cpu_share_of_all"), CPU_SHARE),
+        Flag("client_errors", client_errors, CLIENT_ERRORS_SHARE),
+    ]
+    interrupted = [] if stopped_s is None else [Flag("interrupted", stopped_s)]
+    return interrupted + passed(found)
 
 
 Times = NDArray[np.float64]

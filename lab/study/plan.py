@@ -27,6 +27,9 @@ def _fields(kind: pa.DataType, *names: str) -> list[pa.Field]:
     return [pa.field(name, kind) for name in names]
 
 
+FLAGS = pa.list_(pa.struct([("code", pa.string()), ("value", pa.float64()), ("limit", pa.float64())]))
+"""Why a trial should be doubted: see `lab.flags`."""
+
 TRIALS = pa.schema(
     [
         *_fields(pa.string(), "trial_id", "experiment"),
@@ -51,7 +54,7 @@ TRIALS = pa.schema(
         *_fields(pa.float64(), "worker_max_share", "generator_cpu_s"),
         *_fields(pa.float64(), "steal", "others_cpu", "cpu_pressure", "load1"),
         pa.field("valid", pa.bool_()),
-        pa.field("invalid_because", pa.string()),
+        pa.field("flags", FLAGS),
     ]
 )
 """A row per trial; the labels of its condition are further columns."""

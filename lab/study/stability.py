@@ -10,6 +10,7 @@ from statistics import median
 import pandas as pd
 import psutil
 
+from lab.flags import Flag, passed
 from lab.hotloop import measure
 from lab.study.plan import FACTORS, NOT_LABELS, Block
 from lab.study.store import Store
@@ -22,9 +23,6 @@ MOST_OTHERS_CPU = 0.10
 
 An idle desktop uses 1 to 3 %. On a large machine these may be CPUs that nobody misses: flagged all the same.
 """
-
-STOLEN, CROWDED = "the hypervisor took", "other processes took"
-"""How the reasons begin that are about contention: it slows answers down, and loses some, but saves none."""
 
 _RESOLUTION_S = 0.05
 """What counters that tick in hundredths of a second, and not at the same moment, may be apart."""
@@ -56,14 +54,11 @@ class Noise:
     cpu_pressure: float | None
     load1: float
 
-    def disturbances(self) -> list[str]:
-        """Say what spoils a trial; load average and CPU pressure do not: a full server raises them itself."""
-        reasons = []
-        if self.steal > MOST_STEAL:
-            reasons.append(f"{STOLEN} {self.steal:.0%} of the CPU time")
-        if self.others_cpu > MOST_OTHERS_CPU:
-            reasons.append(f"{CROWDED} {self.others_cpu:.0%} of the CPU time")
-        return reasons
+    def flags(self) -> list[Flag]:
+        """Return what spoils a trial. Load average and CPU pressure do not: a full server raises both."""
+        return passed(
+            [Flag("steal", self.steal, MOST_STEAL), Flag("others_cpu", self.others_cpu, MOST_OTHERS_CPU)]
+        )
 
 
 def snapshot(root: Path = Path("/")) -> Snapshot:
@@ -176,15 +171,12 @@ Trials on a quiet machine scatter by a few percent; the conditions that notebook
 than this: by another worker, or the next offered rate.
 """
 
-LOOPS_TOOK, DRIFTED = "its loops took", "the loop's cost drifted"
-"""How the reasons begin that are about the machine's speed: times change with it, other facts need not."""
-
 _FEWEST = 3
 """Of fewer blocks nobody can say which is off."""
 
 
 def judged(trials: pd.DataFrame) -> pd.DataFrame:
-    """Add `loop_ratio`, and to `invalid_because` what is to be said of the machine's speed.
+    """Add `loop_ratio`, and to `flags` what is to be said of the machine's speed.
 
     `loop_ratio` is the trial's median service time over that of its condition's usual trial, the median over
     blocks: the loops that were measured are a better witness than calibrations seconds before and after. A
@@ -195,18 +187,20 @@ def judged(trials: pd.DataFrame) -> pd.DataFrame:
     service_s = trials.groupby([*FACTORS, *labels], dropna=False)["service_p50_s"]
     usual_s = service_s.transform("median").where(service_s.transform("count") >= _FEWEST)
     judged = trials.assign(loop_ratio=trials["service_p50_s"] / usual_s)
-    because = [
-        "; ".join(filter(None, [earlier, _unsteady(ratio, drift)]))
+    flags = [
+        (*earlier, *_unsteady(ratio, drift))
         for earlier, ratio, drift in zip(
-            judged["invalid_because"], judged["loop_ratio"], judged["loop_drift"], strict=True
+            judged["flags"], judged["loop_ratio"], judged["loop_drift"], strict=True
         )
     ]
-    return judged.assign(invalid_because=because, valid=[not reason for reason in because])
+    return judged.assign(
+        flags=pd.Series(flags, judged.index, dtype=object), valid=[not found for found in flags]
+    )
 
 
-def _unsteady(loop_ratio: float, loop_drift: float) -> str:
+def _unsteady(loop_ratio: float, loop_drift: float) -> list[Flag]:
     if abs(loop_ratio - 1) > MOST_OFF:
-        return f"{LOOPS_TOOK} {loop_ratio:.2f} times as long as in its other blocks"
+        return [Flag("loop_ratio", loop_ratio, 1 + math.copysign(MOST_OFF, loop_ratio - 1))]
     if math.isnan(loop_ratio) and abs(loop_drift - 1) > MOST_OFF:
-        return f"{DRIFTED} by {loop_drift - 1:+.0%} within the block"
-    return ""
+        return [Flag("loop_drift", loop_drift - 1, math.copysign(MOST_OFF, loop_drift - 1))]
+    return []

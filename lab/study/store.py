@@ -18,10 +18,11 @@ import pyarrow.parquet as pq
 
 from lab.errors import LabError
 from lab.files import TEMPORARY, write_whole, writing_to
+from lab.flags import Flag
 from lab.load import records
 from lab.study import manifest as manifests
 from lab.study.manifest import Manifest
-from lab.study.plan import BEFORE, EVENTS, TRIALS
+from lab.study.plan import BEFORE, EVENTS, FLAGS, TRIALS
 
 
 def partial_files(folder: Path) -> list[Path]:
@@ -43,7 +44,13 @@ def read_table(
 
     Raises LabError if it is not whole, or not such a table.
     """
-    table = _reading(path, lambda: pq.read_table(path))
+    return _checked(_reading(path, lambda: pq.read_table(path)), path, schema, before)
+
+
+def _checked(
+    table: pa.Table, path: Path, schema: pa.Schema | None, before: Mapping[str, object] | None
+) -> pa.Table:
+    """Return a table with the columns of `schema`. Raises LabError if it lacks one."""
     for field in schema or ():
         if before and field.name in before and field.name not in table.schema.names:
             column = pa.array([before[field.name]] * table.num_rows, field.type)
@@ -150,10 +157,13 @@ class Store:
 
     def trials(self, experiment: str) -> pd.DataFrame:
         """Read the trials of an experiment; labels that a trial does not have are empty."""
-        tables = [read_table(path, TRIALS, BEFORE) for path in self._of("trials", experiment)]
+        tables = [_read_trial(path) for path in self._of("trials", experiment)]
         known = pa.concat_tables([TRIALS.empty_table(), *(table.select(TRIALS.names) for table in tables)])
         labels = [table.drop_columns(TRIALS.names).to_pylist()[0] for table in tables]
-        return pd.concat([_frame(known), pd.DataFrame(labels)], axis=1)
+        frame = _frame(known)
+        kept = [tuple(map(Flag.from_dict, flags)) for flags in known["flags"].to_pylist()]
+        frame["flags"] = pd.Series(kept, dtype=object)
+        return pd.concat([frame, pd.DataFrame(labels)], axis=1)
 
     def requests(self, trial_ids: list[str]) -> pd.DataFrame:
         """Read the requests of these trials, with the column `trial_id` in front."""
@@ -218,6 +228,17 @@ class Store:
 
     def _of(self, kind: str, experiment: str) -> list[Path]:
         return sorted((self.folder / kind).glob(f"{experiment}.*.parquet"))
+
+
+def _read_trial(path: Path) -> pa.Table:
+    """Read a trial's row. Schema version 1 kept sentences: we take from them only that there were some."""
+    table = _reading(path, lambda: pq.read_table(path))
+    if "invalid_because" in table.schema.names:
+        earlier = [
+            [] if valid else [Flag("earlier_version").to_dict()] for valid in table["valid"].to_pylist()
+        ]
+        table = table.drop_columns("invalid_because").append_column("flags", pa.array(earlier, FLAGS))
+    return _checked(table, path, TRIALS, BEFORE)
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:

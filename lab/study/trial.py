@@ -99,7 +99,7 @@ def make_row(trial: Trial, summary: Mapping[str, Any], noise: Noise, started_at:
     The row is flagged as invalid, never dropped, when the generator says that it was unhealthy, or when the
     machine was disturbed.
     """
-    reasons = [*summary["invalid_because"], *noise.disturbances()]
+    flags = [*summary["flags"], *(flag.to_dict() for flag in noise.flags())]
     workers = summary["workers"]
     answered = sum(workers.values())
     return {
@@ -126,8 +126,8 @@ def make_row(trial: Trial, summary: Mapping[str, Any], noise: Noise, started_at:
         "others_cpu": noise.others_cpu,
         "cpu_pressure": noise.cpu_pressure,
         "load1": noise.load1,
-        "valid": not reasons,
-        "invalid_because": "; ".join(reasons),
+        "valid": not flags,
+        "flags": flags,
     }
 
 

@@ -28,12 +28,12 @@ OVERLOADED = {"cpu_share": 0.99}
         ),
         (
             [OK] * 26 + [UNFINISHED] + [DROPPED] * 73, 2.7, {},
-            "Interrupted after 2.7 s: 10.0/s sent, 9.63/s answered well, 1 request unanswered, "
+            "Interrupted after 2.70 s: 10.0/s sent, 9.63/s answered well, 1 request unanswered, "
             "73 requests not sent, p99 20.0 ms",
         ),
         (
             [OK] * 27 + [DROPPED] * 73, 2.7, OVERLOADED,
-            "Interrupted after 2.7 s, not valid: 10.0/s sent, 73 requests not sent, p99 20.0 ms",
+            "Interrupted after 2.70 s, not valid: 10.0/s sent, 73 requests not sent, p99 20.0 ms",
         ),
         ([DROPPED] * 100, 0.0, {}, "Interrupted in the warm-up: 0.00/s sent, 100 requests not sent"),
     ],

@@ -6,6 +6,7 @@ from helpers.trial_rows import trials
 
 from lab.errors import UsageError
 from lab.experiments import common
+from lab.flags import Flag
 from lab.machine import available_cpus
 
 
@@ -37,19 +38,21 @@ def test_an_interval_where_there_is_one_else_the_range() -> None:
     assert common.whole_or_range(None, values) == (1.0, 3.0)
 
 
-def _spoilt(*reasons: str) -> list[dict[str, object]]:
-    return [{"valid": False, "invalid_because": reason} for reason in reasons]
+def _spoilt(*flags: tuple[Flag, ...]) -> list[dict[str, object]]:
+    return [{"valid": False, "flags": found} for found in flags]
 
 
 def test_flagged_trials_are_counted_by_kind_with_the_range_of_their_figures() -> None:
     assert common.flagged(trials({}, {})).startswith("None of the 2 trials is flagged")
-    reasons = _spoilt(
-        "late: by 2 ms; 9% stolen", "11% stolen", "off by -25%", "off by +3.5%", "late: by 7 ms"
-    )
-    assert common.flagged(trials({}, *reasons)) == (
-        "**5 of 6 trials flagged** and kept: late (2 trials); 9% to 11% stolen (2 trials); "
-        "off by -25% to +3.5% (2 trials)."
-    )
+    stolen = [Flag("steal", share, 0.02) for share in (0.09, 0.11)]
+    drifted = [Flag("loop_drift", change, 0.15) for change in (-0.25, 0.2)]
+    late = Flag("earlier_version")
+    rows = _spoilt((late, stolen[0]), (stolen[1],), (drifted[0],), (drifted[1],), (late,))
+    said = common.flagged(trials({}, *rows))
+    assert said.startswith("**5 of 6 trials flagged** and kept: ")
+    assert "hypervisor took 9 % to 11 % (2 trials)" in said
+    assert "by -25% to +20% (2 trials)" in said
+    assert "which kept no codes (2 trials)" in said
 
 
 def _total(rows: pd.DataFrame) -> str:

@@ -141,8 +141,9 @@ def test_a_crash_loop_that_is_never_given_up_has_no_time() -> None:
 def test_scenes_are_put_together_in_the_order_of_scenarios_dispatches_and_blocks() -> None:
     rows = [("d", "scale", 0, 1), ("c", "kill", 1, 1), ("b", "kill", 0, 2), ("a", "kill", 0, 1)]
     trials = pd.DataFrame(rows, columns=["trial_id", "scenario", "place", "block"]).assign(
-        dispatch="shared", keepalive=False, workers=2, duration_s=3.0, invalid_because=""
+        dispatch="shared", keepalive=False, workers=2, duration_s=3.0
     )
+    trials["flags"] = [(), (), (), ()]
     empty = pd.DataFrame({"trial_id": list("abcd"), "outcome": "ok", "event": "x"})
     found = scenes(trials, empty, empty)
     assert [scene.requests["trial_id"].item() for scene in found] == list("abcd")

@@ -12,6 +12,7 @@ from lab.experiments.failures import answer as words
 from lab.experiments.failures import figure as failure_figures
 from lab.experiments.failures import trials as failures
 from lab.experiments.failures.facts import Scene
+from lab.flags import Flag
 
 ALL = [killed(), recycled(), scaled(), blocked(), crashed()]
 BLOCKS = [killed(block=n, back_s=back_s, late=n) for n, back_s in ((1, 0.9), (2, 0.4), (3, 0.5))]
@@ -117,23 +118,22 @@ def test_a_verdict_takes_all_blocks_and_connections_of_a_dispatch_together() -> 
     assert plain(judged.evidence).startswith("150 of 150 (98 % to 100 %) open meanwhile were answered")
 
 
+CONTENTION = (Flag("others_cpu", 0.38, 0.1), Flag("steal", 0.03, 0.02))
+STALLED = (Flag("stall", 0.3, 0.1),)
+
+
 def test_a_verdict_does_not_rest_on_trials_whose_counts_are_in_doubt() -> None:
-    why = "the generator fell behind: send lag p99 2 ms over 1 ms; the loop's cost drifted by +20%"
-    late = recycled(of=200, invalid_because=why)
+    late = recycled(of=200, flags=(Flag("send_lag", 0.002, 0.001), Flag("loop_drift", 0.2, 0.15)))
     assert (verdict(late).word, verdict(late).flagged, verdict(late).trials) == ("holds", 1, 1)
-    stalled = recycled(of=200, block=2, invalid_because="the generator's event loop stood still for 300 ms")
+    stalled = recycled(of=200, block=2, flags=STALLED)
     assert verdict(stalled).word == "cannot be told: rests on flagged trials"
     assert (verdict(late, stalled).word, verdict(late, stalled).flagged) == ("holds", 2)
 
 
-CONTENTION = "other processes took 38% of the CPU time; the hypervisor took 3% of the CPU time"
-STALLED = "the generator's event loop stood still for 300 ms"
-
-
 @pytest.mark.parametrize("made", [killed(late=200), recycled(of=200)], ids=["claim 6", "claim 7"])
 def test_what_holds_in_spite_of_contention_holds_but_not_in_spite_of_a_stalled_generator(made: Scene) -> None:
-    assert verdict(replace(made, invalid_because=CONTENTION)).word == "holds"
-    assert verdict(replace(made, invalid_because=f"{CONTENTION}; {STALLED}")).rests_on_flagged
+    assert verdict(replace(made, flags=CONTENTION)).word == "holds"
+    assert verdict(replace(made, flags=CONTENTION + STALLED)).rests_on_flagged
 
 
 @pytest.mark.parametrize(
@@ -143,13 +143,13 @@ def test_what_holds_in_spite_of_contention_holds_but_not_in_spite_of_a_stalled_g
 )
 def test_contention_may_be_why_a_claim_does_not_hold(lossy: Scene) -> None:
     assert verdict(lossy).holds is False
-    crowded = replace(lossy, invalid_because=CONTENTION)
+    crowded = replace(lossy, flags=CONTENTION)
     assert verdict(crowded).word == "cannot be told: rests on flagged trials"
     assert verdict(crowded, replace(lossy, block=2)).word == "does not hold here"
 
 
 def test_contention_voids_who_had_to_wait() -> None:
-    assert verdict(blocked(waiting=1, going_on=30, invalid_because=CONTENTION)).rests_on_flagged
+    assert verdict(blocked(waiting=1, going_on=30, flags=CONTENTION)).rests_on_flagged
 
 
 def test_workers_that_could_not_be_replaced_refute_claim_7() -> None:

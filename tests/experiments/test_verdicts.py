@@ -9,6 +9,7 @@ from helpers.trial_rows import trials
 from lab.experiments import single_vs_cluster, worker_scaling
 from lab.experiments.claims import Verdict
 from lab.experiments.summary import verdicts
+from lab.flags import Flag
 from lab.machine import describe
 from lab.study.run import Run
 
@@ -111,7 +112,7 @@ def test_clustering_multiplies_by_less_than_the_workers(
 
 
 def test_a_verdict_that_flagged_trials_make_is_none() -> None:
-    spoilt = SINGLE | {"valid": False, "invalid_because": "the machine was busy"}
+    spoilt = SINGLE | {"valid": False, "flags": (Flag("others_cpu", 0.5, 0.1),)}
     (verdict,) = judged(2, article(spoilt, CLUSTER))
     assert (verdict.flagged, verdict.trials) == (1, 2)
     assert verdict.word == "cannot be told: rests on flagged trials"

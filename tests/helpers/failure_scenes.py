@@ -26,7 +26,7 @@ def scene(
         scenario=scenario,
         requests=frame,
         events=log,
-        **(about | {"duration_s": 10.0, "invalid_because": ""} | changes),
+        **(about | {"duration_s": 10.0, "flags": ()} | changes),
     )
 
 

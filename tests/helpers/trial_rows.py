@@ -32,6 +32,7 @@ _QUIET: dict[str, Any] = {
     "success": 1.0,
     "throughput_rps": 10.0,
     "valid": True,
+    "flags": (),
     "loop_s": 0.1,
     "loop_drift": 1.0,
     "loop_ratio": float("nan"),
@@ -40,6 +41,6 @@ _QUIET: dict[str, Any] = {
 
 def trials(*rows: dict[str, Any], **common: Any) -> pd.DataFrame:
     """Make a row per dict: 100 requests at 10/s, each answered in a loop time of 0.1 s, unless told."""
-    empty = {field.name: _COLUMNS[str(field.type)] for field in TRIALS}
+    empty = {field.name: _COLUMNS.get(str(field.type)) for field in TRIALS}
     times = {name: 0.1 for name in empty if name.startswith(("latency_", "service_"))}
     return pd.DataFrame([{**empty, **times, **_QUIET, **common, **row} for row in rows])

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import UsageError
+from lab.flags import Flag
 from lab.load.attack import summarized
 from lab.load.log import OUTCOMES, Outcome
 from lab.load.report import Slo, histogram, report
-from lab.load.summary import distribution, reasons_against
+from lab.load.summary import distribution, flags_against
 
 URL = "http://127.0.0.1:8000/"
 
@@ -188,26 +189,39 @@ def test_malformed_objectives_are_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("latency_p50_s", "generator", "words"),
+    ("latency_p50_s", "generator", "flags"),
     [
         (0.0005, {"lag_p99_s": 0.0009}, []),
-        (0.0005, {"lag_p99_s": 0.002}, ["fell behind: send lag p99 2.0 ms over 1.0 ms"]),
+        (0.0005, {"lag_p99_s": 0.002}, [Flag("send_lag", 0.002, 0.001)]),
         (0.1, {"lag_p99_s": 0.002}, []),
-        (0.1, {"lag_p99_s": 0.02}, ["fell behind"]),
-        (2.0, {"lag_p99_s": 0.05}, ["send lag p99 50.0 ms over 10.0 ms"]),
-        (0.1, {"lag_p99_s": 0.02, "waited": 5}, ["fell behind"]),
+        (0.1, {"lag_p99_s": 0.02}, [Flag("send_lag", 0.02, 0.01)]),
+        (2.0, {"lag_p99_s": 0.05}, [Flag("send_lag", 0.05, 0.01)]),
+        (0.1, {"lag_p99_s": 0.02, "waited": 5}, [Flag("send_lag", 0.02, 0.01)]),
         (0.1, {"lag_p99_s": None, "waited": 5}, []),
-        (0.1, {"stall_longest_s": 0.2}, ["stood still for 200 ms"]),
-        (0.1, {"stalled_share": 0.05}, ["stood still for 5.0% of the time"]),
-        (0.1, {"cpu_share": 0.97}, ["97% of a core"]),
-        (0.1, {"lag_p99_s": 0.5, "cpu_share": 0.97}, ["fell behind", "97% of a core"]),
-        (0.1, {"cpu_share": 0.5, "cpu_share_of_all": 0.95}, ["95% of all CPUs"]),
+        (0.1, {"stall_longest_s": 0.2}, [Flag("stall", 0.2, 0.1)]),
+        (0.1, {"stalled_share": 0.05}, [Flag("stalled", 0.05, 0.01)]),
+        (0.1, {"cpu_share": 0.97}, [Flag("generator_cpu", 0.97, 0.9)]),
+        (
+            0.1,
+            {"lag_p99_s": 0.5, "cpu_share": 0.97},
+            [Flag("send_lag", 0.5, 0.01), Flag("generator_cpu", 0.97, 0.9)],
+        ),
+        (0.1, {"cpu_share": 0.5, "cpu_share_of_all": 0.95}, [Flag("generators_cpu", 0.95, 0.9)]),
         (None, {}, []),
     ],
 )
-def test_a_spoilt_result_says_why(
-    latency_p50_s: float | None, generator: dict[str, float | None], words: list[str]
+def test_what_spoils_a_result_is_flagged_with_its_value_and_limit(
+    latency_p50_s: float | None, generator: dict[str, float | None], flags: list[Flag]
 ) -> None:
-    reasons = reasons_against(latency_p50_s, generator)
-    assert len(reasons) == len(words)
-    assert all(word in reason for word, reason in zip(words, reasons, strict=True))
+    assert flags_against(latency_p50_s, generator) == flags
+
+
+def test_failures_of_the_client_itself_spoil_a_result() -> None:
+    outcomes = [Outcome.OK] * 998 + [Outcome.CLIENT_ERROR] * 2
+    assert numbers(rows([0.01] * 1000, outcomes))["flags"] == [Flag("client_errors", 0.002, 0.001).to_dict()]
+    assert numbers(rows([0.01] * 1000, [Outcome.OK] * 999 + [Outcome.CLIENT_ERROR]))["valid"]
+
+
+def test_flags_become_words_where_they_are_shown() -> None:
+    (why,) = numbers(rows([0.1]), generator=GENERATOR | {"lag_p99_s": 0.02})["invalid_because"]
+    assert why == "the generator fell behind: send lag p99 20.0 ms (limit 10.0 ms)"

@@ -14,13 +14,14 @@ import pytest
 from helpers.study_fakes import QUICK, FakeResult, condition, fake_attack
 
 from lab.errors import LabError, UsageError
+from lab.flags import Flag
 from lab.hotloop import LoopCost
 from lab.load import records
 from lab.study import progress, run, stability
 from lab.study.manifest import other_machine, other_version, write_manifest
 from lab.study.plan import Condition
 from lab.study.run import Run, find_runs, open_run, unfinished_run
-from lab.study.stability import Noise
+from lab.study.stability import MOST_OTHERS_CPU, MOST_STEAL, Noise
 
 CONDITIONS = [condition(20), condition(40), condition(80)]
 
@@ -79,7 +80,7 @@ def test_a_row_holds_the_summary_of_its_requests(quiet: None) -> None:
     assert row["service_mean_s"] == pytest.approx(0.001)
     assert (row["workers_seen"], row["worker_max_share"]) == (2, 10 / 18)
     assert (row["loop_s"], row["loop_drift"]) == (0.1, 1.0)
-    assert (row["valid"], row["invalid_because"]) == (True, "")
+    assert (row["valid"], row["flags"]) == (True, ())
 
 
 def test_requests_carry_their_trial_s_factors_and_labels() -> None:
@@ -234,17 +235,18 @@ def test_a_trial_is_kept_with_its_reasons_when_something_spoils_it(monkeypatch: 
 
     def struggling(condition: Condition, seed: int) -> FakeResult:
         result = fake_attack(condition, seed)
-        spoilt = {"valid": False, "invalid_because": ["the generator fell behind"]}
+        spoilt = {"valid": False, "flags": [Flag("send_lag", 0.002, 0.001).to_dict()]}
         return FakeResult(result.requests, {**result.summary, **(spoilt if condition.rate == 40 else {})})
 
     trials = measure(open_run(), execute=struggling)
-    reasons = trials.set_index(["block", "position"])["invalid_because"]
-    assert "the hypervisor took 50% of the CPU time" in reasons[1, 1]
-    assert "other processes took 25% of the CPU time" in reasons[1, 2]
-    assert reasons[1, 3] == ("the generator fell behind" if trials["rate"][2] == 40 else "")
-    assert all("the loop's cost drifted by +25%" in reasons[2, position] for position in (1, 2, 3))
-    assert trials.loc[trials["rate"] == 40, "invalid_because"].str.startswith("the generator").sum() >= 1
-    assert list(trials["valid"]) == list(trials["invalid_because"] == "")
+    flags = trials.set_index(["block", "position"])["flags"]
+    assert Flag("steal", 0.5, MOST_STEAL) in flags[1, 1]
+    assert Flag("others_cpu", 0.25, MOST_OTHERS_CPU) in flags[1, 2]
+    assert flags[1, 3] == ((Flag("send_lag", 0.002, 0.001),) if trials["rate"][2] == 40 else ())
+    for position in (1, 2, 3):
+        assert ("loop_drift", pytest.approx(0.25)) in [(flag.code, flag.value) for flag in flags[2, position]]
+    assert all(found[0].code == "send_lag" for found in trials.loc[trials["rate"] == 40, "flags"])
+    assert list(trials["valid"]) == [not found for found in trials["flags"]]
     assert trials["loop_s"].iloc[-1] == pytest.approx(0.1125)
 
 

@@ -4,26 +4,27 @@ import pandas as pd
 import pytest
 from helpers.trial_rows import trials
 
+from lab.flags import Flag
 from lab.study.stability import MOST_OFF, judged
-
-QUIET = {"invalid_because": ""}
 
 
 def blocks(*service_s: float, **common: object) -> pd.DataFrame:
     rows = [{"block": block, "service_p50_s": cost} for block, cost in enumerate(service_s, start=1)]
-    return trials(*rows, **(QUIET | common))
+    return trials(*rows, **common)
 
 
-def reasons(rows: pd.DataFrame) -> list[str]:
+def flags(rows: pd.DataFrame) -> list[tuple[Flag, ...]]:
     found = judged(rows)
-    assert list(found["valid"]) == list(found["invalid_because"] == "")
-    return list(found["invalid_because"])
+    assert list(found["valid"]) == [not flags for flags in found["flags"]]
+    return list(found["flags"])
 
 
 def test_a_trial_whose_loops_cost_more_or_less_than_its_condition_s_usual_ones_is_flagged() -> None:
     found = judged(blocks(0.100, 0.102, 0.163, 0.080, 0.101))
     assert list(found["valid"]) == [True, True, False, False, True]
-    assert found["invalid_because"][2] == "its loops took 1.61 times as long as in its other blocks"
+    (slower,), (faster,) = found["flags"][2:4]
+    assert (slower.code, slower.limit, faster.code, faster.limit) == ("loop_ratio", 1.15, "loop_ratio", 0.85)
+    assert [slower.value, faster.value] == pytest.approx([0.163 / 0.101, 0.080 / 0.101])
     assert found["loop_ratio"].tolist() == pytest.approx(
         [0.100 / 0.101, 0.102 / 0.101, 0.163 / 0.101, 0.080 / 0.101, 1]
     )
@@ -39,25 +40,26 @@ def test_a_condition_is_compared_with_itself_only() -> None:
     """Four workers on two CPUs take twice as long for a loop as one: that is no disturbance."""
     alone, crowded = blocks(0.1, 0.1, 0.1), blocks(0.2, 0.2, 0.2, workers=4, topology="cluster")
     labelled = blocks(0.3, 0.3, 0.3).assign(place=["a"] * 3)
-    assert not any(reasons(pd.concat([alone, crowded, labelled], ignore_index=True)))
+    assert not any(flags(pd.concat([alone, crowded, labelled], ignore_index=True)))
 
 
 def test_calibrations_decide_where_too_few_blocks_can_tell() -> None:
-    drifted = [f"the loop's cost drifted by {sign}26% within the block" for sign in "+-"]
-    rows = blocks(0.1, 0.2).assign(loop_drift=[1.26, 0.74])
-    assert reasons(rows) == drifted
-    assert reasons(blocks(0.1, 0.2).assign(loop_drift=[1.1, 0.9])) == ["", ""]
+    (slower,), (faster,) = flags(blocks(0.1, 0.2).assign(loop_drift=[1.26, 0.74]))
+    assert (slower.code, slower.limit, faster.code, faster.limit) == ("loop_drift", 0.15, "loop_drift", -0.15)
+    assert [slower.value, faster.value] == pytest.approx([0.26, -0.26])
+    assert flags(blocks(0.1, 0.2).assign(loop_drift=[1.1, 0.9])) == [(), ()]
 
 
 def test_trials_that_agree_outweigh_calibrations_that_do_not() -> None:
-    assert reasons(blocks(0.1, 0.1, 0.1, loop_drift=1.3)) == ["", "", ""]
+    assert flags(blocks(0.1, 0.1, 0.1, loop_drift=1.3)) == [(), (), ()]
 
 
 def test_a_trial_without_an_answer_is_left_to_the_calibrations() -> None:
     rows = blocks(0.1, 0.1, 0.1, float("nan"), loop_drift=1.3)
-    assert [bool(reason) for reason in reasons(rows)] == [False, False, False, True]
+    assert [bool(found) for found in flags(rows)] == [False, False, False, True]
 
 
-def test_earlier_reasons_are_kept_in_front() -> None:
-    (reason,) = reasons(blocks(0.1, invalid_because="the generator fell behind", loop_drift=1.3))
-    assert reason == "the generator fell behind; the loop's cost drifted by +30% within the block"
+def test_earlier_flags_are_kept_in_front() -> None:
+    late = Flag("send_lag", 0.002, 0.001)
+    (found,) = flags(blocks(0.1, loop_drift=1.3, flags=(late,)))
+    assert [flag.code for flag in found] == ["send_lag", "loop_drift"]

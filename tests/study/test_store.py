@@ -8,15 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+import pyarrow as pa
 import pytest
 from helpers.study_fakes import condition, fake_attack
 
 from lab.cli import main
 from lab.errors import LabError
 from lab.files import write_whole
+from lab.flags import Flag
 from lab.study.plan import Condition
 from lab.study.run import Run, damage, find_runs, open_run
-from lab.study.store import read_table, write_table
+from lab.study.store import Store, read_table, write_table
 
 
 @pytest.fixture
@@ -106,6 +108,20 @@ def test_trials_from_before_pin_was_a_factor_are_read_and_not_measured_again(mea
         write_table(path, read_table(path).drop_columns(["pin"]))
     again = measured.measure("sweep", [condition(20), condition(40)], blocks=1, seed=1, execute=fail)
     assert again["pin"].tolist() == [False, False]
+
+
+def test_the_sentences_of_schema_version_1_are_not_read_as_flags(measured: Run) -> None:
+    path = first(measured, "trials")
+    table = read_table(path)
+    stolen, earlier = "the hypervisor took 9%", (Flag("earlier_version"),)
+    for valid, because, flags in [(True, "", ()), (False, stolen, earlier)]:
+        kept = table.drop_columns(["flags", "valid"])
+        for name, value in {"valid": valid, "invalid_because": because}.items():
+            kept = kept.append_column(name, pa.array([value]))
+        write_table(path, kept)
+        trials = Store(measured.path).trials("sweep").set_index("trial_id")
+        assert trials.loc[path.stem, "flags"] == flags
+        assert "invalid_because" not in trials
 
 
 def fail(condition: Condition, seed: int) -> NoReturn:

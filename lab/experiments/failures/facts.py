@@ -7,14 +7,13 @@ import numpy as np
 import pandas as pd
 
 from lab.experiments.failures.trials import BLOCK, CRASH, KILL, RECYCLE, REPLACED, SCALE, SCENARIOS
-from lab.load.summary import FELL_BEHIND
-from lab.study.stability import CROWDED, DRIFTED, LOOPS_TOOK, STOLEN
+from lab.flags import Flag
 
-_ABOUT_TIMES = (FELL_BEHIND, LOOPS_TOOK, DRIFTED)
-"""How the reasons begin that speak against times, not against counts of what was lost."""
+_ABOUT_TIMES = {"send_lag", "loop_ratio", "loop_drift"}
+"""Flags that speak against times, not against counts of what was lost."""
 
-_CONTENTION = (STOLEN, CROWDED)
-"""How the reasons begin that may be why a request was lost, but not why it was answered."""
+_CONTENTION = {"steal", "others_cpu"}
+"""Flags that may say why a request was lost, but not why it was answered."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Scene:
     block: int
     workers: int
     duration_s: float
-    invalid_because: str
+    flags: tuple[Flag, ...]
     requests: pd.DataFrame
     events: pd.DataFrame
 
@@ -39,11 +38,10 @@ class Scene:
     @property
     def answers_hold(self) -> bool:
         """Whether nothing but contention does: what was answered in spite of it is right."""
-        return self._only(_ABOUT_TIMES + _CONTENTION)
+        return self._only(_ABOUT_TIMES | _CONTENTION)
 
-    def _only(self, beginnings: tuple[str, ...]) -> bool:
-        reasons = filter(None, self.invalid_because.split("; "))
-        return all(reason.startswith(beginnings) for reason in reasons)
+    def _only(self, codes: set[str]) -> bool:
+        return {flag.code for flag in self.flags} <= codes
 
     @property
     def said(self) -> pd.DataFrame:
@@ -81,7 +79,7 @@ def scenes(trials: pd.DataFrame, requests: pd.DataFrame, events: pd.DataFrame) -
     found = [
         Scene(
             row["scenario"], row["dispatch"], bool(row["keepalive"]), int(row["block"]), int(row["workers"]),
-            row["duration_s"], row["invalid_because"],
+            row["duration_s"], row["flags"],
             requests_of[row["trial_id"]], events_of[row["trial_id"]],
         )
         for _, row in trials.sort_values(["place", "keepalive", "block"]).iterrows()
@@ -105,7 +103,7 @@ def facts(scenes: list[Scene], scenario: str) -> pd.DataFrame:
             "connections": "kept" if scene.keepalive else "new",
             "block": scene.block,
             "workers": scene.workers,
-            "flagged": bool(scene.invalid_because),
+            "flagged": bool(scene.flags),
             "valid": scene.counts_hold,
             "in_spite": scene.answers_hold,
             "requests": len(scene.requests),
