@@ -76,7 +76,7 @@ async def in_processes(spec: ServerSpec) -> AsyncIterator[tuple[Work, Crew]]:
     Raises LabError, in place of what runs in the context, if one of them cannot be kept running.
     """
     runners = Runners()
-    crew = Crew("runner", spec, runners)
+    crew = Crew("offload", spec, runners)
     try:
         await crew.scale(spec.count)
         async with asyncio.TaskGroup() as group:
