@@ -1,7 +1,10 @@
-"""Numbers as readers like them: three significant digits, with the unit that fits."""
+"""Numbers as people read and write them: three significant digits, with the unit that fits."""
 
 import math
 import re
+from collections.abc import Callable
+from numbers import Real
+from reprlib import repr
 
 from lab.errors import UsageError
 
@@ -24,11 +27,15 @@ def per_second(rate_rps: float) -> str:
 
 
 def percent(share: float) -> str:
-    """Write a share from 0 to 1: 73.6 %. Whatever is less than all never reads 100 %."""
+    """Write a share from 0 to 1: 73.6 %. Less than all never reads 100 %, more than nothing never 0 %."""
     if not math.isfinite(share):
         return _NONE
     rounded = round(100 * share, 1)
-    return "99.9+ %" if rounded == 100 and share < 1 else f"{rounded:g} %"
+    if rounded == 100 and share < 1:
+        return "99.9+ %"
+    if rounded == 0 and share > 0:
+        return "<0.1 %"
+    return f"{rounded + 0.0:g} %"
 
 
 def digits(value: float) -> str:
@@ -41,29 +48,68 @@ def digits(value: float) -> str:
 
 
 def counted(number: float, noun: str) -> str:
-    """Write a count with its noun: 1 worker, 2 workers, 1.5 loop times."""
-    written = f"{number:.0f}" if number == number // 1 else f"{number:g}"
+    """Write a count with its noun: 1 worker, 2,000 workers, 1.5 loop times."""
+    written = f"{number:,.0f}" if number == number // 1 else f"{number:g}"
     return f"{written} {noun}" if number == 1 else f"{written} {noun}s"
 
 
-_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
-_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|m|us|s)")
+_UNITS_S = {"h": 3600.0, "min": 60.0, "ms": 1e-3, "m": 60.0, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "s": 1.0}
+"""Also the order in which they are looked for: m is how ms begins."""
+
+_NUMBER = r"(\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d+(?:\.\d*)?|\.\d+)"
+_UNIT = f"({'|'.join(_UNITS_S)})"
+_PART = re.compile(rf"{_NUMBER} ?{_UNIT} *", re.ASCII)
+_BARE = re.compile(_NUMBER, re.ASCII)
+_RATE = re.compile(rf"({_NUMBER}(?:e\d+)?) ?(?:/ ?1?{_UNIT})?", re.ASCII)
+_DURATIONS = "30s, 1m30s or 250ms"
+_RATES = "50/s or 30/m"
 
 
-def parse_duration(duration: str | float) -> float:
-    """Return a duration in seconds.
+def parse_duration(duration: str | float, *, zero: bool = False) -> float:
+    """Return a duration in seconds: 30s, 1m30s, 87.2 ms. A number without a unit is seconds.
 
-    Raises UsageError if it is malformed, or not above zero and finite.
+    Raises UsageError if it is malformed, infinite, or not above 0; with `zero`, 0 is allowed.
     """
-    value = duration if isinstance(duration, int | float) else _parsed(duration.strip())
-    if not (math.isfinite(value) and value > 0):
-        raise UsageError(f"a duration is above zero, not {duration!r}: write 30s, 1m30s or 250ms")
-    return float(value)
+    value_s = _parsed(duration, _parse_parts, "duration", _DURATIONS)
+    if not (0 < value_s < math.inf or (zero and value_s == 0)):
+        limit = "at least" if zero else "above"
+        raise UsageError(f"a duration must be {limit} 0 and finite, got {repr(duration)}: write {_DURATIONS}")
+    return value_s
 
 
-def _parsed(text: str) -> float:
-    if re.fullmatch(r"\d+(\.\d*)?|\.\d+", text):
-        return float(text)
+def parse_rate(rate: str | float) -> float:
+    """Return a rate per second: 50/s, 30/m, 1,500/s. A number without a unit is per second.
+
+    Raises UsageError if it is malformed, negative or infinite.
+    """
+    value_rps = _parsed(rate, _parse_ratio, "rate", _RATES)
+    if not 0 <= value_rps < math.inf:
+        raise UsageError(f"a rate must be at least 0 and finite, got {repr(rate)}: write {_RATES}")
+    return value_rps
+
+
+def _parsed(value: object, parse: Callable[[str], float | None], what: str, example: str) -> float:
+    """Take a number as it is, and parse a text. True is neither."""
+    parsed = parse(value.strip()) if isinstance(value, str) else value
+    if isinstance(parsed, bool) or not isinstance(parsed, Real):
+        raise UsageError(f"malformed {what} {repr(value)}: write {example}")
+    return float(parsed)
+
+
+def _parse_parts(text: str) -> float | None:
+    """Add up the parts of a duration such as 1m30s."""
+    if _BARE.fullmatch(text):
+        return _plain(text)
     if not text or _PART.sub("", text):
-        raise UsageError(f"malformed duration {text!r}: write 30s, 1m30s or 250ms")
-    return sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
+        return None
+    return sum(_plain(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
+
+
+def _parse_ratio(text: str) -> float | None:
+    """Divide as a rate such as 30/m says."""
+    found = _RATE.fullmatch(text)
+    return _plain(found[1]) / _UNITS_S[found[3] or "s"] if found else None
+
+
+def _plain(number: str) -> float:
+    return float(number.replace(",", ""))

@@ -13,11 +13,11 @@ from lab import files
 
 HEAVY = {"matplotlib", "numba", "pandas", "pyarrow", "scipy"}
 
-GROUND = {"errors", "files", "flags", "machine", "machine_code", "processes", "units"}
+GROUND = {"checks", "errors", "files", "flags", "machine", "machine_code", "processes", "units"}
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),
     "hotloop": GROUND,
-    "models": {"errors"},
+    "models": {"checks", "errors"},
     "load": GROUND,
     "web": GROUND | {"hotloop"},
     "servers": GROUND | {"hotloop", "web"},
