@@ -50,11 +50,6 @@ def spread_is(blocks: int) -> str:
     return f"range over {counted(blocks, 'block')}, too few for a confidence interval"
 
 
-def whole_or_range(interval: tuple[float, float] | None, values: "pd.Series[float]") -> tuple[float, float]:
-    """Return the interval, or the range of the values where there are too few for one."""
-    return interval or (float(values.min()), float(values.max()))
-
-
 def flagged(trials: pd.DataFrame) -> str:
     """Say how many trials are flagged, and why: they stay in every figure."""
     bad = trials[~trials["valid"]]

@@ -9,10 +9,9 @@ from matplotlib.ticker import MaxNLocator
 from pydantic import field_validator
 
 from lab import units
-from lab.experiments.common import whole_or_range
 from lab.figures.style import DARK_TO_LIGHT, QUIET, canvas, cross_flagged, reference_line
 from lab.machine import available_cpus
-from lab.models.scaling import ScalingLaw, envelope, fit_law, speedups
+from lab.models.scaling import Point, ScalingLaw, envelope, fit_law, speedups
 from lab.study.parameters import Count, DispatchName, KernelName, ListOf, Positive, Whole
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
@@ -75,21 +74,16 @@ def scaling(trials: pd.DataFrame) -> pd.DataFrame:
     """
     answered = trials[trials["throughput_rps"] > 0]
     points = speedups(list(answered["workers"]), list(answered["block"]), list(answered["throughput_rps"]))
-    one = answered[answered["workers"] == 1].set_index("block")["throughput_rps"]
-    rows = []
-    for point in points:
-        rates = answered[answered["workers"] == point.workers].set_index("block")["throughput_rps"]
-        gains = (rates / one).dropna()
-        row: dict[str, float] = {"workers": point.workers}
-        for name, estimate, values in (
-            ("throughput_rps", point.throughput_rps, rates),
-            ("speedup", point.speedup, gains),
-            ("efficiency", point.efficiency, gains / point.workers),
-        ):
-            row[name] = estimate.value
-            row[f"{name}_low"], row[f"{name}_high"] = whole_or_range(estimate.interval, values)
-        rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame({"workers": point.workers} | _columns(point) for point in points)
+
+
+def _columns(point: Point) -> dict[str, float]:
+    estimates = {name: getattr(point, name) for name in ("throughput_rps", "speedup", "efficiency")}
+    return {
+        f"{name}{which}": value
+        for name, found in estimates.items()
+        for which, value in (("", found.value), ("_low", found.low), ("_high", found.high))
+    }
 
 
 def scaling_table(scaling: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.models import checks
+from lab.checks import Count, Positive, checked
 
 _EXACT = 1 - 1e-12
 """Makes 30.000000000000004 requests 30: rates are seldom exact in binary."""
@@ -23,19 +23,14 @@ class Overload:
     latency_s: NDArray[np.float64]
     ok: NDArray[np.bool_]
 
-    @property
-    def success(self) -> float:
-        """The share of requests answered in time."""
-        return float(self.ok.mean())
 
-    @property
-    def throughput_rps(self) -> float:
-        """Requests answered in time per second, from the first due time to the last end."""
-        return float(self.ok.sum() / (self.due_s + self.latency_s).max())
-
-
+@checked
 def overload(
-    rate_rps: float, duration_s: float, service_s: float, workers: int = 1, timeout_s: float | None = None
+    rate_rps: Positive,
+    duration_s: Positive,
+    service_s: Positive,
+    workers: Count = 1,
+    timeout_s: Positive | None = None,
 ) -> Overload:
     """Predict every request of a constant rate on `workers` that each take `service_s` a request.
 
@@ -46,10 +41,6 @@ def overload(
     each worker takes every `workers`-th request, and falls behind by the same time with each.
     A client that gives up at `timeout_s` sees that as its latency; the worker does the work all the same.
     """
-    checks.above_zero(rate_rps=rate_rps, duration_s=duration_s, service_s=service_s)
-    checks.at_least_one(workers=workers)
-    if timeout_s is not None:
-        checks.above_zero(timeout_s=timeout_s)
     k = np.arange(math.ceil(rate_rps * duration_s * _EXACT))
     latency_s = service_s + (k // workers) * max(0.0, service_s - workers / rate_rps)
     patience_s = math.inf if timeout_s is None else timeout_s
@@ -62,6 +53,5 @@ def stall_latency_s(due_s: NDArray[np.float64], stall_at_s: float, stall_s: floa
     What is due at t while it stands still, from `stall_at_s` on, waits for its end: stall_at_s + stall_s - t.
     All others are answered at once. To omit those waits is coordinated omission, as Tene calls it.
     """
-    checks.above_zero(stall_s=stall_s)
     waits_s = stall_at_s + stall_s - due_s
     return np.where(due_s >= stall_at_s, np.maximum(waits_s, 0.0), 0.0)

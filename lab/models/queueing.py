@@ -12,43 +12,46 @@ With constant service time (M/D/c) three arrangements are covered by the same fu
 import itertools
 import math
 from functools import lru_cache
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy.fft import next_fast_len
 from scipy.optimize import brentq
 from scipy.special import gammaln, lambertw, xlogy
 
-from lab.errors import UsageError
-from lab.models import checks
+from lab.checks import Count, Positive, checked
 
 _NEGLIGIBLE = 1e-16
 _HIGHEST_UTILISATION = 0.9999
-_HIGHEST_QUANTILE = 1 - 1e-9
+
+Utilisation = Annotated[float, Field(gt=0, le=_HIGHEST_UTILISATION)]
+"""From 1 on the queue never settles: `lab.models.overload` says how it grows. Near 1 it settles too late."""
+
+Quantile = Annotated[float, Field(gt=0, le=0.999999)]
 
 
-def mdc_mean_wait(workers: int, utilisation: float, service_s: float = 1.0) -> float:
+@checked
+def mdc_mean_wait(workers: Count, utilisation: Utilisation, service_s: Positive = 1.0) -> float:
     """Return the exact mean wait in M/D/c, in seconds.
 
     The derivative at 1 of the generating function of `_in_system` gives the mean number waiting,
     and Little's law the wait. For c = 1 it is rho / (2 (1 - rho)) x service_s (Pollaczek-Khinchine).
     """
-    _check(workers, utilisation)
-    checks.above_zero(service_s=service_s)
     spread = (workers - 1 - workers * utilisation**2) / (2 * (1 - utilisation))
     waiting = float(np.sum(1 / (1 - _roots(workers, utilisation))).real) - spread
     return max(0.0, waiting) * service_s / (workers * utilisation)
 
 
-def mdc_wait_cdf(wait_s: float, workers: int, utilisation: float, service_s: float = 1.0) -> float:
+@checked
+def mdc_wait_cdf(wait_s: float, workers: Count, utilisation: Utilisation, service_s: Positive = 1.0) -> float:
     """Return the exact probability that a request waits at most `wait_s` in M/D/c.
 
     With the service time as the unit, x in [k-1, k), u = c rho (k - x) and N the number in the system,
     P(W <= x) = sum over j < kc of P(N <= c + kc - 1 - j) e^-u u^j / j!. Source: Franx, A simple
     solution for the M/D/c waiting time distribution, Operations Research Letters 29 (2001).
     """
-    _check(workers, utilisation)
-    checks.above_zero(service_s=service_s)
     if wait_s < 0:
         return 0.0
     wait = wait_s / service_s
@@ -61,10 +64,11 @@ def mdc_wait_cdf(wait_s: float, workers: int, utilisation: float, service_s: flo
     return min(1.0, float(probability))
 
 
-def mdc_wait_quantile(quantile: float, workers: int, utilisation: float, service_s: float = 1.0) -> float:
+@checked
+def mdc_wait_quantile(
+    quantile: Quantile, workers: Count, utilisation: Utilisation, service_s: Positive = 1.0
+) -> float:
     """Return the exact quantile of the wait in M/D/c, in seconds: .99 gives what 1 request in 100 exceeds."""
-    _check_quantile(quantile)
-    checks.above_zero(service_s=service_s)
 
     def excess(wait: float) -> float:
         return mdc_wait_cdf(wait, workers, utilisation) - quantile
@@ -75,12 +79,13 @@ def mdc_wait_quantile(quantile: float, workers: int, utilisation: float, service
     return float(brentq(excess, 0, enough, xtol=1e-12)) * service_s
 
 
+@checked
 def workers_needed(
-    offered_erlangs: float,
-    wait_s: float,
-    quantile: float = 0.99,
+    offered_erlangs: Positive,
+    wait_s: Annotated[float, Field(ge=0)],
+    quantile: Quantile = 0.99,
     *,
-    service_s: float = 1.0,
+    service_s: Positive = 1.0,
     hashed: bool = False,
 ) -> int:
     """Return the fewest workers that keep a quantile of the wait within `wait_s`, by exact M/D/c.
@@ -88,10 +93,6 @@ def workers_needed(
     `offered_erlangs` = arrival rate x service time, the workers that would be busy if none ever waited.
     They share one central queue (or take turns: the same), or with `hashed` have a queue each.
     """
-    checks.above_zero(offered_erlangs=offered_erlangs, service_s=service_s)
-    _check_quantile(quantile)
-    if wait_s < 0:
-        raise UsageError(f"wait_s must be zero or more, not {wait_s!r}")
 
     def enough(workers: int) -> bool:
         sharing, utilisation = 1 if hashed else workers, offered_erlangs / workers
@@ -99,20 +100,6 @@ def workers_needed(
         return steady and mdc_wait_cdf(wait_s, sharing, utilisation, service_s) >= quantile
 
     return next(filter(enough, itertools.count(math.floor(offered_erlangs) + 1)))
-
-
-def _check(workers: int, utilisation: float) -> None:
-    checks.at_least_one(workers=workers)
-    if not 0 < utilisation <= _HIGHEST_UTILISATION:
-        raise UsageError(
-            f"utilisation must be above 0 and at most {_HIGHEST_UTILISATION}, not {utilisation:g}: "
-            "near 1 and above it the queue never settles (lab.models.overload says how it grows)"
-        )
-
-
-def _check_quantile(quantile: float) -> None:
-    if not 0 < quantile <= _HIGHEST_QUANTILE:
-        raise UsageError(f"quantile must be above 0 and at most {_HIGHEST_QUANTILE}, not {quantile!r}")
 
 
 def _roots(workers: int, utilisation: float) -> NDArray[np.complex128]:

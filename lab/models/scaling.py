@@ -2,13 +2,15 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 from scipy.optimize import curve_fit, nnls
 
+from lab.checks import Count, Positive, checked
 from lab.errors import UsageError
-from lab.models import checks
 from lab.models.statistics import Estimate, estimate, paired_ratio
 
 
@@ -22,8 +24,9 @@ class Point:
     efficiency: Estimate
 
 
+@checked
 def speedups(
-    workers: Sequence[int], blocks: Sequence[Hashable], throughput_rps: Sequence[float]
+    workers: Sequence[Count], blocks: Sequence[Hashable], throughput_rps: Sequence[float]
 ) -> list[Point]:
     """Return a point for each number of workers, ascending; place i of the three lists is one trial.
 
@@ -31,7 +34,6 @@ def speedups(
     Medians over blocks. A block without a trial of one worker has no base, and is left out.
     Raises UsageError if a block has two trials of the same number of workers, or none has a base above zero.
     """
-    checks.at_least_one(workers=min(workers, default=0))
     trials = dict(zip(zip(workers, blocks, strict=True), throughput_rps, strict=True))
     if len(trials) != len(workers):
         raise UsageError("a block has two trials of the same number of workers: give the best of them")
@@ -68,7 +70,8 @@ class ScalingLaw:
         )
 
 
-def fit_law(workers: Sequence[float], throughput_rps: Sequence[float], *, cpus: float) -> ScalingLaw:
+@checked
+def fit_law(workers: Sequence[Positive], throughput_rps: Sequence[Positive], *, cpus: Positive) -> ScalingLaw:
     """Fit Gunther's law by least squares with 0 <= a <= 1 and b >= 0.
 
     Only up to `cpus` workers: beyond, they share CPUs and the curve has a kink that the law does not know.
@@ -76,9 +79,6 @@ def fit_law(workers: Sequence[float], throughput_rps: Sequence[float], *, cpus: 
     Raises UsageError if fewer than three numbers of workers are left: the law has three constants.
     """
     n, rates = np.asarray(workers, dtype=np.float64), np.asarray(throughput_rps, dtype=np.float64)
-    checks.above_zero(
-        workers=min(workers, default=0), throughput_rps=min(throughput_rps, default=0), cpus=cpus
-    )
     n, rates = n[n <= cpus], rates[n <= cpus]
     if (counts := len(np.unique(n))) < 3:
         raise UsageError(
@@ -91,8 +91,9 @@ def fit_law(workers: Sequence[float], throughput_rps: Sequence[float], *, cpus: 
     return ScalingLaw(*map(float, found))
 
 
+@checked
 def envelope(
-    one_worker_rps: float, many_workers_rps: float, workers: int = 2
+    one_worker_rps: Positive, many_workers_rps: Positive, workers: Annotated[int, Field(ge=2)] = 2
 ) -> tuple[ScalingLaw, ScalingLaw]:
     """Return the two ends of all of Gunther's laws that go through one worker and `workers` = n workers.
 
@@ -100,9 +101,6 @@ def envelope(
     The first law has b = 0 (or a = 1, when that is not enough), the second a = 0. Those between fit as
     well, so no peak is known. More than n-fold throughput is taken as n-fold, the ideal line.
     """
-    checks.above_zero(one_worker_rps=one_worker_rps, many_workers_rps=many_workers_rps)
-    if workers < 2:
-        raise UsageError(f"an envelope needs a second number of workers, 2 or more, not {workers!r}")
     lost = max(0.0, (workers * one_worker_rps / many_workers_rps - 1) / (workers - 1))
     contention = min(1.0, lost)
     return (

@@ -1,19 +1,38 @@
 """Queues played through request by request, for any arrivals and service: a check of the formulas."""
 
 import heapq
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import PlainValidator
 
-from lab.errors import UsageError
-from lab.models import checks
+from lab.checks import Count, checked
 
 Dispatch = Literal["central", "round-robin", "random", "batches"]
 
 
+def _arrivals(due_s: Any) -> NDArray[np.float64]:
+    due = np.asarray(due_s, dtype=np.float64)
+    if due.ndim != 1 or not np.isfinite(due).all() or (np.diff(due) < 0).any():
+        raise ValueError("must be one list of finite times in ascending order")
+    return due
+
+
+def _works(service_s: Any) -> NDArray[np.float64]:
+    service = np.asarray(service_s, dtype=np.float64)
+    if not (np.isfinite(service) & (service >= 0)).all():
+        raise ValueError("must be finite and at least 0")
+    return service
+
+
+@checked
 def waits(
-    due_s: ArrayLike, service_s: ArrayLike, workers: int, dispatch: Dispatch = "central", seed: int = 0
+    due_s: Annotated[ArrayLike, PlainValidator(_arrivals)],
+    service_s: Annotated[ArrayLike, PlainValidator(_works)],
+    workers: Count,
+    dispatch: Dispatch = "central",
+    seed: int = 0,
 ) -> NDArray[np.float64]:
     """Return how long each request waits, in seconds, until a worker begins it, first come first served.
 
@@ -22,22 +41,13 @@ def waits(
     `random`: each is given to a worker by chance (with `seed`), as a hash does, and waits for that one;
     `batches`: a worker that is free takes all that wait, and does them one after the other.
     """
-    checks.at_least_one(workers=workers)
-    due = np.asarray(due_s, dtype=np.float64)
-    service = np.broadcast_to(np.asarray(service_s, dtype=np.float64), due.shape)
-    if due.ndim != 1 or not np.isfinite(due).all() or (np.diff(due) < 0).any():
-        raise UsageError("due_s must be one list of finite times in ascending order")
-    if not (np.isfinite(service) & (service >= 0)).all():
-        raise UsageError("service_s must be finite and zero or more")
-    if dispatch == "central":
-        return _central(due, service, workers)
+    due = np.asarray(due_s)
+    service = np.broadcast_to(np.asarray(service_s), due.shape)
     if dispatch == "round-robin":
         return _apart(due, service, np.arange(len(due)) % workers)
     if dispatch == "random":
         return _apart(due, service, np.random.default_rng(seed).integers(workers, size=len(due)))
-    if dispatch == "batches":
-        return _batches(due, service, workers)
-    raise UsageError(f"unknown dispatch {dispatch!r}: choose central, round-robin, random or batches")
+    return (_batches if dispatch == "batches" else _central)(due, service, workers)
 
 
 def _central(due: NDArray[np.float64], service: NDArray[np.float64], workers: int) -> NDArray[np.float64]:

@@ -32,12 +32,6 @@ def test_a_bar_is_named_for_what_it_is(blocks: int, words: str) -> None:
     assert words in common.spread_is(blocks)
 
 
-def test_an_interval_where_there_is_one_else_the_range() -> None:
-    values = pd.Series([3.0, 1.0, 2.0])
-    assert common.whole_or_range((1.5, 2.5), values) == (1.5, 2.5)
-    assert common.whole_or_range(None, values) == (1.0, 3.0)
-
-
 def _spoilt(*flags: tuple[Flag, ...]) -> list[dict[str, object]]:
     return [{"valid": False, "flags": found} for found in flags]
 

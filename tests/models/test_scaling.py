@@ -33,8 +33,8 @@ def test_speedups_are_paired_within_blocks() -> None:
     assert (one.speedup.value, one.efficiency.value) == (1, 1)
     assert two.speedup.value == pytest.approx(1.9)
     assert two.efficiency.value == pytest.approx(0.95)
-    assert four.speedup.interval == pytest.approx((3, 3))
-    assert four.efficiency.interval == pytest.approx((0.75, 0.75))
+    assert (four.speedup.low, four.speedup.high) == pytest.approx((3, 3))
+    assert (four.efficiency.low, four.efficiency.high) == pytest.approx((0.75, 0.75))
 
 
 def test_the_order_of_trials_does_not_matter() -> None:
@@ -148,5 +148,5 @@ def test_the_envelope_of_two_workers() -> None:
 def test_more_than_ideal_is_taken_as_ideal() -> None:
     for law in envelope(50, 103):
         assert (law.contention, law.coherency) == (0, 0)
-    with pytest.raises(UsageError, match="2 or more"):
+    with pytest.raises(UsageError, match="workers must be at least 2, got 1"):
         envelope(50, 50, workers=1)

@@ -93,11 +93,11 @@ def test_no_requests_wait_for_nothing() -> None:
 @pytest.mark.parametrize(
     ("due_s", "service_s", "c", "dispatch", "named"),
     [
-        ([1, 0], 1, 1, "central", "ascending"),
-        ([0, float("nan")], 1, 1, "central", "finite"),
-        ([0, 1], -1, 1, "central", "service_s"),
-        ([0, 1], 1, 0, "central", "workers"),
-        ([0, 1], 1, 1, "fastest", "unknown dispatch"),
+        ([1, 0], 1, 1, "central", "due_s must be one list of finite times in ascending order, got "),
+        ([0, float("nan")], 1, 1, "central", "due_s must be one list of finite times"),
+        ([0, 1], -1, 1, "central", "service_s must be finite and at least 0, got -1"),
+        ([0, 1], 1, 0, "central", "workers must be at least 1, got 0"),
+        ([0, 1], 1, 1, "fastest", "dispatch must be 'central', 'round-robin', 'random' or 'batches', got"),
     ],
 )
 def test_bad_input_is_named(

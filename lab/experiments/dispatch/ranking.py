@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from lab.experiments.common import whole_or_range
 from lab.experiments.dispatch.trials import busiest, spread_over_processes, steady
 from lab.models.statistics import estimate, fewest_trials
 
@@ -53,7 +52,7 @@ def spread(values: "pd.Series[float]") -> Spread:
     if known.empty:
         return Spread(math.nan, math.nan, math.nan, 0)
     median = estimate(list(known))
-    return Spread(median.value, *whole_or_range(median.interval, known), len(known))
+    return Spread(median.value, median.low, median.high, median.trials)
 
 
 def standings(trials: pd.DataFrame) -> list[Standing]:
