@@ -1,5 +1,6 @@
 """What callers may pass, checked by pydantic: types for numbers, and its complaints as one line each."""
 
+import difflib
 import inspect
 from collections.abc import Callable
 from functools import wraps
@@ -73,7 +74,6 @@ def complaints(error: ValidationError, names: list[str] | None = None) -> list[s
 
 _ABOUT_NAMES = {
     **dict.fromkeys(("missing", "missing_argument", "missing_keyword_only_argument"), "{} is missing"),
-    **dict.fromkeys(("unexpected_keyword_argument", "extra_forbidden"), "there is no {}"),
 }
 _WRONG = {
     "greater_than": "must be above {gt:g}",
@@ -95,11 +95,21 @@ def complaint(problem: ErrorDetails, names: list[str] | None = None) -> str:
     kind, place = problem["type"], _place(problem["loc"], names or [])
     if kind in _ABOUT_NAMES:
         return _ABOUT_NAMES[kind].format(place)
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        return _unknown(place, names or [])
     said = problem["msg"].replace("Input should be", "must be")
     wrong = _WRONG.get(kind, "{said}").format(said=said, **problem.get("ctx", {}))
     if not wrong.startswith("must "):
         return f"{place}: {wrong}" if place else wrong
     return f"{place} {wrong}, got {repr(problem['input'])}".strip()
+
+
+def _unknown(name: str, names: list[str]) -> str:
+    """Say that there is no such name, and which one was probably meant, or which there are."""
+    known = [known for known in names if known != "self"]
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f": did you mean {nearest[0]}?" if nearest else f": there are {', '.join(known)}" if known else ""
+    return f"there is no {name}{hint}"
 
 
 def _place(location: tuple[int | str, ...], names: list[str]) -> str:

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from lab.errors import UsageError
 
@@ -38,10 +39,19 @@ def _numpy_kernel() -> Kernel:
 
 
 def _numba_kernel() -> Kernel:
-    from lab import machine_code
+    import numba
 
-    return machine_code.load(python_loop)  # sums in the loop's order, without the GIL
+    def compiled(*, cache: bool) -> Kernel:
+        loop: Kernel = numba.njit("float64(int64)", nogil=True, cache=cache)(python_loop)
+        return loop
 
+    try:
+        return compiled(cache=True)  # the next process need not compile it again
+    except (RuntimeError, OSError):  # there is no folder that may hold it
+        return compiled(cache=False)
+
+
+KernelName = Literal["python", "numpy", "numba"]
 
 _MAKERS: dict[str, Callable[[], Kernel]] = {
     "python": lambda: python_loop,
@@ -49,7 +59,7 @@ _MAKERS: dict[str, Callable[[], Kernel]] = {
     "numba": _numba_kernel,
 }
 
-KERNELS = tuple(_MAKERS)
+KERNELS = get_args(KernelName)
 
 TOLERANCE = {"python": 1e-15, "numpy": 1e-9, "numba": 1e-12}
 """How far each kernel's sum may be from `REFERENCE_SUM`, relative to it."""

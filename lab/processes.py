@@ -1,9 +1,18 @@
-"""Processes that end with their starter: how one starts another, and how the other begins."""
+"""Processes that cannot outlive their starter: started, spoken to, ended, and proven gone.
 
+A notebook's kernel may end in any way, by `os._exit` too, and must leave nothing behind. So whoever starts a
+process keeps the only write end of a *lifeline*, a pipe or socket; in the child a thread waits for its other
+end to close, and then ends the child and the group that it leads. (An event loop would be deaf while the hot
+loop blocks it; `PR_SET_PDEATHSIG` is tied to the thread that started the child; `atexit` is not run.)
+"""
+
+import atexit
 import contextlib
 import json
 import logging
+import logging.handlers
 import os
+import queue
 import resource
 import select
 import signal
@@ -14,26 +23,148 @@ import threading
 import time
 import weakref
 from asyncio.trsock import TransportSocket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any, Self, TypeAlias
 
-from lab import files
 from lab.errors import LabError
 
+Message = dict[str, Any]
+Stream: TypeAlias = "IO[Any] | int | None"
+"""As `subprocess.Popen` takes it; None for where ours goes."""
 
-def tie(fd: int) -> None:
-    """End this process, and the group that it leads, as soon as who holds the other end of `fd` is gone."""
-    on_hang_up(fd, _end)
+_PATIENCE_S = 2.0
+
+
+def start(
+    module: str,
+    *arguments: str,
+    fds: Sequence[int] = (),
+    stdin: Stream = subprocess.DEVNULL,
+    stdout: Stream = None,
+    stderr: Stream = None,
+    new_session: bool = True,
+) -> "subprocess.Popen[bytes]":
+    """Run `python -m MODULE ARGUMENTS`, one of our modules, which calls `begin` first.
+
+    It inherits `fds` and its standard streams, and nothing else. It imports nothing from the caller's folder,
+    which may hold a `lab/` or a `queue.py` of its own. In a session of its own it hears no interrupt of the
+    caller's group: a notebook's kernel is interrupted with every process of its group.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", module, *arguments],
+        stdin=stdin,
+        stdout=_or_nowhere(stdout, 1),
+        stderr=_or_nowhere(stderr, 2),
+        pass_fds=fds,
+        start_new_session=new_session,
+    )
+
+
+def start_with_channel(
+    module: str, arguments: Mapping[str, Any], *, fds: Mapping[str, int], log: Stream, new_session: bool
+) -> "tuple[subprocess.Popen[bytes], Channel]":
+    """Run one of our modules with a channel to it, which is also its lifeline; return both.
+
+    The module is told `arguments` as JSON, and in them the inherited `fds` and `channel` by their names. What
+    it prints goes to `log`.
+    """
+    ours, theirs = Channel.pair()
+    passed = {**fds, "channel": theirs.fileno()}
+    try:
+        text = json.dumps({**arguments, **passed})
+        process = start(
+            module, text, fds=tuple(passed.values()), stdout=log, stderr=log, new_session=new_session
+        )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return process, ours
+
+
+def begin(lifeline: int) -> None:
+    """Begin a process that `start` started: tied to its starter, logging, and with room for many files."""
+    guard_standard_streams()
+    on_hang_up(lifeline, _end)
+    log_without_waiting()
+    with contextlib.suppress(OSError, ValueError):
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # every connection that waits is a file
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str], *, cwd: Path, stdout: Stream, stderr: Stream
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a program that is not ours, in a group of its own that ends with the block, or with this process.
+
+    Given is the process that minds it: it ends when the program does, with the same status. Raises LabError
+    if a process of the group survives.
+    """
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            fds = (theirs.fileno(),)
+            minder = subprocess.Popen(
+                [sys.executable, "-P", "-m", "lab.processes", str(theirs.fileno()), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                cwd=cwd,
+                pass_fds=fds,
+                start_new_session=True,
+            )
+        try:
+            yield minder
+        finally:
+            end_group(minder)
+
+
+def end_group(leader: "subprocess.Popen[bytes]", within_s: float = 0.0) -> None:
+    """End a process that leads a group, and all of the group; return when they are gone.
+
+    For `within_s` it may end by itself, then it is killed. Raises LabError if one survives that.
+    """
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        leader.wait(within_s)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader.pid, signal.SIGKILL)
+    leader.wait()
+    deadline_s = time.monotonic() + _PATIENCE_S
+    while survivors := _alive(leader.pid):
+        if time.monotonic() > deadline_s:
+            raise LabError(f"processes {survivors} survived SIGKILL: see in what state the system holds them")
+        time.sleep(0.005)
+
+
+def _alive(group: int) -> list[int]:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return []
+    import psutil
+
+    # A zombie is gone, but stays a member until its parent, or init, has noticed.
+    pids = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                pids.append(process.pid)
+    return pids
+
+
+def ending(status: int) -> str:
+    """Say how a process ended: its exit status, or the name of the signal."""
+    return signal.Signals(-status).name if status < 0 else f"status {status}"
 
 
 def on_hang_up(fd: int, act: Callable[[], None]) -> None:
-    """Act when the other end of a pipe, socket or terminal is closed; nothing is read from it.
-
-    A thread does it, because an event loop is deaf while the hot loop blocks it.
-    """
+    """Act, in a thread, when the other end of a pipe, socket or terminal is closed; nothing is read."""
 
     def wait() -> None:
-        _hang_up(fd, timeout_ms=None)
+        _hung_up(fd, timeout_ms=None)
         act()
 
     threading.Thread(target=wait, name="lifeline", daemon=True).start()
@@ -41,10 +172,10 @@ def on_hang_up(fd: int, act: Callable[[], None]) -> None:
 
 def is_hung_up(fd: int) -> bool:
     """Return whether there is nobody at the other end of `fd`, or no such descriptor."""
-    return _hang_up(fd, timeout_ms=0)
+    return _hung_up(fd, timeout_ms=0)
 
 
-def _hang_up(fd: int, timeout_ms: int | None) -> bool:
+def _hung_up(fd: int, timeout_ms: int | None) -> bool:
     poll = select.poll()
     poll.register(fd, 0)
     return bool(poll.poll(timeout_ms))
@@ -56,7 +187,72 @@ def _end() -> None:
     os._exit(1)
 
 
-Message = dict[str, Any]
+def guard_standard_streams() -> None:
+    """Open what is closed of the standard streams on /dev/null.
+
+    Else the next file or socket would be opened under its number, and be written to by whoever logs.
+    """
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    sys.stdin = sys.stdin or open(0)  # noqa: SIM115  (open for as long as the process lives)
+    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
+
+
+def _or_nowhere(stream: Stream, fd: int) -> Stream:
+    """Return the stream, or nowhere if it is to be ours and ours is closed."""
+    if stream is not None:
+        return stream
+    try:
+        os.fstat(fd)
+    except OSError:
+        return subprocess.DEVNULL
+    return None
+
+
+_MOST_LINES = 10_000
+_LAST_LINES_S = 0.5
+
+
+def log_without_waiting() -> None:
+    """Log to stderr from a thread: if nobody reads it, answers go on, and lost lines are counted."""
+    lines: queue.Queue[logging.LogRecord] = queue.Queue(_MOST_LINES)
+    counting = _Counting(lines)
+    counting.setFormatter(logging.Formatter("%(asctime)s %(process)d %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[counting], force=True)
+    writing = (lines, logging.StreamHandler(sys.stderr))
+    threading.Thread(target=_write, args=writing, name="log", daemon=True).start()
+    atexit.register(_written, lines)
+
+
+def _write(lines: "queue.Queue[logging.LogRecord]", handler: logging.Handler) -> None:
+    while True:
+        handler.handle(lines.get())
+        lines.task_done()
+
+
+def _written(lines: "queue.Queue[logging.LogRecord]") -> None:
+    """Return when all lines are written, or nobody reads them."""
+    deadline_s = time.monotonic() + _LAST_LINES_S
+    while lines.unfinished_tasks and time.monotonic() < deadline_s:
+        time.sleep(0.005)
+
+
+class _Counting(logging.handlers.QueueHandler):
+    """Puts lines into a queue; those for which there is no room are counted, and the next one says so."""
+
+    lost = 0
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        if self.lost:
+            record.msg = f"({self.lost} lines lost, as nobody read this) {record.msg}"
+        try:
+            self.queue.put_nowait(record)
+            self.lost = 0
+        except queue.Full:
+            self.lost += 1
+
 
 Passed: TypeAlias = "socket.socket | TransportSocket | Channel"
 
@@ -65,10 +261,10 @@ _open: "weakref.WeakSet[Channel]" = weakref.WeakSet()
 
 
 class Channel:
-    """One end of a socket pair. Sending may block, never for long: the other end is always read.
+    """One end of a socket pair that carries messages: JSON lines, and open sockets with them.
 
-    The end that the starter keeps is also the lifeline of what it started (see `lifeline`), so no copy of it
-    may live on elsewhere: programs do not inherit it, and forks close it.
+    The starter's end is the lifeline of what it started, so no copy of it may live on elsewhere: programs do
+    not inherit it, and forks close it.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -93,9 +289,15 @@ class Channel:
         """Return the file descriptor, -1 once it is closed."""
         return self._sock.fileno()
 
-    def send(self, message: Message, *, passing: "Passed | None" = None) -> None:
-        """Send a message, and a copy of an open socket with it. Raises OSError if nobody is there."""
+    def send(
+        self, message: Message, *, passing: "Passed | None" = None, timeout_s: float | None = None
+    ) -> None:
+        """Send a message, and a copy of an open socket with it.
+
+        Raises OSError if nobody is there; TimeoutError, an OSError, if the other end does not read in time.
+        """
         line = json.dumps(message | {"passing": passing is not None}).encode() + b"\n"
+        self._sock.settimeout(timeout_s)
         if passing is None:
             self._sock.sendall(line)
         else:
@@ -133,80 +335,13 @@ def _close_in_fork() -> None:
 os.register_at_fork(after_in_child=_close_in_fork)
 
 
-def spawn(
-    role: str,
-    arguments: Mapping[str, Any],
-    *,
-    fds: Mapping[str, int],
-    log: IO[Any] | None,
-    new_session: bool,
-) -> tuple["subprocess.Popen[bytes]", Channel]:
-    """Run `python -m lab.servers ROLE ARGUMENTS`; return the process and the channel to it.
-
-    `fds` are passed on, and told under their names among the arguments. What it prints goes to `log`,
-    or else where ours goes. A popen of a module is what works from a notebook: forks copy threads and
-    descriptors, and multiprocessing's spawn cannot import what a cell defined.
-    """
-    ours, theirs = Channel.pair()
-    passed = {**fds, "channel": theirs.fileno()}
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lab.servers", role, json.dumps({**arguments, **passed})],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=files.project(),  # the caller's folder is no place to import from
-            pass_fds=tuple(passed.values()),
-            start_new_session=new_session,  # an interrupted cell signals the kernel's whole group
-        )
-    except BaseException:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
-    return process, ours
+def _mind(lifeline: int, command: Sequence[str]) -> int:
+    """Run a program for as long as the starter lives, and return its status as a shell gives it."""
+    on_hang_up(lifeline, _end)
+    os.set_inheritable(lifeline, False)
+    status = subprocess.call(command)
+    return 128 - status if status < 0 else status
 
 
-def begin(channel: int) -> Channel:
-    """Begin a process that `spawn` started: tied to its starter, logging, and with room for many files."""
-    tie(channel)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(process)d %(message)s")
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # every connection that waits is a file
-    return Channel.adopt(channel)
-
-
-def ending(status: int) -> str:
-    """Say how a process ended: its exit status, or the name of the signal."""
-    return signal.Signals(-status).name if status < 0 else f"status {status}"
-
-
-_PATIENCE_S = 2.0
-
-
-def end_group(group: int) -> None:
-    """Kill every process of a group and return when they are gone. Raises LabError if one survives that."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
-    deadline_s = time.monotonic() + _PATIENCE_S
-    while survivors := _alive(group):
-        if time.monotonic() > deadline_s:
-            raise LabError(f"processes {survivors} survived SIGKILL: see in what state the system holds them")
-        time.sleep(0.005)
-
-
-def _alive(group: int) -> list[int]:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return []
-    import psutil
-
-    # A zombie is gone, but stays a member until its parent, or init, has noticed.
-
-    pids = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                pids.append(process.pid)
-    return pids
+if __name__ == "__main__":
+    sys.exit(_mind(int(sys.argv[1]), sys.argv[2:]))

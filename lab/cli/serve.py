@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from lab import processes as lifeline
+from lab import processes
 from lab.hotloop import ITERATIONS, KERNELS
 from lab.servers import Server, ServerSpec
 from lab.servers.spec import DISPATCHES, POOLS, TOPOLOGIES
@@ -39,6 +39,7 @@ def _one_of(choices: tuple[str, ...]) -> str:
 @click.option(
     "--drain", "drain_s", default=5.0, show_default=True, help="Seconds to finish when told to stop."
 )
+@click.option("--unlimited", is_flag=True, help="Allow any number of workers.")
 def command(**options: Any) -> None:
     """Serve until SIGINT or SIGTERM. A line of JSON on stdout says when it accepts; the rest is on stderr.
 
@@ -61,8 +62,8 @@ def command(**options: Any) -> None:
     except KeyboardInterrupt:
         return
     with server:
-        if not lifeline.is_hung_up(_STDIN):  # closed from the start it says nothing: some job runners do so
-            lifeline.on_hang_up(_STDIN, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        if not processes.is_hung_up(_STDIN):  # closed from the start it says nothing: some job runners do so
+            processes.on_hang_up(_STDIN, lambda: os.kill(os.getpid(), signal.SIGTERM))
         ready = {"event": "ready", "url": server.url, "pid": server.pid, "workers": server.workers}
         click.echo(json.dumps(ready))
         server.wait()

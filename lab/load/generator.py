@@ -1,8 +1,7 @@
 """A generator: a process of its own, so that its starter's work never disturbs a measurement.
 
 It reads its specification and due times from stdin, says that it is ready, waits for the start instant,
-sends, and writes its log to stdout. Stdin is also its lifeline: when the starter is gone, so is the
-generator.
+sends, and writes its log to stdout. Stdin is also its lifeline.
 """
 
 import asyncio
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO
 
 from lab.load.sender import Sender
 from lab.load.target import Spec
+from lab.processes import begin
 
 _BEAT_S = 0.01
 _STALL_S = 0.01
@@ -104,11 +104,11 @@ _SAMPLE = 1000
 
 def main() -> None:
     """Do what stdin says."""
+    begin(lifeline=0)
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
     spec = Spec.from_json(stdin.readline().decode())
     due_s = array("d")
     due_s.frombytes(stdin.read(int(stdin.readline()) * due_s.itemsize))
-    _raise_descriptor_limit()
     precedence = spec.precedence and _take_precedence()
     _say(stdout, {"ready": os.getpid()})
     start = stdin.readline()
@@ -168,25 +168,15 @@ def _progress(sender: Sender) -> dict[str, Any]:
 
 
 def _obey(stdin: BinaryIO, loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
-    """Stop when told to; leave at once when the starter is gone, whatever the loop is doing."""
+    """Stop when told to."""
     while stdin.readline():
         with contextlib.suppress(RuntimeError):  # the loop is closed: everything is done
             loop.call_soon_threadsafe(stop)
-    os._exit(1)
 
 
 def _say(stdout: BinaryIO, message: dict[str, Any]) -> None:
     stdout.write(json.dumps(message).encode() + b"\n")
     stdout.flush()
-
-
-def _raise_descriptor_limit() -> None:
-    """Overload holds hundreds of connections open: allow as many as this system lets us have."""
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _take_precedence() -> bool:
@@ -195,7 +185,7 @@ def _take_precedence() -> bool:
     A client on a machine of its own is not delayed by the server either.
     """
     if sys.platform == "linux":
-        with contextlib.suppress(PermissionError):
+        with contextlib.suppress(OSError):  # forbidden, or unknown in this sandbox
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
             return True
     return False

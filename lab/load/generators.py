@@ -6,7 +6,6 @@ import math
 import platform
 import queue
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -22,7 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lab import files
+from lab import files, processes
 from lab.errors import LabError
 from lab.files import write_whole
 from lab.load.arrivals import Times
@@ -40,12 +39,8 @@ class GeneratorProcess:
     def __init__(self, spec: Spec, due_s: bytes) -> None:
         self._planned = len(due_s) // array("d").itemsize
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `close`)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "lab.load.generator"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            start_new_session=True,  # an interrupt of the starter's group is for the starter to pass on
+        self._process = processes.start(
+            "lab.load.generator", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr
         )
         self._write(f"{spec.to_json()}\n{self._planned}\n".encode() + due_s)
 
@@ -90,11 +85,7 @@ class GeneratorProcess:
         assert self._process.stdout is not None  # noqa: S101
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
-        try:
-            self._process.wait(_GRACE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        processes.end_group(self._process, _GRACE_S)
         self._process.stdout.close()
         self._stderr.close()
 
@@ -106,8 +97,10 @@ class GeneratorProcess:
 
     def _last_words(self) -> str:
         self._process.wait()
-        self._stderr.seek(0)
-        lines = self._stderr.read().decode(errors="replace").split("\n")
+        lines: list[str] = []
+        with contextlib.suppress(ValueError):  # `close` was quicker: nobody will read these words
+            self._stderr.seek(0)
+            lines = self._stderr.read().decode(errors="replace").split("\n")
         return next(
             (line.strip() for line in reversed(lines) if line.strip()), f"status {self._process.returncode}"
         )

@@ -5,7 +5,6 @@ It speaks as little HTTP as load generators need, so that it is cheap enough to 
 
 import asyncio
 import contextlib
-import os
 import subprocess
 import sys
 import threading
@@ -13,6 +12,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
+
+from lab import processes
 
 _BODY = b"Hello World!"
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\nConnection: "
@@ -54,16 +55,15 @@ def known_server(
     A connection that has several requests in flight may then get their answers in another order.
     """
     settings = [str(value) for value in (stall_at, stall_s, *waits_s)]
-    command = [sys.executable, "-m", "lab.load.reference_server", *settings]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    with processes.start(
+        "lab.load.reference_server", *settings, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         try:
             assert process.stdout is not None  # noqa: S101  (Popen was given pipes)
             port = int(process.stdout.readline())
             yield KnownServer(f"http://127.0.0.1:{port}/", process.pid, process)
         finally:
-            process.kill()
+            processes.end_group(process)
 
 
 class _Answering(asyncio.Protocol):
@@ -116,16 +116,16 @@ async def _serve(stall_at: int, *times_s: float) -> None:
 
 
 def _tell_count() -> None:
-    """Say the count whenever asked; leave when the starter is gone."""
+    """Say the count whenever asked."""
     while sys.stdin.buffer.readline():
         print(_Answering.count, flush=True)
-    os._exit(0)
 
 
 def main() -> None:
     """Serve until killed."""
     from lab.load.generator import run_loop
 
+    processes.begin(lifeline=0)
     threading.Thread(target=_tell_count, daemon=True).start()
     run_loop(_serve(int(sys.argv[1]), *map(float, sys.argv[2:])))
 

@@ -7,23 +7,63 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+HEAD_TIMEOUT_S = 10.0
+"""A client that has begun the head of a request must have sent all of it within this time."""
+
 _SWEEP_S = 0.01
 
 
 class Connection(web.RequestHandler):
-    """aiohttp's side of a connection, which says when it is over."""
+    """aiohttp's side of a connection, which says when it is over, and ends if a head stays incomplete.
+
+    `head` is what was read of the connection before it came here.
+    """
 
     def __init__(
-        self, server: web.Server, loop: asyncio.AbstractEventLoop, on_lost: Callable[[], None] | None
+        self,
+        server: web.Server,
+        loop: asyncio.AbstractEventLoop,
+        on_lost: Callable[[], None] | None,
+        head: bytes = b"",
     ) -> None:
         super().__init__(server, loop=loop, access_log=None)  # type: ignore[arg-type]
         self._on_lost = on_lost
+        self._head = head
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing of a request has come since the last answer."""
+        # The first part is aiohttp's own test, in RequestHandler._process_keepalive; there is no public one.
+        waits = self._waiter is not None and not self._waiter.done()
+        return waits and self._head_timer is None and not _has_input(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Go on with what was read before."""
+        super().connection_made(transport)
+        if self._head:
+            self.data_received(self._head)
+
+    def data_received(self, data: bytes) -> None:
+        """Keep the time from the first byte of a head to its last."""
+        before = self._request_count
+        super().data_received(data)
+        if self._request_count > before:
+            self._stop_timer()
+        elif self._head_timer is None and self._current_request is None:
+            self._head_timer = asyncio.get_running_loop().call_later(HEAD_TIMEOUT_S, self.force_close)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Say so, once aiohttp has done its part."""
         super().connection_lost(exc)
+        self._stop_timer()
         if self._on_lost:
             self._on_lost()
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
 
 HandOver = Callable[[TransportSocket], None]
@@ -39,17 +79,11 @@ async def close_idle(server: web.Server, *, quiet_s: float, hand_over: HandOver 
     await asyncio.sleep(quiet_s)
     while connections := server.connections:
         for connection in connections:
-            if _is_idle(connection):
+            if isinstance(connection, Connection) and connection.is_idle:
                 if hand_over and connection.transport:
                     hand_over(connection.transport.get_extra_info("socket"))
                 connection.force_close()
         await asyncio.sleep(_SWEEP_S)
-
-
-def _is_idle(connection: web.RequestHandler) -> bool:
-    # aiohttp's own test for it, in RequestHandler._process_keepalive; there is no public one.
-    waiter = connection._waiter
-    return waiter is not None and not waiter.done() and not _has_input(connection)
 
 
 def _has_input(connection: web.RequestHandler) -> bool:

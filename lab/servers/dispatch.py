@@ -4,13 +4,18 @@ import asyncio
 import contextlib
 import socket
 from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from lab.processes import Message
 from lab.servers import sockets
+from lab.servers.connections import HEAD_TIMEOUT_S
 from lab.servers.sockets import Acceptor
 from lab.servers.spec import ServerSpec
 from lab.servers.worker_handle import WorkerHandle
+
+_MOST_HEAD = 65536
 
 
 class Dispatch(Protocol):
@@ -55,7 +60,7 @@ class Shared:
     def take(self, connection: socket.socket) -> None:
         with connection:
             if self._members:
-                self._members[0].send({"do": "serve"}, passing=connection)
+                self._members[0].send({"do": "serve", "head": ""}, passing=connection)
                 self._members.rotate()
 
     def close(self) -> None:
@@ -75,6 +80,55 @@ class Reuseport(Shared):
         return sockets.listen_beside(self._listener)
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """A connection that waits for a worker, and what was read of it."""
+
+    connection: socket.socket
+    head: bytes = b""
+
+
+class HeadReader:
+    """Reads a connection until the head of its request is complete, and hands on both.
+
+    One that is silent for too long after its first byte, or that has too much to say, is closed. One that has
+    said nothing yet may wait as long as it likes: browsers open such connections in advance.
+    """
+
+    def __init__(self, connection: socket.socket, hand_on: Callable[[Waiting], None]) -> None:
+        self._connection = connection
+        self._hand_on = hand_on
+        self._head = b""
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(connection, self._read)
+
+    def _read(self) -> None:
+        try:
+            data = self._connection.recv(_MOST_HEAD)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        self._head += data
+        if b"\r\n\r\n" in self._head:
+            self._release()
+            self._hand_on(Waiting(self._connection, self._head))
+        elif not data or len(self._head) > _MOST_HEAD:
+            self._close()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(HEAD_TIMEOUT_S, self._close)
+
+    def _release(self) -> None:
+        self._loop.remove_reader(self._connection)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _close(self) -> None:
+        self._release()
+        self._connection.close()
+
+
 class PassedOn:
     """The supervisor accepts, and passes each connection on to a free worker; the others wait here, in order.
 
@@ -82,16 +136,16 @@ class PassedOn:
     longest is next. A worker whose event loop is blocked cannot acknowledge, so it holds at most one more.
 
     Least busy: a worker is free again when the connection is over, so each has one request at a time, and
-    the others wait in one central queue. A connection is passed on when it has something to say: a silent one
-    would hold its worker.
+    the others wait in one central queue. A connection is passed on, with what was read of it, once the head
+    of its request is complete: a silent one would hold its worker.
     """
 
     def __init__(self, listener: socket.socket, *, least_busy: bool) -> None:
         self._least_busy = least_busy
         self._members: set[WorkerHandle] = set()
         self._free: deque[WorkerHandle] = deque()
-        self._waiting: deque[socket.socket] = deque()
-        self._passed: dict[WorkerHandle, socket.socket] = {}
+        self._waiting: deque[Waiting] = deque()
+        self._passed: dict[WorkerHandle, Waiting] = {}
         self._empty = asyncio.Event()
         self._empty.set()
         self._loop = asyncio.get_running_loop()
@@ -110,9 +164,9 @@ class PassedOn:
         self._members.discard(worker)
         with contextlib.suppress(ValueError):
             self._free.remove(worker)
-        if worker.gone.is_set() and (connection := self._passed.pop(worker, None)):
+        if worker.gone.is_set() and (waiting := self._passed.pop(worker, None)):
             self._empty.clear()
-            self._waiting.appendleft(connection)  # it never got it: nothing is lost
+            self._waiting.appendleft(waiting)  # it never got it: nothing is lost
             self._match()
 
     def close(self) -> None:
@@ -124,7 +178,7 @@ class PassedOn:
     def _hear(self, worker: WorkerHandle, message: Message) -> None:
         event = message["event"]
         if event == "accepted":
-            self._passed.pop(worker).close()
+            self._passed.pop(worker).connection.close()
         if event == ("done" if self._least_busy else "accepted") and worker in self._members:
             self._free.append(worker)
             self._match()
@@ -137,24 +191,20 @@ class PassedOn:
 
     def _accepted(self, connection: socket.socket) -> None:
         if self._least_busy:
-            self._loop.add_reader(connection, self._speaks, connection)
+            HeadReader(connection, self._enqueue)
         else:
-            self._enqueue(connection)
+            self._enqueue(Waiting(connection))
 
-    def _speaks(self, connection: socket.socket) -> None:
-        self._loop.remove_reader(connection)
-        self._enqueue(connection)
-
-    def _enqueue(self, connection: socket.socket) -> None:
-        self._waiting.append(connection)
+    def _enqueue(self, waiting: "Waiting") -> None:
+        self._waiting.append(waiting)
         self._empty.clear()
         self._match()
 
     def _match(self) -> None:
         while self._waiting and self._free:
-            worker, connection = self._free.popleft(), self._waiting.popleft()
-            self._passed[worker] = connection
-            worker.send({"do": "serve"}, passing=connection)
+            worker, waiting = self._free.popleft(), self._waiting.popleft()
+            self._passed[worker] = waiting
+            worker.send({"do": "serve", "head": waiting.head.decode("latin-1")}, passing=waiting.connection)
         if not self._waiting:
             self._empty.set()
 

@@ -16,7 +16,7 @@ from typing import IO, Any, Self
 from weakref import WeakSet
 
 from lab.errors import LabError, UsageError
-from lab.processes import Channel, end_group, ending, spawn
+from lab.processes import Channel, Message, end_group, ending, start_with_channel
 from lab.servers import sockets
 from lab.servers.counters import Tally, WorkerCounters
 from lab.servers.spec import ServerSpec
@@ -25,6 +25,10 @@ _GRACE_S = 1.0
 """How much longer than it is allowed a process may take before it is ended by force."""
 
 _TAIL_LINES = 3
+
+_PATIENCE_S = 5.0
+_QUESTION = "workers"
+"""Answered at once, by a server that responds."""
 
 
 class Server:
@@ -52,18 +56,23 @@ class Server:
 
     @property
     def workers(self) -> list[int]:
-        """The pids of the workers that accept; none once the server is gone."""
-        if not self.spec.has_crew:
+        """The pids of the workers that accept; none once the server is gone.
+
+        Raises LabError if it does not respond.
+        """
+        if not self.spec.has_workers:
             return [self.pid] if self._process.poll() is None else []
         try:
-            pids: list[int] = self._ask("workers")
+            pids: list[int] = self._ask(_QUESTION)
         except LabError:
+            if self._process.poll() is None:
+                raise
             return []
         return pids
 
     def counters(self) -> list[WorkerCounters]:
         """Return what each of its workers has done so far. Raises LabError if the server is gone."""
-        if self.spec.has_crew:
+        if self.spec.has_workers:
             return [WorkerCounters(**counters) for counters in self._ask("counters")]
         return [WorkerCounters(0, self.pid, *self._tally.read(), restarts=0)]
 
@@ -157,8 +166,8 @@ class Server:
             self.log_path = Path(log.name) if self._log is None else None
             self._address = listener.getsockname()[:2]
             self._tally = tally
-            self._process, self._channel = spawn(
-                "supervisor" if cluster else "worker",
+            self._process, self._channel = start_with_channel(
+                "lab.servers.supervisor" if cluster else "lab.servers.worker",
                 arguments,
                 fds={"listener": listener.fileno(), "tally": fd},
                 log=log,
@@ -183,7 +192,7 @@ class Server:
         return str(message["event"])
 
     def _change(self, order: str, **arguments: Any) -> None:
-        if not self.spec.has_crew:
+        if not self.spec.has_workers:
             raise UsageError(f"a {self.spec.topology} server is one process: start a cluster to {order} it")
         self._ask(order, **arguments)
 
@@ -193,13 +202,27 @@ class Server:
         with contextlib.closing(ours):
             try:
                 with contextlib.closing(theirs):
-                    self._channel.send({"do": order, **arguments}, passing=theirs)
-                (answer, _), *_ = ours.receive()
+                    self._channel.send({"do": order, **arguments}, passing=theirs, timeout_s=_PATIENCE_S)
+                (answer, _), *_ = self._answer(ours, order)
+            except TimeoutError:
+                raise LabError(
+                    f"the server, process {self.pid}, has not responded for {_PATIENCE_S:g} s: is it stopped?"
+                ) from None
             except (EOFError, OSError):
                 raise LabError(f"the server is gone: {self._reason()}") from None
         if "error" in answer:
             raise LabError(answer["error"])
         return answer["result"]
+
+    def _answer(self, channel: Channel, order: str) -> list[tuple[Message, int | None]]:
+        """Wait for as long as a change takes, while the process that makes it responds to questions."""
+        while True:
+            try:
+                return channel.receive(_PATIENCE_S)
+            except TimeoutError:
+                if order == _QUESTION:
+                    raise
+                self._ask(_QUESTION)
 
     def _reason(self) -> str:
         """Say in one line why it ended, and how its log does."""
@@ -216,13 +239,11 @@ class Server:
         """End what is left of it, let go of what is held for it, and keep the log only if it had failed."""
         self._stopped = True
         atexit.unregister(self._at_exit)
-        self._process.kill()
-        self._process.wait()
         self._channel.close()
         self._tally.close()
         if self.log_path is not None and not failed:
             self.log_path.unlink(missing_ok=True)
-        end_group(self.pid)
+        end_group(self._process)
 
     def _at_exit(self) -> None:
         if os.getpid() == self._owner:  # not in a fork of it

@@ -3,17 +3,17 @@
 import asyncio
 import json
 import socket
+import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 
-from lab import hotloop
-from lab import processes as process
+from lab import hotloop, processes
 from lab.errors import LabError
 from lab.hotloop import LoopRun
 from lab.machine import pin
-from lab.processes import Message
+from lab.processes import Channel, Message
 from lab.servers.counters import Tally
 from lab.servers.spec import ServerSpec
 from lab.servers.worker_handle import WorkerHandle
@@ -76,7 +76,7 @@ async def in_processes(spec: ServerSpec) -> AsyncIterator[tuple[Work, Crew]]:
     Raises LabError, in place of what runs in the context, if one of them cannot be kept running.
     """
     runners = Runners()
-    crew = Crew("offload", spec, runners)
+    crew = Crew("lab.servers.offload", spec, runners)
     try:
         await crew.scale(spec.count)
         async with asyncio.TaskGroup() as group:
@@ -104,12 +104,13 @@ async def in_threads(spec: ServerSpec) -> AsyncIterator[tuple[Work, None]]:
 
 
 def main(text: str) -> None:
-    """Be the runner that `spawn` started, until it is told to go."""
+    """Be the runner that was started, until it is told to go."""
     arguments = json.loads(text)
     spec = ServerSpec(**arguments["spec"])
     if spec.pin:
         pin(arguments["slot"])
-    channel = process.begin(arguments["channel"])
+    processes.begin(arguments["channel"])
+    channel = Channel.adopt(arguments["channel"])
     tally = Tally.adopt(arguments["tally"])
     kernel = hotloop.kernel(spec.kernel)
     channel.send({"event": "ready"})
@@ -120,3 +121,7 @@ def main(text: str) -> None:
             run = hotloop.run(kernel, spec.iterations)
             tally.add(requests=1, busy_s=run.duration_s)
             channel.send({"event": "done", "run": asdict(run)})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

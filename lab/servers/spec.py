@@ -2,16 +2,26 @@
 
 import sys
 from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
 
+from pydantic import Field
+
+from lab.checks import Count, Positive, Whole, checked
 from lab.errors import UsageError
-from lab.hotloop import ITERATIONS, KERNELS
+from lab.hotloop import ITERATIONS, KernelName
 from lab.machine import available_cpus
 
-TOPOLOGIES = ("single", "cluster", "offload")
-DISPATCHES = ("shared", "reuseport", "round-robin", "least-busy")
-POOLS = ("process", "thread")
+Topology = Literal["single", "cluster", "offload"]
+DispatchName = Literal["shared", "reuseport", "round-robin", "least-busy"]
+Pool = Literal["process", "thread"]
+
+TOPOLOGIES, DISPATCHES, POOLS = get_args(Topology), get_args(DispatchName), get_args(Pool)
+
+MOST_PER_CPU = 64
+"""Workers that a CPU may have unless the caller insists: more are rather a slip of the hand."""
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class ServerSpec:
     """A server: how it spreads CPU-bound requests over processes, and what one request costs.
@@ -36,63 +46,31 @@ class ServerSpec:
         or one; None: never.
     start_timeout_s: how long a worker may take until it accepts.
     drain_s: how long a worker that must go may take to answer what it has accepted.
+    unlimited: allow more than `MOST_PER_CPU` workers for each CPU.
 
     Raises UsageError if any of it makes no sense.
     """
 
-    topology: str = "cluster"
-    workers: int | None = None
-    dispatch: str = "round-robin"
-    kernel: str = "python"
-    iterations: int = ITERATIONS
-    host: str = "127.0.0.1"
-    port: int = 0
+    topology: Topology = "cluster"
+    workers: Count | None = None
+    dispatch: DispatchName = "round-robin"
+    kernel: KernelName = "python"
+    iterations: Whole = ITERATIONS
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[Whole, Field(le=65535)] = 0
     keepalive: bool | None = None
-    pool: str = "process"
+    pool: Pool = "process"
     pin: bool = False
-    hang_timeout_s: float | None = None
-    recycle_after: int | None = None
-    start_timeout_s: float = 30.0
-    drain_s: float = 5.0
+    hang_timeout_s: Positive | None = None
+    recycle_after: Count | None = None
+    start_timeout_s: Positive = 30.0
+    drain_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
+    unlimited: bool = False
 
     def __post_init__(self) -> None:
-        self._check()
         if self.workers is None:
             object.__setattr__(self, "workers", 1 if self.topology == "single" else available_cpus())
-        if self.keepalive is None:
-            object.__setattr__(self, "keepalive", not self._one_request_per_connection)
-
-    @property
-    def has_crew(self) -> bool:
-        """Whether the started process leads others, which can be asked about, scaled and recycled."""
-        return self.topology == "cluster" or (self.topology == "offload" and self.pool == "process")
-
-    @property
-    def count(self) -> int:
-        """How many workers, None resolved."""
-        assert self.workers is not None  # noqa: S101 - set by __post_init__, which mypy cannot see
-        return self.workers
-
-    @property
-    def _one_request_per_connection(self) -> bool:
-        return self.topology == "cluster" and self.dispatch == "least-busy"
-
-    def _check(self) -> None:
-        _choose("topology", self.topology, TOPOLOGIES)
-        _choose("dispatch", self.dispatch, DISPATCHES)
-        _choose("kernel", self.kernel, KERNELS)
-        _choose("pool", self.pool, POOLS)
-        _number("workers", self.workers, least=1, optional=True)
-        _number("iterations", self.iterations, least=0)
-        _number("port", self.port, least=0, most=65535)
-        _number("recycle_after", self.recycle_after, least=1, optional=True)
-        _seconds("hang_timeout_s", self.hang_timeout_s, optional=True)
-        _seconds("start_timeout_s", self.start_timeout_s)
-        _seconds("drain_s", self.drain_s, zero=True)
-        if not isinstance(self.host, str) or not self.host:
-            raise UsageError(f"host is a name or an address to listen on, not {self.host!r}")
-        if self.topology == "single" and self.workers not in (None, 1):
-            raise UsageError(f"a single server has one worker, not {self.workers}: use topology 'cluster'")
+        self.check_workers(self.count)
         if self.recycle_after is not None and self.topology != "cluster":
             raise UsageError(
                 f"recycle_after is for the workers of a cluster: leave it out for {self.topology}"
@@ -101,29 +79,35 @@ class ServerSpec:
             raise UsageError("hang_timeout_s watches event loops, and no pool: leave it out for offload")
         if self.keepalive and self._one_request_per_connection:
             raise UsageError("least-busy needs one request per connection: leave keepalive out, or False")
+        if self.keepalive is None:
+            object.__setattr__(self, "keepalive", not self._one_request_per_connection)
         if not sys.platform.startswith("linux") and (self.pin or self.dispatch == "reuseport"):
             raise UsageError(f"{'pin' if self.pin else 'reuseport'} works on Linux only: leave it out here")
 
+    def check_workers(self, count: int) -> None:
+        """Raise UsageError unless such a server may have so many workers."""
+        if count < 1:
+            raise UsageError(f"workers must be at least 1, got {count}: to have none, stop the server")
+        if self.topology == "single" and count != 1:
+            raise UsageError(f"a single server has one worker, got {count}: use topology 'cluster'")
+        most = MOST_PER_CPU * available_cpus()
+        if count > most and not self.unlimited:
+            raise UsageError(
+                f"workers must be at most {most} here, {MOST_PER_CPU} per CPU, got {count}:"
+                " say unlimited for more"
+            )
 
-def _choose(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UsageError(f"unknown {name} {value!r}: choose one of {', '.join(choices)}")
+    @property
+    def has_workers(self) -> bool:
+        """Whether the started process leads others, which can be asked about, scaled and recycled."""
+        return self.topology == "cluster" or (self.topology == "offload" and self.pool == "process")
 
+    @property
+    def count(self) -> int:
+        """How many workers, None resolved."""
+        assert self.workers is not None  # noqa: S101 - set when it is made, which mypy cannot see
+        return self.workers
 
-def _number(name: str, value: object, *, least: int, most: int | None = None, optional: bool = False) -> None:
-    if optional and value is None:
-        return
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise UsageError(f"{name} is a whole number, not {value!r}")
-    if value < least or (most is not None and value > most):
-        wanted = f"at least {least}" if most is None else f"from {least} to {most}"
-        raise UsageError(f"{name} is {wanted}, not {value}")
-
-
-def _seconds(name: str, value: object, *, optional: bool = False, zero: bool = False) -> None:
-    if optional and value is None:
-        return
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise UsageError(f"{name} is a number of seconds, not {value!r}")
-    if not (0 < value < float("inf") or (zero and value == 0)):
-        raise UsageError(f"{name} is {'at least' if zero else 'above'} 0 and finite, not {value}")
+    @property
+    def _one_request_per_connection(self) -> bool:
+        return self.topology == "cluster" and self.dispatch == "least-busy"

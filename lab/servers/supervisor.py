@@ -9,7 +9,7 @@ import socket
 import sys
 from typing import Any
 
-from lab import processes as process
+from lab import processes
 from lab.errors import LabError
 from lab.processes import Channel
 from lab.servers import dispatch
@@ -30,7 +30,7 @@ class Supervisor:
         self._channel = channel
         self._loop = asyncio.get_running_loop()
         self._dispatch = dispatch.for_spec(spec, listener)
-        self._crew = Crew("worker", spec, self._dispatch)
+        self._crew = Crew("lab.servers.worker", spec, self._dispatch)
         self._orders = Orders(self._crew)
         self._stopping = False
 
@@ -92,7 +92,12 @@ async def _supervise(arguments: dict[str, Any], channel: Channel) -> int:
 
 
 def main(text: str) -> None:
-    """Be the supervisor that `spawn` started, until the end of the process."""
+    """Be the supervisor that was started, until the end of the process."""
     arguments = json.loads(text)
-    channel = process.begin(arguments["channel"])
+    processes.begin(arguments["channel"])
+    channel = Channel.adopt(arguments["channel"])
     sys.exit(asyncio.run(_supervise(arguments, channel)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,18 +1,19 @@
 """The supervisor's view of a worker; the worker itself is in `worker.py`, in a process of its own."""
 
 import asyncio
-import contextlib
 import logging
 import socket
 from collections.abc import Callable
 from dataclasses import asdict
 
 from lab.errors import LabError
-from lab.processes import Message, ending, spawn
+from lab.processes import Message, ending, start_with_channel
 from lab.servers.counters import Tally, WorkerCounters
 from lab.servers.spec import ServerSpec
 
 log = logging.getLogger(__name__)
+
+_SEND_TIMEOUT_S = 1.0
 
 
 class WorkerHandle:
@@ -22,7 +23,7 @@ class WorkerHandle:
     connections of one that must go.
     """
 
-    def __init__(self, role: str, spec: ServerSpec, slot: int, listener: socket.socket | None) -> None:
+    def __init__(self, module: str, spec: ServerSpec, slot: int, listener: socket.socket | None) -> None:
         self._spec = spec
         self._slot = slot
         self._loop = asyncio.get_running_loop()
@@ -34,8 +35,8 @@ class WorkerHandle:
         arguments = {"spec": asdict(spec), "slot": slot, "alone": False}
         fds = {} if listener is None else {"listener": listener.fileno()}
         with Tally.shared() as (self._tally, fd):
-            self._process, self._channel = spawn(
-                role, arguments, fds={**fds, "tally": fd}, log=None, new_session=False
+            self._process, self._channel = start_with_channel(
+                module, arguments, fds={**fds, "tally": fd}, log=None, new_session=False
             )
         self._loop.add_reader(self._channel, self._receive)
 
@@ -67,9 +68,17 @@ class WorkerHandle:
         return WorkerCounters(self._slot, self.pid, requests, busy_s, restarts)
 
     def send(self, message: Message, *, passing: socket.socket | None = None) -> None:
-        """Send it a message, and an open connection with it. If it has just died, `gone` follows."""
-        with contextlib.suppress(OSError):
-            self._channel.send(message, passing=passing)
+        """Send it a message, and an open connection with it. If it has just died, `gone` follows.
+
+        One that has not read for so long that there is no more room for messages is killed.
+        """
+        try:
+            self._channel.send(message, passing=passing, timeout_s=_SEND_TIMEOUT_S)
+        except TimeoutError:
+            log.warning("worker %d reads no messages: it is killed", self.pid)
+            self.kill()
+        except OSError:
+            pass
 
     async def drain(self) -> None:
         """Let it answer what it has accepted, for a while; return when it is gone, by force if it must be."""

@@ -6,7 +6,7 @@ import logging
 import signal
 from dataclasses import asdict, dataclass
 
-from lab.errors import LabError, UsageError
+from lab.errors import LabError
 from lab.processes import Channel, Message
 from lab.servers.counters import WorkerCounters
 from lab.servers.dispatch import Dispatch
@@ -45,19 +45,20 @@ class Slot:
     """One place among the workers of a cluster. All slots share `turn`: one worker at a time is renewed."""
 
     def __init__(
-        self, role: str, index: int, spec: ServerSpec, dispatch: Dispatch, turn: asyncio.Lock
+        self, module: str, index: int, spec: ServerSpec, dispatch: Dispatch, turn: asyncio.Lock
     ) -> None:
         self.index = index
         self.restarts = 0
         self.worker: WorkerHandle | None = None
         self._since_s = 0.0
-        self._role = role
+        self._module = module
         self._spec = spec
         self._dispatch = dispatch
         self._turn = turn
         self._changing = asyncio.Lock()
         self._backoff = Backoff()
         self._alive: set[WorkerHandle] = set()
+        self._renewals: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Return when its first worker accepts. Raises LabError if it cannot start."""
@@ -67,25 +68,37 @@ class Slot:
         """Keep a worker running, until cancelled. Raises LabError, with the reason, if workers keep dying."""
         while worker := self.worker:
             await first(worker.gone, worker.leaving)
+            if not worker.gone.is_set():
+                worker.leaving.clear()
+                self._renewals.add(renewal := asyncio.create_task(self._let_go(worker)))
+                renewal.add_done_callback(self._renewals.discard)
+                continue
             async with self._changing:
-                if worker is not self.worker:
-                    continue  # it was renewed meanwhile
-                if worker.gone.is_set():
+                if worker is self.worker:  # it was not renewed meanwhile
                     await self._revive(worker)
-                else:
-                    await self._let_go(worker)
 
-    async def renew(self) -> None:
-        """Return when another worker has taken over and the one of now is gone.
+    async def renew(self, only: WorkerHandle | None = None) -> None:
+        """Return when another worker has taken over and the one of now is gone; `only` if it is that one.
 
-        Raises LabError if the other one could not start: the one of now stays.
+        Raises LabError if the other one could not start: the one of now stays. While that one drains, its
+        successor is watched already.
         """
-        async with self._changing:
-            await self._renew()
+        async with self._turn:
+            async with self._changing:
+                old = self.worker
+                if only is not None and old is not only:
+                    return
+                self._install(await self._started())
+                self.restarts += 1
+            if old is not None:
+                await self._retire(old)
 
     async def close(self) -> None:
         """Return when its workers have answered what they accepted and are gone; `keep` is over before."""
         self.worker = None
+        for renewal in self._renewals:
+            renewal.cancel()
+        await asyncio.gather(*self._renewals, return_exceptions=True)
         await asyncio.gather(*(self._retire(worker) for worker in tuple(self._alive)))
 
     def kill(self) -> None:
@@ -96,7 +109,7 @@ class Slot:
     async def _started(self) -> WorkerHandle:
         listener = self._dispatch.listener()
         try:
-            worker = WorkerHandle(self._role, self._spec, self.index, listener)
+            worker = WorkerHandle(self._module, self._spec, self.index, listener)
         finally:
             if listener is not None:
                 listener.close()
@@ -133,18 +146,9 @@ class Slot:
 
     async def _let_go(self, worker: WorkerHandle) -> None:
         try:
-            await self._renew()
+            await self.renew(only=worker)
         except LabError as error:
             log.warning("worker %d stays: %s", worker.pid, error)
-            worker.leaving.clear()
-
-    async def _renew(self) -> None:
-        async with self._turn:
-            old = self.worker
-            self._install(await self._started())
-            self.restarts += 1
-            if old is not None:
-                await self._retire(old)
 
     async def _retire(self, worker: WorkerHandle) -> None:
         self._dispatch.remove(worker)
@@ -162,8 +166,8 @@ class Crew:
     Changes are made one after another, in the order in which they are asked for.
     """
 
-    def __init__(self, role: str, spec: ServerSpec, dispatch: Dispatch) -> None:
-        self._role = role
+    def __init__(self, module: str, spec: ServerSpec, dispatch: Dispatch) -> None:
+        self._module = module
         self._spec = spec
         self._dispatch = dispatch
         self._slots: list[Slot] = []
@@ -213,8 +217,7 @@ class Crew:
             slot.kill()
 
     async def _scale(self, count: int) -> None:
-        if count < 1:
-            raise UsageError(f"there is at least 1 worker, not {count}: to have none, stop the server")
+        self._spec.check_workers(count)
         fresh = [self._slot(index) for index in range(len(self._slots), count)]
         self._slots += fresh
         try:
@@ -229,7 +232,7 @@ class Crew:
         await self._drop(self._slots[count:])
 
     def _slot(self, index: int) -> Slot:
-        return Slot(self._role, index, self._spec, self._dispatch, self._one_renewal)
+        return Slot(self._module, index, self._spec, self._dispatch, self._one_renewal)
 
     def _keep(self, slot: Slot) -> None:
         self._keepers[slot] = keeper = asyncio.create_task(slot.keep())

@@ -112,15 +112,11 @@ class Condition:
             self._coerce(name, _positive(name, getattr(self, name)))
         for name, least in (("workers", 1), ("iterations", 0), ("warmup", 0)):
             self._coerce(name, _whole(name, getattr(self, name), least))
-        ServerSpec(
-            topology=self.topology,
-            workers=self.workers,
-            dispatch=self.dispatch,
-            pool=self.pool,
-            kernel=self.kernel,
-            iterations=self.iterations,
-            pin=self.pin,
-        )
+        server: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in ("topology", "workers", "dispatch", "pool", "kernel", "iterations", "pin")
+        }
+        ServerSpec(**server)
         if self.arrivals not in ARRIVALS:
             raise UsageError(f"unknown arrivals {self.arrivals!r}: choose one of {', '.join(ARRIVALS)}")
         if not self.path.startswith("/"):

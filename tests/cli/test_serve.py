@@ -165,3 +165,19 @@ def test_a_supervisor_that_is_killed_is_a_failure() -> None:
         assert process.returncode == 1
         assert errors.endswith(f"lab: the server ended: process {ready['pid']} ended, SIGKILL\n")
         assert all_gone(ready)
+
+
+def test_a_log_that_nobody_reads_does_not_hold_up_answers() -> None:
+    quick = ["--topology", "single", "--iterations", "10"]
+    with command(*quick) as (process, ready), Connection(ready["url"]) as client:
+        for _ in range(2000):  # their log would fill a pipe
+            assert client.ask().answer().status == 200
+        process.terminate()
+        process.communicate(timeout=PATIENCE_S)
+
+
+def test_more_workers_than_make_sense_are_refused() -> None:
+    done = subprocess.run([*COMMAND, "--workers", "1000000"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "workers must be at most" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -47,3 +47,52 @@ def _app() -> web.Application:
     app = web.Application()
     app.router.add_get("/", answer)
     return app
+
+
+async def _connected(server: web.Server, head: bytes = b"") -> socket.socket:
+    """Return the client's end of a connection to it."""
+    loop = asyncio.get_running_loop()
+    client, served = socket.socketpair()
+    client.setblocking(False)
+    await loop.connect_accepted_socket(lambda: Connection(server, loop, None, head), served)
+    return client
+
+
+async def _answered(*parts: bytes, head: bytes = b"", closing_after: int = 10) -> bytes:
+    """Send a request in parts, with an end of the worker after so many of them; return what comes back."""
+    loop = asyncio.get_running_loop()
+    runner = web.AppRunner(_app())
+    await runner.setup()
+    assert runner.server is not None
+    client = await _connected(runner.server, head)
+    answer, closing = b"", None
+    with client:
+        for number, part in enumerate(parts):
+            if number == closing_after:
+                closing = loop.create_task(close_idle(runner.server, quiet_s=0))
+            await loop.sock_sendall(client, part)
+            await asyncio.sleep(0.02)  # so that each part is read by itself
+        while more := await loop.sock_recv(client, 4096):
+            answer += more
+            if closing is None:
+                closing = loop.create_task(close_idle(runner.server, quiet_s=0))
+    if closing:
+        await closing
+    await runner.cleanup()
+    return answer
+
+
+def test_half_a_head_is_no_idle_connection() -> None:
+    halves = (_REQUEST[:10], _REQUEST[10:])
+    answer = asyncio.run(asyncio.wait_for(_answered(*halves, closing_after=1), PATIENCE_S))
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+
+
+def test_what_was_read_before_is_gone_on_with() -> None:
+    answer = asyncio.run(asyncio.wait_for(_answered(_REQUEST[10:], head=_REQUEST[:10]), PATIENCE_S))
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+
+
+def test_a_head_that_stays_incomplete_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.servers.connections.HEAD_TIMEOUT_S", 0.05)
+    assert asyncio.run(asyncio.wait_for(_answered(_REQUEST[:10]), PATIENCE_S)) == b""

@@ -1,13 +1,19 @@
 """Who gets which connection, to the last one, in bursts that a test scripts."""
 
+import asyncio
+import contextlib
 import os
 import signal
+import socket
 from collections import Counter
+from contextlib import ExitStack
+from urllib.parse import urlsplit
 
 import pytest
-from helpers.clients import Connection, burst, computing, get, until
+from helpers.clients import PATIENCE_S, Connection, burst, computing, get, until
 
 from lab.servers import Server, serve
+from lab.servers.dispatch import HeadReader, Waiting
 
 ENDLESS = 10**9
 SHORT = 1000
@@ -189,3 +195,42 @@ def test_overload_waits_and_is_not_refused() -> None:
         assert Counter(connection.answer().status for connection in waiting) == {200: 1500}
         for connection in waiting:
             connection.close()
+
+
+def test_half_a_head_holds_no_least_busy_worker() -> None:
+    with serve(dispatch="least-busy", workers=2, iterations=SHORT) as server:
+        address = urlsplit(server.url).hostname, urlsplit(server.url).port
+        with ExitStack() as stack:
+            silent = [stack.enter_context(socket.create_connection(address)) for _ in range(2)]
+            for client in silent:
+                client.sendall(b"G")
+            assert get(server.url).status == 200
+            for client in silent:
+                client.sendall(b"ET / HTTP/1.1\r\nHost: lab\r\n\r\n")
+                assert client.recv(4096).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_a_head_has_to_be_complete_within_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.servers.dispatch.HEAD_TIMEOUT_S", 0.05)
+    asyncio.run(asyncio.wait_for(_heads(), PATIENCE_S))
+
+
+async def _heads() -> None:
+    loop = asyncio.get_running_loop()
+    whole: asyncio.Queue[Waiting] = asyncio.Queue()
+    heads = {b"GET / HT": False, b"GET / HTTP/1.1\r\n\r\nrest": True, b"x" * 70_000: False}
+    for said, is_whole in heads.items():
+        client, served = socket.socketpair()
+        with client:
+            client.setblocking(False)
+            served.setblocking(False)
+            HeadReader(served, whole.put_nowait)
+            await loop.sock_sendall(client, said)
+            if is_whole:
+                waiting = await whole.get()
+                assert (waiting.connection, waiting.head) == (served, said)
+                served.close()
+            else:
+                with contextlib.suppress(ConnectionResetError):  # closed with bytes unread
+                    assert await loop.sock_recv(client, 1) == b""
+            assert served.fileno() == -1

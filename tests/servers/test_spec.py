@@ -7,6 +7,7 @@ import pytest
 from lab.errors import UsageError
 from lab.machine import available_cpus
 from lab.servers import ServerSpec, serve
+from lab.servers.spec import MOST_PER_CPU, DispatchName
 
 
 def test_workers_default_to_the_cpus_available_here() -> None:
@@ -16,7 +17,7 @@ def test_workers_default_to_the_cpus_available_here() -> None:
 
 
 @pytest.mark.parametrize("dispatch", ["shared", "reuseport", "round-robin"])
-def test_connections_are_kept_unless_dispatch_needs_one_for_each_request(dispatch: str) -> None:
+def test_connections_are_kept_unless_dispatch_needs_one_for_each_request(dispatch: DispatchName) -> None:
     assert ServerSpec(dispatch=dispatch).keepalive is True
     assert ServerSpec(dispatch="least-busy").keepalive is False
     assert ServerSpec(topology="offload", dispatch="least-busy").keepalive is True
@@ -25,30 +26,29 @@ def test_connections_are_kept_unless_dispatch_needs_one_for_each_request(dispatc
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"topology": "star"}, "unknown topology 'star': choose one of single, cluster, offload"),
+        ({"topology": "star"}, "topology must be one of single, cluster, offload, got 'star'"),
         (
             {"dispatch": "random"},
-            "unknown dispatch 'random': choose one of shared, reuseport, round-robin, least-busy",
+            "dispatch must be one of shared, reuseport, round-robin, least-busy, got 'random'",
         ),
-        ({"kernel": "rust"}, "unknown kernel 'rust': choose one of python, numpy, numba"),
-        ({"pool": "fibre"}, "unknown pool 'fibre': choose one of process, thread"),
-        ({"workers": 0}, "workers is at least 1, not 0"),
-        ({"workers": -2}, "workers is at least 1, not -2"),
-        ({"workers": 1.5}, "workers is a whole number, not 1.5"),
-        ({"workers": True}, "workers is a whole number, not True"),
-        ({"workers": "2"}, "workers is a whole number, not '2'"),
-        ({"iterations": -1}, "iterations is at least 0, not -1"),
-        ({"port": 65536}, "port is from 0 to 65535, not 65536"),
-        ({"port": -1}, "port is from 0 to 65535, not -1"),
-        ({"host": ""}, "host is a name or an address to listen on, not ''"),
-        ({"recycle_after": 0}, "recycle_after is at least 1, not 0"),
-        ({"hang_timeout_s": 0}, "hang_timeout_s is above 0 and finite, not 0"),
-        ({"hang_timeout_s": float("nan")}, "hang_timeout_s is above 0 and finite, not nan"),
-        ({"drain_s": -1}, "drain_s is at least 0 and finite, not -1"),
-        ({"start_timeout_s": "soon"}, "start_timeout_s is a number of seconds, not 'soon'"),
+        ({"kernel": "rust"}, "kernel must be one of python, numpy, numba, got 'rust'"),
+        ({"pool": "fibre"}, "pool must be one of process, thread, got 'fibre'"),
+        ({"workers": 0}, "workers must be at least 1, got 0"),
+        ({"workers": -2}, "workers must be at least 1, got -2"),
+        ({"workers": 1.5}, "workers must be a whole number, got 1.5"),
+        ({"workers": True}, "workers must be a number, got True"),
+        ({"iterations": -1}, "iterations must be at least 0, got -1"),
+        ({"port": 65536}, "port must be at most 65535, got 65536"),
+        ({"port": -1}, "port must be at least 0, got -1"),
+        ({"host": ""}, "host must not be empty, got ''"),
+        ({"recycle_after": 0}, "recycle_after must be at least 1, got 0"),
+        ({"hang_timeout_s": 0}, "hang_timeout_s must be above 0, got 0"),
+        ({"hang_timeout_s": float("nan")}, "hang_timeout_s must be finite, got nan"),
+        ({"drain_s": -1}, "drain_s must be at least 0, got -1"),
+        ({"start_timeout_s": "soon"}, "start_timeout_s must be a number, got 'soon'"),
         (
             {"topology": "single", "workers": 2},
-            "a single server has one worker, not 2: use topology 'cluster'",
+            "a single server has one worker, got 2: use topology 'cluster'",
         ),
         (
             {"topology": "offload", "recycle_after": 5},
@@ -70,10 +70,15 @@ def test_nonsense_is_refused_in_one_line(options: dict[str, object], message: st
 
 
 def test_a_misspelt_option_is_named() -> None:
-    with pytest.raises(
-        UsageError, match=r"^a server has no option worker: it has topology, workers, dispatch, "
-    ):
+    with pytest.raises(UsageError, match=r"^there is no worker: did you mean workers\?$"):
         serve(worker=2)
+
+
+def test_more_workers_than_make_sense_are_refused_unless_told() -> None:
+    too_many = MOST_PER_CPU * available_cpus() + 1
+    with pytest.raises(UsageError, match=f"workers must be at most {too_many - 1} here .*got {too_many}"):
+        ServerSpec(workers=too_many)
+    assert ServerSpec(workers=too_many, unlimited=True).count == too_many
 
 
 @pytest.mark.parametrize("option", [{"pin": True}, {"dispatch": "reuseport"}])

@@ -23,7 +23,7 @@ Sabotage = Callable[[str], None]
 
 _SABOTEUR = """
 import pathlib, sys
-if "worker" in sys.orig_argv:
+if "lab.servers.worker" in sys.orig_argv:
     exec(pathlib.Path({!r}).read_text())
 """
 DIES = "import os; os.write(2, b'no luck today\\n'); os._exit(3)"
@@ -370,3 +370,43 @@ def test_pinned_workers_have_one_cpu_each_in_turn(topology: str) -> None:
         kill(victim := server.workers[1])
         until(lambda: victim not in server.workers and len(server.workers) == 3)
         assert [os.sched_getaffinity(pid) for pid in server.workers] == places
+
+
+def test_a_replacement_that_dies_while_the_old_worker_drains_is_replaced_at_once() -> None:
+    with serve(workers=1, iterations=ENDLESS, drain_s=60) as server, Connection(server.url) as client:
+        client.ask()
+        old = computing(server.workers)
+        server.send_signal(signal.SIGHUP)
+        until(lambda: server.workers not in ([old], []))
+        (successor,) = server.workers
+        kill(successor)
+        until(lambda: server.workers not in ([successor], []))
+        assert psutil.pid_exists(old), "it still drains"
+        kill(old)
+
+
+ASK: list[Callable[[Server], object]] = [
+    lambda server: server.workers,
+    lambda server: server.counters(),
+    lambda server: server.scale(3),
+]
+
+
+@pytest.mark.parametrize("ask", ASK, ids=["workers", "counters", "scale"])
+def test_a_supervisor_that_is_stopped_keeps_nobody_waiting(
+    ask: Callable[[Server], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.servers.handle._PATIENCE_S", 0.2)
+    with serve(workers=1, iterations=SHORT) as server:
+        server.send_signal(signal.SIGSTOP)
+        with pytest.raises(LabError, match=f"process {server.pid}, has not responded for 0.2 s"):
+            ask(server)
+        server.send_signal(signal.SIGCONT)
+        assert len(server.workers) == 1
+
+
+def test_a_change_may_take_longer_than_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.servers.handle._PATIENCE_S", 0.2)
+    with serve(workers=1, iterations=SHORT) as server:
+        server.scale(2)  # to start one takes longer
+        assert len(server.workers) == 2

@@ -1,10 +1,8 @@
 """A load generator of other people's: how it is found, told what to do, run, and read."""
 
-import contextlib
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -14,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from lab import files
+from lab import files, processes
 from lab.errors import LabError
 from lab.load.peers import reports
 from lab.load.peers.reports import Numbers
@@ -99,19 +97,13 @@ def _run(command: list[str], job: Job) -> tuple[str, float]:
     """Run a program in a session of its own; return what it printed, and for how long it ran, in seconds."""
     name, began_s = Path(command[0]).name, time.monotonic()
     with (job.folder / "out").open("wb+") as out, (job.folder / "err").open("wb+") as err:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=job.folder, start_new_session=True
-        )
-        try:
-            process.wait(job.duration_s + _GRACE_S)
-        except subprocess.TimeoutExpired:
-            raise LabError(
-                f"{name} did not end in time: try it by hand, with {' '.join(command[1:])}"
-            ) from None
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        with processes.running(command, cwd=job.folder, stdout=out, stderr=err) as process:
+            try:
+                process.wait(job.duration_s + _GRACE_S)
+            except subprocess.TimeoutExpired:
+                raise LabError(
+                    f"{name} did not end in time: try it by hand, with {' '.join(command[1:])}"
+                ) from None
         wall_s = time.monotonic() - began_s
         out.seek(0)
         err.seek(0)
