@@ -86,6 +86,7 @@ _WRONG = {
     **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
     **dict.fromkeys(("bool_type", "bool_parsing"), "must be True or False"),
     "string_type": "must be text",
+    "string_too_short": "must not be empty",
     "value_error": "{error}",
 }
 

@@ -55,7 +55,7 @@ def test_values_are_taken_as_people_write_them() -> None:
             "workers must be at least 1, got 0; seed must be at least 0, got -1",
         ),
         ((1,), {"how": "shut"}, "how must be 'open' or 'closed', got 'shut'"),
-        ((1,), {"wokers": 1}, "there is no wokers"),
+        ((1,), {"wokers": 1}, "there is no wokers: did you mean workers?"),
         ((), {}, "rate is missing"),
     ],
 )
