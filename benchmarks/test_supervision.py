@@ -65,7 +65,7 @@ def test_recycling_and_scaling_under_load(dispatch: str, keepalive: bool) -> Non
 
 
 @pytest.mark.parametrize("dispatch", DISPATCHES)
-def test_a_killed_worker_takes_only_what_it_had_accepted(dispatch: str) -> None:
+def test_a_killed_worker_takes_only_what_it_had_accepted(dispatch: DispatchName) -> None:
     labels: dict[str, Label] = {"scenario": failures.KILL, "times": 1}
     condition = Condition(
         rate=_rate(OVERLOAD), duration_s=3.0, topology="cluster", workers=WORKERS, dispatch=dispatch,

@@ -82,6 +82,7 @@ _WRONG = {
     "less_than_equal": "must be at most {le:g}",
     "literal_error": "must be {expected}",
     "finite_number": "must be finite",
+    "too_short": "must list at least {min_length}",
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number"),
     **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
     **dict.fromkeys(("bool_type", "bool_parsing"), "must be True or False"),

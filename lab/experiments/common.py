@@ -19,7 +19,7 @@ def _workers(value: Any) -> int | str:
     """Read a number of workers, or the word for one on each CPU."""
     text = str(value)
     if text != "cpus" and not (text.isdecimal() and int(text) >= 1):
-        raise ValueError('should be a whole number, 1 or more, or "cpus"')
+        raise ValueError("must be 'cpus' or a whole number, at least 1")
     return text if text == "cpus" else int(text)
 
 

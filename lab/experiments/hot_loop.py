@@ -10,9 +10,11 @@ from matplotlib.ticker import FuncFormatter
 from pydantic import Field
 
 from lab import hotloop, units
+from lab.checks import Count, Positive, Whole
 from lab.figures.style import DARK_TO_LIGHT, INK, canvas
+from lab.hotloop import KernelName
 from lab.models.statistics import quantile
-from lab.study.parameters import Count, KernelName, ListOf, Positive, Whole
+from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.run import Run
 

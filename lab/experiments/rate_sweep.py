@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from lab import units
+from lab.checks import Count, Positive, Whole
 from lab.errors import UsageError
 from lab.experiments.common import Workers, resolve, with_server_names
 from lab.figures.style import (
@@ -21,9 +22,11 @@ from lab.figures.style import (
     plain_log_ticks,
     reference_line,
 )
-from lab.load.arrivals import ARRIVALS
+from lab.hotloop import KernelName
+from lab.load.arrivals import Arrivals
 from lab.machine import available_cpus
-from lab.study.parameters import Count, DispatchName, KernelName, ListOf, Positive, Whole, one_of
+from lab.servers.spec import DispatchName
+from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
 
@@ -39,7 +42,7 @@ class Parameters(_Parameters):
     duration_s: Positive
     workers: Workers
     dispatch: DispatchName
-    arrivals: Annotated[str, one_of(*ARRIVALS)]
+    arrivals: Arrivals
     kernel: KernelName
     iterations: Whole
     timeout_s: Positive

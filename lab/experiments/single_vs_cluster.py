@@ -8,11 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lab import units
+from lab.checks import Count, Positive, Whole
 from lab.errors import UsageError
 from lab.experiments.common import Workers, resolve, with_server_names
 from lab.figures.style import DARK_TO_LIGHT, INK, canvas, reference_line
+from lab.hotloop import KernelName
 from lab.models.overload import overload
-from lab.study.parameters import Count, DispatchName, KernelName, Positive, Whole
+from lab.servers.spec import DispatchName
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
 

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lab import units
+from lab.checks import Positive
 from lab.errors import LabError
 from lab.experiments import rate_sweep, single_vs_cluster, worker_scaling
 from lab.experiments.claims import Verdict, weighed
@@ -18,7 +19,7 @@ from lab.experiments.failures import facts as failure_scene
 from lab.experiments.failures import trials as failures
 from lab.machine import Machine
 from lab.models.queueing import workers_needed
-from lab.study.parameters import ListOf, Positive
+from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.run import Run, find_runs, open_run
 

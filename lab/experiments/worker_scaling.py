@@ -9,10 +9,13 @@ from matplotlib.ticker import MaxNLocator
 from pydantic import field_validator
 
 from lab import units
+from lab.checks import Count, Positive, Whole
 from lab.figures.style import DARK_TO_LIGHT, QUIET, canvas, cross_flagged, reference_line
+from lab.hotloop import KernelName
 from lab.machine import available_cpus
 from lab.models.scaling import Point, ScalingLaw, envelope, fit_law, speedups
-from lab.study.parameters import Count, DispatchName, KernelName, ListOf, Positive, Whole
+from lab.servers.spec import DispatchName
+from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
 
@@ -40,9 +43,9 @@ class Parameters(_Parameters):
     @classmethod
     def _has_a_base(cls, workers: tuple[int, ...]) -> tuple[int, ...]:
         if workers and 1 not in workers:
-            raise ValueError("should include 1, the base of every speed-up")
+            raise ValueError("must include 1, the base of every speed-up")
         if len(set(workers)) < len(workers):
-            raise ValueError("should be different numbers")
+            raise ValueError("must be different numbers")
         return workers
 
 

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 from lab.errors import UsageError
 from lab.units import parse_duration
 
-ARRIVALS = ("constant", "poisson")
+Arrivals = Literal["constant", "poisson"]
+ARRIVALS = get_args(Arrivals)
 MOST = 50_000_000
 """Requests in one attack, at most: beyond this the due times alone would not fit a small machine's memory."""
 

@@ -2,21 +2,22 @@
 
 import hashlib
 import json
-import math
 import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
+from pydantic import AfterValidator
 
+from lab.checks import Count, Positive, Whole, checked
 from lab.errors import UsageError
-from lab.hotloop import ITERATIONS
-from lab.load.arrivals import ARRIVALS
+from lab.hotloop import ITERATIONS, KernelName
+from lab.load.arrivals import Arrivals
 from lab.load.log import OUTCOMES
 from lab.load.records import SCHEMA
-from lab.servers.spec import ServerSpec
+from lab.servers.spec import DispatchName, Pool, ServerSpec, Topology
 
 LATENCY = ("min", "mean", "p50", "p90", "p95", "p99", "max")
 SERVICE = ("mean", "p50", "p99")
@@ -81,6 +82,18 @@ Label = str | int | float | bool
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
+def _labels(labels: Mapping[str, Any]) -> dict[str, Label]:
+    """Return labels in order, numpy's numbers as Python's."""
+    plain = {name: value.item() if hasattr(value, "item") else value for name, value in labels.items()}
+    for name, value in plain.items():
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in NOT_LABELS:
+            raise ValueError(f"{name!r} cannot be a column: give it another name, of letters, digits and _")
+        if not isinstance(value, str | int | float | bool):
+            raise ValueError(f"{name!r} must be text or a number, got {value!r}")
+    return dict(sorted(plain.items()))
+
+
+@checked
 @dataclass(frozen=True)
 class Condition:
     """One server under one load: the factors of a trial. Rates are per second, `*_s` are seconds.
@@ -88,44 +101,37 @@ class Condition:
     `keepalive` lets connections be kept by both sides; `pin` gives each worker a CPU of its own, in turn.
     `warmup` requests per worker are sent first and not recorded. `labels` are further columns that name what
     the notebook varies, such as {"load": 0.8}; two conditions that are otherwise alike must differ in them.
-    Raises UsageError if a value makes no sense.
+    20, 20.0 and numpy's 20 are one condition. Raises UsageError if a value makes no sense.
     """
 
-    rate: float
-    duration_s: float
-    topology: str = "single"
-    workers: int = 1
-    dispatch: str = "round-robin"
-    pool: str = "process"
-    kernel: str = "python"
-    iterations: int = ITERATIONS
-    arrivals: str = "constant"
-    timeout_s: float = 30.0
+    rate: Positive
+    duration_s: Positive
+    topology: Topology = "single"
+    workers: Count = 1
+    dispatch: DispatchName = "round-robin"
+    pool: Pool = "process"
+    kernel: KernelName = "python"
+    iterations: Whole = ITERATIONS
+    arrivals: Arrivals = "constant"
+    timeout_s: Positive = 30.0
     path: str = "/api/slow"
     keepalive: bool = False
     pin: bool = False
-    warmup: int = 1
-    labels: Mapping[str, Label] = field(default_factory=dict, hash=False)
+    warmup: Whole = 1
+    labels: Annotated[Mapping[str, Any], AfterValidator(_labels)] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        for name in ("rate", "duration_s", "timeout_s"):
-            self._coerce(name, _positive(name, getattr(self, name)))
-        for name, least in (("workers", 1), ("iterations", 0), ("warmup", 0)):
-            self._coerce(name, _whole(name, getattr(self, name), least))
-        server: dict[str, Any] = {
-            name: getattr(self, name)
-            for name in ("topology", "workers", "dispatch", "pool", "kernel", "iterations", "pin")
-        }
-        ServerSpec(**server)
-        if self.arrivals not in ARRIVALS:
-            raise UsageError(f"unknown arrivals {self.arrivals!r}: choose one of {', '.join(ARRIVALS)}")
+        ServerSpec(
+            topology=self.topology,
+            workers=self.workers,
+            dispatch=self.dispatch,
+            pool=self.pool,
+            kernel=self.kernel,
+            iterations=self.iterations,
+            pin=self.pin,
+        )
         if not self.path.startswith("/"):
-            raise UsageError(f"path starts with a slash, such as /api/slow, not {self.path!r}")
-        self._coerce("labels", {name: _label(name, value) for name, value in sorted(self.labels.items())})
-
-    def _coerce(self, name: str, value: object) -> None:
-        """Keep plain Python numbers, so that 20, 20.0 and numpy's 20 are one condition with one trial_id."""
-        object.__setattr__(self, name, value)
+            raise UsageError(f"path must start with a slash, such as /api/slow, got {self.path!r}")
 
     def factors(self) -> dict[str, Any]:
         """Return the factors as columns of a trial's row, labels among them."""
@@ -139,39 +145,6 @@ class Condition:
 
 
 FACTORS = tuple(column.name for column in fields(Condition) if column.name != "labels")
-
-
-def _positive(name: str, value: Any) -> float:
-    number = _plain(value)
-    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < math.inf:
-        raise UsageError(f"{name} is a finite number above 0, not {value!r}")
-    return float(number)
-
-
-def _whole(name: str, value: Any, least: int) -> int:
-    number = _plain(value)
-    if (
-        isinstance(number, bool)
-        or not isinstance(number, int | float)
-        or number != number // 1
-        or number < least
-    ):
-        raise UsageError(f"{name} is a whole number, {least} or more, not {value!r}")
-    return int(number)
-
-
-def _label(name: str, value: Any) -> Label:
-    plain = _plain(value)
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in NOT_LABELS:
-        raise UsageError(f"label {name!r} cannot be a column: give it another name, of letters, digits and _")
-    if not isinstance(plain, str | int | float | bool):
-        raise UsageError(f"label {name!r} is text or a number, not {value!r}")
-    return plain
-
-
-def _plain(value: Any) -> Any:
-    """Return numpy's scalars as Python's."""
-    return value.item() if hasattr(value, "item") else value
 
 
 @dataclass(frozen=True)
@@ -195,7 +168,8 @@ class Block:
     trials: tuple[Trial, ...]
 
 
-def make_plan(experiment: str, conditions: Sequence[Condition], *, blocks: int, seed: int) -> list[Block]:
+@checked
+def make_plan(experiment: str, conditions: Sequence[Condition], *, blocks: Count, seed: int) -> list[Block]:
     """Plan every condition once in each block, in an order that only `seed` and the conditions decide.
 
     A trial's id depends on experiment, block and condition alone, so it outlives a change of the rest.
@@ -203,15 +177,14 @@ def make_plan(experiment: str, conditions: Sequence[Condition], *, blocks: int, 
     Raises UsageError if the experiment's name, the number of blocks or the set of conditions makes no sense.
     """
     if not _NAME.fullmatch(experiment):
-        raise UsageError(f"an experiment is named with small letters, digits and -, not {experiment!r}")
+        raise UsageError(f"an experiment's name must be small letters, digits and -, got {experiment!r}")
     if not conditions:
         raise UsageError(f"experiment {experiment} has no conditions: give it at least one")
     if len({_digest(experiment, 0, condition) for condition in conditions}) < len(conditions):
         raise UsageError(
             f"experiment {experiment} has a condition twice: give each its own labels, or drop one"
         )
-    numbers = range(1, _whole("blocks", blocks, 1) + 1)
-    return [_make_block(experiment, number, conditions, seed) for number in numbers]
+    return [_make_block(experiment, number, conditions, seed) for number in range(1, blocks + 1)]
 
 
 def _make_block(experiment: str, number: int, conditions: Sequence[Condition], seed: int) -> Block:

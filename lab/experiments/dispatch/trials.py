@@ -7,11 +7,15 @@ from typing import Annotated, Any
 import pandas as pd
 from pydantic import Field
 
+from lab.checks import Count, Positive, Whole
 from lab.experiments.common import Workers, resolve
 from lab.experiments.dispatch.theory import Queue, least_overhead_s, played, queue_of
+from lab.hotloop import KernelName
+from lab.load.arrivals import Arrivals
 from lab.machine import available_cpus
 from lab.models.statistics import samples_needed
-from lab.study.parameters import Count, DispatchName, KernelName, ListOf, PoolName, Positive, Whole
+from lab.servers.spec import DispatchName, Pool
+from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
 from lab.study.run import Run
@@ -37,7 +41,7 @@ class Parameters(_Parameters):
 
     run: str
     dispatches: ListOf[DispatchName]
-    pools: ListOf[PoolName]
+    pools: ListOf[Pool]
     poisson: Annotated[ListOf[Utilisation], Field(min_length=1)]
     constant: ListOf[Utilisation]
     workers: Workers
@@ -76,7 +80,7 @@ def arrangements(p: Parameters) -> list[Arrangement]:
     return found
 
 
-def _loops_in(pool: str, p: Parameters) -> dict[str, int]:
+def _loops_in(pool: Pool, p: Parameters) -> dict[KernelName, int]:
     """Return the kernels to run in a pool, and their iterations: threads also run one without the GIL."""
     loops = {p.kernel: p.iterations}
     return loops if pool == "process" else {p.threads_kernel: p.threads_iterations} | loops
@@ -132,7 +136,7 @@ def conditions(p: Parameters, loop_s: Callable[[str, int], float]) -> list[Condi
     ]
 
 
-def _loads(p: Parameters, way: Arrangement) -> Iterator[tuple[str, float, bool]]:
+def _loads(p: Parameters, way: Arrangement) -> Iterator[tuple[Arrivals, float, bool]]:
     yield from (("poisson", load, False) for load in dict.fromkeys(p.poisson))
     yield from (("constant", load, False) for load in dict.fromkeys(p.constant))
     if way.name in _MAY_KEEP:

@@ -5,14 +5,17 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from lab.checks import Count, Positive, Whole
 from lab.errors import LabError
+from lab.hotloop import KernelName
 from lab.machine import available_cpus
+from lab.servers.spec import DispatchName
 from lab.study.faults import Action, with_actions
-from lab.study.parameters import Count, DispatchName, KernelName, ListOf, Positive, Whole, one_of
+from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
 from lab.web import MOST_TIMES
@@ -50,7 +53,7 @@ class Parameters(_Parameters):
 
     run: str
     dispatches: Annotated[ListOf[DispatchName], Field(min_length=1)]
-    kept: ListOf[Annotated[str, one_of(KILL, RECYCLE, SCALE, BLOCK)]]
+    kept: ListOf[Literal["kill", "recycle", "scale", "block"]]
     workers: Annotated[Count, Field(ge=2)]
     utilisation: Positive
     duration_s: Positive
@@ -93,7 +96,7 @@ def conditions(p: Parameters, loop_s: float) -> list[Condition]:
     ]
 
 
-def _servers(p: Parameters, scenario: str) -> Iterator[tuple[str, bool]]:
+def _servers(p: Parameters, scenario: str) -> Iterator[tuple[DispatchName, bool]]:
     """Yield each dispatch that meets a scenario, and whether clients keep their connections."""
     kept = scenario in p.kept
     for dispatch in p.dispatches if kept or scenario in _OF_EACH_DISPATCH else p.dispatches[:1]:

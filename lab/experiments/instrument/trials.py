@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from pydantic import AfterValidator
 
+from lab.checks import Count, Positive
 from lab.errors import LabError
 from lab.experiments.common import table_name
 from lab.load import attack
@@ -21,7 +22,7 @@ from lab.load.summary import LEAST_LAG_S as LEAST_LAG_S
 from lab.load.summary import over_time
 from lab.models.overload import stall_latency_s
 from lab.models.statistics import quantile
-from lab.study.parameters import Count, ListOf, Positive
+from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.run import Run
 from lab.units import parse_duration
@@ -41,7 +42,7 @@ _MOST_BINS = 60
 
 def _distinct(rates: tuple[float, ...]) -> tuple[float, ...]:
     if len(set(rates)) < len(rates):
-        raise ValueError("should have each rate once")
+        raise ValueError("must list each rate once")
     return rates
 
 
