@@ -21,6 +21,7 @@ from lab.experiments.failures import trials as failures
 from lab.experiments.failures.facts import Scene
 from lab.hotloop import measure
 from lab.servers import Server, serve
+from lab.servers.spec import DispatchName
 from lab.study.plan import Condition, Label
 
 WORKERS = 2
