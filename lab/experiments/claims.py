@@ -2,45 +2,56 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 import pandas as pd
 
 
+class Word(StrEnum):
+    """What a verdict says."""
+
+    HOLDS = "holds"
+    IN_PART = "holds in part"
+    NOT_HERE = "does not hold here"
+    UNTOLD = "cannot be told here"
+
+
+def told(holds: bool | None) -> Word:
+    """Return the word for a claim of one part; None is what the evidence cannot tell."""
+    return Word.UNTOLD if holds is None else Word.HOLDS if holds else Word.NOT_HERE
+
+
+def of_parts(*parts: bool | None) -> Word:
+    """Return the word for a claim of several parts: it holds in part if some hold and some do not."""
+    if None in parts:
+        return Word.UNTOLD
+    return Word.IN_PART if any(parts) and not all(parts) else told(all(parts))
+
+
 @dataclass(frozen=True)
 class Verdict:
-    """A claim by its number in the article, in our words; the evidence; whether it holds.
+    """A claim by its number in the article, in our words; what was measured about it; the verdict.
 
-    `holds` is None where the evidence cannot tell, or there is none. `trials` says how many trials the
-    evidence is from, and `flagged` how many of them are flagged; `rests_on_flagged`, that without those the
-    verdict would be another one.
+    `evidence` is numbers with their intervals, "" if nothing was measured. `trials` says how many trials it
+    is from, and `flagged` how many of them are flagged.
     """
 
     number: int
     claim: str
     evidence: str = ""
-    holds: bool | None = None
+    word: Word = Word.UNTOLD
     trials: int = 0
     flagged: int = 0
-    rests_on_flagged: bool = False
-
-    @property
-    def word(self) -> str:
-        """What a table says of it."""
-        if self.rests_on_flagged:
-            return "cannot be told: rests on flagged trials"
-        if self.holds is None:
-            return "cannot be told" if self.evidence else "not measured"
-        return "holds" if self.holds else "does not hold here"
 
 
 def weighed(trials: pd.DataFrame, judge: Callable[[pd.DataFrame], Verdict]) -> Verdict:
-    """Judge by all of these trials, and see whether those that are not flagged say the same by themselves."""
+    """Judge by all of these trials; a verdict that those without a flag would not give cannot be told."""
     verdict = judge(trials)
     if not verdict.evidence:
         return verdict
     sound = trials[trials["valid"]]
-    rests = len(sound) < len(trials) and verdict.holds is not None and judge(sound).holds is not verdict.holds
-    return replace(verdict, trials=len(trials), flagged=len(trials) - len(sound), rests_on_flagged=rests)
+    word = verdict.word if judge(sound).word is verdict.word else Word.UNTOLD
+    return replace(verdict, word=word, trials=len(trials), flagged=len(trials) - len(sound))
 
 
 def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
@@ -49,10 +60,10 @@ def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
         {
             "": [verdict.number for verdict in verdicts],
             "claim": [verdict.claim for verdict in verdicts],
-            "measured here": [verdict.evidence for verdict in verdicts],
+            "measured here": [verdict.evidence or "nothing" for verdict in verdicts],
             "flagged trials": [
-                f"{verdict.flagged} of {verdict.trials}" if verdict.evidence else "" for verdict in verdicts
+                f"{verdict.flagged} of {verdict.trials}" if verdict.trials else "" for verdict in verdicts
             ],
-            "verdict": [verdict.word for verdict in verdicts],
+            "verdict": [verdict.word.value for verdict in verdicts],
         }
     )

@@ -1,4 +1,4 @@
-"""The theory beside each way to spread requests: known answers, and what must hold between them."""
+"""The theory beside each arrangement: known answers, and what must hold between them."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,10 @@ import pytest
 from lab.experiments.dispatch.theory import Queue, curves, least_overhead_s, played, queue_of
 from lab.models.queueing import mdc_wait_quantile
 
-CLUSTERS = ["shared", "reuseport", "round-robin", "least-busy"]
+DISPATCHES = ("shared", "reuseport", "round-robin", "least-busy")
+CLUSTERS = {name: queue_of({"topology": "cluster", "dispatch": name}) for name in DISPATCHES}
+ONE = {"one process": queue_of({"topology": "single"})}
+POOL = {"topology": "offload", "pool": "process", "kernel": "python"}
 
 
 def at(curve: pd.DataFrame, server: str, utilisation: float) -> "pd.Series[float]":
@@ -16,7 +19,7 @@ def at(curve: pd.DataFrame, server: str, utilisation: float) -> "pd.Series[float
 
 
 def test_poisson_curves_are_the_exact_ones() -> None:
-    curve = curves([*CLUSTERS, "one process"], 2, "poisson", 0.95)
+    curve = curves(CLUSTERS | ONE, 2, "poisson", 0.95)
     for server, sharing in (("least-busy", 2), ("round-robin", 2), ("reuseport", 1), ("one process", 1)):
         for name, quantile in (("p50", 0.5), ("tail", 0.95)):
             expected = 1 + mdc_wait_quantile(quantile, sharing, 0.8)
@@ -33,15 +36,17 @@ def test_taking_all_that_waits_lies_between_one_queue_and_many() -> None:
 
 
 def test_at_a_constant_rate_only_a_hash_lets_anyone_wait() -> None:
-    curve = curves([*CLUSTERS, "pool of processes"], 2, "constant", 0.95)
-    for server in ("shared", "round-robin", "least-busy", "pool of processes"):
+    curve = curves(CLUSTERS | {"pool": queue_of(POOL)}, 2, "constant", 0.95)
+    for server in ("shared", "round-robin", "least-busy", "pool"):
         assert curve.loc[curve["server"] == server, "tail"].tolist() == pytest.approx([1.0] * 19)
     assert at(curve, "reuseport", 0.8)["tail"] > 1.5
 
 
 def test_the_gil_has_no_curve() -> None:
-    assert queue_of("threads, python") is Queue.GIL
-    assert curves(["threads, python"], 2, "poisson", 0.95).empty
+    threads = POOL | {"pool": "thread"}
+    assert queue_of(threads) is Queue.GIL
+    assert queue_of(threads | {"kernel": "numba"}) is queue_of(POOL) is Queue.CENTRAL
+    assert curves({"threads": Queue.GIL}, 2, "poisson", 0.95).empty
 
 
 def requests(due_s: list[float], service_s: float = 1.0) -> pd.DataFrame:

@@ -114,7 +114,10 @@ def beside_theory(*rows: dict[str, Any], due_s: tuple[float, ...] = (0.0,) * 4) 
     """Make trials of requests that take .1 s each, and put them beside theory."""
     common: dict[str, Any] = {"arrivals": "poisson", "load": 0.8, "workers": 2, "topology": "cluster"}
     made = trials(
-        *({"trial_id": f"t{n}", "place": n, "sent": 300, **row} for n, row in enumerate(rows)),
+        *(
+            {"trial_id": f"t{n}", "place": n, "sent": 300, "dispatch": row.get("server"), **row}
+            for n, row in enumerate(rows)
+        ),
         **common | {"rate": 16.0, "pool": "process", "keepalive": False, "overhead_s": 0.0},
     )
     requests = [
@@ -154,7 +157,7 @@ def test_utilisation_theory_ideal_and_unit_hold_the_least_overhead_of_the_way() 
         {**way, "overhead_s": 7.0},  # its queue never ended
         {**way, "overhead_s": 0.01, "keepalive": True},
         {**way, "server": "least-busy", "overhead_s": 0.05},
-        {**way, "server": "threads, python", "pool": "thread", "overhead_s": 7.0},
+        {**way, "server": "threads, python", "topology": "offload", "pool": "thread", "overhead_s": 7.0},
     )
     assert made["cost_s"].tolist() == pytest.approx([0.12, 0.12, 0.11, 0.15, 0.1])
     assert made["utilisation"].tolist() == pytest.approx([0.96, 0.96, 0.88, 1.2, 1.6])

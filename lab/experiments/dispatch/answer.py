@@ -1,162 +1,149 @@
-"""What the trials of every dispatch say, as far as they can tell: an answer, readings and a verdict."""
+"""Which arrangement is nearest to one ideal queue, as far as the trials can tell: tables, answer, verdict.
+
+Arrangements are compared by `excess`: mean latency over what one central queue makes of the same arrivals and
+the same service times. That takes out chance, the machine's speed and what an arrangement adds to every
+request alike; and a mean needs far fewer requests than a percentile. Ratios are paired within blocks; fewer
+blocks than a 95 % interval needs decide nothing.
+"""
 
 import math
+from dataclasses import dataclass
 
 import pandas as pd
 
 from lab import units
-from lab.experiments.claims import Verdict, weighed
-from lab.experiments.common import spread_is
-from lab.experiments.dispatch.ranking import (
-    MATTERS,
-    Spread,
-    Standing,
-    by_block,
-    kept_over_new,
-    overloaded,
-    spread,
-    standings,
-)
+from lab.experiments.claims import Verdict, Word, of_parts, weighed
 from lab.experiments.dispatch.trials import busiest, spread_over_processes, steady
-from lab.models.statistics import fewest_trials, samples_needed
+from lab.models.statistics import Estimate, estimate
 
-_SIMPLEST_FIRST = ("shared", "reuseport", "round-robin", "least-busy", "pool of processes")
-"""Ways for a loop that holds the GIL; the first two need nobody between a client and its worker."""
+MATTERS = 1.1
+"""Requests that take less than this many times as long take as long: no choice hangs on it."""
 
+NEARLY_ALL = 0.9
+"""So near to overload a queue grows for a hundred service times: latency tells how long a trial was."""
 
-_NEARLY_ALL = 0.9
-"""A queue this near to overload grows for a hundred service times and more: 1 / (1 - utilisation)^2."""
-
-
-def tail_name(trials: pd.DataFrame) -> str:
-    """Return the name of the percentile that these trials have samples enough for: p99, p95, p90 or p50."""
-    return f"p{100 * trials['tail_share'].iloc[0]:.0f}"
+CLAIM = "Taking turns and accepting from one shared socket: the first balances well, the second not always"
 
 
-def samples(trials: pd.DataFrame) -> str:
-    """Say how many requests a trial has, which percentile they are enough for, and why means are compared."""
-    fewest, most, name = int(trials["sent"].min()), int(trials["sent"].max()), tail_name(trials)
-    has = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-    needed = f"A p99 needs {samples_needed(0.99)} requests, and a trial here has {has}"
-    if name == "p99":
-        return f"{needed}, so p99 is shown."
-    shown = "only medians are shown" if name == "p50" else f"{name} is shown instead"
-    return f"{needed}, so {shown}. Ways are compared by their mean latency, which needs fewest."
+@dataclass(frozen=True)
+class Standing:
+    """An arrangement's excess, and how many times that of the best one it is, block by block."""
+
+    name: str
+    excess: Estimate
+    over_best: Estimate
 
 
-def over_theory(trials: pd.DataFrame) -> "pd.Series[float]":
-    """Return each way's mean latency over that of its own queue in theory, the median of its trials."""
-    ratio = trials["latency_mean_s"] / trials["mean_theory_s"]
-    return ratio.groupby(trials["server"], sort=False).median().dropna()
+def exceeds(ratio: Estimate) -> bool | None:
+    """Say whether a ratio is above 1 by as much as matters; None: these blocks cannot tell."""
+    if not ratio.is_interval:
+        return None
+    return True if ratio.low > MATTERS else False if ratio.high <= MATTERS else None
 
 
-def reading(trials: pd.DataFrame) -> str:
-    """Say how far each way is from its theory, and what that counts besides loops; new connections only."""
-    new = trials[~trials["keepalive"]]
-    parts = [f"{way} {units.digits(value)}" for way, value in over_theory(new).items()]
-    least_s = new[new["mean_theory_s"].notna()].groupby("server", sort=False)["overhead_s"].first()
-    on_top = [f"{way} {units.seconds(value)}" for way, value in least_s.items()]
-    return (
-        f"Measured mean latency over that of the same arrivals in theory, median of trials: {listed(parts)}. "
-        f"On top of a loop, theory and ideal count what a way adds to every request alike: {listed(on_top)}."
-    )
+def over_blocks(values: "pd.Series[float]") -> Estimate:
+    """Return the median of a value per block, missing values left out; nan if there is none."""
+    known = values.dropna()
+    return estimate(list(known)) if len(known) else Estimate(math.nan, math.nan, math.nan, 0)
+
+
+def by_block(trials: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return a column with a row for each block and a column for each arrangement."""
+    return trials.pivot_table(index="block", columns="server", values=column, aggfunc="median")
+
+
+def compared(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the trials to choose by: several processes, the highest Poisson utilisation, a steady state."""
+    return steady(spread_over_processes(busiest(trials)))
+
+
+def standings(trials: pd.DataFrame) -> list[Standing]:
+    """Return how the arrangements stand with new connections, the best first.
+
+    The best has the lowest median of those with blocks enough for an interval, if any has.
+    """
+    top = compared(trials)
+    excess = by_block(top[~top["keepalive"]], "excess")
+    found = {str(name): over_blocks(excess[name]) for name in excess}
+    if not found:
+        return []
+    order = sorted(found, key=lambda name: (not found[name].is_interval, found[name].value))
+    return [Standing(name, found[name], over_blocks(excess[name] / excess[order[0]])) for name in order]
 
 
 def answer(trials: pd.DataFrame) -> str:
-    """Say which way to choose, and why, as far as the trials can tell."""
+    """Say which arrangement to choose, as far as the trials can tell."""
     found = standings(trials)
     if len(found) < 2:
-        what = f"Only {found[0].way} was" if found else "No way was"
-        return (
-            f"**Answer.** {what} measured in a steady state with several workers: nothing to choose between."
-        )
-    ranked = f"{', '.join(f'{s.way} {_ratio(s.excess)}' for s in found)} ({bar_is(found)})"
-    return "\n\n".join(
-        [
-            f"**Answer.** {_told(found)}",
-            f"With random arrivals, at a utilisation of {own_utilisation(trials)}, mean latency was, as a "
-            f"multiple of what one ideal central queue makes of the same arrivals: {ranked}.",
-            *filter(None, [left_out(trials), on_kept(trials)]),
-        ]
-    )
-
-
-def _told(found: list[Standing]) -> str:
-    """Say which ways are worse than the best, which are as good, and what that leaves to choose."""
+        return "**Answer.** There is no choice: fewer than two arrangements were measured in a steady state."
     best, *rest = found
-    worse, alike, unclear = ([s for s in rest if s.over_best.exceeds is told] for told in (True, False, None))
-    text = []
+    worse = [s for s in rest if exceeds(s.over_best)]
+    alike = [s.name for s in rest if exceeds(s.over_best) is False]
     if worse:
-        ratios = listed(
-            [
-                f"{s.way} ({s.over_best.value:.2f} times, {s.over_best.low:.2f} to {s.over_best.high:.2f})"
-                for s in worse
-            ]
-        )
-        text.append(f"**Requests take longer with {ratios} than with {best.way}.**")
-    if alike:
-        text.append(f"As good as {best.way}, within {units.percent(MATTERS - 1)}: {listed(_ways(alike))}.")
-    if len(unclear) == len(rest):
-        text.append("**These trials cannot tell which way is best.**")
-    elif unclear:
-        text.append(f"Not told apart from {best.way}: {listed(_ways(unclear))}.")
-    if short := [s for s in rest if s.over_best.blocks < fewest_trials()]:
-        of_whom = "" if len(short) == len(rest) else f", and {listed(_ways(short))} had fewer"
-        text.append(f"A comparison needs {fewest_trials()} blocks with a steady state{of_whom}.")
-    if alike:
-        good = [best.way, *_ways(alike)]
-        simplest = next((way for way in _SIMPLEST_FIRST if way in good), best.way)
-        text.append(f"Of those as good as each other, **{simplest}** has the fewest parts.")
-    return " ".join(text)
-
-
-def left_out(trials: pd.DataFrame) -> str:
-    """Say how many trials the comparison leaves out because they had no steady state."""
-    if not (count := len(overloaded(trials))):
-        return ""
-    whose, are = ("its", "is") if count == 1 else ("their", "are")
+        told = f"Requests take longer with {listed([f'{s.name} ({_ratio(s.over_best)})' for s in worse])}"
+        told = f"**{told} than with {best.name}.**"
+    elif len(alike) == len(rest):
+        told = f"**No arrangement is slower than {best.name} by {units.percent(MATTERS - 1)} or more.**"
+    else:
+        told = "**These trials cannot tell which arrangement is best.**"
+    alike_told = f" As good as {best.name}: {listed(alike)}." if worse and alike else ""
     return (
-        f"{units.counted(count, 'trial')} at a utilisation of {units.percent(1)} or more by {whose} "
-        f"own service times {are} left out: a queue that only grows compares nothing."
+        f"**Answer.** {told}{alike_told} That is mean latency over an ideal queue's, with random arrivals"
+        f" at a utilisation of {own_utilisation(trials)}, paired over"
+        f" {units.counted(best.excess.trials, 'block')}."
     )
 
 
-def on_kept(trials: pd.DataFrame) -> str:
-    """Say what kept connections change, as far as the trials can tell."""
-    ratios = kept_over_new(trials)
-    if not ratios:
-        return ""
-    text = "With kept connections, mean latency over ideal was, as a multiple of that with new ones: "
-    text += listed([f"{way} {_ratio(ratio)}" for way, ratio in ratios.items()])
-    longer = [way for way, ratio in ratios.items() if ratio.exceeds]
-    if longer:
-        return f"{text}; it is longer with {listed(longer)}."
-    blocks = min(ratio.blocks for ratio in ratios.values())
-    few = blocks < fewest_trials()
-    return f"{text} ({units.counted(blocks, 'block')}, too few to tell)." if few else f"{text}."
+def standings_table(trials: pd.DataFrame) -> pd.DataFrame:
+    """Put the standings in a table, with how many trials had no steady state and are left out."""
+    top = spread_over_processes(busiest(trials))
+    top = top[~top["keepalive"]]
+    left_out = top["server"].value_counts() - steady(top)["server"].value_counts().reindex(
+        top["server"].unique(), fill_value=0
+    )
+    words = {True: "longer", False: "as long", None: "cannot be told"}
+    return pd.DataFrame(
+        {
+            "arrangement": s.name,
+            "blocks": s.excess.trials,
+            "left out": int(left_out[s.name]),
+            "mean latency over ideal": _ratio(s.excess),
+            "over the best": "" if number == 0 else _ratio(s.over_best),
+            "requests take": "the best" if number == 0 else words[exceeds(s.over_best)],
+        }
+        for number, s in enumerate(standings(trials))
+    )
 
 
-def gil(trials: pd.DataFrame) -> str:
-    """Say what threads are worth to a loop that holds the GIL, and to one that does not."""
+def kept_table(trials: pd.DataFrame) -> pd.DataFrame:
+    """Put in a table how many times as long requests take with kept connections as with new ones."""
+    top = compared(trials)
+    kept, new = (by_block(top[top["keepalive"] == keeps], "excess") for keeps in (True, False))
+    ratios = {str(name): over_blocks(kept[name] / new[name]) for name in kept if name in new}
+    return pd.DataFrame(
+        {"arrangement": name, "blocks": ratio.trials, "kept over new connections": _ratio(ratio)}
+        for name, ratio in ratios.items()
+        if ratio.trials
+    )
+
+
+def threads_table(trials: pd.DataFrame) -> pd.DataFrame:
+    """Put in a table what threads are worth to a loop that holds the GIL, and to one that does not."""
     threads = trials[trials["topology"].eq("offload") & trials["pool"].eq("thread") & ~trials["keepalive"]]
-    sentences = []
-    for server, mine in busiest(threads).groupby("server"):
-        row = mine.median(numeric_only=True)
-        sentences.append(
-            f"*{server}*: offered {units.per_second(row['sent'] / row['duration_s'])}, "
-            f"{units.counted(int(row['workers']), 'thread')} answered "
-            f"{units.per_second(row['throughput_rps'])}; {_waited(row)}."
-        )
-    return " ".join(sentences) or "No pool of threads was measured."
-
-
-def _waited(row: "pd.Series[float]") -> str:
-    if row["utilisation"] > _NEARLY_ALL:
-        return "that is all they have time for, or more: latency only tells how long the trial was"
-    return f"the mean latency was {units.digits(row['latency_mean_s'] / row['cost_s'])} service times"
-
-
-CLAIM = "Taking turns and accepting from one shared socket: the first balances well, the second not always"
+    medians = busiest(threads).groupby("server", sort=False).median(numeric_only=True)
+    return pd.DataFrame(
+        {
+            "threads": int(row["workers"]),
+            "pool": name,
+            "offered": units.per_second(row["sent"] / row["duration_s"]),
+            "answered": units.per_second(row["throughput_rps"]),
+            "utilisation": units.percent(row["utilisation"]),
+            "mean latency, service times": units.digits(
+                row["latency_mean_s"] / row["cost_s"] if row["utilisation"] <= NEARLY_ALL else math.nan
+            ),
+        }
+        for name, row in medians.iterrows()
+    )
 
 
 def verdict(trials: pd.DataFrame) -> Verdict:
@@ -165,54 +152,47 @@ def verdict(trials: pd.DataFrame) -> Verdict:
     Turns do if the busiest worker answers at most `MATTERS` times its fair share; the socket is worse if,
     against turns, its busiest worker answers more or its requests take longer by as much as matters.
     """
-    top = steady(spread_over_processes(busiest(trials)))
-    return weighed(top[~top["keepalive"] & top["server"].isin(["round-robin", "shared"])], _balance)
+    top = compared(trials)
+    among = top["topology"].eq("cluster") & top["dispatch"].isin(["round-robin", "shared"])
+    return weighed(top[among & ~top["keepalive"]], _balance)
 
 
 def _balance(top: pd.DataFrame) -> Verdict:
-    if top["server"].nunique() < 2:
+    if top["dispatch"].nunique() < 2:
         return Verdict(4, CLAIM)
-    share = by_block(top.assign(of_fair=top["worker_max_share"] * top["workers"]), "of_fair")
-    excess = by_block(top, "excess")
-    turns = spread(share["round-robin"])
-    uneven, longer = (spread(ratio["shared"] / ratio["round-robin"]) for ratio in (share, excess))
-    evidence = (
-        f"round-robin: its busiest worker answered {_ratio(turns)} times its fair share; shared, as a "
-        f"multiple of round-robin: busiest worker {_ratio(uneven)}, mean latency over ideal {_ratio(longer)} "
-        f"({spread_is(longer.blocks)})"
+    share, excess = (
+        top.assign(of_fair=top["worker_max_share"] * top["workers"]).pivot_table(
+            index="block", columns="dispatch", values=column
+        )
+        for column in ("of_fair", "excess")
     )
-    return Verdict(4, CLAIM, evidence, _judged(turns.exceeds, uneven.exceeds, longer.exceeds))
+    turns = over_blocks(share["round-robin"])
+    uneven, longer = (over_blocks(ratio["shared"] / ratio["round-robin"]) for ratio in (share, excess))
+    evidence = (
+        f"busiest worker over its fair share with round-robin: {_ratio(turns)}; shared over round-robin: "
+        f"busiest worker {_ratio(uneven)}, mean latency over ideal {_ratio(longer)}"
+    )
+    return Verdict(4, CLAIM, evidence, _judged(exceeds(turns), exceeds(uneven), exceeds(longer)))
 
 
-def _judged(turns_uneven: bool | None, shared_uneven: bool | None, shared_longer: bool | None) -> bool | None:
-    shared_worse = (shared_uneven, shared_longer)
-    if turns_uneven or all(worse is False for worse in shared_worse):
-        return False
-    return True if turns_uneven is False and any(shared_worse) else None
+def _judged(turns_uneven: bool | None, shared_uneven: bool | None, shared_longer: bool | None) -> Word:
+    if turns_uneven:
+        return Word.NOT_HERE
+    shared = (shared_uneven, shared_longer)
+    worse = True if True in shared else None if None in shared else False
+    return of_parts(None if turns_uneven is None else True, worse)
 
 
 def own_utilisation(trials: pd.DataFrame) -> str:
     """Write the utilisations that the trials of the comparison had by their own service times."""
-    own = steady(spread_over_processes(busiest(trials)))["utilisation"]
-    low, high = units.percent(own.min()), units.percent(own.max())
-    return low if low == high else f"{low} to {high}"
+    own = compared(trials)["utilisation"]
+    return " to ".join(dict.fromkeys([units.percent(own.min()), units.percent(own.max())]))
 
 
-def bar_is(found: list[Standing]) -> str:
-    """Say what the spreads of these ways are: intervals, or the range of too few blocks for one."""
-    fewest, most = min(s.excess.blocks for s in found), max(s.excess.blocks for s in found)
-    fewer = f", or the range where fewer, down to {fewest}, had a steady state" if fewest < most else ""
-    return spread_is(most) + fewer
-
-
-def _ways(found: list[Standing]) -> list[str]:
-    return [s.way for s in found]
-
-
-def _ratio(ratio: Spread) -> str:
+def _ratio(ratio: Estimate) -> str:
     if math.isnan(ratio.value):
         return "–"
-    return f"{ratio.value:.2f}" + (f" ({ratio.low:.2f} to {ratio.high:.2f})" if ratio.blocks > 1 else "")
+    return f"{ratio.value:.2f}" + (f" ({ratio.low:.2f} to {ratio.high:.2f})" if ratio.trials > 1 else "")
 
 
 def listed(words: list[str]) -> str:

@@ -9,36 +9,43 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from lab import units
-from lab.experiments.dispatch.answer import bar_is, listed, over_theory, own_utilisation, tail_name
-from lab.experiments.dispatch.ranking import spread, standings
-from lab.experiments.dispatch.theory import curves, queue_of
-from lab.experiments.dispatch.trials import KEPT, NEW, busiest, spread_over_processes, steady
+from lab.experiments.dispatch.answer import compared, exceeds, listed, over_blocks, standings
+from lab.experiments.dispatch.theory import Queue, curves
+from lab.experiments.dispatch.trials import KEPT, NEW
 from lab.figures.style import DARK_TO_LIGHT, GRID, INK, QUIET, Look, canvas, plain_log_ticks, reference_line
 
 
 def theory_table(trials: pd.DataFrame) -> pd.DataFrame:
-    """Put measured latency beside what the same arrivals make in each way's queue; new connections only."""
+    """Put measured latency beside what the same arrivals make in each queue; new connections only."""
     name, rows = tail_name(trials), []
     of_new = trials[~trials["keepalive"]].sort_values(
         ["arrivals", "load", "place"], ascending=[False, True, True]
     )
     for _, mine in of_new.groupby(["arrivals", "load", "place"], sort=False):
         first, row = mine.iloc[0], mine.median(numeric_only=True)
+        over_theory = (mine["latency_mean_s"] / mine["mean_theory_s"]).median()
         rows.append(
             {
-                "way": first["server"],
+                "arrangement": first["server"],
                 "arrivals": first["arrivals"],
                 "planned": units.percent(first["load"]),
                 "trials": len(mine),
                 "utilisation": units.percent(row["utilisation"]),
                 "mean, measured": units.seconds(row["latency_mean_s"]),
                 "mean, theory": units.seconds(row["mean_theory_s"]),
+                "measured over theory": units.digits(over_theory),
                 "mean, ideal": units.seconds(row["mean_ideal_s"]),
                 f"{name}, measured": units.seconds(row["tail_s"]),
                 f"{name}, theory": units.seconds(row["tail_theory_s"]),
+                "on top of a loop": units.seconds(row["overhead_s"]),
             }
         )
     return pd.DataFrame(rows)
+
+
+def tail_name(trials: pd.DataFrame) -> str:
+    """Return the name of the percentile that these trials have samples enough for: p99, p95, p90 or p50."""
+    return f"p{100 * trials['tail_share'].iloc[0]:.0f}"
 
 
 def latency_figure(trials: pd.DataFrame, arrivals: str) -> Figure | None:
@@ -46,42 +53,33 @@ def latency_figure(trials: pd.DataFrame, arrivals: str) -> Figure | None:
     mine = trials[(trials["arrivals"] == arrivals) & ~trials["keepalive"]]
     if mine.empty:
         return None
-    ways = {server: queue_of(server).value for server in mine["server"].unique()}
-    theory = curves(list(ways), int(mine["workers"].max()), arrivals, float(mine["tail_share"].iloc[0]))
+    queues: dict[str, Queue] = dict(zip(mine["server"], mine["queue"], strict=True))
+    theory = curves(queues, int(mine["workers"].max()), arrivals, float(mine["tail_share"].iloc[0]))
     kind = "Random arrivals" if arrivals == "poisson" else "A constant rate"
-    near = over_theory(mine)
+    near = (mine["latency_mean_s"] / mine["mean_theory_s"]).groupby(mine["server"]).median().dropna()
     title = f"{kind}: mean latency is {_span(near)} theory's" if len(near) else kind
-    return dispatch_latency(mine, theory, ways, tail_name(mine), title)
+    return dispatch_latency(
+        mine, theory, {name: q.value for name, q in queues.items()}, tail_name(mine), title
+    )
 
 
 def ranking_figure(trials: pd.DataFrame, requests: pd.DataFrame) -> Figure | None:
     """Draw who answered, and mean latency over ideal, at the highest Poisson load; `requests` are theirs."""
-    top = spread_over_processes(busiest(trials))
-    calm = steady(top)
+    calm = compared(trials)
     if calm.empty:
         return None
     rows = [
-        {"server": server, "connections": connections, **vars(spread(mine))}
+        {"server": server, "connections": connections, **vars(over_blocks(mine))}
         for (server, connections), mine in calm.groupby(["server", "connections"], sort=False)["excess"]
     ]
     share = shares(requests[requests["trial_id"].isin(calm["trial_id"])])
-    worse = [s.way for s in standings(trials) if s.over_best.exceeds]
+    worse = [s.name for s in standings(trials) if exceeds(s.over_best)]
     title = (
         f"Random arrivals: requests take longer with {listed(worse)}"
         if worse
         else "Random arrivals: who answered, and how much longer requests take than ideal"
     )
     return dispatch_evenness(share, calm, pd.DataFrame(rows), int(calm["workers"].max()), title)
-
-
-def ranking_caption(trials: pd.DataFrame) -> str:
-    """Say what the figure of `ranking_figure` draws: which trials, and what its bars are."""
-    text = (
-        "Each worker's share of the answers, and mean latency over that of one ideal queue; random arrivals"
-    )
-    if not (found := standings(trials)):
-        return f"{text}."
-    return f"{text}, utilisation {own_utilisation(trials)}. Pale: trials; bar: {bar_is(found)}."
 
 
 def shares(requests: pd.DataFrame) -> pd.DataFrame:
@@ -111,7 +109,7 @@ _SHADES = ("#0b3c5d", "#3a9188", "#5b7c99", "#7fb5ae")
 def dispatch_latency(
     trials: pd.DataFrame, theory: pd.DataFrame, queues: dict[str, str], tail: str, title: str
 ) -> Figure:
-    """Draw latency against utilisation, a panel per way to spread requests, beside its theory.
+    """Draw latency against utilisation, a panel per arrangement, beside its theory.
 
     `trials` and `theory` have server, utilisation, p50 and tail, in service times; a dot is one trial.
     `queues` maps each server, in the order of the panels, to what theory takes its queue to be. `tail` names
@@ -164,10 +162,10 @@ def _panel(axes: Axes, trials: pd.DataFrame, theory: pd.DataFrame, tail: str) ->
 def dispatch_evenness(
     shares: pd.DataFrame, trials: pd.DataFrame, spreads: pd.DataFrame, workers: int, title: str
 ) -> Figure:
-    """Draw who answered, and mean latency over ideal, a row for each way, in it one for each connections.
+    """Draw who answered, and mean latency over ideal: a row for each arrangement and kind of connections.
 
     `shares` has server, connections, rank and share of each worker; `trials` has server, connections, excess;
-    `spreads` has server, connections, and value, low, high and blocks of the trials' excess.
+    `spreads` has server, connections, and value, low and high of the trials' excess.
     """
     servers = list(trials["server"].unique())[::-1]
     kinds = list(trials["connections"].unique())

@@ -1,7 +1,9 @@
-"""The theory of each way to spread requests: the queue that it makes, and how long one waits there."""
+"""The theory of each arrangement: the queue that it makes, and how long one waits there."""
 
+from collections.abc import Mapping
 from enum import Enum
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,12 +33,11 @@ class Queue(Enum):
     GIL = "one at a time: the GIL"
 
 
-_QUEUES = {
-    "one process": Queue.ONE,
+_OF_CLUSTER = {
     "shared": Queue.BATCHES,
     "reuseport": Queue.HASHED,
     "round-robin": Queue.TURNS,
-    "threads, python": Queue.GIL,
+    "least-busy": Queue.CENTRAL,
 }
 
 _PLAYED: dict[Queue, Dispatch] = {
@@ -46,24 +47,31 @@ _PLAYED: dict[Queue, Dispatch] = {
 }
 
 
-def queue_of(server: str) -> Queue:
-    """Return the queue of a way to spread requests, by the name it has in figures."""
-    return _QUEUES.get(server, Queue.CENTRAL)
+def queue_of(factors: Mapping[Any, Any]) -> Queue:
+    """Return the queue that an arrangement makes, by the factors of its condition."""
+    match factors["topology"]:
+        case "single":
+            return Queue.ONE
+        case "cluster":
+            return _OF_CLUSTER[factors["dispatch"]]
+    holds_gil = factors["pool"] == "thread" and factors["kernel"] == "python"
+    return Queue.GIL if holds_gil else Queue.CENTRAL
 
 
-def curves(servers: list[str], workers: int, arrivals: str, tail_share: float) -> pd.DataFrame:
-    """Return what latency each way should have: server, utilisation, p50 and tail in service times.
+def curves(queues: Mapping[str, Queue], workers: int, arrivals: str, tail_share: float) -> pd.DataFrame:
+    """Return what latency each queue makes: server, utilisation, p50 and tail in service times.
 
-    `tail` is the latency that a share of `tail_share` does not exceed.
+    `queues` maps the name of a server to its queue. `tail` is the latency that a share of `tail_share` does
+    not exceed.
 
     Exact where there is a formula (Poisson arrivals: M/D/c for one central queue and for turns, M/D/1 for a
     hash and for one process; constant ones: no wait but by hash), else simulated. None for the GIL.
     """
     utilisations = np.linspace(0.05, 0.95, 19)
     rows = [
-        (server, u, *(_latency(queue_of(server), workers, float(u), arrivals, q) for q in (0.5, tail_share)))
-        for server in servers
-        if queue_of(server) != Queue.GIL
+        (server, u, *(_latency(queue, workers, float(u), arrivals, q) for q in (0.5, tail_share)))
+        for server, queue in queues.items()
+        if queue != Queue.GIL
         for u in utilisations
     ]
     return pd.DataFrame(rows, columns=["server", "utilisation", "p50", "tail"])

@@ -1,4 +1,4 @@
-"""Who should get the next request? Every way to spread them, under constant and under random arrivals."""
+"""Who should get the next request? Every arrangement, under constant and under random arrivals."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -32,9 +32,6 @@ Utilisation = Annotated[Positive, Field(lt=1)]
 TAILS = (0.99, 0.95, 0.9)
 """The percentiles that a tail may be judged by, the rarest first: a trial needs samples enough for it."""
 
-_MAY_KEEP = ("shared", "reuseport", "round-robin", "pool of processes")
-"""Ways that spread over processes and may keep connections: least-busy closes each, as it must."""
-
 
 class Parameters(_Parameters):
     """What notebook 05 lets its reader set."""
@@ -58,14 +55,14 @@ class Parameters(_Parameters):
 
 @dataclass(frozen=True)
 class Arrangement:
-    """A way to spread requests, by the name that figures use, and the factors of a condition that make it."""
+    """A server by the name that figures use, and the factors of a condition that make it."""
 
     name: str
     factors: dict[str, Any] = field(hash=False)
 
 
 def arrangements(p: Parameters) -> list[Arrangement]:
-    """Return the ways to compare, one process first."""
+    """Return the arrangements to compare, one process first."""
     workers = resolve(p.workers)
     loop = {"kernel": p.kernel, "iterations": p.iterations}
     found = [Arrangement(ONE_PROCESS, {"topology": "single", **loop})]
@@ -102,7 +99,7 @@ def measure(run: Run, p: Parameters) -> pd.DataFrame:
 def compared(p: Parameters, condition: Condition) -> bool:
     """Say whether a condition is of those to choose between: they need many blocks, others only a look.
 
-    Ways to spread over processes, at the highest Poisson utilisation, with a connection per request.
+    Arrangements over several processes, at the highest Poisson utilisation, with a connection per request.
     """
     spreads = condition.topology != "single" and condition.pool == "process"
     busiest = condition.arrivals == "poisson" and condition.labels["load"] == max(p.poisson)
@@ -110,9 +107,9 @@ def compared(p: Parameters, condition: Condition) -> bool:
 
 
 def conditions(p: Parameters, loop_s: Callable[[str, int], float]) -> list[Condition]:
-    """Return each way at each utilisation, with arrivals of both kinds; `loop_s` times a kernel's loop.
+    """Return each arrangement at each utilisation, under both arrivals; `loop_s` times a kernel's loop.
 
-    Ways to spread over processes also meet kept connections, where those can matter. One process, a longer
+    Those of several processes also meet kept connections, where those can matter. One process, a longer
     loop and what is less busy are attacked until they have met as many requests: percentiles need them.
     """
     cpus = available_cpus()
@@ -125,22 +122,27 @@ def conditions(p: Parameters, loop_s: Callable[[str, int], float]) -> list[Condi
             timeout_s=p.timeout_s,
             arrivals=arrivals,
             keepalive=keepalive,
-            labels={"server": way.name, "load": load, "place": place},
-            **way.factors,
+            labels={"server": arrangement.name, "load": load, "place": place},
+            **arrangement.factors,
         )
-        for place, way in enumerate(arrangements(p))
-        for kernel, iterations in [(way.factors["kernel"], way.factors["iterations"])]
-        for workers in [way.factors.get("workers", 1)]
-        for arrivals, load, keepalive in _loads(p, way)
+        for place, arrangement in enumerate(arrangements(p))
+        for kernel, iterations in [(arrangement.factors["kernel"], arrangement.factors["iterations"])]
+        for workers in [arrangement.factors.get("workers", 1)]
+        for arrivals, load, keepalive in _loads(p, arrangement)
         for rate in [load * min(workers, cpus) / loop_s(kernel, iterations)]
     ]
 
 
-def _loads(p: Parameters, way: Arrangement) -> Iterator[tuple[Arrivals, float, bool]]:
+def _loads(p: Parameters, arrangement: Arrangement) -> Iterator[tuple[Arrivals, float, bool]]:
     yield from (("poisson", load, False) for load in dict.fromkeys(p.poisson))
     yield from (("constant", load, False) for load in dict.fromkeys(p.constant))
-    if way.name in _MAY_KEEP:
+    if _may_keep(**arrangement.factors):
         yield "poisson", max(p.poisson), True
+
+
+def _may_keep(topology: str, dispatch: str = "", pool: str = "process", **_: object) -> bool:
+    """Say whether it spreads over processes and may keep connections: least-busy closes each, as it must."""
+    return topology != "single" and pool == "process" and dispatch != "least-busy"
 
 
 def tail_of(trials: pd.DataFrame) -> float:
@@ -150,17 +152,17 @@ def tail_of(trials: pd.DataFrame) -> float:
 
 
 def beside_theory(trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
-    """Put one way after another, and add what makes their trials comparable.
+    """Put one arrangement after another, and add what makes their trials comparable.
 
-    cost_s: the trial's own mean service time, its loop as its workers reported it and overhead_s; but
-    threads that take turns at the GIL report that wait as service, so theirs is the loop's time on its own.
-    overhead_s: `_overhead_s`. utilisation: rate x cost_s / workers, of which the GIL leaves one. tail_share:
-    `tail_of` all these trials; tail_s: that percentile of latency; p50, tail: percentiles in multiples of
-    cost_s. mean_theory_s, tail_theory_s, mean_ideal_s: of `queues.played`. excess: mean latency as a multiple
-    of the ideal one. connections: kept or new, in words.
+    queue: what theory takes it to make. cost_s: the trial's own mean service time, its loop as its workers
+    reported it and overhead_s; but threads that take turns at the GIL report that wait as service, so theirs
+    is the loop's time on its own. overhead_s: `_overhead_s`. utilisation: rate x cost_s / workers, of which
+    the GIL leaves one. tail_share: `tail_of` all these trials; tail_s: that percentile of latency; p50, tail:
+    percentiles in multiples of cost_s. mean_theory_s, tail_theory_s, mean_ideal_s: of `theory.played`.
+    excess: mean latency as a multiple of the ideal one. connections: kept or new, in words.
     """
     trials = trials.sort_values(["place", "arrivals", "load", "keepalive", "block"], ignore_index=True)
-    queues = trials["server"].map(queue_of)
+    queues = pd.Series([queue_of(factors) for factors in trials.to_dict("records")], trials.index)
     loop_s = trials["service_mean_s"].where(queues != Queue.GIL, trials["loop_s"]).fillna(trials["loop_s"])
     overhead_s = _overhead_s(trials, requests).where(queues != Queue.GIL, 0)
     cost_s = loop_s + overhead_s
@@ -174,6 +176,7 @@ def beside_theory(trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
         )
     )
     return trials.join(theory).assign(
+        queue=queues,
         overhead_s=overhead_s,
         cost_s=cost_s,
         utilisation=trials["rate"] * cost_s / trials["workers"].where(queues != Queue.GIL, 1),
@@ -187,7 +190,7 @@ def beside_theory(trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
 
 
 def _overhead_s(trials: pd.DataFrame, requests: pd.DataFrame) -> "pd.Series[float]":
-    """Return what a request takes a worker for on top of its loop: the least of all trials of its way.
+    """Return what a request takes on top of its loop: the least of all trials of its arrangement.
 
     In a trial with more to do than time it hides behind the queue. Kept connections need no more than new.
     """
