@@ -23,9 +23,9 @@ def told(holds: bool | None) -> Word:
 
 def of_parts(*parts: bool | None) -> Word:
     """Return the word for a claim of several parts: it holds in part if some hold and some do not."""
-    if None in parts:
-        return Word.UNTOLD
-    return Word.IN_PART if any(parts) and not all(parts) else told(all(parts))
+    if False in parts:
+        return Word.IN_PART if True in parts else Word.NOT_HERE
+    return told(None if None in parts else True)
 
 
 @dataclass(frozen=True)

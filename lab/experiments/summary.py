@@ -10,7 +10,7 @@ from lab import units
 from lab.checks import Positive
 from lab.errors import LabError
 from lab.experiments import rate_sweep, single_vs_cluster, worker_scaling
-from lab.experiments.claims import Verdict, weighed
+from lab.experiments.claims import Verdict, of_parts, told, weighed
 from lab.experiments.common import both_ways, with_server_names
 from lab.experiments.dispatch import answer as dispatch_words
 from lab.experiments.dispatch import trials as dispatch
@@ -179,8 +179,7 @@ def _range(values: "pd.Series[float]") -> str:
 
 _PROCESS_USES_ONE_CORE = "One process uses one core, however many the machine has"
 _PLAIN_FAILS = "Under the article's load one process falls far behind, and the cluster keeps up"
-_MULTIPLIES = "Clustering multiplies the rate that is answered"
-_BY_LESS = "... by less than the number of workers"
+_MULTIPLIES = "Clustering multiplies the rate that is answered, by less than the number of workers"
 _LESS_THAN_A_CORE = "Given less than one core, clustering makes no difference"
 _PROCESS_MANAGER = "A process manager does the same, and a load balancer before several machines goes further"
 
@@ -195,7 +194,6 @@ def verdicts(run: Run) -> list[Verdict]:
         weighed(article[article["topology"] == "single"], partial(_one_core, run.manifest.machine)),
         weighed(article, _plain_fails),
         weighed(scaled, _multiplies),
-        weighed(scaled, _by_less),
         weighed(_of_claim_4(run.trials(dispatch.EXPERIMENT)), partial(_dispatch, run)),
         *_failures(run),
         Verdict(8, _LESS_THAN_A_CORE),
@@ -216,7 +214,7 @@ def _one_core(machine: Machine, single: pd.DataFrame) -> Verdict:
     )
     could_use_more = offered > _MIDWAY and machine.available_cpus > 1
     holds = False if answered > _MIDWAY else True if could_use_more else None
-    return Verdict(1, _PROCESS_USES_ONE_CORE, evidence, holds)
+    return Verdict(1, _PROCESS_USES_ONE_CORE, evidence, told(holds))
 
 
 def _plain_fails(trials: pd.DataFrame) -> Verdict:
@@ -225,8 +223,11 @@ def _plain_fails(trials: pd.DataFrame) -> Verdict:
     single, cluster = single_vs_cluster.medians(trials)
     asked = f"{units.per_second(single['rate'])} for {single['duration_s']:g} s"
     evidence = f"{asked}: {_answered('one process', single)}; {_answered('the cluster', cluster)}"
-    keeps_up = not single_vs_cluster.falls_behind(cluster)
-    return Verdict(2, _PLAIN_FAILS, evidence, single_vs_cluster.falls_behind(single) and keeps_up)
+    plain_fails, keeps_up = (
+        single_vs_cluster.falls_behind(single),
+        not single_vs_cluster.falls_behind(cluster),
+    )
+    return Verdict(2, _PLAIN_FAILS, evidence, of_parts(plain_fails, keeps_up))
 
 
 def _answered(server: str, row: "pd.Series[float]") -> str:
@@ -237,14 +238,9 @@ def _answered(server: str, row: "pd.Series[float]") -> str:
 def _multiplies(trials: pd.DataFrame) -> Verdict:
     if (top := _best(trials)) is None:
         return Verdict(3, _MULTIPLIES)
-    return Verdict(3, _MULTIPLIES, _speedup(top), _above(top, 1))
-
-
-def _by_less(trials: pd.DataFrame) -> Verdict:
-    if (top := _best(trials)) is None:
-        return Verdict(3, _BY_LESS)
     reached = _above(top, top["workers"])
-    return Verdict(3, _BY_LESS, _speedup(top), None if reached is None else not reached)
+    word = of_parts(_above(top, 1), None if reached is None else not reached)
+    return Verdict(3, _MULTIPLIES, _speedup(top), word)
 
 
 def _best(trials: pd.DataFrame) -> dict[str, float] | None:

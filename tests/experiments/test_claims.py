@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from helpers.trial_rows import trials
 
-from lab.experiments.claims import Verdict, table, weighed
+from lab.experiments.claims import Verdict, Word, of_parts, table, told, weighed
 
 SOUND, SPOILT = {"throughput_rps": 20.0}, {"throughput_rps": 5.0, "valid": False}
 
@@ -13,7 +13,7 @@ def _fast(rows: pd.DataFrame) -> Verdict:
     if rows.empty:
         return Verdict(1, "It is fast")
     rate = rows["throughput_rps"].median()
-    return Verdict(1, "It is fast", f"{rate:g}/s", None if rate == 10 else bool(rate > 10))
+    return Verdict(1, "It is fast", f"{rate:g}/s", told(None if rate == 10 else bool(rate > 10)))
 
 
 @pytest.mark.parametrize(
@@ -21,17 +21,21 @@ def _fast(rows: pd.DataFrame) -> Verdict:
     [
         ([SOUND, SOUND], "holds", "0 of 2"),
         ([SOUND, SOUND, SPOILT], "holds", "1 of 3"),
-        ([SPOILT, SPOILT, SOUND], "cannot be told: rests on flagged trials", "2 of 3"),
-        ([SPOILT, SPOILT], "cannot be told: rests on flagged trials", "2 of 2"),
+        ([SPOILT, SPOILT, SOUND], "cannot be told here", "2 of 3"),
+        ([SPOILT, SPOILT], "cannot be told here", "2 of 2"),
         ([SPOILT, {"throughput_rps": 4.0}], "does not hold here", "1 of 2"),
-        ([{"throughput_rps": 10.0}, {"throughput_rps": 10.0, "valid": False}], "cannot be told", "1 of 2"),
+        (
+            [{"throughput_rps": 10.0}, {"throughput_rps": 10.0, "valid": False}],
+            "cannot be told here",
+            "1 of 2",
+        ),
     ],
 )
 def test_a_verdict_stands_if_the_trials_that_are_not_flagged_say_the_same(
     rows: list[dict[str, object]], word: str, flagged: str
 ) -> None:
     verdict = weighed(trials(*rows), _fast)
-    assert verdict.word == word
+    assert verdict.word.value == word
     assert table([verdict])["flagged trials"].tolist() == [flagged]
     assert verdict.evidence == _fast(trials(*rows)).evidence, "all trials stay in the evidence"
 
@@ -42,7 +46,22 @@ def test_what_was_not_measured_has_no_trials_and_no_verdict() -> None:
     assert row == {
         "": 1,
         "claim": "It is fast",
-        "measured here": "",
+        "measured here": "nothing",
         "flagged trials": "",
-        "verdict": "not measured",
+        "verdict": "cannot be told here",
     }
+
+
+@pytest.mark.parametrize(
+    ("parts", "word"),
+    [
+        ((True, True), Word.HOLDS),
+        ((True, False), Word.IN_PART),
+        ((True, None), Word.UNTOLD),
+        ((None, None), Word.UNTOLD),
+        ((False, None), Word.NOT_HERE),
+        ((False, False), Word.NOT_HERE),
+    ],
+)
+def test_a_claim_of_several_parts_may_hold_in_part(parts: tuple[bool | None, ...], word: Word) -> None:
+    assert of_parts(*parts) is of_parts(*reversed(parts)) is word

@@ -1,4 +1,4 @@
-"""Failures in words and figures: sums over blocks, the trial that is drawn, verdicts and their doubts."""
+"""What failures cost: sums over blocks, the trial that is drawn, verdicts and their doubts."""
 
 from dataclasses import replace
 
@@ -6,8 +6,7 @@ import pytest
 from helpers.failure_scenes import blocked, crashed, killed, recycled, scaled
 from matplotlib.figure import Figure
 
-from lab.experiments.claims import Verdict
-from lab.experiments.failures import answer as failure_verdicts
+from lab.experiments.claims import Verdict, Word
 from lab.experiments.failures import answer as words
 from lab.experiments.failures import figure as failure_figures
 from lab.experiments.failures import trials as failures
@@ -23,7 +22,7 @@ def plain(text: object) -> str:
 
 
 def verdict(scene: Scene, *others: Scene) -> Verdict:
-    (found,) = [judged for judged in failure_verdicts.verdicts([scene, *others]) if judged.evidence]
+    (found,) = [judged for judged in words.verdicts([scene, *others]) if judged.evidence]
     return found
 
 
@@ -41,18 +40,6 @@ def test_what_did_not_come_to_pass_in_some_block_is_said() -> None:
     (accepts,) = words.kill_table([*BLOCKS, never])["a new worker accepts after"].map(plain)
     assert accepts == "500 ms (400 ms to 900 ms); not within 1 of 4 trials"
     assert words.kill_table([never])["a new worker accepts after"].tolist() == ["not within the trial"]
-
-
-def test_captions_say_over_how_many_blocks_a_table_is_and_which_of_them_a_figure_shows() -> None:
-    assert words.blocks_said(BLOCKS[:1], "Killed") == "Killed"
-    assert "over 3 blocks" in words.blocks_said(BLOCKS, "Killed")
-    assert failure_figures.caption(BLOCKS[:1], failures.KILL, "It.").endswith("a connection per request.")
-    several = failure_figures.caption([*BLOCKS, killed(keepalive=True)], failures.KILL, "It.")
-    assert "block 3 of 3, chosen by the median time until full strength" in several
-    assert several.endswith("Lost in all 3 blocks: 3 of 15.")
-    assert "block 2 of 2, chosen by the lower median" in failure_figures.caption(
-        BLOCKS[:2], failures.KILL, ""
-    )
 
 
 def test_the_trial_that_is_drawn_is_the_median_one_of_the_first_dispatch_with_new_connections() -> None:
@@ -101,21 +88,26 @@ def test_a_trial_without_a_single_answer_is_drawn() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lost", "of", "holds"), [(0, 200, True), (0, 20, None), (2, 200, None), (20, 200, False), (1, 1, False)]
+    ("lost", "of", "word"),
+    [
+        (0, 200, Word.HOLDS),
+        (0, 20, Word.UNTOLD),
+        (2, 200, Word.UNTOLD),
+        (20, 200, Word.NOT_HERE),
+        (1, 1, Word.NOT_HERE),
+    ],
 )
-def test_claim_7_is_judged_by_what_was_lost_as_far_as_the_counts_tell(
-    lost: int, of: int, holds: bool | None
-) -> None:
-    assert verdict(recycled(lost=lost, of=of)).holds is holds
+def test_claim_7_is_judged_by_what_was_lost_as_far_as_the_counts_tell(lost: int, of: int, word: Word) -> None:
+    assert verdict(recycled(lost=lost, of=of)).word is word
 
 
 def test_a_verdict_takes_all_blocks_and_connections_of_a_dispatch_together() -> None:
     kept = [recycled(of=50, keepalive=True, block=block) for block in (1, 2)]
-    assert verdict(recycled(of=50)).holds is None
+    assert verdict(recycled(of=50)).word is Word.UNTOLD
     judged = verdict(recycled(of=50), *kept)
-    assert judged.holds
+    assert judged.word is Word.HOLDS
     assert judged.claim.endswith("(round-robin)")
-    assert plain(judged.evidence).startswith("150 of 150 (98 % to 100 %) open meanwhile were answered")
+    assert judged.evidence.endswith("answered of those open meanwhile: 150 of 150 (98 % to 100 %; bar 98 %)")
 
 
 CONTENTION = (Flag("others_cpu", 0.38, 0.1), Flag("steal", 0.03, 0.02))
@@ -124,86 +116,88 @@ STALLED = (Flag("stall", 0.3, 0.1),)
 
 def test_a_verdict_does_not_rest_on_trials_whose_counts_are_in_doubt() -> None:
     late = recycled(of=200, flags=(Flag("send_lag", 0.002, 0.001), Flag("loop_drift", 0.2, 0.15)))
-    assert (verdict(late).word, verdict(late).flagged, verdict(late).trials) == ("holds", 1, 1)
+    assert (verdict(late).word, verdict(late).flagged, verdict(late).trials) == (Word.HOLDS, 1, 1)
     stalled = recycled(of=200, block=2, flags=STALLED)
-    assert verdict(stalled).word == "cannot be told: rests on flagged trials"
-    assert (verdict(late, stalled).word, verdict(late, stalled).flagged) == ("holds", 2)
+    assert verdict(stalled).word is Word.UNTOLD
+    assert (verdict(late, stalled).word, verdict(late, stalled).flagged) == (Word.HOLDS, 2)
 
 
 @pytest.mark.parametrize("made", [killed(late=200), recycled(of=200)], ids=["claim 6", "claim 7"])
 def test_what_holds_in_spite_of_contention_holds_but_not_in_spite_of_a_stalled_generator(made: Scene) -> None:
-    assert verdict(replace(made, flags=CONTENTION)).word == "holds"
-    assert verdict(replace(made, flags=CONTENTION + STALLED)).rests_on_flagged
+    assert verdict(replace(made, flags=CONTENTION)).word is Word.HOLDS
+    assert verdict(replace(made, flags=CONTENTION + STALLED)).word is Word.UNTOLD
 
 
 @pytest.mark.parametrize(
-    "lossy",
-    [killed(late=200, late_lost=20), killed(late=200, back_s=None), recycled(of=200, lost=20)],
+    ("lossy", "word"),
+    [
+        (killed(late=200, late_lost=20), Word.IN_PART),
+        (killed(late=200, back_s=None), Word.IN_PART),
+        (recycled(of=200, lost=20), Word.NOT_HERE),
+    ],
     ids=["lost", "not replaced", "lost when recycled"],
 )
-def test_contention_may_be_why_a_claim_does_not_hold(lossy: Scene) -> None:
-    assert verdict(lossy).holds is False
+def test_contention_may_be_why_a_claim_does_not_hold(lossy: Scene, word: Word) -> None:
+    assert verdict(lossy).word is word
     crowded = replace(lossy, flags=CONTENTION)
-    assert verdict(crowded).word == "cannot be told: rests on flagged trials"
-    assert verdict(crowded, replace(lossy, block=2)).word == "does not hold here"
+    assert verdict(crowded).word is Word.UNTOLD
+    assert verdict(crowded, replace(lossy, block=2)).word is word
 
 
 def test_contention_voids_who_had_to_wait() -> None:
-    assert verdict(blocked(waiting=1, going_on=30, flags=CONTENTION)).rests_on_flagged
+    assert verdict(blocked(waiting=1, going_on=30, flags=CONTENTION)).word is Word.UNTOLD
 
 
 def test_workers_that_could_not_be_replaced_refute_claim_7() -> None:
     judged = verdict(recycled(of=200, said="worker 7 did not start"))
-    assert judged.holds is False
-    assert "not every worker could be replaced" in judged.evidence
+    assert judged.word is Word.NOT_HERE
+    assert "all replaced: not within the trial" in judged.evidence
 
 
 @pytest.mark.parametrize(
-    ("duration_s", "back_s", "holds"), [(10.0, 0.5, True), (10.0, None, False), (3.0, None, None)]
+    ("duration_s", "back_s", "word"),
+    [(10.0, 0.5, Word.HOLDS), (10.0, None, Word.IN_PART), (3.0, None, Word.UNTOLD)],
 )
 def test_claim_6_needs_the_worker_back_or_time_enough_to_miss_it(
-    duration_s: float, back_s: float | None, holds: bool | None
+    duration_s: float, back_s: float | None, word: Word
 ) -> None:
-    assert verdict(killed(back_s=back_s, late=200, duration_s=duration_s)).holds is holds
+    assert verdict(killed(back_s=back_s, late=200, duration_s=duration_s)).word is word
 
 
 def test_a_service_that_does_not_go_on_refutes_claim_6() -> None:
-    assert verdict(killed(late=200, late_lost=50)).holds is False
-    assert verdict(killed(late=200, late_lost=50, back_s=None, duration_s=3.0)).holds is False
+    assert verdict(killed(late=200, late_lost=50)).word is Word.IN_PART
+    assert verdict(killed(late=200, late_lost=50, back_s=None, duration_s=3.0)).word is Word.NOT_HERE
 
 
 @pytest.mark.parametrize(
-    ("waiting", "going_on", "holds"), [(1, 30, True), (15, 15, True), (30, 0, False), (3, 1, None)]
+    ("waiting", "going_on", "word"),
+    [(1, 30, Word.HOLDS), (15, 15, Word.HOLDS), (30, 0, Word.NOT_HERE), (3, 1, Word.UNTOLD)],
 )
-def test_claim_5_is_judged_by_who_was_answered_meanwhile(
-    waiting: int, going_on: int, holds: bool | None
-) -> None:
-    assert verdict(blocked(waiting=waiting, going_on=going_on)).holds is holds
+def test_claim_5_is_judged_by_who_was_answered_meanwhile(waiting: int, going_on: int, word: Word) -> None:
+    assert verdict(blocked(waiting=waiting, going_on=going_on)).word is word
 
 
 def test_half_the_answers_are_enough_of_two_workers_and_too_few_of_many() -> None:
-    assert verdict(blocked(waiting=50, going_on=50, workers=2)).holds is True
-    assert verdict(blocked(waiting=50, going_on=50, workers=8)).holds is False
-    assert "**25 %**" in plain(failure_verdicts.rules(2))
-    assert "**62.5 %**" in plain(failure_verdicts.rules(4))
+    two, eight = (verdict(blocked(waiting=50, going_on=50, workers=workers)) for workers in (2, 8))
+    assert (two.word, eight.word) == (Word.HOLDS, Word.NOT_HERE)
+    assert two.evidence.endswith("; bar 25 %)")
+    assert [words.least_answered(workers) for workers in (2, 4)] == [0.25, 0.625]
 
 
 def test_what_was_not_measured_has_no_verdict_and_no_evidence() -> None:
-    assert [(v.number, v.evidence, v.holds) for v in failure_verdicts.verdicts([])] == [
-        (5, "", None), (6, "", None), (7, "", None),
+    assert [(v.number, v.evidence, v.word) for v in words.verdicts([])] == [
+        (5, "", Word.UNTOLD), (6, "", Word.UNTOLD), (7, "", Word.UNTOLD),
     ]  # fmt: skip
 
 
-def test_the_answer_sums_each_failure_up() -> None:
-    text = plain(words.answer([*ALL, recycled(lost=2, dispatch="reuseport", keepalive=True)]))
-    assert "until its place is taken: **500 ms** with round-robin; lost: **1 of 6** with round-robin" in text
-    assert "lost: **nothing** with round-robin; **2 of 6** with reuseport on kept connections" in text
-    assert "wait for it: **1 of 4** with round-robin" in text
-    assert "until given up: 4.00 s" in text
-    assert len(text.splitlines()) == 2 + len(failures.SCENARIOS)
+def test_the_answer_sums_the_failures_up() -> None:
+    text = plain(words.answer(ALL))
+    assert "its place is taken after **500 ms**, and 1 of 6 requests are lost." in text
+    assert "these wait for it, of all that were due: 1 of 4 with round-robin." in text
+    assert words.answer([]) == "**Answer.** No failure was measured."
 
 
-def test_the_ending_of_a_crash_loop_is_quoted() -> None:
-    text = plain(words.ending([crashed()]))
-    assert "given up: 4.00 s, in which 1 of 2 requests were answered" in text
-    assert "“gave up, because ...”. Requests due after it: 1 refused." in text
+def test_the_end_of_a_crash_loop_is_quoted() -> None:
+    (row,) = words.crash_table([crashed()]).map(plain).to_dict("records")
+    assert (row["given up after"], row["answered until then"]) == ("4.00 s", "1 of 2")
+    assert row["the reason it gave"] == "gave up, because ..."

@@ -1,4 +1,4 @@
-"""What failures cost, in words: a table for each failure, over all blocks and servers, and the answer."""
+"""What failures cost: a table for each, over all blocks and servers; the answer; and the article's claims."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,13 +6,10 @@ from dataclasses import replace
 import pandas as pd
 from scipy import stats
 
-from lab.experiments.claims import Verdict, weighed
+from lab.experiments.claims import Verdict, Word, of_parts, told, weighed
 from lab.experiments.failures.facts import Scene, facts
 from lab.experiments.failures.trials import BLOCK, CRASH, KILL, RECYCLE, SCALE
 from lab.units import counted, percent, seconds
-
-_NAME = {"new": "{}", "kept": "{} on kept connections"}
-"""How sentences call a dispatch and the connections that it met."""
 
 
 def kill_table(scenes: list[Scene]) -> pd.DataFrame:
@@ -44,6 +41,7 @@ def scale_table(scenes: list[Scene]) -> pd.DataFrame:
     return _table(
         facts(scenes, SCALE),
         lambda of: {
+            "load of one worker": percent(of["load"].median()),
             "scale(2) took": over_blocks(of["grow_s"]),
             "scale(1) took": over_blocks(of["shrink_s"]),
             "latency at last with one": over_blocks(of["one_s"]),
@@ -51,12 +49,6 @@ def scale_table(scenes: list[Scene]) -> pd.DataFrame:
             "with one again": over_blocks(of["one_again_s"]),
         },
     )
-
-
-def scale_reading(scenes: list[Scene]) -> str:
-    """Say what the load was, for one worker and for two."""
-    load = facts(scenes, SCALE)["load"].median()
-    return f"The load was {percent(load)} of what one worker could do, and {percent(load / 2)} of two."
 
 
 def block_table(scenes: list[Scene]) -> pd.DataFrame:
@@ -71,28 +63,39 @@ def block_table(scenes: list[Scene]) -> pd.DataFrame:
     )
 
 
-def _table(found: pd.DataFrame, words: Callable[[pd.DataFrame], dict[str, object]]) -> pd.DataFrame:
-    """Make a row for each server, over its blocks."""
-    return pd.DataFrame(
-        {
-            "dispatch": mine["dispatch"].iloc[0],
-            "connections": mine["connections"].iloc[0],
-            "lost": _part(mine["lost"], mine["requests"]),
-            **words(mine),
-        }
-        for _, mine in by_server(found)
+def crash_table(scenes: list[Scene]) -> pd.DataFrame:
+    """Say, for each server, how long a crash loop was put up with, and how it ended."""
+    last = {scene.dispatch: scene.said["event"].iloc[-1] for scene in scenes if scene.scenario == CRASH}
+    return _table(
+        facts(scenes, CRASH),
+        lambda of: {
+            "given up after": over_blocks(of["held_s"]),
+            "answered until then": _part(of["answered"], of["due"]),
+            "the reason it gave": last[of["dispatch"].iloc[0]],
+        },
     )
 
 
-def by_server(found: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Return the trials of each server, in their order, by its name in sentences."""
+def _table(found: pd.DataFrame, columns: Callable[[pd.DataFrame], dict[str, object]]) -> pd.DataFrame:
+    """Make a row for each server, over its blocks."""
+    return pd.DataFrame(
+        {
+            "dispatch": dispatch,
+            "connections": connections,
+            "blocks": len(mine),
+            "lost": _part(mine["lost"], mine["requests"]),
+            **columns(mine),
+        }
+        for (dispatch, connections), mine in _by_server(found)
+    )
+
+
+def _by_server(found: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
+    """Return the trials of each dispatch and kind of connections, in their order."""
     if found.empty:
         return []
     servers = found.groupby(["dispatch", "connections"], sort=False)
-    return [
-        (_NAME[str(mine["connections"].iloc[0])].format(mine["dispatch"].iloc[0]), mine)
-        for _, mine in servers
-    ]
+    return [((str(dispatch), str(connections)), mine) for (dispatch, connections), mine in servers]
 
 
 def over_blocks(values_s: "pd.Series[float]") -> str:
@@ -108,60 +111,22 @@ def over_blocks(values_s: "pd.Series[float]") -> str:
     return text
 
 
-def blocks_said(scenes: list[Scene], text: str) -> str:
-    """Add to a table's caption over how many blocks it is."""
-    blocks = len({scene.block for scene in scenes})
-    if blocks <= 1:
-        return text
-    return f"{text}; counts over {blocks} blocks, times as their median (lowest to highest)"
-
-
-def ending(scenes: list[Scene]) -> str:
-    """Say with which reason the crash loop was given up, and what became of the requests after it."""
-    crashed = [scene for scene in scenes if scene.scenario == CRASH]
-    if not crashed:
-        return "No crash loop was measured."
-    after = pd.concat(scene.requests[scene.requests["due_s"] > scene.ended_s] for scene in crashed)
-    outcomes = ", ".join(
-        f"{count} {name}" for name, count in after["outcome"].value_counts().items() if count
-    )
-    crash = facts(scenes, CRASH)
-    answered = _part(crash["answered"], crash["due"])
-    return (
-        f"Until it was given up: {over_blocks(crash['held_s'])}, in which {answered} requests were answered. "
-        f"The last word: “{crashed[0].said['event'].iloc[-1]}”. "
-        f"Requests due after it: {outcomes or 'none'}."
-    )
-
-
 def answer(scenes: list[Scene]) -> str:
-    """Say what each failure that was measured cost."""
-    said = []
-    if killed := by_server(facts(scenes, KILL)):
-        name, first = killed[0]
-        back = f"until its place is taken: **{over_blocks(first['full_again_s'])}** with {name}"
-        said.append(f"A worker is killed; {back}; lost: {_lost(killed)}.")
-    if recycled := by_server(facts(scenes, RECYCLE)):
-        said.append(f"All workers are replaced; lost: {_lost(recycled)}.")
-    if scaled := by_server(facts(scenes, SCALE)):
-        said.append(f"A second worker comes and goes; lost: {_lost(scaled)}.")
-    if blocked := by_server(facts(scenes, BLOCK)):
-        waited = [f"**{_part(mine['waited'], mine['due'])}** with {name}" for name, mine in blocked]
-        said.append(f"One worker is blocked; requests due meanwhile that wait for it: {'; '.join(waited)}.")
-    if len(crashed := facts(scenes, CRASH)):
-        said.append(f"A worker crashes again and again; until given up: {over_blocks(crashed['held_s'])}.")
-    return "\n".join(["**Answer.** What each failure cost under load:", "", *(f"- {line}" for line in said)])
-
-
-def _lost(servers: list[tuple[str, pd.DataFrame]]) -> str:
-    """Say who lost nothing, and then who lost how many."""
-    nothing = [name for name, mine in servers if not mine["lost"].sum()]
-    lossy = [
-        f"**{_part(mine['lost'], mine['requests'])}** with {name}"
-        for name, mine in servers
-        if mine["lost"].sum()
-    ]
-    return "; ".join([*([f"**nothing** with {', '.join(nothing)}"] if nothing else []), *lossy])
+    """Say what the failures cost that were measured: of requests, and of time."""
+    told = []
+    if len(killed := facts(scenes, KILL)):
+        told.append(
+            f"When a worker is killed its place is taken after **{over_blocks(killed['full_again_s'])}**, "
+            f"and {_part(killed['lost'], killed['requests'])} requests are lost."
+        )
+    if len(recycled := facts(scenes, RECYCLE)):
+        told.append(
+            f"When all workers are replaced **{_part(recycled['lost'], recycled['requests'])}** are lost."
+        )
+    if blocked := _by_server(facts(scenes, BLOCK)):
+        waited = (f"{_part(mine['waited'], mine['due'])} with {name}" for (name, _), mine in blocked)
+        told.append(f"When one is blocked these wait for it, of all that were due: {', '.join(waited)}.")
+    return f"**Answer.** {' '.join(told) or 'No failure was measured.'}"
 
 
 def _part(part: "pd.Series[int]", whole: "pd.Series[int]") -> str:
@@ -184,7 +149,7 @@ _ONLY_THAT_ONE = "A request that blocks its worker blocks only that one; others 
 _REPLACED = "A worker that dies is replaced, and the service goes on"
 _RECYCLED = "Workers can be recycled one at a time with minimal or no downtime"
 
-Judged = tuple[str, bool | None]
+Judged = tuple[str, Word]
 
 
 def verdicts(scenes: list[Scene]) -> list[Verdict]:
@@ -213,10 +178,10 @@ def _weighed(found: pd.DataFrame, judge: Callable[[pd.DataFrame], Judged], unkno
     """
 
     def judged(mine: pd.DataFrame) -> Verdict:
-        evidence, holds = judge(mine) if len(mine) else ("", None)
-        return replace(unknown, evidence=evidence, holds=holds)
+        evidence, word = judge(mine) if len(mine) else ("", Word.UNTOLD)
+        return replace(unknown, evidence=evidence, word=word)
 
-    if unknown.number in _HOLDS_IN_SPITE and judged(found).holds:
+    if unknown.number in _HOLDS_IN_SPITE and judged(found).word is Word.HOLDS:
         found = found.assign(valid=found["in_spite"])
     return replace(weighed(found, judged), flagged=int(found["flagged"].sum()))
 
@@ -224,24 +189,21 @@ def _weighed(found: pd.DataFrame, judge: Callable[[pd.DataFrame], Judged], unkno
 def _goes_on(mine: pd.DataFrame) -> Judged:
     least = least_answered(int(mine["workers"].iloc[0]))
     share, holds = _held_to(least, mine["answered"].sum(), mine["due"].sum())
-    return f"{share} due while one was blocked were answered meanwhile", holds
+    return f"answered of those due while one was blocked: {share}", told(holds)
 
 
 def _comes_back(mine: pd.DataFrame) -> Judged:
-    share, holds = _held_to(1 - MOST_LOST, (mine["met"] - mine["met_lost"]).sum(), mine["met"].sum())
-    evidence = f"{share} due after the kill were answered; replaced: {over_blocks(mine['full_again_s'])}"
+    share, goes_on = _held_to(1 - MOST_LOST, (mine["met"] - mine["met_lost"]).sum(), mine["met"].sum())
     missing = mine.loc[mine["full_again_s"].isna(), "watched_s"]
-    if len(missing) and holds is not False:
-        holds = False if missing.max() >= PATIENCE_S else None
-    return evidence, holds
+    replaced = True if missing.empty else False if missing.max() >= PATIENCE_S else None
+    evidence = f"replaced: {over_blocks(mine['full_again_s'])}; answered of those due after it: {share}"
+    return evidence, of_parts(replaced, goes_on)
 
 
 def _unnoticed(mine: pd.DataFrame) -> Judged:
     share, holds = _held_to(1 - MOST_LOST, (mine["met"] - mine["met_lost"]).sum(), mine["met"].sum())
-    evidence = f"{share} open meanwhile were answered; at least {counted(mine['fewest'].min(), 'worker')}"
-    if mine["took_s"].isna().any():
-        return f"{evidence}; not every worker could be replaced", False
-    return evidence, holds
+    evidence = f"all replaced: {over_blocks(mine['took_s'])}; answered of those open meanwhile: {share}"
+    return evidence, told(holds if mine["took_s"].notna().all() else False)
 
 
 def least_answered(workers: int) -> float:
@@ -249,30 +211,13 @@ def least_answered(workers: int) -> float:
     return 1 - 1.5 / workers
 
 
-def _held_to(least: float, answered: float, of: float) -> Judged:
-    """Write a share with its bounds, and say whether it is `least` or more: None if they do not tell."""
+def _held_to(least: float, answered: float, of: float) -> tuple[str, bool | None]:
+    """Write a share with its bounds and the bar, and say whether it is that or more; None: it is not known.
+
+    The bounds are the shares that could well have given these counts (Clopper & Pearson, 1934).
+    """
     if not of:
         return "none of 0", None
     low, high = stats.binomtest(int(answered), int(of)).proportion_ci(_INTERVAL, method="exact")
     holds = True if low >= least else False if high < least else None
-    return f"{answered:,.0f} of {of:,.0f} ({percent(low)} to {percent(high)})", holds
-
-
-def rules(workers: int) -> str:
-    """Say when a claim holds here."""
-    nearly_all = percent(1 - MOST_LOST)
-    return (
-        f"- Claim 5 holds where **{percent(least_answered(workers))}** or more of what was due was answered "
-        f"meanwhile. With {counted(workers, 'worker')}, this is midway between the part of all "
-        "but the blocked one, and what would be left if one more were blocked.\n"
-        f"- Claim 6 holds where the worker was replaced, and **{nearly_all}** or more of what was due after "
-        "the kill was answered.\n"
-        f"- Claim 7 holds where every worker was replaced, and **{nearly_all}** or more of what was open "
-        "meanwhile was answered.\n\n"
-        "In brackets stand the shares that could well have given these counts (Clopper-Pearson, each bound "
-        "with 95 % confidence). Where the bar lies between them, the data cannot tell. Requests are taken as "
-        "independent; losses that come in bursts are not, and need more blocks. A flag because the generator "
-        "fell behind, or the machine changed its speed, speaks against times, not against these counts. "
-        "Where other processes or the hypervisor took CPU time, claims 6 and 7 hold all the more if they "
-        "hold in spite of it; if they do not, it may be why, and the data cannot tell."
-    )
+    return f"{answered:,.0f} of {of:,.0f} ({percent(low)} to {percent(high)}; bar {percent(least)})", holds

@@ -16,14 +16,8 @@ from lab.experiments.failures.trials import BLOCK, CRASH, KILL, RECYCLE, SCALE
 from lab.figures.style import DARK_TO_LIGHT, GRID, INK, QUIET, canvas, plain_log_ticks
 from lab.units import counted, seconds
 
-_TYPICAL_BY = {
-    KILL: ("full_again_s", "time until full strength"),
-    RECYCLE: ("took_s", "time until all were replaced"),
-    SCALE: ("grow_s", "time until the second worker accepts"),
-    BLOCK: ("answered", "number answered meanwhile"),
-    CRASH: ("held_s", "time until it is given up"),
-}
-"""What tells which block is drawn, and its name."""
+_TYPICAL_BY = {KILL: "full_again_s", RECYCLE: "took_s", SCALE: "grow_s", BLOCK: "answered", CRASH: "held_s"}
+"""Whose median tells which block is drawn."""
 
 
 def figure(scenes: list[Scene], scenario: str) -> Figure | None:
@@ -39,35 +33,14 @@ def figure(scenes: list[Scene], scenario: str) -> Figure | None:
 
 
 def typical(scenes: list[Scene], scenario: str) -> Scene | None:
-    """Return the trial with the median cost of those that figures are about, if there is one."""
-    mine = _alike(scenes, scenario)
+    """Return the trial to draw: of the first dispatch's, with new connections, the one of median cost."""
+    new = [scene for scene in scenes if scene.scenario == scenario and not scene.keepalive]
+    mine = [scene for scene in new if scene.dispatch == new[0].dispatch]
     if not mine:
         return None
-    by, _ = _TYPICAL_BY[scenario]
-    order = facts.facts(mine, scenario)[by].to_numpy().argsort()  # nan, which never came to pass, is last
+    cost = facts.facts(mine, scenario)[_TYPICAL_BY[scenario]]
+    order = cost.to_numpy().argsort()  # nan, which never came to pass, is last
     return mine[int(order[(len(mine) - 1) // 2])]
-
-
-def _alike(scenes: list[Scene], scenario: str) -> list[Scene]:
-    """Return the trials with the first dispatch and new connections, one of each block."""
-    new = [scene for scene in scenes if scene.scenario == scenario and not scene.keepalive]
-    return [scene for scene in new if scene.dispatch == new[0].dispatch]
-
-
-def caption(scenes: list[Scene], scenario: str, text: str) -> str:
-    """Add to what a figure shows which of the trials it is, and what was lost in all like it."""
-    scene, mine = typical(scenes, scenario), _alike(scenes, scenario)
-    if scene is None:
-        return text
-    shown = f"{text} Dispatch: {scene.dispatch}, a connection per request"
-    if len(mine) == 1:
-        return f"{shown}."
-    median = "median" if len(mine) % 2 else "lower median"
-    lost, requests = sum(other.lost for other in mine), sum(len(other.requests) for other in mine)
-    return (
-        f"{shown}; block {scene.block} of {len(mine)}, chosen by the {median} {_TYPICAL_BY[scenario][1]}. "
-        f"Lost in all {len(mine)} blocks: {lost:,} of {requests:,}."
-    )
 
 
 def _kinds(scene: Scene) -> tuple["pd.Series[int]", tuple[str, str]]:
@@ -80,7 +53,7 @@ def _kinds(scene: Scene) -> tuple["pd.Series[int]", tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of time in which something was going on, and what; seconds from the first request."""
+    """A time in which something was going on, and what; seconds from the first request."""
 
     from_s: float
     to_s: float
