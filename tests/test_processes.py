@@ -52,7 +52,7 @@ def test_a_foreign_program_ends_with_the_block_and_with_its_starter() -> None:
     with running(sleep, cwd=Path("/"), stdout=None, stderr=None) as minder:
         until(lambda: len(family := _family(minder.pid)) == 2 and family)
         family = _family(minder.pid)
-    assert not any(process.is_running() for process in family)
+    assert all(gone(process.pid) for process in family)
     with subprocess.Popen([sys.executable, "-c", STARTER], stdout=subprocess.PIPE, text=True) as starter:
         assert starter.stdout is not None
         pid = int(starter.stdout.readline())
@@ -69,12 +69,16 @@ def test_a_foreign_program_leaves_its_status(code: str, status: int) -> None:
 
 
 def test_a_group_is_ended_within_a_time_or_by_force() -> None:
-    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
-    process = subprocess.Popen([sys.executable, "-c", stubborn], start_new_session=True)
-    process.terminate()
-    end_group(process, within_s=0.05)
-    assert process.returncode == -signal.SIGKILL
-    end_group(process)  # again it does nothing
+    stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(600)"
+    with subprocess.Popen(
+        [sys.executable, "-c", stubborn], stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.terminate()
+        end_group(process, within_s=0.05)
+        assert process.returncode == -signal.SIGKILL
+        end_group(process)  # again it does nothing
 
 
 def test_a_survivor_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,13 +90,15 @@ def test_a_survivor_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 LOGGING = """
-import logging, sys
+import logging, sys, time
 from lab.processes import log_without_waiting
 log_without_waiting()
 for number in range(50_000):
     logging.info("line %d %s", number, "x" * 100)
 print("done", flush=True)
 sys.stdin.readline()
+while logging.getLogger().handlers[0].queue.unfinished_tasks:
+    time.sleep(0.01)
 logging.info("after")
 """
 

@@ -173,7 +173,7 @@ def test_scale_up_and_down(arrangement: dict[str, str]) -> None:
 @pytest.mark.parametrize("workers", [0, -1])
 def test_scale_to_none_is_refused(workers: int) -> None:
     with serve(workers=1, iterations=SHORT) as server:
-        with pytest.raises(LabError, match=rf"^there is at least 1 worker, not {workers}: "):
+        with pytest.raises(LabError, match=rf"^workers must be at least 1, got {workers}: "):
             server.scale(workers)
         assert len(server.workers) == 1
 
