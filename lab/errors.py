@@ -11,3 +11,9 @@ class LabError(Exception):
 
 class UsageError(LabError, ValueError):
     """What was asked for makes no sense; a command exits with status 2."""
+
+
+def one_line(text: object) -> str:
+    """Return a text as one line, whoever wrote it: what a terminal would take for an order is spelled out."""
+    line = " ".join(str(text).split())
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)

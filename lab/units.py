@@ -21,6 +21,15 @@ def seconds(value_s: float) -> str:
     return f"{digits(value_s / size_s)} {unit}"
 
 
+def clock(value_s: float) -> str:
+    """Write how long something lasts, as a clock would: 45 s, 1 min 30 s, 2 h 5 min."""
+    minutes, rest_s = divmod(round(value_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest_s} s" if minutes else f"{rest_s} s"
+
+
 def per_second(rate_rps: float) -> str:
     """Write a rate: 11.4/s."""
     return f"{digits(rate_rps)}/s" if math.isfinite(rate_rps) else _NONE

@@ -13,7 +13,7 @@ from lab import files
 
 HEAVY = {"matplotlib", "numba", "pandas", "pyarrow", "scipy"}
 
-GROUND = {"checks", "errors", "files", "flags", "machine", "processes", "units"}
+GROUND = {"checks", "errors", "files", "flags", "machine", "processes", "progress", "units"}
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),
     "hotloop": GROUND,

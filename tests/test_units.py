@@ -54,6 +54,14 @@ def test_seconds_take_the_unit_that_fits(value_s: float, text: str) -> None:
     assert units.seconds(value_s) == text
 
 
+@pytest.mark.parametrize(
+    ("value_s", "text"),
+    [(0.2, "0 s"), (45, "45 s"), (59.6, "1 min 0 s"), (90, "1 min 30 s"), (7500, "2 h 5 min")],
+)
+def test_long_times_read_like_a_clock(value_s: float, text: str) -> None:
+    assert units.clock(value_s) == text
+
+
 @pytest.mark.parametrize(("rate_rps", "text"), [(11.44, "11.4/s"), (1500, "1,500/s"), (math.nan, "–")])
 def test_rates(rate_rps: float, text: str) -> None:
     assert units.per_second(rate_rps) == text
@@ -229,6 +237,7 @@ def test_a_rate_is_finite_and_not_negative(value: str | float) -> None:
 @given(st.floats(1e-8, 9.99e5))
 def test_what_we_write_we_read(value: float) -> None:
     assert parse_duration(units.seconds(value)) == pytest.approx(value, rel=0.006)
+    assert parse_duration(units.clock(value), zero=True) == pytest.approx(value, abs=60)
     assert parse_rate(units.per_second(value)) == pytest.approx(value, rel=0.006)
 
 

@@ -1,7 +1,6 @@
 """`lab doctor`: whether this machine is fit to measure on, and up to which rate its generator is believed."""
 
 import json
-import sys
 import time
 from dataclasses import asdict
 from typing import Any
@@ -9,9 +8,10 @@ from typing import Any
 import click
 
 from lab import machine, units
-from lab.load import peers
+from lab.load import ceiling, peers
 from lab.load.ceiling import Step, ceiling_rps, measure_ceiling
 from lab.load.generators import keep
+from lab.progress import display
 from lab.study import stability
 from lab.study.stability import MOST_OTHERS_CPU, MOST_STEAL
 
@@ -19,6 +19,7 @@ LEAST_CEILING_RPS = 500.0
 """Ten times the article's rate: below this a study's highest rates could not be believed."""
 
 _QUIET_S = 1.0
+_STEP_S = 1.0
 
 
 @click.command("doctor")
@@ -35,7 +36,7 @@ def _examine() -> dict[str, Any]:
     before = stability.snapshot()
     time.sleep(_QUIET_S)
     quiet = stability.between(before, stability.snapshot())
-    connect, keepalive = (_ceiling(keepalive=kept) for kept in (False, True))
+    connect, keepalive = _ceilings()
     complaints = _complaints(quiet, ceiling_rps(connect))
     return {
         "machine": machine.describe().model_dump(),
@@ -48,14 +49,21 @@ def _examine() -> dict[str, Any]:
     }
 
 
-def _ceiling(*, keepalive: bool) -> list[Step]:
-    return measure_ceiling(keepalive=keepalive, duration=1.0, on_step=_show if sys.stderr.isatty() else None)
+def _ceilings() -> tuple[list[Step], list[Step]]:
+    """Measure how fast a generator can send and still be believed, on both kinds of connections."""
+    line = display()
 
+    def show(step: Step) -> None:
+        kind = "kept-alive connections" if step.keepalive else "a connection per request"
+        held = "held" if step.held else "did not hold: " + "; ".join(step.reasons)
+        share = (ceiling.RATES_RPS.index(step.rate_rps) + 1) / len(ceiling.RATES_RPS)
+        line.show(f"{units.per_second(step.rate_rps)} on {kind} {held}", (step.keepalive + share) / 2)
 
-def _show(step: Step) -> None:
-    kind = "kept-alive connections" if step.keepalive else "a connection per request"
-    held = "held" if step.held else "did not hold: " + "; ".join(step.reasons)
-    click.echo(f"{units.per_second(step.rate_rps)} on {kind} {held}", err=True)
+    try:
+        connect = measure_ceiling(keepalive=False, duration=_STEP_S, on_step=show)
+        return connect, measure_ceiling(keepalive=True, duration=_STEP_S, on_step=show)
+    finally:
+        line.close()
 
 
 def _complaints(quiet: stability.Noise, connect_rps: float) -> list[str]:
@@ -71,7 +79,7 @@ def _complaints(quiet: stability.Noise, connect_rps: float) -> list[str]:
 
 
 def _text(findings: dict[str, Any]) -> str:
-    about, quiet, ceiling = findings["machine"], findings["noise"], findings["ceiling_rps"]
+    about, quiet, found = findings["machine"], findings["noise"], findings["ceiling_rps"]
     quota = "none" if about["quota_cpus"] is None else f"{about['quota_cpus']:g}"
     cpus = f"{about['host_cpus']} in the host, {about['affinity_cpus']} by affinity, quota {quota}"
     rows = {
@@ -79,8 +87,8 @@ def _text(findings: dict[str, Any]) -> str:
         "CPUs": f"{about['available_cpus']} ({cpus})",
         "System": f"{about['kernel']}, {about['virtualisation']}, {about['python']}",
         "Noise": f"stolen {quiet['steal']:.1%}, used by others {quiet['others_cpu']:.1%}",
-        "Ceiling": f"{units.per_second(ceiling['connect'])} with a connection per request",
-        "": f"{units.per_second(ceiling['keepalive'])} with kept-alive connections",
+        "Ceiling": f"{units.per_second(found['connect'])} with a connection per request",
+        "": f"{units.per_second(found['keepalive'])} with kept-alive connections",
         "Compare with": ", ".join(findings["tools"]["present"]) or "nothing: no other load generator is here",
         "Fit": "yes" if findings["fit"] else "NO: " + "; ".join(findings["complaints"]),
     }

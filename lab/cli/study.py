@@ -1,7 +1,5 @@
 """`lab study`: run the notebooks into one run, with progress, and export its report."""
 
-import json
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -16,9 +14,11 @@ from traitlets.config import Config
 
 from lab import files
 from lab.errors import LabError, UsageError
+from lab.progress import display
 from lab.report import write_report
 from lab.study.manifest import other_machine, other_version
 from lab.study.progress import NAME as PROGRESS
+from lab.study.progress import State
 from lab.study.run import Run, open_run, unfinished_run
 
 _QUIET = ["--IPKernelApp.log_level=CRITICAL"]
@@ -167,7 +167,7 @@ def _resumable(profile: str, names: list[str]) -> str:
 def _execute(run: Run, profile: str, name: str) -> bool:
     parameters = profile_parameters(profile, name) | {"run": run.run_id}
     started = time.monotonic()
-    with _progress_shown(run.path / PROGRESS, name):
+    with _progress_shown(run.path, name):
         failure = execute(name, run.path / "notebooks" / f"{name}.ipynb", parameters)
     outcome = f"failed: {failure}" if failure else "done"
     click.echo(f"{name}: {outcome}, after {time.monotonic() - started:.0f} s", err=True)
@@ -175,11 +175,11 @@ def _execute(run: Run, profile: str, name: str) -> bool:
 
 
 @contextmanager
-def _progress_shown(file: Path, name: str) -> Iterator[None]:
+def _progress_shown(folder: Path, name: str) -> Iterator[None]:
     """While the notebook runs, follow the file in which its measurement says how far it is."""
-    file.unlink(missing_ok=True)
+    (folder / PROGRESS).unlink(missing_ok=True)
     done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(file, name, done), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(folder, name, done), daemon=True)
     watcher.start()
     try:
         yield
@@ -188,24 +188,10 @@ def _progress_shown(file: Path, name: str) -> Iterator[None]:
         watcher.join()
 
 
-def _watch(file: Path, name: str, done: threading.Event) -> None:
-    terminal = sys.stderr.isatty()
-    shown = ""
+def _watch(folder: Path, name: str, done: threading.Event) -> None:
+    line = display()
     while not done.wait(_POLL_S):
-        line = f"{name}: {_state(file)}"
-        if line != shown:
-            shown = line
-            click.echo(f"\r\033[K{line}" if terminal else line, err=True, nl=not terminal)
-    if terminal:
-        click.echo("\r\033[K", err=True, nl=False)
-
-
-def _state(file: Path) -> str:
-    try:
-        state = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return "running"
-    if not state["current"]:
-        return "reading what was measured"
-    place = f"trial {state['done'] + 1} of {state['total']}"
-    return f"{place}, about {state['left_s']:.0f} s left ({state['current']})"
+        state = State.read(folder)
+        doing = "running" if state is None else str(state) if state.current else "reading what was measured"
+        line.show(f"{name}: {doing}", state.share if state else 0.0)
+    line.close()

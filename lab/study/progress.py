@@ -1,13 +1,13 @@
-"""How far a measurement is: a small file for whoever polls it, and one line for whoever watches."""
+"""How far a measurement is: a small file for whoever polls it, and a line for whoever watches."""
 
 import json
-import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lab.files import write_whole
+from lab.progress import display
+from lab.units import clock
 
 NAME = "progress.json"
 _FIRST_GUESS_S = 2.0
@@ -25,11 +25,23 @@ class State:
     current: str
 
     def __str__(self) -> str:
-        count = f"trial {self.done + 1} of {self.total}"
-        return f"{self.experiment}: {count}, {_clock(self.left_s)} left ({self.current})"
+        return f"trial {self.done + 1} of {self.total}, about {clock(self.left_s)} left ({self.current})"
+
+    @property
+    def share(self) -> float:
+        """How much of the measurement is done, from 0 to 1."""
+        return self.done / max(self.total, 1)
+
+    @staticmethod
+    def read(folder: Path) -> "State | None":
+        """Return the latest state of the run in `folder`, None if it has not said any."""
+        try:
+            return State(**json.loads((folder / NAME).read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
 
 
-class Progress:
+class Countdown:
     """Follows one measurement of trials whose planned seconds are known.
 
     What a trial takes beyond them (to start, to drain an overload) is guessed from the trials before.
@@ -42,12 +54,12 @@ class Progress:
         self._from_disk = from_disk
         self._done = 0
         self._start = time.monotonic()
-        self._show = _line()
+        self._display = display()
 
     def begins(self, current: str) -> None:
         """Say that the next trial begins."""
-        self._report(state := self._state(current))
-        self._show(str(state), False)
+        state = self._report(current)
+        self._display.show(f"{self._experiment}: {state}", state.share)
 
     def ends(self) -> None:
         """Count the trial that has just been kept."""
@@ -55,12 +67,13 @@ class Progress:
 
     def finish(self) -> None:
         """Leave one quiet sentence."""
-        self._report(state := self._state(""))
-        measured = f"{self._done} trials measured, {self._from_disk} from disk, in {_clock(state.elapsed_s)}"
+        state = self._report("")
+        measured = f"{self._done} trials measured, {self._from_disk} from disk, in {clock(state.elapsed_s)}"
         missing = f"; {left} not measured yet" if (left := state.total - state.done) else ""
-        self._show(f"{self._experiment}: {measured}{missing}.", True)
+        self._display.close(f"{self._experiment}: {measured}{missing}.")
 
-    def _state(self, current: str) -> State:
+    def _report(self, current: str) -> State:
+        """Write the present state to the file."""
         elapsed_s = time.monotonic() - self._start
         extra_s = (
             (elapsed_s - sum(self._planned_s[: self._done])) / self._done if self._done else _FIRST_GUESS_S
@@ -68,33 +81,6 @@ class Progress:
         left = self._planned_s[self._done :]
         left_s = max(sum(left) + extra_s * len(left), 0.0)
         done, total = self._from_disk + self._done, self._from_disk + len(self._planned_s)
-        return State(self._experiment, done, total, round(elapsed_s, 1), round(left_s, 1), current)
-
-    def _report(self, state: State) -> None:
+        state = State(self._experiment, done, total, round(elapsed_s, 1), round(left_s, 1), current)
         write_whole(self._file, json.dumps(asdict(state)).encode())
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def _line() -> Callable[[str, bool], None]:
-    """Return what shows one line that replaces itself: in a notebook, on a terminal, or nowhere."""
-    if "IPython" in sys.modules:
-        from IPython import get_ipython
-
-        if get_ipython() is not None:
-            return _notebook_line()
-    return _terminal_line if sys.stderr.isatty() else lambda text, last: None
-
-
-def _notebook_line() -> Callable[[str, bool], None]:
-    from IPython.display import display
-
-    handle = display({"text/plain": ""}, raw=True, display_id=True)
-    return lambda text, last: handle.update({"text/plain": text}, raw=True)
-
-
-def _terminal_line(text: str, last: bool) -> None:
-    print(f"\r\033[K{text}", end="\n" if last else "", file=sys.stderr, flush=True)
+        return state

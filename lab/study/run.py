@@ -18,7 +18,7 @@ from lab.hotloop import ITERATIONS, measure
 from lab.study import manifest as manifests
 from lab.study.manifest import Manifest
 from lab.study.plan import FACTORS, NOT_LABELS, Block, Condition, Trial, make_plan
-from lab.study.progress import Progress
+from lab.study.progress import Countdown
 from lab.study.stability import between, calibrate, is_closed, judged, snapshot, with_calibration
 from lab.study.store import Store, partial_files
 from lab.study.trial import Execute, make_row, serve_and_attack
@@ -128,14 +128,14 @@ class Run:
         blocks = [replace(block, trials=_missing(block, finished)) for block in plan]
         todo = [trial for block in blocks for trial in block.trials]
         on_disk = sum(len(block.trials) for block in plan) - len(todo)
-        progress = Progress(self.path, experiment, [trial.condition.duration_s for trial in todo], on_disk)
+        progress = Countdown(self.path, experiment, [trial.condition.duration_s for trial in todo], on_disk)
         try:
             for whole, block in zip(plan, blocks, strict=True):
                 self._measure_block(whole, block, progress, execute)
         finally:
             progress.finish()
 
-    def _measure_block(self, whole: Block, missing: Block, progress: Progress, execute: Execute) -> None:
+    def _measure_block(self, whole: Block, missing: Block, progress: Countdown, execute: Execute) -> None:
         if missing.trials:
             calibrate(self._store, missing, "start")
         for trial in missing.trials:

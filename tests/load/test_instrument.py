@@ -188,7 +188,7 @@ def test_kept_records_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["--out", "c.txt"], "2", "ends in .svg"),
         (["--bin", "1ms"], "0", ""),
         (["--bin", "1us"], "2", "take wider ones"),
-        (["--bin", "0"], "2", "a duration is above zero"),
+        (["--bin", "0"], "2", "a duration must be above 0"),
         (["--out", str(tmp_path / "none" / "c.svg")], "1", "is no folder"),
     ):
         with pytest.raises(SystemExit, match=status):
