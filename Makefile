@@ -1,5 +1,6 @@
-# Every target sets itself up in .venv, from Python 3.11 to 3.13 alone; the second time there is nothing to do.
-PYTHON ?= python3
+# Every target sets itself up in .venv, with the newest Python there is; the second time there is nothing to do.
+PYTHON ?= $(shell for minor in $$(seq 30 -1 11); do python3.$$minor -c 'import ensurepip' 2>/dev/null \
+	&& echo python3.$$minor && exit; done; echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -31,9 +32,9 @@ clean:
 	find lab tests -name __pycache__ -type d -exec rm -rf {} +
 
 $(READY): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
-		|| { echo "Scaling Lab needs Python 3.11, 3.12 or 3.13: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
-	@echo "setting up $(VENV), once" >&2
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Scaling Lab needs Python 3.11 or later: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "setting up $(VENV) with $(PYTHON), once" >&2
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode -r requirements.lock

@@ -1,27 +1,40 @@
-"""Files that exist whole or not at all: written beside their place, then renamed."""
+"""Where things are, and files that exist whole or not at all: written beside their place, then renamed."""
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from lab.errors import LabError
+from lab.errors import LabError, UsageError
+
+HOME = "SCALING_LAB_HOME"
+"""The environment's name for the folder that results go to."""
+
+_PACKAGE = Path(__file__).resolve().parent
 
 
-def project() -> Path:
-    """Return the checkout that holds `notebooks/`."""
-    return Path(__file__).resolve().parent.parent
+def checkout() -> Path | None:
+    """Return the checkout that this package is in; None where it was installed from a wheel."""
+    return _PACKAGE.parent if (_PACKAGE.parent / "pyproject.toml").exists() else None
 
 
 def home() -> Path:
-    """Return the folder that results go to: `SCALING_LAB_HOME` if it is set, else the checkout."""
-    return Path(os.environ.get("SCALING_LAB_HOME") or project()).resolve()
+    """Return the folder that results go to: `SCALING_LAB_HOME`, else the checkout, else the caller's."""
+    return Path(os.environ.get(HOME) or checkout() or Path.cwd()).resolve()
 
 
 def notebooks() -> Path:
-    """Return the folder of the notebooks."""
-    return project() / "notebooks"
+    """Return the folder of the notebooks, which a wheel has inside the package."""
+    return (checkout() or _PACKAGE) / "notebooks"
+
+
+def named(run_id: str) -> str:
+    """Return the name of a run. Raises UsageError if it cannot be a folder's: it is never a path."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", run_id):
+        raise UsageError(f"a run is named with letters, digits, '.', '_' and '-', not {run_id!r}")
+    return run_id
 
 
 def data() -> Path:

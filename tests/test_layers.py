@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lab import files
+ROOT = Path(__file__).parent.parent
+
 
 HEAVY = {"matplotlib", "numba", "pandas", "pyarrow", "scipy"}
 
@@ -62,13 +63,13 @@ def _part(name: str) -> str:
 
 
 def test_dependencies_run_one_way() -> None:
-    imports = _imports(_modules(files.project() / "lab"))
+    imports = _imports(_modules(ROOT / "lab"))
     assert {_part(name) for name in imports} >= {"hotloop", "web", "servers", "load", "models", "study"}
     assert _wrong_way(imports) == []
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
-    imports = _imports(_modules(files.project() / "lab"))
+    imports = _imports(_modules(ROOT / "lab"))
     TopologicalSorter(imports).prepare()
 
 

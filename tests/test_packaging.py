@@ -1,9 +1,12 @@
 """What is installed: pyproject.toml, environment.yml and requirements.lock say the same."""
 
+import os
 import re
 import subprocess
 import sys
 import tomllib
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -13,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 from lab import files
 
-ROOT = files.project()
+ROOT = Path(__file__).parent.parent
 CONDA_NAMES = {"matplotlib": "matplotlib-base"}
 
 
@@ -83,3 +86,30 @@ def test_the_command_has_the_version_of_the_project() -> None:
         [sys.executable, "-m", "lab", "--version"], capture_output=True, text=True, check=True
     )
     assert re.search(rf"\b{re.escape(_project()['version'])}\b", done.stdout)
+
+
+def test_a_wheel_has_the_notebooks_and_works_where_the_caller_stands(tmp_path: Path) -> None:
+    build = (
+        "import sys; from hatchling.builders.wheel import WheelBuilder;"
+        "print(*WheelBuilder(sys.argv[1]).build(directory=sys.argv[2]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", build, str(ROOT), str(tmp_path / "wheels")],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    with zipfile.ZipFile(done.stdout.strip()) as wheel:
+        wheel.extractall(tmp_path / "installed")
+    notebooks = tmp_path / "installed" / "lab" / "notebooks"
+    assert {path.name for path in notebooks.glob("*.ipynb")} == {
+        path.name for path in (ROOT / "notebooks").glob("*.ipynb")
+    }
+    assert (notebooks / "profiles" / "smoke" / "02-single-vs-cluster.yaml").exists()
+    code = "from lab import files; print(files.notebooks(), files.data(), files.checkout())"
+    environment = {name: value for name, value in os.environ.items() if name != files.HOME}
+    here = tmp_path / "here"
+    here.mkdir()
+    found = subprocess.run(
+        [sys.executable, "-P", "-c", code], env=environment | {"PYTHONPATH": str(tmp_path / "installed")},
+        cwd=here, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert found.stdout.split() == [str(notebooks), str(here / "data"), "None"]

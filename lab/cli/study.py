@@ -1,11 +1,16 @@
 """`lab study`: run the notebooks into one run, with progress, and export its report."""
 
+import ast
+import json
+import os
+import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import click
@@ -23,6 +28,9 @@ from lab.study.run import Run, open_run, unfinished_run
 
 _QUIET = ["--IPKernelApp.log_level=CRITICAL"]
 """A kernel that is told to stop while it is idle would log that as an error of its own."""
+
+_MOST_PATH = 75
+"""Of the folder that holds ours: the path of a socket may have 107 bytes."""
 
 SUMMARY = "00-summary"
 """The notebook that is read first and runs last, because it only reads what the others measured."""
@@ -70,6 +78,68 @@ def profile_parameters(profile: str, notebook: str) -> dict[str, Any]:
     return parameters
 
 
+def checked_parameters(
+    profile: str, names: Sequence[str], changes: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Return what to set for each notebook: what the profile says, then the changes.
+
+    Raises UsageError, before anything is measured, for a value that the notebook would refuse.
+    """
+    found = {}
+    for name in names:
+        found[name] = profile_parameters(profile, name) | dict(changes.get(name, {}))
+        module = import_module(f"lab.experiments.{name[3:].replace('-', '_')}")
+        try:
+            module.Parameters.from_notebook(_defaults(name) | found[name], given=found[name])
+        except UsageError as error:
+            raise UsageError(f"{name}: {error}") from None
+    return found
+
+
+def _defaults(notebook: str) -> dict[str, Any]:
+    """Read what a notebook's parameters cell sets."""
+    cells = json.loads((files.notebooks() / f"{notebook}.ipynb").read_text())["cells"]
+    (cell,) = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", ())]
+    lines = ast.parse("".join(cell["source"])).body
+    return {
+        line.target.id: ast.literal_eval(line.value)
+        for line in lines
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value
+    }
+
+
+def changes(assignments: Sequence[str], file: Path | None) -> dict[str, dict[str, Any]]:
+    """Read changes of parameters, by notebook: from a file first, then NOTEBOOK.NAME=VALUE.
+
+    Raises UsageError for what is neither, or names no notebook.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for notebook, values in (_changes_in(file) if file else {}).items():
+        found[_one(notebook)] = dict(values)
+    for text in assignments:
+        place, equals, value = text.partition("=")
+        notebook, dot, name = place.rpartition(".")
+        if not (equals and dot and name.isidentifier()):
+            raise UsageError(f"malformed parameter {text!r}: write NOTEBOOK.NAME=VALUE, such as 02.rate=20")
+        found.setdefault(_one(notebook), {})[name] = yaml.safe_load(value)
+    return found
+
+
+def _one(notebook: str) -> str:
+    (name,) = _matching(str(notebook).zfill(2), notebooks())
+    return name
+
+
+def _changes_in(file: Path) -> dict[str, dict[str, Any]]:
+    try:
+        content = yaml.safe_load(file.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"cannot read {file}: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict) or not all(isinstance(values, dict) for values in content.values()):
+        raise UsageError(f"{file} must hold the parameters of each notebook, such as `02: {{rate: 20}}`")
+    return content
+
+
 def execute(notebook: str, output: Path, parameters: dict[str, Any]) -> str | None:
     """Execute a notebook into `output`, and return None, or in one line why it failed.
 
@@ -78,11 +148,12 @@ def execute(notebook: str, output: Path, parameters: dict[str, Any]) -> str | No
     import papermill
 
     output.parent.mkdir(parents=True, exist_ok=True)
+    folder = files.notebooks() if files.checkout() else files.home()
     try:
-        with TemporaryDirectory(prefix="scaling-lab-") as private:
+        with _private_folder() as private, _environment(private):
             papermill.execute_notebook(
                 files.notebooks() / f"{notebook}.ipynb", output, parameters=parameters,
-                kernel_name="python3", cwd=files.notebooks(), progress_bar=False,
+                kernel_name="python3", cwd=folder, progress_bar=False,
                 config=_spoken_to_in(private), extra_arguments=_QUIET,
             )  # fmt: skip
     except papermill.PapermillExecutionError as error:
@@ -90,6 +161,43 @@ def execute(notebook: str, output: Path, parameters: dict[str, Any]) -> str | No
     except RuntimeError as error:  # nbclient's DeadKernelError among them
         return _leave_word(output, " ".join(str(error).split()))
     return None
+
+
+@contextmanager
+def _private_folder() -> Iterator[str]:
+    """Give a folder for all that a kernel and what it starts leave behind; it goes with them.
+
+    Raises LabError if there is no folder whose name is short enough for a socket's path.
+    """
+    for place in (gettempdir(), "/tmp", "/dev/shm"):  # noqa: S108 - the folder in it is private
+        if len(place) <= _MOST_PATH and os.access(place, os.W_OK):
+            with TemporaryDirectory(prefix="scaling-lab-", dir=place) as private:
+                yield private
+            return
+    raise LabError(
+        f"the temporary folder's name is too long for a socket: set TMPDIR to less than {gettempdir()}"
+    )
+
+
+@contextmanager
+def _environment(private: str) -> Iterator[None]:
+    """Have a kernel use this folder, and no settings but ours; results go where ours do."""
+    ours = {
+        files.HOME: str(files.home()),
+        "TMPDIR": private,
+        "IPYTHONDIR": f"{private}/ipython",
+        "JUPYTER_RUNTIME_DIR": f"{private}/runtime",
+    }
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _spoken_to_in(folder: str) -> Config:
@@ -120,33 +228,59 @@ _POLL_S = 0.5
     "--only", multiple=True, metavar="NAME", help="Only this notebook, such as 02; may be repeated."
 )
 @click.option("--run", "run_id", default="", metavar="RUN", help="Add to or resume this run.")
-def command(profile: str, only: tuple[str, ...], run_id: str) -> int:
-    """Run the notebooks in order into one run and export its report.
+@click.option(
+    "-p", "assignments", multiple=True, metavar="NOTEBOOK.NAME=VALUE", help="Change a parameter; repeatable."
+)
+@click.option(
+    "--parameters", "file", type=click.Path(path_type=Path), metavar="FILE",
+    help="Change parameters: YAML of notebook, name and value.",
+)  # fmt: skip
+def command(
+    profile: str, only: tuple[str, ...], run_id: str, assignments: tuple[str, ...], file: Path | None
+) -> int:
+    """Run the notebooks in order into one run and export its report, anew after each.
 
-    Without --run, the newest unfinished run of the same profile and notebooks is resumed, if it was begun on
-    this machine by this version.
+    Without --run, the newest unfinished run of the same profile, notebooks and parameters is resumed, if it
+    was begun on this machine by this version.
     """
     if profile not in profiles():
         raise UsageError(f"there is no profile {profile!r}: choose one of {', '.join(profiles())}")
     names = select(only)
-    run = _open(profile, names, run_id)
+    changed = changes(assignments, file)
+    if absent := sorted(set(changed) - set(names)):
+        raise UsageError(
+            f"{absent[0]} is not run, so its parameters cannot be changed: add --only {absent[0]}"
+        )
+    parameters = checked_parameters(profile, names, changed)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _interrupt)
+    run = _open(profile, names, run_id, changed)
+    failures: list[str] = []
     try:
-        failures = [name for name in names if not _execute(run, profile, name)]
+        for name in names:
+            if not _execute(run, name, parameters[name]):
+                failures.append(name)
+            report = write_report(run.run_id, to_come=names[names.index(name) + 1 :])
     except KeyboardInterrupt:
         click.echo("stopped; the same command goes on where it was", err=True)
         raise
-    if not failures:
-        run.seal()
-    report = write_report(run.run_id)
     if failures:
         click.echo(f"failed: {', '.join(failures)}; the rest is in the report", err=True)
+    else:
+        run.seal()
     click.echo(report)
     return 1 if failures else 0
 
 
-def _open(profile: str, names: list[str], run_id: str) -> Run:
-    resumed = run_id or _resumable(profile, names)
-    run = open_run(resumed, profile=profile, notebooks=names)
+def _interrupt(number: int, frame: object) -> None:
+    """End as with Ctrl-C, also where a shell in the background had SIGINT ignored."""
+    raise KeyboardInterrupt
+
+
+def _open(profile: str, names: list[str], run_id: str, changed: dict[str, dict[str, Any]]) -> Run:
+    resumed = run_id or _resumable(profile, names, changed)
+    run = open_run(resumed, profile=profile, notebooks=names, parameters=changed)
     verb = "resuming" if resumed and not run_id else "run"
     click.echo(f"{verb} {run.run_id}: profile {profile}, {run.manifest.machine}", err=True)
     if run_id and (difference := other_version(run.manifest)):
@@ -154,9 +288,9 @@ def _open(profile: str, names: list[str], run_id: str) -> Run:
     return run
 
 
-def _resumable(profile: str, names: list[str]) -> str:
+def _resumable(profile: str, names: list[str], changed: dict[str, dict[str, Any]]) -> str:
     """Return the id of the run to resume, or "" for a new one, and say why when that might surprise."""
-    if not (run := unfinished_run(profile, names)):
+    if not (run := unfinished_run(profile, names, changed)):
         return ""
     if difference := other_machine(run) or other_version(run):
         click.echo(f"not resuming {run.run_id}: {difference}; a new run begins", err=True)
@@ -164,8 +298,8 @@ def _resumable(profile: str, names: list[str]) -> str:
     return run.run_id
 
 
-def _execute(run: Run, profile: str, name: str) -> bool:
-    parameters = profile_parameters(profile, name) | {"run": run.run_id}
+def _execute(run: Run, name: str, parameters: dict[str, Any]) -> bool:
+    parameters = parameters | {"run": run.run_id}
     started = time.monotonic()
     with _progress_shown(run.path, name):
         failure = execute(name, run.path / "notebooks" / f"{name}.ipynb", parameters)

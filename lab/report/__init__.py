@@ -28,25 +28,27 @@ class _Page:
     failure: str
 
 
-def write_report(run_id: str) -> Path:
+def write_report(run_id: str, to_come: Sequence[str] = ()) -> Path:
     """Write `reports/<run_id>/index.html` from the run's executed notebooks; return its path.
 
-    Raises LabError if the run has none, or one of them cannot be read.
+    `to_come` names the notebooks that are still to run: the page says so. Raises LabError if the run has
+    no executed notebook yet, or one of them cannot be read; UsageError if it cannot be a run.
     """
-    executed = sorted((files.data() / run_id / "notebooks").glob("*.ipynb"))
+    executed = sorted((files.data() / files.named(run_id) / "notebooks").glob("*.ipynb"))
     if not executed:
         raise LabError(
             f"run {run_id!r} has no executed notebooks to report: `lab study --run {run_id}` makes them"
         )
     page = files.reports() / run_id / "index.html"
-    write_whole(page, _render(run_id, [_convert(path) for path in executed]).encode())
+    write_whole(page, _render(run_id, [_convert(path) for path in executed], to_come).encode())
     return page
 
 
-def _render(run_id: str, pages: Sequence[_Page]) -> str:
+def _render(run_id: str, pages: Sequence[_Page], to_come: Sequence[str]) -> str:
     environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=False)  # noqa: S701 - escaped below
     css = (_TEMPLATES / "page.css").read_text() + HtmlFormatter(style="friendly").get_style_defs(".highlight")
-    return environment.get_template("page.html.j2").render(run_id=html.escape(run_id), pages=pages, css=css)
+    template = environment.get_template("page.html.j2")
+    return template.render(run_id=html.escape(run_id), pages=pages, to_come=to_come, css=css)
 
 
 def _convert(path: Path) -> _Page:

@@ -51,7 +51,7 @@ def new_manifest(
     run_id: str, *, profile: str, notebooks: tuple[str, ...], parameters: dict[str, Any]
 ) -> Manifest:
     """Describe a run that starts here and now."""
-    commit, dirty = _git_state(files.project())
+    commit, dirty = _git_state(files.checkout())
     return Manifest(
         run_id=run_id,
         profile=profile,
@@ -106,7 +106,7 @@ def other_machine(manifest: Manifest) -> str:
 def other_version(manifest: Manifest) -> str:
     """Say in which way the run began with another lab, or other packages, than here; "" if it did not."""
     then = {"commit": manifest.git_commit, **manifest.packages}
-    now = {"commit": _git_state(files.project())[0], **_packages()}
+    now = {"commit": _git_state(files.checkout())[0], **_packages()}
     return _differences("by another version", then, now)
 
 
@@ -129,10 +129,10 @@ def _packages() -> dict[str, str]:
     return versions
 
 
-def _git_state(folder: Path) -> tuple[str | None, bool | None]:
+def _git_state(folder: Path | None) -> tuple[str | None, bool | None]:
     """Return a checkout's commit, and whether tracked files differ from it; None where git cannot say."""
     git = shutil.which("git")
-    if git is None:
+    if git is None or folder is None:
         return None, None
 
     def ask(*arguments: str) -> str:

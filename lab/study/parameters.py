@@ -41,14 +41,15 @@ class Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
-    def from_notebook(cls, variables: Mapping[str, Any]) -> Self:
+    def from_notebook(cls, variables: Mapping[str, Any], given: Iterable[str] = ()) -> Self:
         """Take the parameters from a notebook's `globals()`.
 
-        Raises UsageError, in one line, if one is missing, malformed or out of range, or if papermill was
-        given one that the notebook does not have (about which papermill only warns).
+        `given` are the names that the caller changes. Raises UsageError, in one line, if one is missing,
+        malformed or out of range, or if one is given, by papermill too, that the notebook does not have
+        (about which papermill only warns).
         """
         known = cls.model_fields
-        for name in _injected_names(variables.get("In", ())):
+        for name in [*given, *_injected_names(variables.get("In", ()))]:
             if name not in known:
                 raise UsageError(_unknown(name, known))
         try:

@@ -25,6 +25,12 @@ from lab.study.trial import Execute, make_row, serve_and_attack
 
 _LOOP_REPEATS = 9
 
+NEW = "new"
+"""What to ask for instead of a run's id, to begin one."""
+
+_ASKED = "asked"
+"""The kind of table that says which trials of an experiment were asked for last."""
+
 
 class Run:
     """One run, open to be read and added to; `open_run` makes it."""
@@ -33,6 +39,7 @@ class Run:
         self.path = folder
         self.run_id = folder.name
         self._store = Store(folder)
+        self._asked: dict[str, list[str]] = {}
 
     def __repr__(self) -> str:
         return f"<Run {self.run_id}>"
@@ -84,12 +91,33 @@ class Run:
         if not all(self._is_finished(block) for block in plan):
             with self._adding():
                 self._measure_missing(experiment, plan, execute)
-        rows = self.trials(experiment).set_index("trial_id", drop=False)
-        return rows.loc[[trial.trial_id for block in plan for trial in block.trials]].reset_index(drop=True)
+        asked = [trial.trial_id for block in plan for trial in block.trials]
+        self._asked[experiment] = [*self._asked.get(experiment, ()), *asked]
+        self._note_what_was_asked(experiment)
+        rows = self._all_trials(experiment).set_index("trial_id", drop=False)
+        return rows.loc[asked].reset_index(drop=True)
 
     def trials(self, experiment: str) -> pd.DataFrame:
-        """Return all trials of an experiment that are on disk, in the order of their measurement."""
+        """Return the trials of an experiment that were asked for last, in the order of their measurement.
+
+        A run may hold more: those of a notebook that ran again with other parameters.
+        """
+        rows = self._all_trials(experiment)
+        if not self._store.has_table(_ASKED, f"{experiment}.last"):
+            return rows
+        asked = self._store.table(_ASKED, f"{experiment}.last")["trial_id"]
+        return rows[rows["trial_id"].isin(asked)].reset_index(drop=True)
+
+    def _all_trials(self, experiment: str) -> pd.DataFrame:
         return judged(with_calibration(self._store, experiment, self._store.trials(experiment)))
+
+    def _note_what_was_asked(self, experiment: str) -> None:
+        frame = pd.DataFrame({"trial_id": sorted(set(self._asked[experiment]))})
+        name = f"{experiment}.last"
+        same = self._store.has_table(_ASKED, name) and self._store.table(_ASKED, name).equals(frame)
+        if not same and self.manifest.state == "unfinished":  # a complete run stays as it is
+            with self._adding():
+                self._store.save_table(_ASKED, name, frame)
 
     def requests(self, trials: pd.DataFrame | str) -> pd.DataFrame:
         """Return the requests of these trials, or of all of an experiment, with latency and factors.
@@ -169,14 +197,16 @@ def open_run(
     notebooks: Sequence[str] = (),
     parameters: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Open a run to read it, add to it or resume it; without an id, or with a new one, start it.
+    """Open a run to read it, add to it or resume it; one that does not exist yet is begun.
 
-    `profile`, `notebooks` and `parameters` are kept in the manifest of a new run. Raises UsageError if the id
+    Without an id, notebooks that are opened by hand share one run: the newest that was begun so today, on
+    this machine, by this version. `new` begins another. `profile`, `notebooks` and `parameters` are kept in
+    the manifest of a new run; with a profile, and no id, a run is always new. Raises UsageError if the id
     cannot be a folder's name, LabError if the folder is no run, is damaged, or cannot be written.
     """
-    name = run_id or f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise UsageError(f"a run is named with letters, digits, '.', '_' and '-', not {name!r}")
+    name = files.named(_of_today() if not run_id and not profile else run_id or NEW)
+    if name == NEW:
+        name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     folder = files.data() / name
     if _is_new(folder):
         manifest = manifests.new_manifest(
@@ -186,6 +216,19 @@ def open_run(
     run = Run(folder)
     _ = run.manifest  # a damaged one is an error now, not after an hour
     return run
+
+
+def _of_today() -> str:
+    """Return the id of the run that notebooks opened by hand share today, or `NEW`."""
+    today = datetime.now().astimezone().date()
+    shared = (
+        run.run_id
+        for run in find_runs()
+        if not run.profile
+        and run.started_at.astimezone().date() == today
+        and not (manifests.other_machine(run) or manifests.other_version(run))
+    )
+    return next(shared, NEW)
 
 
 def _is_new(folder: Path) -> bool:
@@ -225,11 +268,12 @@ def _read_all() -> tuple[list[Manifest], list[str]]:
     return found, complaints
 
 
-def unfinished_run(profile: str, notebooks: Sequence[str]) -> Manifest | None:
-    """Return the newest unfinished run of this profile and these notebooks, or None."""
+def unfinished_run(profile: str, notebooks: Sequence[str], parameters: Mapping[str, Any]) -> Manifest | None:
+    """Return the newest unfinished run of this profile, these notebooks and changed parameters, or None."""
+    asked = (profile, tuple(notebooks), dict(parameters))
     matching = (
         run
         for run in find_runs()
-        if run.state == "unfinished" and run.profile == profile and run.notebooks == tuple(notebooks)
+        if run.state == "unfinished" and (run.profile, run.notebooks, run.parameters) == asked
     )
     return next(matching, None)

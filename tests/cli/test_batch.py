@@ -117,11 +117,101 @@ def test_a_kernel_that_dies_is_named_in_the_report(execute: Callable[..., str | 
 def test_a_kernel_that_cannot_start_is_named_in_the_report(
     execute: Callable[..., str | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    profile = tmp_path / "ipython" / "profile_default"
-    profile.mkdir(parents=True)
-    (profile / "ipython_kernel_config.py").write_text(f"import os; os.kill(os.getpid(), {signal.SIGKILL})")
-    monkeypatch.setitem(os.environ, "IPYTHONDIR", str(profile.parent))
+    dies = f"import os, sys\nif 'ipykernel_launcher' in sys.orig_argv: os.kill(os.getpid(), {signal.SIGKILL})"
+    (tmp_path / "sitecustomize.py").write_text(dies)
+    monkeypatch.setitem(os.environ, "PYTHONPATH", str(tmp_path))
     failure = execute("print('never')")
     assert failure is not None
     assert failure.startswith("KernelDied: Kernel died before")
     assert "This notebook failed.</strong> KernelDied" in _report()
+
+
+def test_nobodys_settings_reach_a_kernel_and_it_leaves_nothing_in_the_temporary_folder(
+    execute: Callable[..., str | None],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    profile = tmp_path / "ipython" / "profile_default"
+    profile.mkdir(parents=True)
+    (profile / "ipython_config.py").write_text("raise SystemExit('somebody's settings')")
+    temporary = tmp_path_factory.mktemp("t")
+    monkeypatch.setattr("lab.cli.study.gettempdir", lambda: str(temporary))
+    monkeypatch.setitem(os.environ, "IPYTHONDIR", str(profile.parent))
+    monkeypatch.setitem(os.environ, "HOME", "/nonexistent")
+    assert execute("import tempfile", "print(tempfile.mkdtemp())") is None
+    assert str(temporary) in _report()
+    assert list(temporary.iterdir()) == []
+    assert os.environ["IPYTHONDIR"] == str(profile.parent)
+
+
+def test_a_long_temporary_folder_is_no_obstacle(
+    execute: Callable[..., str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.cli.study.gettempdir", lambda: "/tmp/" + 100 * "x")  # noqa: S108
+    assert execute("print('works')") is None
+
+
+PLACES = {
+    "02.rate=20": {"02-single-vs-cluster": {"rate": 20}},
+    "single-vs-cluster.rate=1e1": {"02-single-vs-cluster": {"rate": "1e1"}},
+    "04.workers=[1, 2]": {"04-worker-scaling": {"workers": [1, 2]}},
+    "05-dispatch.kernel=numba": {"05-dispatch": {"kernel": "numba"}},
+}
+
+
+@pytest.mark.parametrize("text", PLACES)
+def test_parameters_of_a_notebook_are_changed_by_name(text: str) -> None:
+    assert batch.changes([text], None) == PLACES[text]
+
+
+def test_a_file_of_parameters_comes_first(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("02: {rate: 20, blocks: 2}\nrate-sweep:\n  workers: 2\n")
+    assert batch.changes(["02.rate=30"], file) == {
+        "02-single-vs-cluster": {"rate": 30, "blocks": 2},
+        "03-rate-sweep": {"workers": 2},
+    }
+
+
+@pytest.mark.parametrize(
+    ("texts", "content", "said"),
+    [
+        (["rate=20"], "", "malformed parameter 'rate=20': write NOTEBOOK.NAME=VALUE"),
+        (["02.rate"], "", "malformed parameter '02.rate'"),
+        (["99.rate=20"], "", "there is no notebook '99'"),
+        ([], "- 1", "must hold the parameters of each notebook"),
+        ([], "02: 20", "must hold the parameters of each notebook"),
+        ([], "02: {rate: [", "cannot read"),
+        ([], None, "cannot read"),
+    ],
+)
+def test_malformed_changes_are_one_line(
+    tmp_path: Path, texts: list[str], content: str | None, said: str
+) -> None:
+    file = tmp_path / "mine.yaml"
+    if content:
+        file.write_text(content)
+    with pytest.raises(UsageError, match=said) as caught:
+        batch.changes(texts, file if content or content is None else None)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"raet": 20}, "02-single-vs-cluster: unknown parameter 'raet': did you mean 'rate'?"),
+        ({"rate": -1}, "02-single-vs-cluster: parameter rate must be above 0, got -1"),
+        ({"workers": 0}, "02-single-vs-cluster: parameter workers must be"),
+    ],
+)
+def test_a_changed_parameter_is_checked_before_anything_runs(change: dict[str, object], said: str) -> None:
+    names = ["01-hot-loop", "02-single-vs-cluster"]
+    with pytest.raises(UsageError) as caught:
+        batch.checked_parameters("smoke", names, {"02-single-vs-cluster": change})
+    assert str(caught.value).startswith(said)
+
+
+def test_every_profile_is_what_its_notebooks_take() -> None:
+    for profile in batch.profiles():
+        batch.checked_parameters(profile, batch.notebooks(), {})

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab import files
 from lab.errors import LabError
 from lab.load import attack, peers
 from lab.load.peers import Tool, reports
 from lab.load.peers.reports import Numbers
 from lab.load.peers.tools import TOOLS
 from lab.load.reference_server import known_server
+
+ROOT = Path(__file__).parent.parent.parent
 
 REPORTS = Path(__file__).parent / "reports"
 INSTALLED = ("autocannon", "loadtest")
@@ -106,8 +107,8 @@ def test_a_tool_that_is_here_loads_our_server(name: str) -> None:
 
 
 def test_what_make_installs_is_locked_and_names_no_registry() -> None:
-    wanted = json.loads((files.project() / "package.json").read_text())["devDependencies"]
-    locked = json.loads((files.project() / "package-lock.json").read_text())["packages"]
+    wanted = json.loads((ROOT / "package.json").read_text())["devDependencies"]
+    locked = json.loads((ROOT / "package-lock.json").read_text())["packages"]
     assert sorted(wanted) == sorted(INSTALLED)
     assert locked[""]["devDependencies"] == wanted
     assert all("resolved" not in package for package in locked.values())

@@ -8,7 +8,7 @@ import pytest
 from helpers.html_page import Page
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from lab.errors import LabError
+from lab.errors import LabError, UsageError
 from lab.report import write_report
 
 RUN = "a-run"
@@ -149,3 +149,9 @@ def test_a_run_without_notebooks_says_how_to_make_them(executed: Path, home: Pat
         with pytest.raises(LabError, match=f"run '{run}' has no executed notebooks"):
             write_report(run)
     assert not (home / "reports").exists()
+
+
+@pytest.mark.parametrize("run_id", ["..", ".", "a/b", "", "/etc"])
+def test_a_report_is_written_of_runs_alone(run_id: str) -> None:
+    with pytest.raises(UsageError, match="a run is named with"):
+        write_report(run_id)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -281,10 +282,11 @@ def test_runs_are_found_newest_first_and_the_unfinished_one_is_resumed() -> None
     new = open_run("named", profile="quick", notebooks=["01"])
     assert [run.run_id for run in find_runs()] == ["named", old.run_id]
     assert old.manifest.parameters == {"rate": 5}
-    assert unfinished_run("quick", ["01", "02"]) == old.manifest
-    assert unfinished_run("full", ["01"]) is None
+    assert unfinished_run("quick", ["01", "02"], {"rate": 5}) == old.manifest
+    assert unfinished_run("quick", ["01", "02"], {}) is None
+    assert unfinished_run("full", ["01"], {}) is None
     new.seal()
-    assert unfinished_run("quick", ["01"]) is None
+    assert unfinished_run("quick", ["01"], {}) is None
 
 
 def test_nothing_is_added_to_a_run_of_another_machine_but_it_can_be_read() -> None:
@@ -356,3 +358,34 @@ def test_the_time_left_counts_what_trials_take_beyond_their_duration(
         left_s.append(json.loads((tmp_path / "progress.json").read_text())["left_s"])
         following.ends()
     assert left_s == [40 + 3 * 2, 30 + 2 * 3, 20 + 3]  # 2 s beyond is the first guess, 3 s is what it was
+
+
+class TestNotebooksOpenedByHand:
+    def test_they_share_the_run_of_the_day(self) -> None:
+        first = open_run()
+        assert open_run().run_id == first.run_id
+        assert open_run(profile="quick").run_id != first.run_id, "a study has a run of its own"
+        assert open_run().run_id == first.run_id
+        assert (another := open_run("new")).run_id != first.run_id
+        assert open_run().run_id == another.run_id
+
+    def test_they_begin_another_run_on_another_day_machine_or_version(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = open_run()
+        yesterday = first.manifest.started_at - timedelta(days=1)
+        write_manifest(first.path, first.manifest.model_copy(update={"started_at": yesterday}))
+        second = open_run()
+        assert second.run_id != first.run_id
+        monkeypatch.setattr("lab.study.manifest.other_version", lambda manifest: "by another version")
+        assert open_run().run_id not in (first.run_id, second.run_id)
+
+    def test_what_was_asked_for_last_is_what_the_run_shows(self) -> None:
+        measure(open_run(), [condition(20), condition(40)])
+        run = open_run()
+        assert set(measure(run, [condition(40), condition(80)])["rate"]) == {40, 80}
+        assert set(open_run(run.run_id).trials("sweep")["rate"]) == {40, 80}
+        measure(run, [condition(20)])  # a second part of the same plan
+        assert set(open_run(run.run_id).trials("sweep")["rate"]) == {20, 40, 80}
+        measure(open_run(), [condition(20)])
+        assert set(open_run(run.run_id).trials("sweep")["rate"]) == {20}

@@ -61,7 +61,8 @@ class Measured:
 def find(name: str) -> str | None:
     """Return the path of a program: on PATH, beside this Python, or in the project's node modules."""
     folders = [os.environ.get("PATH", ""), str(Path(sys.executable).parent)]
-    folders.append(str(files.project() / "node_modules" / ".bin"))
+    if root := files.checkout():
+        folders.append(str(root / "node_modules" / ".bin"))
     return shutil.which(name, path=os.pathsep.join(folders))
 
 
