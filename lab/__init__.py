@@ -1,5 +1,6 @@
 """Scaling Lab: how far does clustering take a CPU-bound web server? The names a notebook uses."""
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,10 @@ _HOME = {
     "table": "lab.notebook",
 }
 """Where each name lives; it is imported when it is first used, so that `import lab` stays light."""
+
+
+if not os.environ.get("MPLBACKEND", "module://").startswith("module://"):
+    del os.environ["MPLBACKEND"]  # our figures need no backend, and a wrong name stops matplotlib's import
 
 
 def __getattr__(name: str) -> Any:

@@ -64,11 +64,13 @@ def alt_text(figure: "Figure") -> str:
 def _render(figure: "Figure", kind: str) -> bytes:
     import matplotlib as mpl
 
+    from lab.figures.style import drawing
+
     buffer = io.BytesIO()
     options: dict[str, Any] = (
         {"dpi": 160, "pil_kwargs": {"optimize": True}} if kind == "png" else {"metadata": {"Date": None}}
     )
-    with mpl.rc_context({"svg.hashsalt": "scaling-lab"}):  # the same figure is the same file
+    with drawing(), mpl.rc_context({"svg.hashsalt": "scaling-lab"}):  # the same figure is the same file
         figure.savefig(buffer, format=kind, **options)
     return buffer.getvalue()
 

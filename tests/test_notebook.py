@@ -1,7 +1,10 @@
 """What a notebook shows: figures with alt text and caption, tables, answers; nothing taken for markup."""
 
 import base64
+import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +143,27 @@ def test_a_number_stays_on_the_line_of_its_unit(shown: list[Any], figure: Figure
 def test_a_reading_is_markdown(shown: list[Any]) -> None:
     lab.say("*As* measured.")
     assert shown[0]._repr_markdown_() == "*As* measured."
+
+
+def test_figures_depend_on_nobodys_settings(tmp_path: Path) -> None:
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.family: Nowhere\nbackend: nonsense\n")
+    code = (
+        "import sys, hashlib\n"
+        "import lab.notebook\n"
+        "from lab.figures.style import canvas\n"
+        "with canvas('A title') as (figure, (axes,)):\n"
+        "    axes.plot([1, 2], [3, 4], label='a line')\n"
+        "    axes.legend()\n"
+        "print(hashlib.sha256(lab.notebook._render(figure, 'svg')).hexdigest())\n"
+    )
+
+    def drawn(**settings: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | settings,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    assert drawn(MPLBACKEND="nonsense", MATPLOTLIBRC=str(tmp_path)) == drawn()

@@ -1,12 +1,12 @@
 """One look for every figure: quiet axes, colours that differ in grey, a marker for each series."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
+import matplotlib.style
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -64,14 +64,17 @@ _RC = {
 def canvas(
     title: str, rows: int = 1, columns: int = 1, size: tuple[float, float] = (7.4, 4.2), **grid: Any
 ) -> Iterator[tuple[Figure, list[Axes]]]:
-    """Give a titled figure and its axes, row by row, in the lab's style; pyplot forgets it afterwards."""
-    with mpl.rc_context(_RC):
-        figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **grid)
+    """Give a titled figure and its axes, row by row, in the lab's style and nobody else's."""
+    with drawing():
+        figure = Figure(figsize=size)  # not pyplot's, so no backend and no state has a say
+        axes = figure.subplots(rows, columns, squeeze=False, **grid)
         figure.suptitle(title, x=0.01, ha="left", fontsize=12.5, fontweight="bold")
-        try:
-            yield figure, list(axes.flat)
-        finally:
-            plt.close(figure)
+        yield figure, list(axes.flat)
+
+
+def drawing() -> AbstractContextManager[None]:
+    """Draw by matplotlib's defaults and the lab's style, whatever the user has set."""
+    return mpl.style.context(["default", _RC])
 
 
 def plain_log_ticks(axis: Axis, write: Callable[[float], str] = "{:g}".format) -> None:

@@ -286,15 +286,32 @@ class TestToAKill:
         assert trials | kept == trials, "what was finished is as it was"
         assert again.manifest.state == "complete"
 
-    def test_interrupted_it_says_so_in_a_line_and_leaves_no_process(self, tmp_path: Path) -> None:
-        with start(tmp_path, *study("--only", "02")) as process:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    def test_interrupted_it_says_how_to_go_on_and_leaves_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    ) -> None:
+        temporary = tmp_path / "t"
+        temporary.mkdir()
+        monkeypatch.setenv("TMPDIR", str(temporary))
+        ignored = signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # as a shell does for what runs in the background
+        try:
+            process = start(tmp_path, *study("--only", "02"))
+        finally:
+            signal.signal(signal.SIGINT, ignored)
+        with process:
             until(lambda: processes(tmp_path, of="lab.load.generator"))
-            os.killpg(process.pid, signal.SIGINT)
+            os.killpg(process.pid, number)
             _, err = process.communicate()
         assert process.returncode == 130
-        assert err.rstrip().splitlines()[-1] == "lab: interrupted"
+        assert err.rstrip().splitlines()[-2:] == [
+            "stopped; the same command goes on where it was",
+            "lab: interrupted",
+        ]
         assert "Traceback" not in err
         assert are_gone(tmp_path, GONE_WITHIN_S)
+        assert list(temporary.iterdir()) == []
 
 
 class TestPapermill:
@@ -331,8 +348,9 @@ class TestPapermill:
     def test_a_wrong_parameter_is_named_in_the_last_line(self, tmp_path: Path) -> None:
         wrong = {
             ("raet", "20"): "unknown parameter 'raet': did you mean 'rate'?",
-            ("rate", "abc"): "parameter rate = 'abc' should be a number",
-            ("workers", "0"): "parameter workers = 0 should be",
+            ("rate", "abc"): "parameter rate must be a number, got 'abc'",
+            ("workers", "0"): "parameter workers must be",
+            ("run", "007"): "parameter run must be text, got 7: set it in the parameters cell or with -r run",
         }
         started = {
             words: start(tmp_path, *papermill("02-single-vs-cluster", "-p", *parameter))
