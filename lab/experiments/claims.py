@@ -6,6 +6,19 @@ from enum import StrEnum
 
 import pandas as pd
 
+CLAIMS = {
+    1: "One process uses one core, however many the machine has",
+    2: "Under the article's load one process falls far behind, and the cluster keeps up",
+    3: "Clustering multiplies the rate that is answered, by less than the number of workers",
+    4: "Taking turns and accepting from one shared socket: the first balances well, the second not always",
+    5: "A request that blocks its worker blocks only that one; others go on",
+    6: "A worker that dies is replaced, and the service goes on",
+    7: "Workers can be recycled one at a time with minimal or no downtime",
+    8: "Given less than one core, clustering makes no difference",
+    9: "A process manager does the same, and a load balancer before several machines goes further",
+}
+"""The article's claims by number, in our words."""
+
 
 class Word(StrEnum):
     """What a verdict says."""
@@ -15,33 +28,33 @@ class Word(StrEnum):
     NOT_HERE = "does not hold here"
     UNTOLD = "cannot be told here"
 
-
-def told(holds: bool | None) -> Word:
-    """Return the word for a claim of one part; None is what the evidence cannot tell."""
-    return Word.UNTOLD if holds is None else Word.HOLDS if holds else Word.NOT_HERE
-
-
-def of_parts(*parts: bool | None) -> Word:
-    """Return the word for a claim of several parts: it holds in part if some hold and some do not."""
-    if False in parts:
-        return Word.IN_PART if True in parts else Word.NOT_HERE
-    return told(None if None in parts else True)
+    @staticmethod
+    def of(*parts: bool | None) -> "Word":
+        """Return the word for a claim whose parts hold, or do not; None is what the evidence cannot tell."""
+        if None in parts:
+            return Word.UNTOLD
+        return Word.HOLDS if all(parts) else Word.IN_PART if any(parts) else Word.NOT_HERE
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim by its number in the article, in our words; what was measured about it; the verdict.
+    """A claim by its number in `CLAIMS`, what was measured about it, and the verdict.
 
     `evidence` is numbers with their intervals, "" if nothing was measured. `trials` says how many trials it
-    is from, and `flagged` how many of them are flagged.
+    is from, and `flagged` how many of them are flagged. `about` names what it was judged for, if not for all.
     """
 
     number: int
-    claim: str
     evidence: str = ""
     word: Word = Word.UNTOLD
+    about: str = ""
     trials: int = 0
     flagged: int = 0
+
+    @property
+    def claim(self) -> str:
+        """The claim in words, and what it was judged for."""
+        return f"{CLAIMS[self.number]} ({self.about})" if self.about else CLAIMS[self.number]
 
 
 def weighed(trials: pd.DataFrame, judge: Callable[[pd.DataFrame], Verdict]) -> Verdict:

@@ -10,7 +10,7 @@ from lab import units
 from lab.checks import Positive
 from lab.errors import LabError
 from lab.experiments import rate_sweep, single_vs_cluster, worker_scaling
-from lab.experiments.claims import Verdict, of_parts, told, weighed
+from lab.experiments.claims import Verdict, Word, weighed
 from lab.experiments.common import both_ways, with_server_names
 from lab.experiments.dispatch import answer as dispatch_words
 from lab.experiments.dispatch import trials as dispatch
@@ -177,12 +177,6 @@ def _range(values: "pd.Series[float]") -> str:
     return f"{values.min():.2f} to {values.max():.2f}" if values.notna().any() else ""
 
 
-_PROCESS_USES_ONE_CORE = "One process uses one core, however many the machine has"
-_PLAIN_FAILS = "Under the article's load one process falls far behind, and the cluster keeps up"
-_MULTIPLIES = "Clustering multiplies the rate that is answered, by less than the number of workers"
-_LESS_THAN_A_CORE = "Given less than one core, clustering makes no difference"
-_PROCESS_MANAGER = "A process manager does the same, and a load balancer before several machines goes further"
-
 _MIDWAY = 1.5
 """Cores: nearer to one than to two."""
 
@@ -196,15 +190,15 @@ def verdicts(run: Run) -> list[Verdict]:
         weighed(scaled, _multiplies),
         weighed(_of_claim_4(run.trials(dispatch.EXPERIMENT)), partial(_dispatch, run)),
         *_failures(run),
-        Verdict(8, _LESS_THAN_A_CORE),
-        Verdict(9, _PROCESS_MANAGER),
+        Verdict(8),
+        Verdict(9),
     ]
 
 
 def _one_core(machine: Machine, single: pd.DataFrame) -> Verdict:
     """Hold what one process answers against what one core was calibrated to do."""
     if single.empty:
-        return Verdict(1, _PROCESS_USES_ONE_CORE)
+        return Verdict(1)
     answered, offered = (
         float((single[rate] * single["loop_s"]).median()) for rate in ("throughput_rps", "rate")
     )
@@ -214,12 +208,12 @@ def _one_core(machine: Machine, single: pd.DataFrame) -> Verdict:
     )
     could_use_more = offered > _MIDWAY and machine.available_cpus > 1
     holds = False if answered > _MIDWAY else True if could_use_more else None
-    return Verdict(1, _PROCESS_USES_ONE_CORE, evidence, told(holds))
+    return Verdict(1, evidence, Word.of(holds))
 
 
 def _plain_fails(trials: pd.DataFrame) -> Verdict:
     if trials["topology"].nunique() < 2:
-        return Verdict(2, _PLAIN_FAILS)
+        return Verdict(2)
     single, cluster = single_vs_cluster.medians(trials)
     asked = f"{units.per_second(single['rate'])} for {single['duration_s']:g} s"
     evidence = f"{asked}: {_answered('one process', single)}; {_answered('the cluster', cluster)}"
@@ -227,7 +221,7 @@ def _plain_fails(trials: pd.DataFrame) -> Verdict:
         single_vs_cluster.falls_behind(single),
         not single_vs_cluster.falls_behind(cluster),
     )
-    return Verdict(2, _PLAIN_FAILS, evidence, of_parts(plain_fails, keeps_up))
+    return Verdict(2, evidence, Word.of(plain_fails, keeps_up))
 
 
 def _answered(server: str, row: "pd.Series[float]") -> str:
@@ -237,10 +231,10 @@ def _answered(server: str, row: "pd.Series[float]") -> str:
 
 def _multiplies(trials: pd.DataFrame) -> Verdict:
     if (top := _best(trials)) is None:
-        return Verdict(3, _MULTIPLIES)
+        return Verdict(3)
     reached = _above(top, top["workers"])
-    word = of_parts(_above(top, 1), None if reached is None else not reached)
-    return Verdict(3, _MULTIPLIES, _speedup(top), word)
+    word = Word.of(_above(top, 1), None if reached is None else not reached)
+    return Verdict(3, _speedup(top), word)
 
 
 def _best(trials: pd.DataFrame) -> dict[str, float] | None:
@@ -272,7 +266,7 @@ def _of_claim_4(trials: pd.DataFrame) -> pd.DataFrame:
 
 def _dispatch(run: Run, trials: pd.DataFrame) -> Verdict:
     if trials.empty:
-        return Verdict(4, dispatch_words.CLAIM)
+        return Verdict(4)
     return dispatch_words.verdict(dispatch.beside_theory(trials, run.requests(trials)))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lab.errors import LabError
-from lab.study.plan import EVENTS, Condition
+from lab.study.plan import EVENTS, Condition, Event
 from lab.study.trial import Execute, fresh_server, offer
 
 if TYPE_CHECKING:
@@ -23,19 +23,17 @@ _POLL_S = 0.02
 class Action:
     """Something to do to a server at `at_s` seconds from the trial's start, or as soon after as can be.
 
-    `name` is what its start is called; what `do` returns is said of its end, and nothing if that is empty.
     Actions are done one after the other. An attack says where its time 0 was a second into it, so none can be
-    done earlier.
+    done earlier. What `do` returns, or the text of a LabError that it raises, is kept with the action's end.
     """
 
     at_s: float
-    name: str
-    do: Callable[["Server"], str]
+    do: Callable[["Server"], str | None]
 
 
 @dataclass(frozen=True)
 class Watched:
-    """What an attack gives, and what was done to its server meanwhile: a row per `columns.EVENTS`."""
+    """What an attack gives, and what was done to its server meanwhile, as `plan.EVENTS` has it."""
 
     requests: pd.DataFrame
     summary: Mapping[str, Any]
@@ -63,14 +61,14 @@ class _Watch:
         self._start_s: float | None = None
         self._started = threading.Event()
         self._over = threading.Event()
-        self._log: list[tuple[float, str, int]] = []
+        self._log: list[tuple[float, Event, int, str]] = []
         self._workers: int | None = None
         self._error: BaseException | None = None
         self._actor = threading.Thread(target=self._act, daemon=True)
         self._poller = threading.Thread(target=self._poll, daemon=True)
 
     def __enter__(self) -> "_Watch":
-        self._note("")
+        self._note(Event.WORKERS)
         self._actor.start()
         self._poller.start()
         return self
@@ -106,25 +104,25 @@ class _Watch:
             due_s = (self._start_s or 0.0) + action.at_s
             if self._over.wait(max(0.0, due_s - time.monotonic())):
                 return
-            self._note(action.name)
+            self._note(Event.BEGUN)
             try:
-                said = action.do(self._server)
+                detail = action.do(self._server)
             except LabError as error:
-                said = str(error)
+                self._note(Event.FAILED, str(error))
             except BaseException as error:
                 self._error = error
                 return
-            if said:
-                self._note(said)
+            else:
+                self._note(Event.DONE, detail or "")
 
     def _poll(self) -> None:
         while not self._over.wait(_POLL_S):
-            self._note("")
+            self._note(Event.WORKERS)
 
-    def _note(self, event: str) -> None:
-        """Note what is said, or that the number of workers has changed; a server that ends answers late."""
+    def _note(self, event: Event, detail: str = "") -> None:
+        """Note an event, as of when its workers were asked for: a server that ends answers late."""
         asked_s = time.monotonic()
         workers = len(self._server.workers)
-        if event or workers != self._workers:
+        if event is not Event.WORKERS or workers != self._workers:
             self._workers = workers
-            self._log.append((asked_s, event, workers))
+            self._log.append((asked_s, event, workers, detail))

@@ -6,6 +6,7 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
 from typing import Annotated, Any
 
 import pyarrow as pa
@@ -63,14 +64,25 @@ TRIALS = pa.schema(
 BEFORE = {"pin": False}
 """What held of trials that were measured before there was a column for it."""
 
+
+class Event(StrEnum):
+    """What happened to a trial's server: an action on it began or ended, or its workers changed in number."""
+
+    BEGUN = "begun"
+    DONE = "done"
+    FAILED = "failed"
+    WORKERS = "workers"
+
+
 EVENTS = pa.schema(
     [
         pa.field("at_s", pa.float64()),
         pa.field("event", pa.string()),
         pa.field("workers", pa.int64()),
+        pa.field("detail", pa.string()),
     ]
 )
-"""What was done to a trial's server, and how many workers it had then; without an event these changed."""
+"""A row per `Event`: how many workers accepted then, and in words what is to be known of an action's end."""
 
 ADDED = ("loop_s", "loop_drift", "loop_ratio", "latency_s")
 """Columns that are computed when tables are read."""

@@ -22,7 +22,7 @@ from lab.flags import Flag
 from lab.load import records
 from lab.study import manifest as manifests
 from lab.study.manifest import Manifest
-from lab.study.plan import BEFORE, EVENTS, FLAGS, TRIALS
+from lab.study.plan import BEFORE, EVENTS, FLAGS, TRIALS, Event
 
 
 def partial_files(folder: Path) -> list[Path]:
@@ -176,7 +176,7 @@ class Store:
         """Read the events of those of these trials that have some, with the column `trial_id` in front."""
         paths = {trial_id: self._path("events", trial_id) for trial_id in trial_ids}
         frames = [
-            _frame(read_table(path, EVENTS)).assign(trial_id=trial_id)
+            _frame(_read_events(path)).assign(trial_id=trial_id)
             for trial_id, path in paths.items()
             if path.exists()
         ]
@@ -239,6 +239,30 @@ def _read_trial(path: Path) -> pa.Table:
         ]
         table = table.drop_columns("invalid_because").append_column("flags", pa.array(earlier, FLAGS))
     return _checked(table, path, TRIALS, BEFORE)
+
+
+_ENDED_WELL = {"all replaced", "2 workers accept", "1 has drained", "it is answered"}
+"""The texts by which schema version 1 kept that an action was done."""
+
+
+def _read_events(path: Path) -> pa.Table:
+    """Read a trial's events. Version 1 kept texts: what an action was called, then how it ended."""
+    table = read_table(path, EVENTS, {"detail": ""})
+    texts = table["event"].to_pylist()
+    if set(texts) <= set(Event):
+        return table
+    columns = table.to_pydict() | {"event": list(_codes(texts)), "detail": texts}
+    return pa.table(columns, schema=EVENTS)
+
+
+def _codes(texts: list[str]) -> Iterator[Event]:
+    running = False
+    for text in texts:
+        if not text:
+            yield Event.WORKERS
+            continue
+        yield Event.BEGUN if not running else Event.DONE if text in _ENDED_WELL else Event.FAILED
+        running = not running
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:

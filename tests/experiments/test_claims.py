@@ -4,16 +4,16 @@ import pandas as pd
 import pytest
 from helpers.trial_rows import trials
 
-from lab.experiments.claims import Verdict, Word, of_parts, table, told, weighed
+from lab.experiments.claims import CLAIMS, Verdict, Word, table, weighed
 
 SOUND, SPOILT = {"throughput_rps": 20.0}, {"throughput_rps": 5.0, "valid": False}
 
 
 def _fast(rows: pd.DataFrame) -> Verdict:
     if rows.empty:
-        return Verdict(1, "It is fast")
+        return Verdict(1)
     rate = rows["throughput_rps"].median()
-    return Verdict(1, "It is fast", f"{rate:g}/s", told(None if rate == 10 else bool(rate > 10)))
+    return Verdict(1, f"{rate:g}/s", Word.of(None if rate == 10 else bool(rate > 10)))
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_what_was_not_measured_has_no_trials_and_no_verdict() -> None:
     (row,) = table([verdict]).to_dict("records")
     assert row == {
         "": 1,
-        "claim": "It is fast",
+        "claim": CLAIMS[1],
         "measured here": "nothing",
         "flagged trials": "",
         "verdict": "cannot be told here",
@@ -59,9 +59,9 @@ def test_what_was_not_measured_has_no_trials_and_no_verdict() -> None:
         ((True, False), Word.IN_PART),
         ((True, None), Word.UNTOLD),
         ((None, None), Word.UNTOLD),
-        ((False, None), Word.NOT_HERE),
+        ((False, None), Word.UNTOLD),
         ((False, False), Word.NOT_HERE),
     ],
 )
 def test_a_claim_of_several_parts_may_hold_in_part(parts: tuple[bool | None, ...], word: Word) -> None:
-    assert of_parts(*parts) is of_parts(*reversed(parts)) is word
+    assert Word.of(*parts) is Word.of(*reversed(parts)) is word

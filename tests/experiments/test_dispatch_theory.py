@@ -1,52 +1,62 @@
 """The theory beside each arrangement: known answers, and what must hold between them."""
 
+from typing import get_args
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from lab.experiments.dispatch.theory import Queue, curves, least_overhead_s, played, queue_of
+from lab.experiments.dispatch.theory import Queue, curve, least_overhead_s, played, queue_of
+from lab.load.arrivals import Arrivals
 from lab.models.queueing import mdc_wait_quantile
+from lab.servers.spec import DispatchName
 
-DISPATCHES = ("shared", "reuseport", "round-robin", "least-busy")
-CLUSTERS = {name: queue_of({"topology": "cluster", "dispatch": name}) for name in DISPATCHES}
-ONE = {"one process": queue_of({"topology": "single"})}
+DISPATCHES = get_args(DispatchName)
 POOL = {"topology": "offload", "pool": "process", "kernel": "python"}
 
 
-def at(curve: pd.DataFrame, server: str, utilisation: float) -> "pd.Series[float]":
-    mine = curve[(curve["server"] == server) & np.isclose(curve["utilisation"], utilisation)]
-    return mine.iloc[0]
+def at(queue: Queue, utilisation: float, arrivals: Arrivals = "poisson") -> "pd.Series[float]":
+    found = curve(queue, 2, arrivals, 0.95)
+    return found[np.isclose(found["utilisation"], utilisation)].iloc[0]
 
 
 def test_poisson_curves_are_the_exact_ones() -> None:
-    curve = curves(CLUSTERS | ONE, 2, "poisson", 0.95)
-    for server, sharing in (("least-busy", 2), ("round-robin", 2), ("reuseport", 1), ("one process", 1)):
+    for queue, sharing in ((Queue.CENTRAL, 2), (Queue.TURNS, 2), (Queue.HASHED, 1), (Queue.ONE, 1)):
         for name, quantile in (("p50", 0.5), ("tail", 0.95)):
-            expected = 1 + mdc_wait_quantile(quantile, sharing, 0.8)
-            assert at(curve, server, 0.8)[name] == pytest.approx(expected)
+            assert at(queue, 0.8)[name] == pytest.approx(1 + mdc_wait_quantile(quantile, sharing, 0.8))
 
 
 def test_taking_all_that_waits_lies_between_one_queue_and_many() -> None:
-    curve = curves(CLUSTERS, 2, "poisson", 0.95)
     for utilisation in (0.5, 0.8):
         central, batches, hashed = (
-            at(curve, server, utilisation)["tail"] for server in ("least-busy", "shared", "reuseport")
+            at(queue, utilisation)["tail"] for queue in (Queue.CENTRAL, Queue.BATCHES, Queue.HASHED)
         )
         assert central < batches < hashed
 
 
 def test_at_a_constant_rate_only_a_hash_lets_anyone_wait() -> None:
-    curve = curves(CLUSTERS | {"pool": queue_of(POOL)}, 2, "constant", 0.95)
-    for server in ("shared", "round-robin", "least-busy", "pool"):
-        assert curve.loc[curve["server"] == server, "tail"].tolist() == pytest.approx([1.0] * 19)
-    assert at(curve, "reuseport", 0.8)["tail"] > 1.5
+    for queue in (Queue.BATCHES, Queue.TURNS, Queue.CENTRAL):
+        assert curve(queue, 2, "constant", 0.95)["tail"].tolist() == pytest.approx([1.0] * 19)
+    assert at(Queue.HASHED, 0.8, "constant")["tail"] > 1.5
 
 
-def test_the_gil_has_no_curve() -> None:
+def test_a_queue_follows_from_the_factors_of_an_arrangement() -> None:
+    found = {dispatch: queue_of({"topology": "cluster", "dispatch": dispatch}) for dispatch in DISPATCHES}
+    assert found == {
+        "shared": Queue.BATCHES,
+        "reuseport": Queue.HASHED,
+        "round-robin": Queue.TURNS,
+        "least-busy": Queue.CENTRAL,
+    }
+    assert queue_of({"topology": "single"}) is Queue.ONE
+    assert queue_of(POOL) is Queue.CENTRAL
+
+
+def test_threads_that_hold_the_gil_have_no_curve() -> None:
     threads = POOL | {"pool": "thread"}
     assert queue_of(threads) is Queue.GIL
-    assert queue_of(threads | {"kernel": "numba"}) is queue_of(POOL) is Queue.CENTRAL
-    assert curves({"threads": Queue.GIL}, 2, "poisson", 0.95).empty
+    assert queue_of(threads | {"kernel": "numba"}) is Queue.CENTRAL
+    assert curve(Queue.GIL, 2, "poisson", 0.95).empty
 
 
 def requests(due_s: list[float], service_s: float = 1.0) -> pd.DataFrame:

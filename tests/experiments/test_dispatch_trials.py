@@ -1,5 +1,6 @@
-"""Ways to spread requests: which trials are planned, and what makes measured ones comparable."""
+"""Arrangements: which trials are planned, and what makes measured ones comparable."""
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 import pandas as pd
@@ -41,20 +42,25 @@ def loop_s(kernel: str, iterations: int) -> float:
     return iterations / {"python": 1e5, "numba": 1e6}[kernel]
 
 
-def test_each_way_meets_arrivals_of_both_kinds_and_those_that_may_keep_connections_do() -> None:
+def names(conditions: Iterable[Condition]) -> set[str]:
+    return {study.name_of(condition.factors()) for condition in conditions}
+
+
+def test_each_arrangement_meets_arrivals_of_both_kinds_and_those_that_may_keep_connections_do() -> None:
     planned = study.conditions(parameters(), loop_s)
-    assert study.arrangements(parameters())[0].name == study.ONE_PROCESS
     random = [c for c in planned if c.arrivals == "poisson" and not c.keepalive]
     assert len(random) == 8 * 2
-    assert {c.labels["server"] for c in planned if c.arrivals == "constant"} == {
-        c.labels["server"] for c in random
-    }
+    constant = [c for c in planned if c.arrivals == "constant"]
+    assert names(constant) == names(random) == {
+        "one process", "shared", "reuseport", "round-robin", "least-busy", "pool of processes",
+        "threads, numba", "threads, python",
+    }  # fmt: skip
     kept = [c for c in planned if c.keepalive]
-    assert {c.labels["server"] for c in kept} == {"shared", "reuseport", "round-robin", "pool of processes"}
+    assert names(kept) == {"shared", "reuseport", "round-robin", "pool of processes"}
     assert {(c.arrivals, c.labels["load"]) for c in kept} == {("poisson", 0.8)}
 
 
-def test_only_ways_to_choose_between_are_measured_in_every_block() -> None:
+def test_only_arrangements_to_choose_between_are_measured_in_every_block() -> None:
     measured: dict[int, set[Condition]] = {}
 
     class OnlyPlans:
@@ -65,9 +71,8 @@ def test_only_ways_to_choose_between_are_measured_in_every_block() -> None:
             return pd.DataFrame({"seed": [seed]})
 
     assert len(study.measure(cast(Run, OnlyPlans()), parameters())) == 2
-    assert {c.labels["server"] for c in measured[2]} == {
-        "shared", "reuseport", "round-robin", "least-busy", "pool of processes",
-    }  # fmt: skip
+    processes = {"shared", "reuseport", "round-robin", "least-busy", "pool of processes"}
+    assert names(measured[2]) == processes
     assert {(c.arrivals, c.labels["load"], c.keepalive) for c in measured[2]} == {("poisson", 0.8, False)}
     assert measured[1] | measured[2] == set(study.conditions(parameters(), loop_s))
 
@@ -97,9 +102,9 @@ def test_rates_follow_from_the_loop_of_each_kernel() -> None:
 
 
 def test_threads_run_both_kernels_once_each() -> None:
-    ways = [way.name for way in study.arrangements(parameters(threads_kernel="python"))]
-    assert ways.count("threads, python") == 1
-    assert "threads, numba" not in ways
+    found = list(map(study.name_of, study.arrangements(parameters(threads_kernel="python"))))
+    assert found.count("threads, python") == 1
+    assert "threads, numba" not in found
 
 
 @pytest.mark.parametrize(
@@ -114,10 +119,7 @@ def beside_theory(*rows: dict[str, Any], due_s: tuple[float, ...] = (0.0,) * 4) 
     """Make trials of requests that take .1 s each, and put them beside theory."""
     common: dict[str, Any] = {"arrivals": "poisson", "load": 0.8, "workers": 2, "topology": "cluster"}
     made = trials(
-        *(
-            {"trial_id": f"t{n}", "place": n, "sent": 300, "dispatch": row.get("server"), **row}
-            for n, row in enumerate(rows)
-        ),
+        *({"trial_id": f"t{n}", "place": n, "sent": 300, **row} for n, row in enumerate(rows)),
         **common | {"rate": 16.0, "pool": "process", "keepalive": False, "overhead_s": 0.0},
     )
     requests = [
@@ -130,8 +132,8 @@ def beside_theory(*rows: dict[str, Any], due_s: tuple[float, ...] = (0.0,) * 4) 
 
 def test_excess_is_over_one_queue_that_meets_the_same_arrivals() -> None:
     made = beside_theory(
-        {"server": "least-busy", "latency_mean_s": 0.15, "latency_p99_s": 0.2},
-        {"server": "shared", "latency_mean_s": 0.3, "latency_p99_s": 0.6},
+        {"dispatch": "least-busy", "latency_mean_s": 0.15, "latency_p99_s": 0.2},
+        {"dispatch": "shared", "latency_mean_s": 0.3, "latency_p99_s": 0.6},
     )
     # Four loops of .1 s on two workers: the ideal ends them after .1, .1, .2 and .2 s.
     assert made["mean_ideal_s"].tolist() == pytest.approx([0.15] * 2)
@@ -142,22 +144,22 @@ def test_excess_is_over_one_queue_that_meets_the_same_arrivals() -> None:
 
 def test_a_trial_stands_at_the_utilisation_that_it_had_not_the_planned_one() -> None:
     made = beside_theory(
-        {"server": "shared", "service_mean_s": 0.125},
-        {"server": "threads, python", "topology": "offload", "pool": "thread", "service_mean_s": 0.7},
+        {"dispatch": "shared", "service_mean_s": 0.125},
+        {"topology": "offload", "pool": "thread", "service_mean_s": 0.7},
     )
     # Threads that take turns at the GIL have one worker's time, and their loop costs what it costs alone.
     assert made["utilisation"].tolist() == pytest.approx([1.0, 1.6])
     assert study.steady(made).empty
 
 
-def test_utilisation_theory_ideal_and_unit_hold_the_least_overhead_of_the_way() -> None:
-    way = {"server": "shared", "latency_mean_s": 0.18, "latency_p99_s": 0.24}
+def test_utilisation_theory_ideal_and_unit_hold_the_least_overhead_of_the_arrangement() -> None:
+    shared = {"dispatch": "shared", "latency_mean_s": 0.18, "latency_p99_s": 0.24}
     made = beside_theory(
-        {**way, "overhead_s": 0.02},
-        {**way, "overhead_s": 7.0},  # its queue never ended
-        {**way, "overhead_s": 0.01, "keepalive": True},
-        {**way, "server": "least-busy", "overhead_s": 0.05},
-        {**way, "server": "threads, python", "topology": "offload", "pool": "thread", "overhead_s": 7.0},
+        {**shared, "overhead_s": 0.02},
+        {**shared, "overhead_s": 7.0},  # its queue never ended
+        {**shared, "overhead_s": 0.01, "keepalive": True},
+        {**shared, "dispatch": "least-busy", "overhead_s": 0.05},
+        {**shared, "topology": "offload", "pool": "thread", "overhead_s": 7.0},
     )
     assert made["cost_s"].tolist() == pytest.approx([0.12, 0.12, 0.11, 0.15, 0.1])
     assert made["utilisation"].tolist() == pytest.approx([0.96, 0.96, 0.88, 1.2, 1.6])
@@ -169,14 +171,14 @@ def test_utilisation_theory_ideal_and_unit_hold_the_least_overhead_of_the_way() 
 
 def test_kept_connections_take_no_more_than_new_ones() -> None:
     made = beside_theory(
-        {"server": "shared", "overhead_s": 0.02},
-        {"server": "shared", "overhead_s": 7.0, "keepalive": True},
+        {"dispatch": "shared", "overhead_s": 0.02},
+        {"dispatch": "shared", "overhead_s": 7.0, "keepalive": True},
     )
     assert made["cost_s"].tolist() == pytest.approx([0.12] * 2)
 
 
 def test_a_trial_without_an_answer_takes_the_calibrated_loop() -> None:
-    made = beside_theory({"server": "shared", "service_mean_s": float("nan"), "loop_s": 0.1})
+    made = beside_theory({"dispatch": "shared", "service_mean_s": float("nan"), "loop_s": 0.1})
     assert made["utilisation"].tolist() == pytest.approx([0.8])
 
 
@@ -185,9 +187,22 @@ def test_a_trial_without_an_answer_takes_the_calibrated_loop() -> None:
 )
 def test_the_tail_is_the_rarest_that_the_smallest_trial_supports(fewest: int, share: float) -> None:
     made = beside_theory(
-        {"server": "shared", "latency_p99_s": 0.9, "latency_p95_s": 0.5, "latency_p90_s": 0.3},
-        {"server": "reuseport", "sent": fewest},
+        {"dispatch": "shared", "latency_p99_s": 0.9, "latency_p95_s": 0.5, "latency_p90_s": 0.3},
+        {"dispatch": "reuseport", "sent": fewest},
     )
     assert made["tail_share"].tolist() == [share, share]
     expected_s = {0.99: 0.9, 0.95: 0.5, 0.9: 0.3, 0.5: 0.1}[share]
     assert made["tail_s"].tolist() == pytest.approx([expected_s, 0.1])
+
+
+def test_arrangements_are_told_apart_by_their_factors_in_the_order_of_the_plan() -> None:
+    threads = {"topology": "offload", "pool": "thread"}
+    rows = [
+        {"place": 3, **threads, "kernel": "numba"}, {"place": 4, **threads},
+        {"place": 1, "dispatch": "shared"}, {"place": 2, "dispatch": "reuseport"},
+        {"place": 1, "dispatch": "shared"},
+    ]  # fmt: skip
+    found = study.by_arrangement(trials(*rows, topology="cluster", pool="process"))
+    assert [(name, len(mine)) for name, mine in found] == [
+        ("shared", 2), ("reuseport", 1), ("threads, numba", 1), ("threads, python", 1),
+    ]  # fmt: skip

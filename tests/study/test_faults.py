@@ -7,6 +7,7 @@ from helpers.study_fakes import condition
 
 from lab.errors import LabError
 from lab.study.faults import Action, with_actions
+from lab.study.plan import Event
 from lab.study.run import damage, open_run
 
 if TYPE_CHECKING:
@@ -17,24 +18,25 @@ TWO = {"topology": "cluster", "workers": 2, "iterations": 20_000, "duration_s": 
 
 def _grow(server: "Server") -> str:
     server.scale(3)
-    return "grown"
+    return "it has room"
 
 
-def _fail(server: "Server") -> str:
+def _fail(server: "Server") -> None:
     raise LabError("it cannot be done")
 
 
 def test_actions_are_done_in_order_and_kept_with_the_trial() -> None:
     run = open_run()
-    execute = with_actions(lambda _: [Action(1.2, "grow", _grow), Action(0.0, "try", _fail)])
+    execute = with_actions(lambda _: [Action(1.2, _grow), Action(0.0, _fail)])
     trials = run.measure("acts", [condition(20, **TWO)], blocks=1, seed=1, execute=execute)
     events = run.events(trials)
     assert events["trial_id"].unique().tolist() == trials["trial_id"].tolist()
     assert events["at_s"].is_monotonic_increasing
-    said = events[events["event"] != ""]
-    assert said["event"].tolist() == ["grow", "grown", "try", "it cannot be done"]
-    assert said["workers"].tolist() == [2, 3, 3, 3]
-    assert said["at_s"].iloc[0] >= 1.2
+    acts = events[events["event"] != Event.WORKERS]
+    assert acts["event"].tolist() == [Event.BEGUN, Event.DONE, Event.BEGUN, Event.FAILED]
+    assert acts["detail"].tolist() == ["", "it has room", "", "it cannot be done"]
+    assert acts["workers"].tolist() == [2, 3, 3, 3]
+    assert acts["at_s"].iloc[0] >= 1.2
 
     def never(*_: object) -> None:
         pytest.fail("a trial that is on disk was carried out again")
@@ -47,11 +49,11 @@ def test_actions_are_done_in_order_and_kept_with_the_trial() -> None:
 
 
 def test_what_goes_wrong_in_an_action_is_raised_and_the_trial_is_not_kept() -> None:
-    def broken(server: "Server") -> str:
+    def broken(server: "Server") -> None:
         raise ZeroDivisionError
 
     run = open_run()
-    execute = with_actions(lambda _: [Action(0.0, "break", broken)])
+    execute = with_actions(lambda _: [Action(0.0, broken)])
     with pytest.raises(ZeroDivisionError):
         run.measure("acts", [condition(20, **TWO)], blocks=1, seed=1, execute=execute)
     assert run.trials("acts").empty
@@ -59,7 +61,7 @@ def test_what_goes_wrong_in_an_action_is_raised_and_the_trial_is_not_kept() -> N
 
 def test_an_attack_that_is_over_too_soon_is_told_in_one_line() -> None:
     run = open_run()
-    execute = with_actions(lambda _: [Action(0.0, "never", _grow)])
+    execute = with_actions(lambda _: [Action(0.0, _grow)])
     short = condition(20, **(TWO | {"duration_s": 0.3}))
     with pytest.raises(LabError, match="let it last 2 s or longer"):
         run.measure("acts", [short], blocks=1, seed=1, execute=execute)

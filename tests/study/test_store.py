@@ -16,7 +16,7 @@ from lab.cli import main
 from lab.errors import LabError
 from lab.files import write_whole
 from lab.flags import Flag
-from lab.study.plan import Condition
+from lab.study.plan import Condition, Event
 from lab.study.run import Run, damage, find_runs, open_run
 from lab.study.store import Store, read_table, write_table
 
@@ -122,6 +122,20 @@ def test_the_sentences_of_schema_version_1_are_not_read_as_flags(measured: Run) 
         trials = Store(measured.path).trials("sweep").set_index("trial_id")
         assert trials.loc[path.stem, "flags"] == flags
         assert "invalid_because" not in trials
+
+
+def test_events_of_an_earlier_version_are_read_as_codes_with_their_texts(measured: Run) -> None:
+    trials = measured.trials("sweep")
+    path = measured.path / "events" / f"{trials['trial_id'].iloc[0]}.parquet"
+    path.parent.mkdir()
+    said = ["", "scale(2)", "", "2 workers accept", "scale(1)", "a worker did not start"]
+    rows = {"at_s": [float(n) for n in range(6)], "event": said, "workers": [1, 1, 2, 2, 2, 2]}
+    write_table(path, pa.table(rows))
+    events = measured.events(trials)
+    assert events["event"].tolist() == [
+        Event.WORKERS, Event.BEGUN, Event.WORKERS, Event.DONE, Event.BEGUN, Event.FAILED,
+    ]  # fmt: skip
+    assert events["detail"].tolist() == said
 
 
 def fail(condition: Condition, seed: int) -> NoReturn:

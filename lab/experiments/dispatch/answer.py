@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from lab import units
-from lab.experiments.claims import Verdict, Word, of_parts, weighed
-from lab.experiments.dispatch.trials import busiest, spread_over_processes, steady
+from lab.experiments.claims import Verdict, Word, weighed
+from lab.experiments.dispatch.trials import busiest, by_arrangement, spread_over_processes, steady
 from lab.models.statistics import Estimate, estimate
 
 MATTERS = 1.1
@@ -22,16 +22,18 @@ MATTERS = 1.1
 NEARLY_ALL = 0.9
 """So near to overload a queue grows for a hundred service times: latency tells how long a trial was."""
 
-CLAIM = "Taking turns and accepting from one shared socket: the first balances well, the second not always"
-
 
 @dataclass(frozen=True)
 class Standing:
-    """An arrangement's excess, and how many times that of the best one it is, block by block."""
+    """An arrangement's excess, and how many times that of the best one it is, block by block.
+
+    `left_out` counts its trials that had no steady state.
+    """
 
     name: str
     excess: Estimate
     over_best: Estimate
+    left_out: int
 
 
 def exceeds(ratio: Estimate) -> bool | None:
@@ -47,12 +49,7 @@ def over_blocks(values: "pd.Series[float]") -> Estimate:
     return estimate(list(known)) if len(known) else Estimate(math.nan, math.nan, math.nan, 0)
 
 
-def by_block(trials: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Return a column with a row for each block and a column for each arrangement."""
-    return trials.pivot_table(index="block", columns="server", values=column, aggfunc="median")
-
-
-def compared(trials: pd.DataFrame) -> pd.DataFrame:
+def to_choose_by(trials: pd.DataFrame) -> pd.DataFrame:
     """Return the trials to choose by: several processes, the highest Poisson utilisation, a steady state."""
     return steady(spread_over_processes(busiest(trials)))
 
@@ -62,51 +59,61 @@ def standings(trials: pd.DataFrame) -> list[Standing]:
 
     The best has the lowest median of those with blocks enough for an interval, if any has.
     """
-    top = compared(trials)
-    excess = by_block(top[~top["keepalive"]], "excess")
-    found = {str(name): over_blocks(excess[name]) for name in excess}
-    if not found:
-        return []
-    order = sorted(found, key=lambda name: (not found[name].is_interval, found[name].value))
-    return [Standing(name, found[name], over_blocks(excess[name] / excess[order[0]])) for name in order]
+    top = spread_over_processes(busiest(trials))
+    groups = dict(by_arrangement(top[~top["keepalive"]]))
+    excess = {name: _by_block(steady(mine)) for name, mine in groups.items()}
+    found = {name: over_blocks(values) for name, values in excess.items()}
+    order = sorted(found, key=lambda name: _rank(found[name]))
+    return [
+        Standing(
+            name,
+            found[name],
+            over_blocks(excess[name] / excess[order[0]]),
+            left_out=len(groups[name]) - len(steady(groups[name])),
+        )
+        for name in order
+    ]
+
+
+def _by_block(trials: pd.DataFrame) -> "pd.Series[float]":
+    return trials.groupby("block")["excess"].median()
+
+
+def _rank(excess: Estimate) -> tuple[bool, bool, float]:
+    return not excess.is_interval, math.isnan(excess.value), excess.value
 
 
 def answer(trials: pd.DataFrame) -> str:
     """Say which arrangement to choose, as far as the trials can tell."""
-    found = standings(trials)
+    found = [standing for standing in standings(trials) if standing.excess.trials]
     if len(found) < 2:
         return "**Answer.** There is no choice: fewer than two arrangements were measured in a steady state."
     best, *rest = found
-    worse = [s for s in rest if exceeds(s.over_best)]
+    worse = [f"{s.name} ({_ratio(s.over_best)})" for s in rest if exceeds(s.over_best)]
     alike = [s.name for s in rest if exceeds(s.over_best) is False]
     if worse:
-        told = f"Requests take longer with {listed([f'{s.name} ({_ratio(s.over_best)})' for s in worse])}"
-        told = f"**{told} than with {best.name}.**"
+        told = f"**Requests take longer with {listed(worse)} than with {best.name}.**"
+        if alike:
+            told += f" They take as long with {listed(alike)}."
     elif len(alike) == len(rest):
         told = f"**No arrangement is slower than {best.name} by {units.percent(MATTERS - 1)} or more.**"
     else:
         told = "**These trials cannot tell which arrangement is best.**"
-    alike_told = f" As good as {best.name}: {listed(alike)}." if worse and alike else ""
     return (
-        f"**Answer.** {told}{alike_told} That is mean latency over an ideal queue's, with random arrivals"
+        f"**Answer.** {told} The measure is mean latency over that of an ideal queue, under random arrivals"
         f" at a utilisation of {own_utilisation(trials)}, paired over"
         f" {units.counted(best.excess.trials, 'block')}."
     )
 
 
 def standings_table(trials: pd.DataFrame) -> pd.DataFrame:
-    """Put the standings in a table, with how many trials had no steady state and are left out."""
-    top = spread_over_processes(busiest(trials))
-    top = top[~top["keepalive"]]
-    left_out = top["server"].value_counts() - steady(top)["server"].value_counts().reindex(
-        top["server"].unique(), fill_value=0
-    )
+    """Put the standings in a table."""
     words = {True: "longer", False: "as long", None: "cannot be told"}
     return pd.DataFrame(
         {
             "arrangement": s.name,
             "blocks": s.excess.trials,
-            "left out": int(left_out[s.name]),
+            "left out": s.left_out,
             "mean latency over ideal": _ratio(s.excess),
             "over the best": "" if number == 0 else _ratio(s.over_best),
             "requests take": "the best" if number == 0 else words[exceeds(s.over_best)],
@@ -117,20 +124,20 @@ def standings_table(trials: pd.DataFrame) -> pd.DataFrame:
 
 def kept_table(trials: pd.DataFrame) -> pd.DataFrame:
     """Put in a table how many times as long requests take with kept connections as with new ones."""
-    top = compared(trials)
-    kept, new = (by_block(top[top["keepalive"] == keeps], "excess") for keeps in (True, False))
-    ratios = {str(name): over_blocks(kept[name] / new[name]) for name in kept if name in new}
-    return pd.DataFrame(
-        {"arrangement": name, "blocks": ratio.trials, "kept over new connections": _ratio(ratio)}
-        for name, ratio in ratios.items()
-        if ratio.trials
-    )
+    rows = []
+    for name, mine in by_arrangement(to_choose_by(trials)):
+        kept, new = _by_block(mine[mine["keepalive"]]), _by_block(mine[~mine["keepalive"]])
+        ratio = over_blocks(kept / new)
+        if ratio.trials:
+            row = {"arrangement": name, "blocks": ratio.trials, "kept over new connections": _ratio(ratio)}
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def threads_table(trials: pd.DataFrame) -> pd.DataFrame:
     """Put in a table what threads are worth to a loop that holds the GIL, and to one that does not."""
     threads = trials[trials["topology"].eq("offload") & trials["pool"].eq("thread") & ~trials["keepalive"]]
-    medians = busiest(threads).groupby("server", sort=False).median(numeric_only=True)
+    medians = {name: mine.median(numeric_only=True) for name, mine in by_arrangement(busiest(threads))}
     return pd.DataFrame(
         {
             "threads": int(row["workers"]),
@@ -142,7 +149,7 @@ def threads_table(trials: pd.DataFrame) -> pd.DataFrame:
                 row["latency_mean_s"] / row["cost_s"] if row["utilisation"] <= NEARLY_ALL else math.nan
             ),
         }
-        for name, row in medians.iterrows()
+        for name, row in medians.items()
     )
 
 
@@ -152,14 +159,14 @@ def verdict(trials: pd.DataFrame) -> Verdict:
     Turns do if the busiest worker answers at most `MATTERS` times its fair share; the socket is worse if,
     against turns, its busiest worker answers more or its requests take longer by as much as matters.
     """
-    top = compared(trials)
+    top = to_choose_by(trials)
     among = top["topology"].eq("cluster") & top["dispatch"].isin(["round-robin", "shared"])
     return weighed(top[among & ~top["keepalive"]], _balance)
 
 
 def _balance(top: pd.DataFrame) -> Verdict:
     if top["dispatch"].nunique() < 2:
-        return Verdict(4, CLAIM)
+        return Verdict(4)
     share, excess = (
         top.assign(of_fair=top["worker_max_share"] * top["workers"]).pivot_table(
             index="block", columns="dispatch", values=column
@@ -172,20 +179,20 @@ def _balance(top: pd.DataFrame) -> Verdict:
         f"busiest worker over its fair share with round-robin: {_ratio(turns)}; shared over round-robin: "
         f"busiest worker {_ratio(uneven)}, mean latency over ideal {_ratio(longer)}"
     )
-    return Verdict(4, CLAIM, evidence, _judged(exceeds(turns), exceeds(uneven), exceeds(longer)))
+    return Verdict(4, evidence, Word.of(_not(exceeds(turns)), _either(exceeds(uneven), exceeds(longer))))
 
 
-def _judged(turns_uneven: bool | None, shared_uneven: bool | None, shared_longer: bool | None) -> Word:
-    if turns_uneven:
-        return Word.NOT_HERE
-    shared = (shared_uneven, shared_longer)
-    worse = True if True in shared else None if None in shared else False
-    return of_parts(None if turns_uneven is None else True, worse)
+def _not(known: bool | None) -> bool | None:
+    return None if known is None else not known
+
+
+def _either(one: bool | None, other: bool | None) -> bool | None:
+    return True if True in (one, other) else None if None in (one, other) else False
 
 
 def own_utilisation(trials: pd.DataFrame) -> str:
     """Write the utilisations that the trials of the comparison had by their own service times."""
-    own = compared(trials)["utilisation"]
+    own = to_choose_by(trials)["utilisation"]
     return " to ".join(dict.fromkeys([units.percent(own.min()), units.percent(own.max())]))
 
 

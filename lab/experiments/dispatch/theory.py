@@ -1,7 +1,7 @@
 """The theory of each arrangement: the queue that it makes, and how long one waits there."""
 
 from collections.abc import Mapping
-from enum import Enum
+from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
@@ -22,8 +22,8 @@ _HASHES = 20
 """Random ways to hash a trial's arrivals that are played through: which one the kernel took is not known."""
 
 
-class Queue(Enum):
-    """Where requests wait, in words."""
+class Queue(StrEnum):
+    """Where requests wait."""
 
     CENTRAL = "one central queue"
     TURNS = "workers take turns"
@@ -58,23 +58,19 @@ def queue_of(factors: Mapping[Any, Any]) -> Queue:
     return Queue.GIL if holds_gil else Queue.CENTRAL
 
 
-def curves(queues: Mapping[str, Queue], workers: int, arrivals: str, tail_share: float) -> pd.DataFrame:
-    """Return what latency each queue makes: server, utilisation, p50 and tail in service times.
+def curve(queue: Queue, workers: int, arrivals: str, tail_share: float) -> pd.DataFrame:
+    """Return what latency a queue makes: utilisation, p50 and tail in service times; of the GIL nothing.
 
-    `queues` maps the name of a server to its queue. `tail` is the latency that a share of `tail_share` does
-    not exceed.
-
-    Exact where there is a formula (Poisson arrivals: M/D/c for one central queue and for turns, M/D/1 for a
-    hash and for one process; constant ones: no wait but by hash), else simulated. None for the GIL.
+    `tail` is the latency that a share of `tail_share` does not exceed. Exact where there is a formula
+    (Poisson arrivals: M/D/c for one central queue and for turns, M/D/1 for a hash and for one process;
+    constant ones: no wait but by hash), else simulated.
     """
-    utilisations = np.linspace(0.05, 0.95, 19)
     rows = [
-        (server, u, *(_latency(queue, workers, float(u), arrivals, q) for q in (0.5, tail_share)))
-        for server, queue in queues.items()
+        (u, *(_latency(queue, workers, float(u), arrivals, q) for q in (0.5, tail_share)))
+        for u in np.linspace(0.05, 0.95, 19)
         if queue != Queue.GIL
-        for u in utilisations
     ]
-    return pd.DataFrame(rows, columns=["server", "utilisation", "p50", "tail"])
+    return pd.DataFrame(rows, columns=["utilisation", "p50", "tail"])
 
 
 def _latency(queue: Queue, workers: int, utilisation: float, arrivals: str, quantile: float) -> float:

@@ -1,7 +1,6 @@
 """Who should get the next request? Every arrangement, under constant and under random arrivals."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 
 import pandas as pd
@@ -21,10 +20,6 @@ from lab.study.plan import Condition
 from lab.study.run import Run
 
 EXPERIMENT = "dispatch"
-
-ONE_PROCESS = "one process"
-KEPT = "kept connections"
-NEW = "a connection per request"
 
 Utilisation = Annotated[Positive, Field(lt=1)]
 """The share of their time for which workers are busy: from 1 on they never catch up."""
@@ -53,34 +48,45 @@ class Parameters(_Parameters):
     seed: Whole
 
 
-@dataclass(frozen=True)
-class Arrangement:
-    """A server by the name that figures use, and the factors of a condition that make it."""
-
-    name: str
-    factors: dict[str, Any] = field(hash=False)
-
-
-def arrangements(p: Parameters) -> list[Arrangement]:
-    """Return the arrangements to compare, one process first."""
+def arrangements(p: Parameters) -> list[dict[str, Any]]:
+    """Return the arrangements to compare, each by its factors of a condition, one process first."""
     workers = resolve(p.workers)
     loop = {"kernel": p.kernel, "iterations": p.iterations}
-    found = [Arrangement(ONE_PROCESS, {"topology": "single", **loop})]
-    for dispatch in p.dispatches:
-        factors = {"topology": "cluster", "workers": workers, "dispatch": dispatch, **loop}
-        found.append(Arrangement(dispatch, factors))
-    for pool in p.pools:
-        for kernel, iterations in _loops_in(pool, p).items():
-            factors = {"topology": "offload", "workers": workers, "pool": pool}
-            name = f"threads, {kernel}" if pool == "thread" else "pool of processes"
-            found.append(Arrangement(name, factors | {"kernel": kernel, "iterations": iterations}))
-    return found
+    clusters = [
+        {"topology": "cluster", "workers": workers, "dispatch": dispatch, **loop} for dispatch in p.dispatches
+    ]
+    pools = [
+        {"topology": "offload", "workers": workers, "pool": pool, "kernel": kernel, "iterations": iterations}
+        for pool in p.pools
+        for kernel, iterations in _loops_in(pool, p).items()
+    ]
+    return [{"topology": "single", "workers": 1, **loop}, *clusters, *pools]
 
 
 def _loops_in(pool: Pool, p: Parameters) -> dict[KernelName, int]:
     """Return the kernels to run in a pool, and their iterations: threads also run one without the GIL."""
     loops = {p.kernel: p.iterations}
     return loops if pool == "process" else {p.threads_kernel: p.threads_iterations} | loops
+
+
+_FACTORS = ["topology", "dispatch", "pool", "kernel"]
+"""The factors that tell arrangements apart; all have as many workers, but for one process."""
+
+
+def name_of(arrangement: Mapping[Any, Any]) -> str:
+    """Return what figures and tables call an arrangement, by its factors."""
+    match arrangement["topology"]:
+        case "single":
+            return "one process"
+        case "cluster":
+            return str(arrangement["dispatch"])
+    return f"threads, {arrangement['kernel']}" if arrangement["pool"] == "thread" else "pool of processes"
+
+
+def by_arrangement(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Split trials or requests by their arrangement: each with its name, in the order of the plan."""
+    groups = rows.sort_values("place", kind="stable").groupby(_FACTORS, sort=False)
+    return [(name_of(group.iloc[0].to_dict()), group) for _, group in groups]
 
 
 def measure(run: Run, p: Parameters) -> pd.DataFrame:
@@ -122,21 +128,20 @@ def conditions(p: Parameters, loop_s: Callable[[str, int], float]) -> list[Condi
             timeout_s=p.timeout_s,
             arrivals=arrivals,
             keepalive=keepalive,
-            labels={"server": arrangement.name, "load": load, "place": place},
-            **arrangement.factors,
+            labels={"load": load, "place": place},
+            **arrangement,
         )
         for place, arrangement in enumerate(arrangements(p))
-        for kernel, iterations in [(arrangement.factors["kernel"], arrangement.factors["iterations"])]
-        for workers in [arrangement.factors.get("workers", 1)]
+        for own_s in [loop_s(arrangement["kernel"], arrangement["iterations"])]
         for arrivals, load, keepalive in _loads(p, arrangement)
-        for rate in [load * min(workers, cpus) / loop_s(kernel, iterations)]
+        for rate in [load * min(arrangement["workers"], cpus) / own_s]
     ]
 
 
-def _loads(p: Parameters, arrangement: Arrangement) -> Iterator[tuple[Arrivals, float, bool]]:
+def _loads(p: Parameters, arrangement: dict[str, Any]) -> Iterator[tuple[Arrivals, float, bool]]:
     yield from (("poisson", load, False) for load in dict.fromkeys(p.poisson))
     yield from (("constant", load, False) for load in dict.fromkeys(p.constant))
-    if _may_keep(**arrangement.factors):
+    if _may_keep(**arrangement):
         yield "poisson", max(p.poisson), True
 
 
@@ -152,17 +157,18 @@ def tail_of(trials: pd.DataFrame) -> float:
 
 
 def beside_theory(trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
-    """Put one arrangement after another, and add what makes their trials comparable.
+    """Add what makes trials of different arrangements comparable.
 
     queue: what theory takes it to make. cost_s: the trial's own mean service time, its loop as its workers
     reported it and overhead_s; but threads that take turns at the GIL report that wait as service, so theirs
     is the loop's time on its own. overhead_s: `_overhead_s`. utilisation: rate x cost_s / workers, of which
     the GIL leaves one. tail_share: `tail_of` all these trials; tail_s: that percentile of latency; p50, tail:
     percentiles in multiples of cost_s. mean_theory_s, tail_theory_s, mean_ideal_s: of `theory.played`.
-    excess: mean latency as a multiple of the ideal one. connections: kept or new, in words.
+    excess: mean latency as a multiple of the ideal one.
     """
-    trials = trials.sort_values(["place", "arrivals", "load", "keepalive", "block"], ignore_index=True)
-    queues = pd.Series([queue_of(factors) for factors in trials.to_dict("records")], trials.index)
+    trials = trials.reset_index(drop=True)
+    of_each = [queue_of(factors) for factors in trials.to_dict("records")]
+    queues = pd.Series(of_each, trials.index, dtype=object)
     loop_s = trials["service_mean_s"].where(queues != Queue.GIL, trials["loop_s"]).fillna(trials["loop_s"])
     overhead_s = _overhead_s(trials, requests).where(queues != Queue.GIL, 0)
     cost_s = loop_s + overhead_s
@@ -172,7 +178,7 @@ def beside_theory(trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
     theory = pd.DataFrame(
         played(of_trial[trial_id], workers, queue, own_s, over_s, share)
         for trial_id, workers, queue, own_s, over_s in zip(
-            trials["trial_id"], trials["workers"], queues, loop_s, overhead_s, strict=True
+            trials["trial_id"], trials["workers"], of_each, loop_s, overhead_s, strict=True
         )
     )
     return trials.join(theory).assign(
@@ -185,7 +191,6 @@ def beside_theory(trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
         p50=trials["latency_p50_s"] / cost_s,
         tail=tail_s / cost_s,
         excess=trials["latency_mean_s"] / theory["mean_ideal_s"],
-        connections=trials["keepalive"].map({True: KEPT, False: NEW}),
     )
 
 
@@ -195,8 +200,9 @@ def _overhead_s(trials: pd.DataFrame, requests: pd.DataFrame) -> "pd.Series[floa
     In a trial with more to do than time it hides behind the queue. Kept connections need no more than new.
     """
     least_s = trials["trial_id"].map(requests.groupby("trial_id").apply(least_overhead_s))
-    with_new_s = least_s.mask(trials["keepalive"]).groupby(trials["server"]).transform("min")
-    with_any_s = least_s.groupby(trials["server"]).transform("min")
+    arrangement = [trials[factor] for factor in _FACTORS]
+    with_new_s = least_s.mask(trials["keepalive"]).groupby(arrangement).transform("min")
+    with_any_s = least_s.groupby(arrangement).transform("min")
     return with_new_s.where(~trials["keepalive"], with_any_s).fillna(0)
 
 

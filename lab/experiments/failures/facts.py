@@ -1,13 +1,16 @@
 """What each failure cost, read off the requests and events of its trial."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lab.experiments.failures.trials import BLOCK, CRASH, KILL, RECYCLE, REPLACED, SCALE, SCENARIOS
+from lab.experiments.failures.trials import BLOCK, CRASH, KILL, RECYCLE, SCALE, SCENARIOS
 from lab.flags import Flag
+from lab.study.plan import Event
 
 _ABOUT_TIMES = {"send_lag", "loop_ratio", "loop_drift"}
 """Flags that speak against times, not against counts of what was lost."""
@@ -44,19 +47,19 @@ class Scene:
         return {flag.code for flag in self.flags} <= codes
 
     @property
-    def said(self) -> pd.DataFrame:
-        """The events that have a text: actions, and what came of them."""
-        return self.events[self.events["event"] != ""]
+    def actions(self) -> pd.DataFrame:
+        """The beginnings and ends of actions, without mere changes of the number of workers."""
+        return self.events[self.events["event"] != Event.WORKERS]
 
     @property
     def began_s(self) -> float:
         """When the first action began."""
-        return float(self.said["at_s"].iloc[0])
+        return float(self.actions["at_s"].iloc[0])
 
     @property
     def ended_s(self) -> float:
-        """When the last action ended, or began if nothing was said of its end."""
-        return float(self.said["at_s"].iloc[-1])
+        """When the last action ended."""
+        return float(self.actions["at_s"].iloc[-1])
 
     @cached_property
     def answered(self) -> pd.DataFrame:
@@ -100,7 +103,7 @@ def facts(scenes: list[Scene], scenario: str) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "dispatch": scene.dispatch,
-            "connections": "kept" if scene.keepalive else "new",
+            "keepalive": scene.keepalive,
             "block": scene.block,
             "workers": scene.workers,
             "flagged": bool(scene.flags),
@@ -119,15 +122,14 @@ def kill(scene: Scene) -> dict[str, float]:
     """Say what a killed worker cost.
 
     full_again_s: from the kill until as many workers as before accept; served_again_s: until one that was not
-    there before has answered; nan: not within the trial. met: requests due from the kill on, which the
-    service could still have answered; met_lost: those of them that it did not. watched_s: how long the trial
-    went on after the kill.
+    there before has answered; nan: not within the trial. met: requests that were open at the kill, or due
+    after it; met_lost: those of them that were not answered. watched_s: how long the trial went on after it.
     """
     after = scene.events[scene.events["at_s"] > scene.began_s]
     fewer = after["workers"] < scene.workers
     full = after[fewer.cummax() & ~fewer]["at_s"]
     new = scene.answered[~scene.answered["worker"].isin(scene.answered_by(0, scene.began_s))]
-    met = scene.requests["due_s"] >= scene.began_s
+    met = ~(scene.requests["end_s"] < scene.began_s)
     return {
         "full_again_s": (float(full.iloc[0]) if len(full) else np.nan) - scene.began_s,
         "served_again_s": float(new["end_s"].min()) - scene.began_s,
@@ -144,8 +146,8 @@ def recycle(scene: Scene) -> dict[str, float]:
     others.
     """
     during = scene.events[scene.events["at_s"] >= scene.began_s]
-    met = (scene.requests["due_s"] <= scene.ended_s) & (scene.requests["end_s"] >= scene.began_s)
-    replaced = scene.said["event"].iloc[-1] == REPLACED
+    met = (scene.requests["due_s"] <= scene.ended_s) & ~(scene.requests["end_s"] < scene.began_s)
+    replaced = scene.actions["event"].iloc[-1] == Event.DONE
     return {
         "took_s": scene.ended_s - scene.began_s if replaced else np.nan,
         "fewest": int(during["workers"].min()),
@@ -190,7 +192,7 @@ def scale(scene: Scene) -> dict[str, float]:
     one_s, two_s, one_again_s: the latency just before the first change, just before the second, and at the
     end, as the median of the last `_LAST` answers.
     """
-    up_s, grown_s, down_s, shrunk_s = scene.said["at_s"]
+    up_s, grown_s, down_s, shrunk_s = scene.actions["at_s"]
     parts = pd.cut(scene.answered["due_s"], [-1, up_s, down_s, np.inf], labels=["one", "two", "one_again"])
     latest = scene.answered.sort_values("due_s").groupby(parts, observed=False).tail(_LAST)
     latencies = latest.groupby(parts, observed=False)["latency_s"].median()
@@ -202,19 +204,30 @@ def scale(scene: Scene) -> dict[str, float]:
     }
 
 
-def crash(scene: Scene) -> dict[str, float]:
+def crash(scene: Scene) -> dict[str, Any]:
     """Say what a crash loop did.
 
     held_s: until the first request was refused, or else until no worker was left; nan: it was never given
-    up. due: requests due until then; answered: those of them that were.
+    up. due: requests due until then; answered: those of them that were. reason: why, as the server says.
     """
     refused = scene.requests.loc[scene.requests["outcome"] == "refused", "due_s"]
     none_left = scene.events.loc[scene.events["workers"] == 0, "at_s"]
     over_s = float((refused if len(refused) else none_left).min())
     due = (scene.requests["due_s"] >= scene.began_s) & ~(scene.requests["due_s"] >= over_s)
     answered = due & (scene.requests["outcome"] == "ok")
-    return {"held_s": over_s - scene.began_s, "due": int(due.sum()), "answered": int(answered.sum())}
+    return {
+        "held_s": over_s - scene.began_s,
+        "due": int(due.sum()),
+        "answered": int(answered.sum()),
+        "reason": scene.actions["detail"].iloc[-1],
+    }
 
 
-_OF = {KILL: kill, RECYCLE: recycle, SCALE: scale, BLOCK: block, CRASH: crash}
+_OF: dict[str, Callable[[Scene], dict[str, Any]]] = {
+    KILL: kill,
+    RECYCLE: recycle,
+    SCALE: scale,
+    BLOCK: block,
+    CRASH: crash,
+}
 """The function that says what else a scenario cost."""

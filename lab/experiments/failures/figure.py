@@ -83,7 +83,7 @@ def _recycle(scene: Scene) -> Told:
 
 def _scale(scene: Scene) -> Told:
     fact = facts.scale(scene)
-    up_s, grown_s, down_s, shrunk_s = scene.said["at_s"]
+    up_s, grown_s, down_s, shrunk_s = scene.actions["at_s"]
     latencies = ", ".join(seconds(fact[part]) for part in ("one_s", "two_s", "one_again_s"))
     spans = [
         Span(up_s, grown_s, f"scale(2): {seconds(fact['grow_s'])}"),

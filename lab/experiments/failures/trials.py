@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 EXPERIMENT = "failures"
 
 KILL, RECYCLE, SCALE, BLOCK, CRASH = SCENARIOS = "kill", "recycle", "scale", "block", "crash"
-
-REPLACED = "all replaced"
-"""What is said when recycling has come to its end."""
 
 _OF_EACH_DISPATCH = (KILL, RECYCLE, BLOCK)
 _CLOSES_EACH = "least-busy"
@@ -110,58 +108,46 @@ def actions(condition: Condition) -> list[Action]:
     lasts_s, scenario = condition.duration_s, condition.labels["scenario"]
     if scenario == SCALE:
         return [
-            Action(0.25 * lasts_s, "scale(2)", _then(lambda server: server.scale(2), "2 workers accept")),
-            Action(0.6 * lasts_s, "scale(1)", _then(lambda server: server.scale(1), "1 has drained")),
+            Action(0.25 * lasts_s, lambda server: server.scale(2)),
+            Action(0.6 * lasts_s, lambda server: server.scale(1)),
         ]
-    times = condition.labels["times"]
-    name, do = {
-        KILL: ("kill -9 of a worker", _then(_kill_one, "")),
-        RECYCLE: ("recycle()", _then(lambda server: server.recycle(), REPLACED)),
-        BLOCK: (f"a request for {times} loops", _block(condition)),
-        CRASH: ("each new worker crashes", _crash),
-    }[str(scenario)]
-    return [Action(0.2 * lasts_s if scenario == CRASH else 0.35 * lasts_s, name, do)]
+    do: dict[str, Callable[[Server], str | None]] = {
+        KILL: _kill_one,
+        RECYCLE: lambda server: server.recycle(),
+        BLOCK: partial(_block, condition),
+        CRASH: _crash,
+    }
+    return [Action((0.2 if scenario == CRASH else 0.35) * lasts_s, do[scenario])]
 
 
 EXECUTE = with_actions(actions)
 """Carries out a trial of this experiment."""
 
 
-def _then(do: "Callable[[Server], None]", said: str) -> "Callable[[Server], str]":
-    def done(server: "Server") -> str:
-        do(server)
-        return said
-
-    return done
-
-
 def _kill_one(server: "Server") -> None:
     os.kill(server.workers[0], signal.SIGKILL)
 
 
-def _block(condition: Condition) -> "Callable[[Server], str]":
-    def block(server: "Server") -> str:
-        import requests
+def _block(condition: Condition, server: "Server") -> None:
+    """Ask for so many loops in one request that its worker does nothing else for a while."""
+    import requests
 
-        with requests.Session() as session:
-            session.trust_env = False  # a proxy has no place between us and loopback
-            try:
-                url = f"{server.url}{condition.path}?times={condition.labels['times']}"
-                session.get(url, timeout=condition.timeout_s).raise_for_status()
-            except requests.RequestException as error:
-                raise LabError(f"it was not answered: {type(error).__name__}") from None
-        return "it is answered"
-
-    return block
+    url = f"{server.url}{condition.path}?times={condition.labels['times']}"
+    with requests.Session() as session:
+        session.trust_env = False  # a proxy has no place between us and loopback
+        try:
+            session.get(url, timeout=condition.timeout_s).raise_for_status()
+        except requests.RequestException as error:
+            raise LabError(f"it was not answered: {type(error).__name__}") from None
 
 
 def _crash(server: "Server") -> str:
-    """Kill whoever takes the first worker's place, as soon as it accepts, and say why the server gave up."""
+    """Kill whatever takes the first worker's place, as soon as it accepts; return why the server gave up."""
     others = set(server.workers[1:])
     deadline_s = time.monotonic() + _GIVES_UP_WITHIN_S
     while workers := server.workers:
         if time.monotonic() > deadline_s:
-            return f"not given up within {_GIVES_UP_WITHIN_S:g} s"
+            raise LabError(f"not given up within {_GIVES_UP_WITHIN_S:g} s")
         for pid in set(workers) - others:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -169,8 +155,7 @@ def _crash(server: "Server") -> str:
     try:
         server.wait()
     except LabError as error:
-        reason = str(error).partition(f" ({server.log_path}")[0]
         if server.log_path:
-            server.log_path.unlink(missing_ok=True)  # it is kept for who wonders; here it was meant to fail
-        return reason
-    return "it stopped without a reason"
+            server.log_path.unlink(missing_ok=True)  # kept to explain a failure; this one was on purpose
+        return str(error).partition(f" ({server.log_path}")[0]
+    raise LabError("it stopped without a reason")
