@@ -31,6 +31,10 @@ _QUESTION = "workers"
 """Answered at once, by a server that responds."""
 
 
+class UnresponsiveError(LabError):
+    """The server is there, but does not respond: it may be stopped."""
+
+
 class Server:
     """A server that runs in the background; as a context manager it is stopped at the end.
 
@@ -64,9 +68,9 @@ class Server:
             return [self.pid] if self._process.poll() is None else []
         try:
             pids: list[int] = self._ask(_QUESTION)
+        except UnresponsiveError:
+            raise
         except LabError:
-            if self._process.poll() is None:
-                raise
             return []
         return pids
 
@@ -205,7 +209,7 @@ class Server:
                     self._channel.send({"do": order, **arguments}, passing=theirs, timeout_s=_PATIENCE_S)
                 (answer, _), *_ = self._answer(ours, order)
             except TimeoutError:
-                raise LabError(
+                raise UnresponsiveError(
                     f"the server, process {self.pid}, has not responded for {_PATIENCE_S:g} s: is it stopped?"
                 ) from None
             except (EOFError, OSError):
