@@ -1,5 +1,6 @@
 """The article's own experiment: one process and a cluster under the same constant rate."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 from lab import units
 from lab.checks import Count, Positive, Whole
 from lab.errors import UsageError
+from lab.experiments.claims import Verdict, Word, weighed
 from lab.experiments.common import Workers, resolve, with_server_names
 from lab.figures.style import DARK_TO_LIGHT, INK, canvas, reference_line
 from lab.hotloop import KernelName
@@ -151,6 +153,48 @@ def _outcome(row: "pd.Series[float]") -> str:
 def falls_behind(row: "pd.Series[float]") -> bool:
     """Say whether more work is offered than the workers can do, or requests were lost."""
     return bool(row["rate"] * row["service_mean_s"] > row["workers"] or row["success"] < 1)
+
+
+_MIDWAY = 1.5
+"""Cores: nearer to one than to two."""
+
+
+def verdicts(trials: pd.DataFrame, cpus: int) -> list[Verdict]:
+    """Judge claims 1 and 2 on a machine of so many CPUs."""
+    single = trials[trials["topology"] == "single"]
+    return [weighed(single, partial(_one_core, cpus)), weighed(trials, _plain_fails)]
+
+
+def _one_core(cpus: int, single: pd.DataFrame) -> Verdict:
+    """Hold what one process answers against what one core was calibrated to do."""
+    if single.empty:
+        return Verdict(1)
+    offered, answered = (single[rate] * single["loop_s"] for rate in ("rate", "throughput_rps"))
+    evidence = f"loops offered: {_over_blocks(offered)} of {units.counted(cpus, 'core')}; answered: "
+    could_use_more = offered.median() > _MIDWAY and cpus > 1
+    holds = False if answered.median() > _MIDWAY else True if could_use_more else None
+    return Verdict(1, f"{evidence}{_over_blocks(answered)}", Word.of(holds))
+
+
+def _plain_fails(trials: pd.DataFrame) -> Verdict:
+    if trials["topology"].nunique() < 2:
+        return Verdict(2)
+    single, cluster = medians(trials)
+    found = {"one process": single, "the cluster": cluster}
+    answered = (f"{name}: {_share_answered(row)}" for name, row in found.items())
+    return Verdict(2, "; ".join(answered), Word.of(falls_behind(single), not falls_behind(cluster)))
+
+
+def _over_blocks(values: "pd.Series[float]") -> str:
+    low, high = (units.digits(value) for value in (values.min(), values.max()))
+    return units.digits(values.median()) + (f" ({low} to {high})" if len(values) > 1 else "")
+
+
+def _share_answered(row: "pd.Series[float]") -> str:
+    need = units.digits(row["rate"] * row["service_mean_s"])
+    slowest = units.seconds(row["latency_max_s"])
+    busy = f"{need} of {units.counted(int(row['workers']), 'worker')} needed"
+    return f"{busy}, {units.percent(row['success'])} answered, the slowest after {slowest}"
 
 
 def medians(trials: pd.DataFrame) -> tuple["pd.Series[float]", "pd.Series[float]"]:

@@ -1,7 +1,6 @@
 """The answer of a whole run, in plain sentences: how far clustering goes, how many workers a rate needs."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -10,12 +9,12 @@ from lab import units
 from lab.checks import Positive
 from lab.errors import LabError
 from lab.experiments import rate_sweep, single_vs_cluster, worker_scaling
-from lab.experiments.claims import Verdict, Word, weighed
+from lab.experiments.claims import Verdict
 from lab.experiments.common import both_ways, with_server_names
-from lab.experiments.dispatch import answer as dispatch_words
+from lab.experiments.dispatch import answer as dispatch_answer
 from lab.experiments.dispatch import trials as dispatch
-from lab.experiments.failures import answer as failure_verdicts
-from lab.experiments.failures import facts as failure_scene
+from lab.experiments.failures import answer as failures_answer
+from lab.experiments.failures import facts
 from lab.experiments.failures import trials as failures
 from lab.machine import Machine
 from lab.models.queueing import workers_needed
@@ -177,102 +176,28 @@ def _range(values: "pd.Series[float]") -> str:
     return f"{values.min():.2f} to {values.max():.2f}" if values.notna().any() else ""
 
 
-_MIDWAY = 1.5
-"""Cores: nearer to one than to two."""
-
-
 def verdicts(run: Run) -> list[Verdict]:
     """Judge every claim, in the article's order; what the run has not measured has no verdict."""
     article, scaled = run.trials(single_vs_cluster.EXPERIMENT), run.trials(worker_scaling.EXPERIMENT)
     return [
-        weighed(article[article["topology"] == "single"], partial(_one_core, run.manifest.machine)),
-        weighed(article, _plain_fails),
-        weighed(scaled, _multiplies),
-        weighed(_of_claim_4(run.trials(dispatch.EXPERIMENT)), partial(_dispatch, run)),
-        *_failures(run),
+        *single_vs_cluster.verdicts(article, run.manifest.machine.available_cpus),
+        worker_scaling.verdict(scaled),
+        _of_dispatch(run),
+        *_of_failures(run),
         Verdict(8),
         Verdict(9),
     ]
 
 
-def _one_core(machine: Machine, single: pd.DataFrame) -> Verdict:
-    """Hold what one process answers against what one core was calibrated to do."""
-    if single.empty:
-        return Verdict(1)
-    answered, offered = (
-        float((single[rate] * single["loop_s"]).median()) for rate in ("throughput_rps", "rate")
-    )
-    evidence = (
-        f"offered loops for {units.digits(offered)} of {units.counted(machine.available_cpus, 'core')}, "
-        f"it answered as many as {units.digits(answered)} can do"
-    )
-    could_use_more = offered > _MIDWAY and machine.available_cpus > 1
-    holds = False if answered > _MIDWAY else True if could_use_more else None
-    return Verdict(1, evidence, Word.of(holds))
-
-
-def _plain_fails(trials: pd.DataFrame) -> Verdict:
-    if trials["topology"].nunique() < 2:
-        return Verdict(2)
-    single, cluster = single_vs_cluster.medians(trials)
-    asked = f"{units.per_second(single['rate'])} for {single['duration_s']:g} s"
-    evidence = f"{asked}: {_answered('one process', single)}; {_answered('the cluster', cluster)}"
-    plain_fails, keeps_up = (
-        single_vs_cluster.falls_behind(single),
-        not single_vs_cluster.falls_behind(cluster),
-    )
-    return Verdict(2, evidence, Word.of(plain_fails, keeps_up))
-
-
-def _answered(server: str, row: "pd.Series[float]") -> str:
-    slowest = units.seconds(row["latency_max_s"])
-    return f"{server} answered {units.percent(row['success'])}, the slowest after {slowest}"
-
-
-def _multiplies(trials: pd.DataFrame) -> Verdict:
-    if (top := _best(trials)) is None:
-        return Verdict(3)
-    reached = _above(top, top["workers"])
-    word = Word.of(_above(top, 1), None if reached is None else not reached)
-    return Verdict(3, _speedup(top), word)
-
-
-def _best(trials: pd.DataFrame) -> dict[str, float] | None:
-    """Return the best cluster of several workers, beside one worker; None if either is missing."""
-    if 1 not in set(trials.loc[trials["throughput_rps"] > 0, "workers"]):
-        return None
-    scaling = worker_scaling.scaling(trials)
-    several = scaling[scaling["workers"] > 1]
-    return None if several.empty else worker_scaling.best(several)
-
-
-def _speedup(top: dict[str, float]) -> str:
-    spread = f"{units.digits(top['speedup_low'])} to {units.digits(top['speedup_high'])}"
-    workers = units.counted(int(top["workers"]), "worker")
-    return f"{workers}: {units.digits(top['speedup'])} times one ({spread} over blocks)"
-
-
-def _above(top: dict[str, float], bound: float) -> bool | None:
-    """Say whether the speed-up is above a bound; None if its interval, or range, holds it."""
-    if top["speedup_low"] <= bound <= top["speedup_high"]:
-        return None
-    return top["speedup"] > bound
-
-
-def _of_claim_4(trials: pd.DataFrame) -> pd.DataFrame:
-    compared = trials["dispatch"].isin(["round-robin", "shared"]) & ~trials["keepalive"]
-    return trials[compared & (trials["topology"] == "cluster")]
-
-
-def _dispatch(run: Run, trials: pd.DataFrame) -> Verdict:
+def _of_dispatch(run: Run) -> Verdict:
+    trials = run.trials(dispatch.EXPERIMENT)
     if trials.empty:
         return Verdict(4)
-    return dispatch_words.verdict(dispatch.beside_theory(trials, run.requests(trials)))
+    return dispatch_answer.verdict(dispatch.beside_theory(trials, run.requests(trials)))
 
 
-def _failures(run: Run) -> list[Verdict]:
+def _of_failures(run: Run) -> list[Verdict]:
     trials = run.trials(failures.EXPERIMENT)
     if trials.empty:
-        return failure_verdicts.verdicts([])
-    scenes = failure_scene.scenes(trials, run.requests(trials), run.events(trials))
-    return failure_verdicts.verdicts(scenes)
+        return failures_answer.verdicts([])
+    return failures_answer.verdicts(facts.scenes(trials, run.requests(trials), run.events(trials)))

@@ -10,10 +10,12 @@ from pydantic import field_validator
 
 from lab import units
 from lab.checks import Count, Positive, Whole
+from lab.experiments.claims import Verdict, Word, weighed
 from lab.figures.style import DARK_TO_LIGHT, QUIET, canvas, cross_flagged, reference_line
 from lab.hotloop import KernelName
 from lab.machine import available_cpus
 from lab.models.scaling import Point, ScalingLaw, envelope, fit_law, speedups
+from lab.models.statistics import fewest_trials
 from lab.servers.spec import DispatchName
 from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
@@ -164,6 +166,37 @@ def answer(scaling: pd.DataFrame, cpus: int) -> str:
 
 def _spread(point: "Mapping[str, float] | pd.Series[float]", name: str) -> str:
     return f"{units.digits(point[f'{name}_low'])} to {units.digits(point[f'{name}_high'])}"
+
+
+def verdict(trials: pd.DataFrame) -> Verdict:
+    """Judge claim 3 by the speed-up of the best cluster of several, if its blocks make an interval."""
+    return weighed(trials, _multiplies)
+
+
+def _multiplies(trials: pd.DataFrame) -> Verdict:
+    if 1 not in set(trials.loc[trials["throughput_rps"] > 0, "workers"]):
+        return Verdict(3)
+    several = scaling(trials)
+    several = several[several["workers"] > 1]
+    if several.empty:
+        return Verdict(3)
+    top = best(several)
+    blocks = trials.loc[trials["workers"] == top["workers"], "block"].nunique()
+    evidence = (
+        f"{units.counted(int(top['workers']), 'worker')} over one: {units.digits(top['speedup'])} times "
+        f"({_spread(top, 'speedup')} over {units.counted(blocks, 'block')})"
+    )
+    if blocks < fewest_trials():
+        return Verdict(3, evidence)
+    reached = _above(top, top["workers"])
+    return Verdict(3, evidence, Word.of(_above(top, 1), None if reached is None else not reached))
+
+
+def _above(top: dict[str, float], bound: float) -> bool | None:
+    """Say whether the speed-up is above a bound; None if its interval holds the bound."""
+    if top["speedup_low"] <= bound <= top["speedup_high"]:
+        return None
+    return top["speedup"] > bound
 
 
 def beyond(trials: pd.DataFrame, cpus: int) -> pd.DataFrame:

@@ -64,7 +64,7 @@ def test_one_process_uses_one_core_if_offered_more_it_answers_no_more(
 ) -> None:
     (verdict,) = judged(1, article(SINGLE | {"throughput_rps": answered_rps}), cpus)
     assert verdict.word.value == word
-    assert "offered loops for 5.00 of" in verdict.evidence
+    assert verdict.evidence.startswith("loops offered: 5.00 of")
 
 
 def test_a_process_that_is_offered_too_little_says_nothing_about_cores() -> None:
@@ -86,8 +86,7 @@ def test_the_plain_server_falls_behind_and_the_cluster_keeps_up(
 ) -> None:
     (verdict,) = judged(2, article(SINGLE | single, CLUSTER | cluster))
     assert verdict.word.value == word
-    assert "one process answered" in verdict.evidence
-    assert "the slowest after 25.0" in verdict.evidence
+    assert "the slowest after 25.0 s; the cluster" in verdict.evidence
 
 
 def test_one_server_alone_is_no_comparison() -> None:
@@ -106,8 +105,14 @@ def test_one_server_alone_is_no_comparison() -> None:
     ],
 )
 def test_clustering_multiplies_by_less_than_the_workers(blocks: list[dict[int, float]], word: str) -> None:
-    (verdict,) = judged(3, scaled(*blocks))
+    (verdict,) = judged(3, scaled(*(3 * blocks)))
     assert verdict.word.value == word
+
+
+def test_fewer_than_six_blocks_do_not_tell_a_multiple() -> None:
+    (verdict,) = judged(3, scaled(*(5 * [{1: 10.0, 2: 18.0}])))
+    assert verdict.word is Word.UNTOLD
+    assert verdict.evidence == "2 workers over one: 1.80 times (1.80 to 1.80 over 5 blocks)"
 
 
 def test_a_verdict_that_flagged_trials_make_is_none() -> None:
