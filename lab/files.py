@@ -1,8 +1,12 @@
 """Where things are, and files that exist whole or not at all: written beside their place, then renamed."""
 
 import contextlib
+import errno
+import io
 import os
 import re
+import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -71,20 +75,50 @@ def write_whole(path: Path, content: bytes) -> None:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Give a file to write that takes the name `path` once all of it is on disk.
 
-    A kill or a full disk never leaves a part of it there. Raises LabError if it cannot be written.
+    A kill or a full disk never leaves a part of it there. It keeps the mode and owner of the file that it
+    replaces, and goes to where a symbolic link points; a device or pipe is written to, all at once. Raises
+    LabError if it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
-    try:
-        with writing_to(path):
-            with temporary.open("wb") as file:
+    with writing_to(path):
+        before = path.stat() if path.exists() else None
+        if before is None or stat.S_ISREG(before.st_mode):
+            with _taking_its_place(Path(os.path.realpath(path)), before) as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            sync_folder(path.parent)
+        else:
+            yield (content := io.BytesIO())
+            path.write_bytes(content.getvalue())
+
+
+@contextlib.contextmanager
+def _taking_its_place(path: Path, before: os.stat_result | None) -> Iterator[BinaryIO]:
+    if before and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    temporary = path.with_name(f".{os.getpid()}-{threading.get_ident()}{TEMPORARY}")
+    try:
+        with temporary.open("wb") as file:
+            if before:
+                with contextlib.suppress(PermissionError):
+                    os.fchown(file.fileno(), before.st_uid, before.st_gid)
+                os.fchmod(file.fileno(), stat.S_IMODE(before.st_mode))
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Find out before the work whether `replacing` could write there. Raises LabError if not."""
+    folder = Path(os.path.realpath(path)).parent
+    if path.exists() and not os.access(path, os.W_OK):
+        raise LabError(f"cannot write {path}: it may not be written to; name another file")
+    if (not path.exists() or path.is_file()) and not os.access(folder, os.W_OK | os.X_OK):
+        raise LabError(
+            f"cannot write {path}: {folder} is no folder, or may not be written to; name another place"
+        )
 
 
 @contextlib.contextmanager

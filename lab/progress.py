@@ -83,7 +83,7 @@ class _OnTerminal(_Plain):
 
         super().__init__(0.0)
         cut = Column(no_wrap=True, overflow="ellipsis", ratio=1)
-        columns = BarColumn(bar_width=16), TextColumn("{task.description}", markup=False, table_column=cut)
+        columns = BarColumn(bar_width=10), TextColumn("{task.description}", markup=False, table_column=cut)
         self._bar = Progress(*columns, console=console, transient=True, auto_refresh=False, expand=True)
         self._task = self._bar.add_task("", total=1.0)
 

@@ -1,7 +1,6 @@
 """The `lab` command: finds a subcommand in a module of its own, and turns every error into one line."""
 
 import importlib
-import io
 import sys
 import traceback
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from lab import processes
+from lab.cli.output import show_what_can_be_shown, tell
 from lab.errors import LabError, UsageError
 
 COMMANDS = ("study", "serve", "attack", "plot", "report", "runs", "doctor")
@@ -37,28 +37,17 @@ def _lab(debug: bool) -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its status: 0 done, 1 failed or an SLO missed, 2 wrong usage."""
     processes.guard_standard_streams()
-    _show_what_can_be_shown()
+    show_what_can_be_shown()
     arguments = list(sys.argv[1:] if args is None else args)
     try:
         status = _lab.main(arguments or ["--help"], prog_name="lab", standalone_mode=False)
     except (click.ClickException, LabError, OSError) as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        click.echo(f"lab: {_one_line(error)}", err=True)
+        text = error.format_message() if isinstance(error, click.ClickException) else error
+        tell(f"lab: {text}")
         sys.exit(2 if isinstance(error, UsageError | click.UsageError) else 1)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("lab: interrupted", err=True)
+        tell("lab: interrupted")
         sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)
-
-
-def _show_what_can_be_shown() -> None:
-    """Have a terminal that lacks a character show another one, instead of losing the result over it."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-
-
-def _one_line(error: Exception) -> str:
-    text = error.format_message() if isinstance(error, click.ClickException) else str(error)
-    return " ".join(text.split())

@@ -1,11 +1,9 @@
 """`lab attack`: one open-loop attack, and what became of every request of it."""
 
 import json
-import os
 import signal
-import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,12 +11,17 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from lab.cli.output import check_writable, write_out
+from lab.cli.output import tell, write_out
 from lab.errors import UsageError
+from lab.files import check_writable
 from lab.load import Interrupted, Progress, Result, attack
 from lab.load.generators import AboveCeilingWarning
 from lab.load.report import Slo
+from lab.progress import display
 from lab.units import seconds
+
+_PLAIN_EVERY_S = 10.0
+"""A log of an attack wants no line each second."""
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FORMATS = ("text", "json", "csv", "hist")
@@ -72,14 +75,19 @@ def command(
         _refuse_options_of_attacks()
         return _hand_over(Result.load(source), form, out, objectives)
     options |= {"headers": _headers(headers), "body": body.read_bytes() if body else b""}
+    line = display(_PLAIN_EVERY_S)
+
+    def show(now: Progress) -> None:
+        line.show(_line(now), min(max(now.elapsed_s / now.duration_s, 0.0), 1.0))
+
     try:
         with _warnings_as_lines(), _ended_by_signals():
-            result = attack(str(url), **options, on_progress=_teller())
+            result = attack(str(url), **options, on_progress=show)
     except Interrupted as interrupt:
         _hand_over(interrupt.result, form, out, [])
         raise
     finally:
-        _clear_line()
+        line.close()
     return _hand_over(result, form, out, objectives)
 
 
@@ -92,9 +100,9 @@ def _hand_over(result: Result, form: str, out: Path | None, objectives: list[Slo
         write_out(_written(result, form))
     missed = [text for slo in objectives if (text := slo.missed(result.summary))]
     for text in missed:
-        click.echo(f"lab: SLO missed: {text}", err=True)
+        tell(f"lab: SLO missed: {text}")
     if not result.summary["valid"] and form != "text":
-        click.echo(f"lab: do not trust this: {'; '.join(result.summary['invalid_because'])}", err=True)
+        tell(f"lab: do not trust this: {'; '.join(result.summary['invalid_because'])}")
     return 1 if missed else 0
 
 
@@ -124,7 +132,7 @@ def _warnings_as_lines() -> Iterator[None]:
     """Say what the attack warns of as this command says everything: in one line."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", AboveCeilingWarning)
-        warnings.showwarning = lambda message, *_: click.echo(f"lab: {message}", err=True)
+        warnings.showwarning = lambda message, *_: tell(f"lab: {message}")
         yield
 
 
@@ -148,25 +156,15 @@ def _headers(texts: tuple[str, ...]) -> list[tuple[str, str]]:
     return [(name.strip(), value.strip()) for name, _, value in pairs]
 
 
-def _teller() -> Callable[[Progress], None] | None:
-    """Show a line that is written anew each second, if somebody is there to see it."""
-    return _show if sys.stderr.isatty() else None
-
-
-def _show(now: Progress) -> None:
+def _line(now: Progress) -> str:
     ok, left_s = now.outcomes["ok"], max(0.0, now.duration_s - now.elapsed_s)
-    quantiles = "  ".join(
-        f"{name} {seconds(value)}"
-        for name, value in (("p50", now.p50_s), ("p99", now.p99_s))
-        if value is not None
-    )
-    failed = sum(now.outcomes.values()) - ok
-    counts = f"ok {ok}  failed {failed}  in flight {now.in_flight}"
-    line = f"{left_s:.0f} s left  {now.rate_rps:.0f}/s  {quantiles}  {counts}"
-    width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
-    click.echo(f"\r\x1b[K{line[: width - 1]}", nl=False, err=True)
-
-
-def _clear_line() -> None:
-    if sys.stderr.isatty():
-        click.echo("\r\x1b[K", nl=False, err=True)
+    quantiles = {"p50": now.p50_s, "p99": now.p99_s}
+    parts = [
+        f"{left_s:.0f} s left",
+        f"{now.rate_rps:.0f}/s",
+        *(f"{name} {seconds(value)}" for name, value in quantiles.items() if value is not None),
+        f"ok {ok}",
+        f"failed {sum(now.outcomes.values()) - ok}",
+        f"in flight {now.in_flight}",
+    ]
+    return ", ".join(parts)

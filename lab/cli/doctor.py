@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from lab import machine, units
+from lab.cli.output import write_out
 from lab.load import ceiling, peers
 from lab.load.ceiling import Step, ceiling_rps, measure_ceiling
 from lab.load.generators import keep
@@ -27,7 +28,7 @@ _STEP_S = 1.0
 def command(form: str) -> int:
     """Say whether this machine is fit to measure on: its CPUs, its noise, its generator's ceiling."""
     findings = _examine()
-    click.echo(json.dumps(findings, indent=2) if form == "json" else _text(findings))
+    write_out(json.dumps(findings, indent=2) if form == "json" else _text(findings))
     keep(findings["ceiling_rps"]["connect"], findings["ceiling_rps"]["keepalive"])
     return 0 if findings["fit"] else 1
 

@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from lab import units
-from lab.cli.output import check_writable, write_out
+from lab.cli.output import write_out
 from lab.errors import UsageError
-from lab.files import write_whole
+from lab.files import check_writable, write_whole
 from lab.flags import Flag
 from lab.load import Result
 

@@ -2,6 +2,7 @@
 
 import click
 
+from lab.cli.output import write_out
 from lab.report import write_report
 
 
@@ -9,4 +10,4 @@ from lab.report import write_report
 @click.argument("run")
 def command(run: str) -> None:
     """Rebuild the report of RUN, and print its path."""
-    click.echo(write_report(run))
+    write_out(write_report(run))

@@ -5,6 +5,7 @@ import json
 import click
 
 from lab import files
+from lab.cli.output import tell, write_out
 from lab.study.manifest import Manifest
 from lab.study.run import damage, find_runs
 from lab.study.store import Store
@@ -21,20 +22,20 @@ def command(form: str, check: bool) -> int:
 def _check(form: str) -> int:
     lines = damage()
     if form == "json":
-        click.echo(json.dumps(lines, indent=2))
+        write_out(json.dumps(lines, indent=2))
     else:
-        click.echo("\n".join(lines) or "every complete run is as it was", err=not lines)
+        (write_out if lines else tell)("\n".join(lines) or "every complete run is as it was")
     return 1 if lines else 0
 
 
 def _list(form: str) -> int:
     rows = [_row(manifest) for manifest in find_runs()]
     if form == "json":
-        click.echo(json.dumps(rows, indent=2))
+        write_out(json.dumps(rows, indent=2))
     elif rows:
-        click.echo(_table(rows))
+        write_out(_table(rows))
     else:
-        click.echo("no runs yet: `lab study` makes one", err=True)
+        tell("no runs yet: `lab study` makes one")
     return 0
 
 

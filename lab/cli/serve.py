@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from lab import processes
+from lab.cli.output import write_out
 from lab.hotloop import ITERATIONS, KERNELS
 from lab.servers import Server, ServerSpec
 from lab.servers.spec import DISPATCHES, POOLS, TOPOLOGIES
@@ -65,5 +66,5 @@ def command(**options: Any) -> None:
         if not processes.is_hung_up(_STDIN):  # closed from the start it says nothing: some job runners do so
             processes.on_hang_up(_STDIN, lambda: os.kill(os.getpid(), signal.SIGTERM))
         ready = {"event": "ready", "url": server.url, "pid": server.pid, "workers": server.workers}
-        click.echo(json.dumps(ready))
+        write_out(json.dumps(ready))
         server.wait()

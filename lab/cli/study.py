@@ -18,6 +18,7 @@ import yaml
 from traitlets.config import Config
 
 from lab import files
+from lab.cli.output import tell, write_out
 from lab.errors import LabError, UsageError
 from lab.progress import display
 from lab.report import write_report
@@ -263,13 +264,13 @@ def command(
                 failures.append(name)
             report = write_report(run.run_id, to_come=names[names.index(name) + 1 :])
     except KeyboardInterrupt:
-        click.echo("stopped; the same command goes on where it was", err=True)
+        tell("stopped; the same command goes on where it was")
         raise
     if failures:
-        click.echo(f"failed: {', '.join(failures)}; the rest is in the report", err=True)
+        tell(f"failed: {', '.join(failures)}; the rest is in the report")
     else:
         run.seal()
-    click.echo(report)
+    write_out(report)
     return 1 if failures else 0
 
 
@@ -282,9 +283,9 @@ def _open(profile: str, names: list[str], run_id: str, changed: dict[str, dict[s
     resumed = run_id or _resumable(profile, names, changed)
     run = open_run(resumed, profile=profile, notebooks=names, parameters=changed)
     verb = "resuming" if resumed and not run_id else "run"
-    click.echo(f"{verb} {run.run_id}: profile {profile}, {run.manifest.machine}", err=True)
+    tell(f"{verb} {run.run_id}: profile {profile}, {run.manifest.machine}")
     if run_id and (difference := other_version(run.manifest)):
-        click.echo(f"warning: {difference}; what is added now is not told apart from the rest", err=True)
+        tell(f"warning: {difference}; what is added now is not told apart from the rest")
     return run
 
 
@@ -293,7 +294,7 @@ def _resumable(profile: str, names: list[str], changed: dict[str, dict[str, Any]
     if not (run := unfinished_run(profile, names, changed)):
         return ""
     if difference := other_machine(run) or other_version(run):
-        click.echo(f"not resuming {run.run_id}: {difference}; a new run begins", err=True)
+        tell(f"not resuming {run.run_id}: {difference}; a new run begins")
         return ""
     return run.run_id
 
@@ -304,7 +305,7 @@ def _execute(run: Run, name: str, parameters: dict[str, Any]) -> bool:
     with _progress_shown(run.path, name):
         failure = execute(name, run.path / "notebooks" / f"{name}.ipynb", parameters)
     outcome = f"failed: {failure}" if failure else "done"
-    click.echo(f"{name}: {outcome}, after {time.monotonic() - started:.0f} s", err=True)
+    tell(f"{name}: {outcome}, after {time.monotonic() - started:.0f} s")
     return failure is None
 
 
