@@ -110,12 +110,6 @@ def test_a_measuring_notebook_exports_its_figure_and_answers(name: str) -> None:
     assert called.count("lab.answer") == called.count("tell") == 1
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name[:2] in ("02", "03", "04")])
-def test_an_answer_from_trials_is_given_without_flagged_ones_too(name: str) -> None:
-    (told,) = [call for function, call in _calls(name) if function == "tell"]
-    assert ast.unparse(told.args[0]).startswith("common.both_ways(trials, ")
-
-
 @every_notebook
 def test_parameters_are_annotated_literals(name: str) -> None:
     for statement in ast.parse(_parameters_cell(name)).body:

@@ -10,7 +10,7 @@ import click
 from lab import machine, units
 from lab.cli.output import write_out
 from lab.load import ceiling, peers
-from lab.load.ceiling import Step, ceiling_rps, measure_ceiling
+from lab.load.ceiling import Step, ceiling_rps, measure_ceiling, reasons
 from lab.load.generators import keep
 from lab.progress import display
 from lab.study import stability
@@ -56,7 +56,7 @@ def _ceilings() -> tuple[list[Step], list[Step]]:
 
     def show(step: Step) -> None:
         kind = "kept-alive connections" if step.keepalive else "a connection per request"
-        held = "held" if step.held else "did not hold: " + "; ".join(step.reasons)
+        held = "held" if step.held else "did not hold: " + reasons(step)
         share = (ceiling.RATES_RPS.index(step.rate_rps) + 1) / len(ceiling.RATES_RPS)
         line.show(f"{units.per_second(step.rate_rps)} on {kind} {held}", (step.keepalive + share) / 2)
 

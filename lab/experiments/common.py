@@ -1,8 +1,7 @@
-"""What several notebooks share: the number of CPUs as a default, and how servers and spreads are named."""
+"""What several notebooks share: a worker for each CPU, servers by name, flagged trials, what a bar means."""
 
 import hashlib
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import pandas as pd
@@ -32,15 +31,20 @@ def resolve(workers: int | str) -> int:
     return available_cpus() if workers == "cpus" else int(workers)
 
 
-def with_server_names(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add the column `server`, its name in figures and tables, and put smaller servers first."""
-    names = [
-        "one process" if topology == "single" else f"{counted(workers, 'worker')}, {dispatch}"
-        for topology, workers, dispatch in zip(
-            frame["topology"], frame["workers"], frame["dispatch"], strict=True
-        )
-    ]
-    return frame.assign(server=names).sort_values("workers", kind="stable", ignore_index=True)
+def by_server(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Split trials or requests by their server: each with its name in figures and tables, the smallest first.
+
+    The same servers come in the same order and with the same name, whatever the rows are.
+    """
+    several = frame["topology"] != "single"
+    servers = frame.groupby(["workers", several.rename("several"), "topology", "dispatch"])
+    return [(_name(rows.iloc[0]), rows) for _, rows in servers]
+
+
+def _name(server: "pd.Series[Any]") -> str:
+    if server["topology"] == "single":
+        return "one process"
+    return f"{counted(server['workers'], 'worker')}, {server['dispatch']}"
 
 
 def spread_is(blocks: int) -> str:
@@ -50,47 +54,38 @@ def spread_is(blocks: int) -> str:
     return f"range over {counted(blocks, 'block')}, too few for a confidence interval"
 
 
-def flagged(trials: pd.DataFrame) -> str:
-    """Say how many trials are flagged, and why: they stay in every figure."""
-    bad = trials[~trials["valid"]]
-    if bad.empty:
-        return f"None of the {counted(len(trials), 'trial')} is flagged: generator and machine kept steady."
-    found = pd.DataFrame([vars(flag) for flag in bad["flags"].explode()])
-    kinds = [_kind(str(code), alike["value"]) for code, alike in found.groupby("code", sort=False)]
-    return f"**{len(bad)} of {counted(len(trials), 'trial')} flagged** and kept: {'; '.join(kinds)}."
-
-
-def _kind(code: str, values: "pd.Series[float]") -> str:
-    """Write flags of one code as one, with the range of their values."""
-    kind = KINDS[code]
-    span = " to ".join(
-        dict.fromkeys(kind.show(value) for value in (values.min(), values.max()) if is_number(value))
+def flag_table(trials: pd.DataFrame) -> pd.DataFrame:
+    """Count the trials that are flagged, a row for each reason, with the range of its values."""
+    found = pd.DataFrame([vars(flag) for flags in trials["flags"] for flag in flags])
+    if found.empty:
+        return pd.DataFrame({"flagged because": ["no trial is flagged"], "trials": f"0 of {len(trials)}"})
+    return pd.DataFrame(
+        {
+            "flagged because": KINDS[str(code)].text.rstrip(","),
+            "trials": f"{len(alike)} of {len(trials)}",
+            "lowest value": _shown(str(code), alike["value"].min()),
+            "highest value": _shown(str(code), alike["value"].max()),
+        }
+        for code, alike in found.groupby("code", sort=False)
     )
-    return f"{' '.join(filter(None, [kind.text, span]))} ({counted(len(values), 'trial')})"
 
 
-def both_ways(trials: pd.DataFrame, answer: Callable[[pd.DataFrame], str]) -> str:
-    """Answer from all trials, and add what those that are not flagged say by themselves."""
-    said, sound = answer(trials), trials[trials["valid"]]
-    if len(sound) == len(trials):
-        return said
-    without = f"Without the {counted(len(trials) - len(sound), 'flagged trial')}"
+def _shown(code: str, value: float) -> str:
+    return "" if pd.isna(value) else KINDS[code].show(value)
+
+
+def with_unflagged(trials: pd.DataFrame, tabulate: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
+    """Tabulate all trials; where some are flagged, rows of the others alone follow, if these are enough."""
+    rows, unflagged = tabulate(trials), trials[trials["valid"]]
+    if len(unflagged) == len(trials):
+        return rows
     try:
-        alone = answer(sound)
+        both = {"all": rows, "unflagged": tabulate(unflagged)}
     except UsageError:
-        return f"{said} {without} there is too little to answer from."
-    if alone == said:
-        return f"{said} {without} it is the same."
-    gap = "\n\n" if "\n\n" in said else " "
-    return f"{said}{gap}*{without}:* {alone.removeprefix('**Answer.** ')}"
-
-
-def is_number(value: float | None) -> bool:
-    """Say whether there is a value: a trial without a single answer has no latency."""
-    return value is not None and not math.isnan(value)
+        both = {"all": rows}
+    return pd.concat(both, names=["trials", ""]).reset_index("trials")
 
 
 def table_name(kind: str, *settings: object) -> str:
     """Name a table by what it was made with: other settings, another table."""
-    plain = [list(s) if isinstance(s, Sequence) and not isinstance(s, str) else s for s in settings]
-    return f"{kind}-{hashlib.sha256(repr(plain).encode()).hexdigest()[:10]}"
+    return f"{kind}-{hashlib.sha256(repr(settings).encode()).hexdigest()[:10]}"

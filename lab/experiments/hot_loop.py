@@ -6,12 +6,11 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 from pydantic import Field
 
 from lab import hotloop, units
 from lab.checks import Count, Positive, Whole
-from lab.figures.style import DARK_TO_LIGHT, INK, canvas
+from lab.figures.style import DARK_TO_LIGHT, INK, canvas, plain_log_ticks
 from lab.hotloop import KernelName
 from lab.models.statistics import quantile
 from lab.study.parameters import ListOf
@@ -89,63 +88,46 @@ def cost_table(costs: pd.DataFrame, rate_rps: float) -> pd.DataFrame:
     )
 
 
-def title(costs: pd.DataFrame) -> str:
-    """Say in a figure's title what the slowest kernel costs."""
-    slowest = costs.iloc[0]
-    return f"One request costs {units.seconds(slowest['median_s'])} of a core with kernel {slowest['kernel']}"
-
-
 def answer(costs: pd.DataFrame, rate_rps: float) -> str:
     """Say what a request costs and what that means for one core."""
     slowest, fastest = costs.iloc[0], costs.iloc[-1]
     text = (
         f"**Answer.** With kernel `{slowest['kernel']}` one request costs "
-        f"**{units.seconds(slowest['median_s'])}** of one core, so a core answers at most "
-        f"**{units.per_second(slowest['loops_rps'])}**; {units.per_second(rate_rps)} would keep "
+        f"**{units.seconds(slowest['median_s'])}** of one core. A core then answers "
+        f"{units.per_second(slowest['loops_rps'])}, and {units.per_second(rate_rps)} keep "
         f"{units.digits(rate_rps * slowest['median_s'])} cores busy."
     )
     if len(costs) > 1:
-        ratio = slowest["median_s"] / fastest["median_s"]
+        times = units.digits(slowest["median_s"] / fastest["median_s"])
         text += (
-            f" Kernel `{fastest['kernel']}` does the same work {units.digits(ratio)} times as fast: "
-            f"before clustering, look at the loop."
+            f" Kernel `{fastest['kernel']}` does the same work {times} times as fast: "
+            "before clustering, look at the loop."
         )
     return text
 
 
-def reading(costs: pd.DataFrame) -> str:
-    """Read the distribution: how far the slow loops are from the median, and whether the CPU was ours."""
-    worst = costs.iloc[int((costs["p95_s"] / costs["median_s"]).to_numpy().argmax())]
-    return (
-        f"The widest spread is that of `{worst['kernel']}`: one loop in twenty takes "
-        f"{units.digits(worst['p95_s'] / worst['median_s'])} times its median or longer. "
-        f"Each kernel was on the CPU for at least {units.percent(costs['cpu_share'].min())} of its time; "
-        f"for the rest of it, it waited."
-    )
-
-
-def loop_times(loops: pd.DataFrame, title: str) -> Figure:
-    """Draw the wall time of every loop of `loops` (kernel, wall_s), and the median of each kernel."""
-    kernels = list(loops.groupby("kernel")["wall_s"].median().sort_values().index)
+def figure(loops: pd.DataFrame, costs: pd.DataFrame) -> Figure:
+    """Draw the wall time of every loop, and the median of each kernel, the slowest on top."""
+    slowest = costs.iloc[0]
+    cost = f"{units.seconds(slowest['median_s'])} of a core"
+    title = f"One request costs {cost} with kernel {slowest['kernel']}"
+    kernels = list(costs["kernel"])[::-1]
     with canvas(title, size=(7.4, 1.3 + 0.75 * len(kernels))) as (figure, (axes,)):
         for row, (kernel, look) in enumerate(zip(kernels, DARK_TO_LIGHT, strict=False)):
             times_ms = 1000 * loops.loc[loops["kernel"] == kernel, "wall_s"].to_numpy()
-            spread = np.linspace(-0.22, 0.22, len(times_ms))
+            spread = np.linspace(0.22, -0.22, len(times_ms))
             axes.plot(times_ms, row + spread, look.marker, color=look.color, alpha=0.6, markersize=4)
             median_ms = float(np.median(times_ms))
             axes.plot([median_ms, median_ms], [row - 0.32, row + 0.32], color=INK, linewidth=2.2)
             axes.annotate(
-                f"median {median_ms:.1f} ms", (median_ms, row + 0.34), ha="center", va="bottom", fontsize=9
-            )
+                f"median {units.seconds(median_ms / 1000)}", (median_ms, row + 0.34), ha="center",
+                va="bottom", fontsize=9,
+            )  # fmt: skip
         axes.set_yticks(range(len(kernels)), kernels)
         axes.set_ylim(-0.6, len(kernels) - 0.3)
+        axes.margins(x=0.12)
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-        axes.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: f"{x:g}" if _leads_with(x, "25") else ""))
+        plain_log_ticks(axes.xaxis)
         axes.set_xlabel("time of one loop, ms (log scale); a dot is one run, top to bottom in order")
         axes.grid(visible=False, axis="y")
     return figure
-
-
-def _leads_with(x: float, digits: str) -> bool:
-    return f"{x:e}"[0] in digits

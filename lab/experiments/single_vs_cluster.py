@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lab import units
 from lab.checks import Count, Positive, Whole
 from lab.errors import UsageError
 from lab.experiments.claims import Verdict, Word, weighed
-from lab.experiments.common import Workers, resolve, with_server_names
+from lab.experiments.common import Workers, by_server, resolve, with_unflagged
 from lab.figures.style import DARK_TO_LIGHT, INK, canvas, reference_line
 from lab.hotloop import KernelName
 from lab.models.overload import overload
@@ -22,13 +21,17 @@ from lab.study.plan import Condition
 
 EXPERIMENT = "single-vs-cluster"
 
-_ARTICLE = {
-    "the article, plain": ["1500", "73.6 %", "27.04/s", "97 µs", "21.7 s"],
-    "the article, 8 workers": ["1500", "100 %", "50/s", "31.6 ms", "42.9 ms"],
-}
+_ARTICLE = pd.DataFrame(
+    {
+        "server": ["the article, plain", "the article, 8 workers"],
+        "planned": ["1500", "1500"],
+        "answered well": ["73.6 %", "100 %"],
+        "throughput": ["27.04/s", "50/s"],
+        "fastest": ["97 µs", "31.6 ms"],
+        "slowest": ["21.7 s", "42.9 ms"],
+    }
+)
 """What the article prints for 50/s during 30 s on 8 CPUs; its fastest plain answer is a failed one."""
-
-_ROWS = ["planned", "answered well", "throughput", "fastest", "slowest"]
 
 
 class Parameters(_Parameters):
@@ -54,98 +57,79 @@ def conditions(p: Parameters) -> list[Condition]:
 
 
 def theory(trials: pd.DataFrame) -> pd.DataFrame:
-    """Predict each server's latencies: columns server, due_s, latency_s, ok.
+    """Predict each server's latencies: topology, workers, dispatch, due_s, latency_s, ok.
 
     Nothing but the rate, the time-out and the server's own mean loop time of the trials goes in; for a
     server that answered nothing, the calibrated one.
     """
     predictions = []
-    for server, mine in with_server_names(_with_service_times(trials)).groupby("server", sort=False):
+    for _, mine in by_server(_with_service_times(trials)):
         first = mine.iloc[0]
         expected = overload(
             first["rate"], first["duration_s"], float(mine["service_mean_s"].median()),
             int(first["workers"]), first["timeout_s"],
         )  # fmt: skip
         columns = {"due_s": expected.due_s, "latency_s": expected.latency_s, "ok": expected.ok}
-        predictions.append(pd.DataFrame(columns).assign(server=server))
+        server = {name: first[name] for name in ("topology", "workers", "dispatch")}
+        predictions.append(pd.DataFrame(columns).assign(**server))
     return pd.concat(predictions, ignore_index=True)
 
 
 def beside_the_article(trials: pd.DataFrame) -> pd.DataFrame:
-    """Put our medians over blocks beside the article's table, a column per server."""
-    ours = {}
-    for server, mine in with_server_names(trials).groupby("server", sort=False):
-        median = mine.median(numeric_only=True)
-        ours[f"here, {server}"] = [
-            f"{median['planned']:.0f}",
-            units.percent(median["success"]),
-            units.per_second(median["throughput_rps"]),
-            units.seconds(median["latency_min_s"]),
-            units.seconds(median["latency_max_s"]),
-        ]
-    return pd.DataFrame({"": _ROWS, **_ARTICLE, **ours})
+    """Put our medians over blocks below the article's table, a row per server."""
+    return pd.concat([_ARTICLE, with_unflagged(trials, _medians_in_words)], ignore_index=True)
 
 
-def beside_theory(trials: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
+def _medians_in_words(trials: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "server": f"here, {server}",
+            "planned": f"{mine['planned'].median():.0f}",
+            "answered well": units.percent(mine["success"].median()),
+            "throughput": units.per_second(mine["throughput_rps"].median()),
+            "fastest": units.seconds(mine["latency_min_s"].median()),
+            "slowest": units.seconds(mine["latency_max_s"].median()),
+        }
+        for server, mine in by_server(trials)
+    )
+
+
+def beside_theory(trials: pd.DataFrame) -> pd.DataFrame:
     """Put measured and predicted mean and slowest latency side by side, a row per server."""
     rows = []
-    for server, mine in with_server_names(trials).groupby("server", sort=False):
-        expected = predicted.loc[predicted["server"] == server, "latency_s"]
+    for (server, mine), (_, expected) in zip(by_server(trials), by_server(theory(trials)), strict=True):
         mean_s, slowest_s = mine["latency_mean_s"].median(), mine["latency_max_s"].median()
         rows.append(
             {
                 "server": server,
                 "mean, measured": units.seconds(mean_s),
-                "mean, theory": units.seconds(expected.mean()),
+                "mean, theory": units.seconds(expected["latency_s"].mean()),
                 "slowest, measured": units.seconds(slowest_s),
-                "slowest, theory": units.seconds(expected.max()),
-                "mean, measured / theory": units.digits(mean_s / expected.mean()),
+                "slowest, theory": units.seconds(expected["latency_s"].max()),
+                "mean, measured / theory": units.digits(mean_s / expected["latency_s"].mean()),
             }
         )
     return pd.DataFrame(rows)
 
 
-def title(trials: pd.DataFrame) -> str:
-    """Say in a figure's title who kept up."""
-    single, cluster = medians(trials)
-    rate = units.per_second(single["rate"])
-    behind = [name for name, row in (("one process", single), ("the cluster", cluster)) if falls_behind(row)]
-    if len(behind) == 2:
-        return f"At {rate}, both fall behind: this load needs more cores"
-    if behind:
-        return f"At {rate}, {behind[0]} falls behind; the other keeps up"
-    return f"At {rate}, both keep up"
-
-
 def answer(trials: pd.DataFrame) -> str:
     """Say what the article's load does to both servers here."""
     single, cluster = medians(trials)
-    if not single["throughput_rps"]:
-        return f"**Answer.** One process {_outcome(single)}; the cluster {_outcome(cluster)}."
-    return (
+    text = (
         f"**Answer.** Offered {units.per_second(single['rate'])} for {single['duration_s']:g} s, "
-        f"one process {_outcome(single)}; a cluster of {int(cluster['workers'])} "
-        f"{_outcome(cluster)}. The cluster's throughput is "
-        f"**{units.digits(cluster['throughput_rps'] / single['throughput_rps'])} times** "
-        f"that of one process ({_over(trials)})."
+        f"one process {_outcome(single)}. A cluster of {int(cluster['workers'])} {_outcome(cluster)}."
     )
-
-
-def _over(trials: pd.DataFrame) -> str:
-    blocks = trials["block"].nunique()
-    return f"medians over {blocks} blocks" if blocks > 1 else "each was measured once"
+    if single["throughput_rps"]:
+        gain = units.digits(cluster["throughput_rps"] / single["throughput_rps"])
+        blocks = units.counted(trials["block"].nunique(), "block")
+        text += f" Its throughput is {gain} times that of one process (medians over {blocks})."
+    return text
 
 
 def _outcome(row: "pd.Series[float]") -> str:
-    need = row["rate"] * row["service_mean_s"]
-    state = (
-        f"falls behind (the load keeps {units.digits(need)} workers busy)"
-        if falls_behind(row)
-        else "keeps up"
-    )
+    state = "falls behind" if falls_behind(row) else "keeps up"
     return (
-        f"{state}: {units.percent(row['success'])} answered, "
-        f"{units.per_second(row['throughput_rps'])}, "
+        f"**{state}**: {units.percent(row['success'])} answered, {units.per_second(row['throughput_rps'])}, "
         f"the slowest after {units.seconds(row['latency_max_s'])}"
     )
 
@@ -205,8 +189,8 @@ def medians(trials: pd.DataFrame) -> tuple["pd.Series[float]", "pd.Series[float]
     if trials["topology"].nunique() < 2:
         raise UsageError("one process and a cluster are compared: measure both")
     known = _with_service_times(trials)
-    medians = [known[known["topology"] == name].median(numeric_only=True) for name in ("single", "cluster")]
-    return medians[0], medians[1]
+    single, cluster = (known[known["topology"] == name] for name in ("single", "cluster"))
+    return single.median(numeric_only=True), cluster.median(numeric_only=True)
 
 
 def _with_service_times(trials: pd.DataFrame) -> pd.DataFrame:
@@ -218,16 +202,16 @@ _FAILED = ("x", "+", "1", "2")
 """The markers of failures: a server is told by its shape here too, not by its colour alone."""
 
 
-def latency_over_time(requests: pd.DataFrame, theory: pd.DataFrame, loop_s: float, title: str) -> Figure:
-    """Draw each request's latency where it was due, and the predicted line of its server.
+def figure(trials: pd.DataFrame, requests: pd.DataFrame) -> Figure:
+    """Draw each request's latency where it was due, and the line that theory predicts for its server.
 
-    `requests` has columns server, due_s, latency_s, outcome; `theory` has server, due_s, latency_s.
     A request that failed is a cross, of its server's shape, at the time it took to fail.
     """
-    servers = list(requests["server"].unique())
-    with canvas(title) as (figure, (axes,)):
-        for server, look, cross in zip(servers, DARK_TO_LIGHT, _FAILED, strict=False):
-            mine = requests[requests["server"] == server]
+    predicted = theory(trials)
+    with canvas(_title(trials)) as (figure, (axes,)):
+        for (server, mine), (_, line), look, cross in zip(
+            by_server(requests), by_server(predicted), DARK_TO_LIGHT, _FAILED, strict=False
+        ):
             ok = mine["outcome"] == "ok"
             axes.plot(
                 mine.loc[ok, "due_s"], mine.loc[ok, "latency_s"], look.marker, color=look.color,
@@ -238,21 +222,28 @@ def latency_over_time(requests: pd.DataFrame, theory: pd.DataFrame, loop_s: floa
                     mine.loc[~ok, "due_s"], mine.loc[~ok, "latency_s"], cross, color=look.color,
                     markersize=5, rasterized=True, label=f"{server}: failed",
                 )  # fmt: skip
-            line = theory[theory["server"] == server]
             axes.plot(line["due_s"], line["latency_s"], linestyle=look.line, color=INK, linewidth=1.3)
-            _label_line(axes, line)
-        top_s = np.nanmax(np.concatenate([requests["latency_s"], theory["latency_s"]]))
+            end = line.iloc[-1]
+            axes.annotate(
+                "theory", (end["due_s"], end["latency_s"]), xytext=(3, 0), textcoords="offset points",
+                va="center", fontsize=8.5, color=INK,
+            )  # fmt: skip
+        top_s = np.nanmax(np.concatenate([requests["latency_s"], predicted["latency_s"]]))
         axes.set_ylim(0, 1.12 * top_s)
-        reference_line(axes, y=loop_s, text="the loop alone")
+        reference_line(axes, y=float(trials["loop_s"].median()), text="the loop alone")
         axes.set_xlabel("when the request was due, s from the start")
         axes.set_ylabel("latency from the due time, s")
         axes.legend(loc="upper left")
     return figure
 
 
-def _label_line(axes: Axes, line: pd.DataFrame) -> None:
-    end = line.iloc[-1]
-    axes.annotate(
-        "theory", (end["due_s"], end["latency_s"]), xytext=(3, 0), textcoords="offset points",
-        va="center", fontsize=8.5, color=INK,
-    )  # fmt: skip
+def _title(trials: pd.DataFrame) -> str:
+    """Say who kept up."""
+    single, cluster = medians(trials)
+    rate, behind = units.per_second(single["rate"]), (falls_behind(single), falls_behind(cluster))
+    return {
+        (True, True): f"At {rate}, both fall behind: this load needs more cores",
+        (True, False): f"At {rate}, one process falls behind; the cluster keeps up",
+        (False, True): f"At {rate}, the cluster falls behind; one process keeps up",
+        (False, False): f"At {rate}, both keep up",
+    }[behind]

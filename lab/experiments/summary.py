@@ -10,7 +10,6 @@ from lab.checks import Positive
 from lab.errors import LabError
 from lab.experiments import rate_sweep, single_vs_cluster, worker_scaling
 from lab.experiments.claims import Verdict
-from lab.experiments.common import both_ways, with_server_names
 from lab.experiments.dispatch import answer as dispatch_answer
 from lab.experiments.dispatch import trials as dispatch
 from lab.experiments.failures import answer as failures_answer
@@ -59,18 +58,14 @@ def answer(trials: dict[str, pd.DataFrame], cpus: int, slo_loops: float) -> str:
     """Answer the study's question from what the run has; say what it does not have."""
     parts = []
     if scaled := worker_scaling.EXPERIMENT in trials:
-        parts.append(
-            both_ways(
-                trials[worker_scaling.EXPERIMENT],
-                lambda some: worker_scaling.answer(worker_scaling.scaling(some), cpus),
-            )
-        )
+        scaling = worker_scaling.scaling(trials[worker_scaling.EXPERIMENT])
+        parts.append(worker_scaling.answer(scaling, cpus))
     if rate_sweep.EXPERIMENT in trials:
         swept = trials[rate_sweep.EXPERIMENT]
         slo_s = slo_loops * sweep_loop_s(swept)
-        parts.append(both_ways(swept, lambda some: rate_sweep.answer(rate_sweep.knees(some, slo_s), slo_s)))
+        parts.append(rate_sweep.answer(rate_sweep.brackets(swept, slo_s), slo_s))
     if single_vs_cluster.EXPERIMENT in trials:
-        parts.append(both_ways(trials[single_vs_cluster.EXPERIMENT], single_vs_cluster.answer))
+        parts.append(single_vs_cluster.answer(trials[single_vs_cluster.EXPERIMENT]))
     if not scaled:
         parts.append("Worker scaling was not measured in this run.")
     lead, *rest = [part.removeprefix("**Answer.** ") for part in parts]
@@ -81,8 +76,7 @@ def scaling_figure(trials: dict[str, pd.DataFrame], cpus: int) -> Figure | None:
     """Draw the scaling curve, if it was measured."""
     if (mine := trials.get(worker_scaling.EXPERIMENT)) is None:
         return None
-    scaling = worker_scaling.scaling(mine)
-    return worker_scaling.worker_scaling(mine, scaling, cpus, worker_scaling.title(scaling))
+    return worker_scaling.figure(mine, worker_scaling.scaling(mine), cpus)
 
 
 def sweep_figure(trials: dict[str, pd.DataFrame], slo_loops: float) -> Figure | None:
@@ -90,18 +84,14 @@ def sweep_figure(trials: dict[str, pd.DataFrame], slo_loops: float) -> Figure | 
     if (mine := trials.get(rate_sweep.EXPERIMENT)) is None:
         return None
     loop_s = sweep_loop_s(mine)
-    title = rate_sweep.title(rate_sweep.knees(mine, slo_loops * loop_s))
-    return rate_sweep.rate_sweep(with_server_names(mine), rate_sweep.capacities(mine, loop_s), loop_s, title)
+    return rate_sweep.figure(mine, loop_s, slo_loops * loop_s)
 
 
 def article_figure(run: Run, trials: dict[str, pd.DataFrame]) -> Figure | None:
     """Draw the article's experiment, if it was measured."""
     if (mine := trials.get(single_vs_cluster.EXPERIMENT)) is None:
         return None
-    requests = with_server_names(run.requests(mine))
-    predicted = single_vs_cluster.theory(mine)
-    title = single_vs_cluster.title(mine)
-    return single_vs_cluster.latency_over_time(requests, predicted, float(mine["loop_s"].median()), title)
+    return single_vs_cluster.figure(mine, run.requests(mine))
 
 
 def sweep_loop_s(trials: pd.DataFrame) -> float:

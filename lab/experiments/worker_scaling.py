@@ -1,6 +1,7 @@
 """How far does adding workers take us? Highest throughput, speed-up and efficiency against their number."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -22,8 +23,6 @@ from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
 
 EXPERIMENT = "worker-scaling"
-
-_LESS, _THE_SAME = "answer less", "make no clear difference"
 
 
 class Parameters(_Parameters):
@@ -95,15 +94,7 @@ def scaling_table(scaling: pd.DataFrame) -> pd.DataFrame:
     """Put the scaling in words, each value with its interval."""
 
     def worded(name: str) -> "pd.Series[str]":
-        return scaling.apply(
-            lambda row: " ".join(
-                [
-                    units.digits(row[name]),
-                    f"({_spread(row, name)})",
-                ]
-            ),
-            axis=1,
-        )
+        return scaling.apply(lambda row: f"{units.digits(row[name])} ({_spread(row, name)})", axis=1)
 
     return pd.DataFrame(
         {
@@ -126,26 +117,6 @@ def best(scaling: pd.DataFrame) -> dict[str, float]:
     return {str(name): float(value) for name, value in good.iloc[0].items()}
 
 
-def title(scaling: pd.DataFrame) -> str:
-    """Say in a figure's title how far it goes."""
-    top, more = best(scaling), _more(scaling)
-    workers = units.counted(int(top["workers"]), "worker")
-    if top["workers"] == 1:
-        return "One worker answers as much as any number of them"
-    gain = f"{workers} answer {units.digits(top['speedup'])} times what one does"
-    if not more:
-        return gain
-    return f"{gain}; more answer less" if more == _LESS else f"{gain}; no clear gain beyond"
-
-
-def _more(scaling: pd.DataFrame) -> str:
-    """Say what workers beyond the best do: nothing that stands out of the spread, or harm; "" without any."""
-    top, last = best(scaling), scaling.iloc[-1]
-    if last["workers"] == top["workers"]:
-        return ""
-    return _LESS if last["throughput_rps_high"] < top["throughput_rps_low"] else _THE_SAME
-
-
 def answer(scaling: pd.DataFrame, cpus: int) -> str:
     """Say how far clustering goes on this machine, with its base and with how far the blocks spread."""
     one, top, last = scaling.iloc[0], best(scaling), scaling.iloc[-1]
@@ -156,12 +127,18 @@ def answer(scaling: pd.DataFrame, cpus: int) -> str:
             f"{units.per_second(top['throughput_rps'])}: {units.digits(top['speedup'])} times as much** "
             f"({_spread(top, 'speedup')} over blocks), {units.percent(top['efficiency'])} of the ideal."
         )
-    if more := _more(scaling):
+    if last["workers"] > top["workers"]:
+        more = "answer less" if _harm(scaling) else "make no clear difference"
         text += (
             f" More workers {more}: {int(last['workers'])} answer "
             f"{units.per_second(last['throughput_rps'])} ({_spread(last, 'throughput_rps')})."
         )
     return text
+
+
+def _harm(scaling: pd.DataFrame) -> bool:
+    """Say whether the most workers answer less than the best number of them, beyond the spread."""
+    return bool(scaling["throughput_rps_high"].iloc[-1] < best(scaling)["throughput_rps_low"])
 
 
 def _spread(point: "Mapping[str, float] | pd.Series[float]", name: str) -> str:
@@ -229,16 +206,13 @@ def _laws(block: pd.DataFrame, cpus: int) -> Sequence[ScalingLaw]:
     return [fit_law(workers, rates, cpus=cpus)]
 
 
-def worker_scaling(trials: pd.DataFrame, scaling: pd.DataFrame, cpus: float, title: str) -> Figure:
-    """Draw the scaling curve.
-
-    `trials` has workers, throughput_rps and valid, a row each; `scaling` has workers and, for throughput_rps
-    and efficiency, the value and its interval in *_low and *_high; `cpus` is what this process may use.
-    """
+def figure(trials: pd.DataFrame, scaling: pd.DataFrame, cpus: float) -> Figure:
+    """Draw the scaling curve; `cpus` is what this process may use."""
     look = DARK_TO_LIGHT[0]
     most = int(scaling["workers"].max())
     base_rps = float(scaling["throughput_rps"].iloc[0] / scaling["workers"].iloc[0])
-    with canvas(title, rows=2, size=(7.4, 6.6), sharex=True, height_ratios=(2, 1)) as (figure, (rate, share)):
+    panels: dict[str, Any] = {"rows": 2, "sharex": True, "height_ratios": (2, 1)}
+    with canvas(_title(scaling), size=(7.4, 6.6), **panels) as (figure, (rate, share)):
         ideal = [0, most]
         rate.plot(ideal, [base_rps * n for n in ideal], color=QUIET, linewidth=1.2)
         rate.annotate(
@@ -263,6 +237,18 @@ def worker_scaling(trials: pd.DataFrame, scaling: pd.DataFrame, cpus: float, tit
         for axes in (rate, share):
             reference_line(axes, x=cpus, text=f"{cpus:g} CPUs")
     return figure
+
+
+def _title(scaling: pd.DataFrame) -> str:
+    """Say how far more workers go."""
+    top, last = best(scaling), scaling.iloc[-1]
+    if top["workers"] == 1:
+        return "One worker answers as much as any number of them"
+    workers, times = units.counted(int(top["workers"]), "worker"), units.digits(top["speedup"])
+    gain = f"{workers} answer {times} times what one does"
+    if last["workers"] == top["workers"]:
+        return gain
+    return f"{gain}; more answer less" if _harm(scaling) else f"{gain}; no clear gain beyond"
 
 
 def _with_interval(axes: Axes, scaling: pd.DataFrame, column: str, label: str = "") -> None:

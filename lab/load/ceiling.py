@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from lab.flags import Flag
 from lab.load.generators import AboveCeilingWarning
 from lab.load.reference_server import known_server
 from lab.units import parse_duration
@@ -21,7 +22,8 @@ class Step:
     rate_rps: float
     keepalive: bool
     valid: bool
-    reasons: tuple[str, ...]
+    flags: tuple[Flag, ...]
+    errors: tuple[str, ...]
     lag_p50_s: float
     lag_p99_s: float
     latency_p50_s: float
@@ -61,6 +63,12 @@ def measure_ceiling(
     return steps
 
 
+def reasons(step: Step) -> str:
+    """Say why a step did not hold."""
+    counts = [] if step.reconciled else ["the server's count differs"]
+    return "; ".join([*map(str, step.flags), *step.errors, *counts])
+
+
 def ceiling_rps(steps: Sequence[Step]) -> float:
     """Return the highest rate that held; 0 if none did."""
     return max((step.rate_rps for step in steps if step.held), default=0.0)
@@ -78,7 +86,8 @@ def _step(rate_rps: float, duration_s: float, keepalive: bool) -> Step:
             rate_rps=rate_rps,
             keepalive=keepalive,
             valid=summary["valid"] and summary["success"] == 1,
-            reasons=(*summary["invalid_because"], *summary["errors"]),
+            flags=tuple(map(Flag.from_dict, summary["flags"])),
+            errors=tuple(summary["errors"]),
             lag_p50_s=summary["send_lag_s"]["p50"],
             lag_p99_s=summary["send_lag_s"]["p99"],
             latency_p50_s=summary["latency_s"]["p50"],

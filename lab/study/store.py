@@ -160,10 +160,7 @@ class Store:
         tables = [_read_trial(path) for path in self._of("trials", experiment)]
         known = pa.concat_tables([TRIALS.empty_table(), *(table.select(TRIALS.names) for table in tables)])
         labels = [table.drop_columns(TRIALS.names).to_pylist()[0] for table in tables]
-        frame = _frame(known)
-        kept = [tuple(map(Flag.from_dict, flags)) for flags in known["flags"].to_pylist()]
-        frame["flags"] = pd.Series(kept, dtype=object)
-        return pd.concat([frame, pd.DataFrame(labels)], axis=1)
+        return pd.concat([_frame(known), pd.DataFrame(labels)], axis=1)
 
     def requests(self, trial_ids: list[str]) -> pd.DataFrame:
         """Read the requests of these trials, with the column `trial_id` in front."""
@@ -184,7 +181,10 @@ class Store:
         return known[["trial_id", *EVENTS.names]].reset_index(drop=True)
 
     def save_table(self, kind: str, name: str, frame: pd.DataFrame) -> None:
-        """Keep a table as `<kind>/<name>.parquet`."""
+        """Keep a table as `<kind>/<name>.parquet`; in a column `flags` stand flags."""
+        if "flags" in frame:
+            kept = [[flag.to_dict() for flag in flags] for flags in frame["flags"]]
+            frame = frame.assign(flags=pd.Series(kept, frame.index, dtype=object))
         write_table(self._path(kind, name), pa.Table.from_pandas(frame, preserve_index=False))
 
     def has_table(self, kind: str, name: str) -> bool:
@@ -267,4 +267,7 @@ def _codes(texts: list[str]) -> Iterator[Event]:
 
 def _frame(table: pa.Table) -> pd.DataFrame:
     frame: pd.DataFrame = table.to_pandas()
+    if "flags" in frame:
+        kept = [tuple(map(Flag.from_dict, flags)) for flags in table["flags"].to_pylist()]
+        frame["flags"] = pd.Series(kept, dtype=object)
     return frame

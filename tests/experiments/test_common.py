@@ -14,9 +14,10 @@ def test_servers_are_named_by_what_tells_them_apart() -> None:
     rows = trials(
         {}, {"topology": "cluster", "workers": 1}, {"topology": "cluster", "workers": 2, "dispatch": "shared"}
     )
-    named = common.with_server_names(rows)
-    assert named["server"].tolist() == ["one process", "1 worker, round-robin", "2 workers, shared"]
-    assert "server" not in rows, "the trials themselves stay as they were"
+    for order in (rows, rows[::-1]):
+        found = common.by_server(order)
+        assert [name for name, _ in found] == ["one process", "1 worker, round-robin", "2 workers, shared"]
+        assert [len(mine) for _, mine in found] == [1, 1, 1]
 
 
 def test_cpus_means_a_worker_for_each() -> None:
@@ -36,36 +37,39 @@ def _spoilt(*flags: tuple[Flag, ...]) -> list[dict[str, object]]:
     return [{"valid": False, "flags": found} for found in flags]
 
 
-def test_flagged_trials_are_counted_by_kind_with_the_range_of_their_figures() -> None:
-    assert common.flagged(trials({}, {})).startswith("None of the 2 trials is flagged")
+def test_flagged_trials_are_counted_by_reason_with_the_range_of_their_values() -> None:
     stolen = [Flag("steal", share, 0.02) for share in (0.09, 0.11)]
     drifted = [Flag("loop_drift", change, 0.15) for change in (-0.25, 0.2)]
     late = Flag("earlier_version")
     rows = _spoilt((late, stolen[0]), (stolen[1],), (drifted[0],), (drifted[1],), (late,))
-    said = common.flagged(trials({}, *rows))
-    assert said.startswith("**5 of 6 trials flagged** and kept: ")
-    assert "hypervisor took 9 % to 11 % (2 trials)" in said
-    assert "by -25% to +20% (2 trials)" in said
-    assert "which kept no codes (2 trials)" in said
+    assert common.flag_table(trials({}, *rows)).to_numpy().tolist() == [
+        ["flagged by an earlier version, which kept no codes", "2 of 6", "", ""],
+        ["CPU time that the hypervisor took", "2 of 6", "9 %", "11 %"],
+        ["the loop's cost drifted within the block by", "2 of 6", "-25%", "+20%"],
+    ]
 
 
-def _total(rows: pd.DataFrame) -> str:
+def test_without_a_flag_the_table_says_so() -> None:
+    assert common.flag_table(trials({}, {})).to_numpy().tolist() == [["no trial is flagged", "0 of 2"]]
+
+
+def _highest(rows: pd.DataFrame) -> pd.DataFrame:
     if rows.empty:
-        raise UsageError("nothing to add up")
-    return f"**Answer.** At most {rows['rate'].max():g}."
+        raise UsageError("nothing to tabulate")
+    return pd.DataFrame({"highest rate": [rows["rate"].max()]})
 
 
 @pytest.mark.parametrize(
-    ("rates", "flagged_rates", "text"),
+    ("rates", "flagged_rates", "table"),
     [
-        ([1, 3], [], "**Answer.** At most 3."),
-        ([1, 3], [2], "**Answer.** At most 3. Without the 1 flagged trial it is the same."),
-        ([1], [2, 3], "**Answer.** At most 3. *Without the 2 flagged trials:* At most 1."),
-        ([], [2], "**Answer.** At most 2. Without the 1 flagged trial there is too little to answer from."),
+        ([1, 3], [], {"highest rate": [3]}),
+        ([1, 3], [2], {"trials": ["all", "unflagged"], "highest rate": [3, 3]}),
+        ([1], [2, 3], {"trials": ["all", "unflagged"], "highest rate": [3, 1]}),
+        ([], [2], {"trials": ["all"], "highest rate": [2]}),
     ],
 )
-def test_an_answer_says_what_it_is_without_flagged_trials(
-    rates: list[int], flagged_rates: list[int], text: str
+def test_a_table_has_rows_without_the_flagged_trials_if_there_are_some(
+    rates: list[int], flagged_rates: list[int], table: dict[str, list[object]]
 ) -> None:
     rows = [*({"rate": rate} for rate in rates), *({"rate": rate, "valid": False} for rate in flagged_rates)]
-    assert common.both_ways(trials(*rows), _total) == text
+    assert common.with_unflagged(trials(*rows), _highest).to_dict("list") == table

@@ -35,16 +35,14 @@ def test_costs_by_hand_the_slowest_first(loops: pd.DataFrame) -> None:
     assert (python["cpu_share"], numpy["cpu_share"]) == pytest.approx((0.5, 1))
 
 
-def test_the_words_have_the_numbers(loops: pd.DataFrame) -> None:
+def test_the_cores_that_a_rate_keeps_busy_are_rate_times_loop_time(loops: pd.DataFrame) -> None:
     costs = study.costs(loops)
-    answer = study.answer(costs, rate_rps=50)
-    for number in ("`python`", "**30.0 ms**", "**33.3/s**", "50.0/s", "1.50 cores", "10.0 times"):
-        assert number in answer
-    assert "30.0 ms" in study.title(costs)
-    assert "2.93 times its median" in study.reading(costs)
-    assert "50 %" in study.reading(costs)
     table = study.cost_table(costs, rate_rps=50)
     assert table["cores busy at 50.0/s"].tolist() == ["1.50", "0.150"]
+    answer = study.answer(costs, rate_rps=50)
+    assert "**30.0 ms**" in answer
+    assert "1.50 cores" in answer
+    assert "10.0 times" in answer
 
 
 def test_one_kernel_is_compared_with_no_other(loops: pd.DataFrame) -> None:

@@ -1,4 +1,4 @@
-"""The rate sweep: knees known by hand, and rates that mean the same on any machine."""
+"""The rate sweep: brackets known by hand, and rates that mean the same on any machine."""
 
 import math
 from typing import Any
@@ -45,44 +45,44 @@ def _two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "available_cpus", lambda: 2)
 
 
-def test_the_knee_is_the_last_rate_before_the_first_that_missed() -> None:
+def test_the_bracket_is_the_last_rate_that_met_and_the_first_that_missed() -> None:
     both = pd.concat([_sweep({5: 0.1, 10: 0.2, 12: 4.0}), _sweep({10: 0.1, 20: 0.1, 24: 0.2}, **CLUSTER)])
-    single, cluster = study.knees(both, slo_s=0.3).to_dict("records")
+    single, cluster = study.brackets(both, slo_s=0.3).to_dict("records")
     assert (single["server"], single["workers"]) == ("one process", 1)
-    assert (single["knee_rps"], single["next_rps"], single["highest_rps"]) == (10, 12, 11)
+    assert (single["met_rps"], single["missed_rps"], single["highest_rps"]) == (10, 12, 11)
     assert (cluster["server"], cluster["workers"]) == ("2 workers, round-robin", 2)
-    assert cluster["knee_rps"] == 24
-    assert math.isnan(cluster["next_rps"]), "every rate met the SLO"
+    assert cluster["met_rps"] == 24
+    assert math.isnan(cluster["missed_rps"]), "every rate met the SLO"
 
 
-def test_a_lucky_rate_beyond_a_miss_does_not_move_the_knee() -> None:
-    (knee,) = study.knees(_sweep({5: 0.1, 8: 0.9, 10: 0.1}), slo_s=0.3).to_dict("records")
-    assert (knee["knee_rps"], knee["next_rps"]) == (5, 8)
+def test_a_lucky_rate_beyond_a_miss_does_not_move_the_bracket() -> None:
+    (found,) = study.brackets(_sweep({5: 0.1, 8: 0.9, 10: 0.1}), slo_s=0.3).to_dict("records")
+    assert (found["met_rps"], found["missed_rps"]) == (5, 8)
 
 
 def test_the_slo_itself_still_meets_it() -> None:
-    assert study.knees(_sweep({5: 0.3}), slo_s=0.3)["knee_rps"].tolist() == [5]
+    assert study.brackets(_sweep({5: 0.3}), slo_s=0.3)["met_rps"].tolist() == [5]
 
 
-def test_no_rate_within_the_slo_is_a_knee_of_0() -> None:
-    (knee,) = study.knees(_sweep({5: 0.9, 10: 2.0}), slo_s=0.3).to_dict("records")
-    assert (knee["knee_rps"], knee["next_rps"]) == (0, 5)
+def test_without_a_rate_within_the_slo_the_bracket_begins_at_0() -> None:
+    (found,) = study.brackets(_sweep({5: 0.9, 10: 2.0}), slo_s=0.3).to_dict("records")
+    assert (found["met_rps"], found["missed_rps"]) == (0, 5)
 
 
 def test_lost_requests_miss_the_slo_however_fast_the_others_were() -> None:
     sweep = _sweep({5: 0.1, 10: 0.1})
-    assert study.knees(sweep.assign(success=[1, 0.999]), slo_s=0.3)["knee_rps"].tolist() == [10]
-    assert study.knees(sweep.assign(success=[1, 0.998]), slo_s=0.3)["knee_rps"].tolist() == [5]
+    assert study.brackets(sweep.assign(success=[1, 0.999]), slo_s=0.3)["met_rps"].tolist() == [10]
+    assert study.brackets(sweep.assign(success=[1, 0.998]), slo_s=0.3)["met_rps"].tolist() == [5]
 
 
 def test_a_trial_without_a_single_answer_misses_the_slo() -> None:
     sweep = _sweep({5: 0.1, 10: math.nan})
-    assert study.knees(sweep, slo_s=0.3)["knee_rps"].tolist() == [5]
+    assert study.brackets(sweep, slo_s=0.3)["met_rps"].tolist() == [5]
 
 
 def test_the_median_over_blocks_decides() -> None:
     blocks = [_sweep({5: 0.1, 10: p99}, block=number) for number, p99 in enumerate([0.1, 0.2, 9.0], start=1)]
-    assert study.knees(pd.concat(blocks), slo_s=0.3)["knee_rps"].tolist() == [10]
+    assert study.brackets(pd.concat(blocks), slo_s=0.3)["met_rps"].tolist() == [10]
 
 
 @settings(deadline=None)
@@ -91,8 +91,10 @@ def test_the_median_over_blocks_decides() -> None:
     st.floats(0.01, 10),
     st.floats(1, 10),
 )
-def test_a_looser_slo_never_lowers_the_knee(p99_s: dict[float, float], slo_s: float, factor: float) -> None:
-    strict, loose = (study.knees(_sweep(p99_s), slo)["knee_rps"].iloc[0] for slo in (slo_s, factor * slo_s))
+def test_a_looser_slo_never_lowers_what_met_it(
+    p99_s: dict[float, float], slo_s: float, factor: float
+) -> None:
+    strict, loose = (study.brackets(_sweep(p99_s), slo)["met_rps"].iloc[0] for slo in (slo_s, factor * slo_s))
     assert 0 <= strict <= loose <= max(p99_s)
 
 
@@ -114,38 +116,21 @@ def test_given_rates_replace_the_loads_for_both_servers() -> None:
 
 def test_workers_beyond_the_cpus_add_no_capacity() -> None:
     assert [study.capacity(workers, 0.1) for workers in (1, 2, 3)] == pytest.approx([10, 20, 20])
-    assert study.capacities(trials({}, CLUSTER), 0.1) == pytest.approx(
-        {"one process": 10, "2 workers, round-robin": 20}
-    )
 
 
-def test_the_words_have_the_numbers() -> None:
-    both = pd.concat([_sweep({5: 0.1, 10: 0.2, 12: 4.0}), _sweep({10: 0.1, 20: 0.1, 24: 2.0}, **CLUSTER)])
-    knees = study.knees(both, slo_s=0.3)
-    answer = study.answer(knees, slo_s=0.3)
-    assert "within 300 ms" in answer
-    assert "one process **up to 10.0/s**" in answer
-    assert "2 workers, round-robin **up to 20.0/s**, and no longer at 24.0/s" in answer
-    assert study.title(knees) == "The knee: one process 10.0 to 12.0/s, 2 workers 20.0 to 24.0/s"
-    table = study.knee_table(knees)
-    assert table["lowest rate beyond it"].tolist() == ["12.0/s", "24.0/s"]
+def test_the_table_has_a_word_for_no_rate_and_for_none_missed() -> None:
+    both = pd.concat([_sweep({5: 0.9}), _sweep({10: 0.1, 20: 0.1, 24: 2.0}, **CLUSTER)])
+    brackets = study.brackets(both, slo_s=0.3)
+    table = study.bracket_table(brackets)
+    assert table["met up to"].tolist() == ["no rate", "20.0/s"]
+    assert table["first missed at"].tolist() == ["5.00/s", "24.0/s"]
+    assert study.bracket_table(study.brackets(_sweep({5: 0.1}), 0.3))["first missed at"].tolist() == ["–"]
+    assert "2 workers, round-robin **up to 20.0/s**" in study.answer(brackets, slo_s=0.3)
 
 
-def test_the_words_when_nothing_or_everything_met_the_slo() -> None:
-    knees = study.knees(pd.concat([_sweep({5: 0.9}), _sweep({10: 0.1}, **CLUSTER)]), slo_s=0.3)
-    answer = study.answer(knees, slo_s=0.3)
-    assert "one process at no rate of this sweep, whose lowest is 5.00/s" in answer
-    assert "2 workers, round-robin **up to 10.0/s**, the highest rate of this sweep" in answer
-    assert study.title(knees) == "The knee: one process below 5.00/s, 2 workers beyond 10.0/s"
-    assert study.knee_table(knees)["lowest rate beyond it"].tolist() == ["5.00/s", "–"]
-
-
-def test_the_reading_compares_the_ends_of_the_sweep() -> None:
-    sweep = _sweep({5: 0.1, 12: 9.0}).assign(latency_p50_s=[0.11, 0.7])
-    text = study.reading(sweep, loop_s=0.1)
-    assert "within 1.10 loop times" in text
-    assert "offered 12.0/s, it answers 11.0/s" in text
-    assert "within 7.00 loop times" in text
+def test_nothing_measured_is_one_clear_line() -> None:
+    with pytest.raises(UsageError, match="no trial"):
+        study.brackets(trials({}).head(0), slo_s=0.3)
 
 
 @pytest.mark.parametrize(

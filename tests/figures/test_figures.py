@@ -16,7 +16,6 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from lab.experiments import hot_loop, rate_sweep, single_vs_cluster, worker_scaling
-from lab.experiments.common import with_server_names
 from lab.figures.style import DARK_TO_LIGHT, canvas
 
 TITLE = "What it says"
@@ -31,15 +30,20 @@ def _loops() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["kernel", "wall_s"])
 
 
-def _requests(**changes: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Make requests of both servers, the last of each failed, and their theory."""
-    theory = pd.DataFrame(
-        {"server": name, "due_s": n / 10, "latency_s": 0.1 + n * slope}
-        for name, slope in zip(NAMES, (0.05, 0.0), strict=True)
+def _article() -> pd.DataFrame:
+    """Make trials whose load is too much for one process: 10 requests at 10/s, 150 ms each."""
+    return trials(*SERVERS, duration_s=1.0, service_mean_s=0.15)
+
+
+def _requests(**changes: Any) -> pd.DataFrame:
+    """Make requests of both servers, the last of each failed."""
+    rows = [
+        {"topology": "single", "workers": 1, "dispatch": "round-robin", **server, "due_s": n / 10}
+        for server in SERVERS
         for n in range(10)
-    )
+    ]
     outcomes = ["ok"] * 9 + ["timeout"]
-    return theory.assign(outcome=outcomes * 2, **changes), theory
+    return pd.DataFrame(rows).assign(latency_s=0.15, outcome=outcomes * 2, **changes)
 
 
 def _sweep(**changes: Any) -> pd.DataFrame:
@@ -48,7 +52,7 @@ def _sweep(**changes: Any) -> pd.DataFrame:
         for server in SERVERS
         for rate in (5.0, 12.0)
     ]
-    return with_server_names(trials(*rows, **changes))
+    return trials(*rows, **changes)
 
 
 def _scaled() -> pd.DataFrame:
@@ -56,20 +60,20 @@ def _scaled() -> pd.DataFrame:
 
 
 def loop_times() -> Figure:
-    return hot_loop.loop_times(_loops(), TITLE)
+    loops = _loops().assign(cpu_s=0.0)
+    return hot_loop.figure(loops, hot_loop.costs(loops))
 
 
 def latency_over_time() -> Figure:
-    requests, theory = _requests()
-    return single_vs_cluster.latency_over_time(requests, theory, 0.1, TITLE)
+    return single_vs_cluster.figure(_article(), _requests())
 
 
 def rate_sweep_figure() -> Figure:
-    return rate_sweep.rate_sweep(_sweep(), dict(zip(NAMES, (10, 20), strict=True)), 0.1, TITLE)
+    return rate_sweep.figure(_sweep(), loop_s=0.1, slo_s=0.3)
 
 
 def worker_scaling_figure() -> Figure:
-    return worker_scaling.worker_scaling(_scaled(), worker_scaling.scaling(_scaled()), 2, TITLE)
+    return worker_scaling.figure(_scaled(), worker_scaling.scaling(_scaled()), 2)
 
 
 every_figure = pytest.mark.parametrize(
@@ -77,6 +81,11 @@ every_figure = pytest.mark.parametrize(
     [loop_times, latency_over_time, rate_sweep_figure, worker_scaling_figure],
     ids=lambda draw: draw.__name__,
 )
+
+
+@pytest.fixture(autouse=True)
+def _two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_sweep, "available_cpus", lambda: 2)
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +118,7 @@ def _drawn(figure: Figure) -> bytes:
 @every_figure
 def test_it_has_a_title_and_names_its_axes_with_their_units(draw: Callable[[], Figure]) -> None:
     figure = draw()
-    assert figure.get_suptitle() == TITLE
+    assert figure.get_suptitle()
     for axes in figure.axes:
         assert axes.get_ylabel() or [tick.get_text() for tick in axes.get_yticklabels()] == [
             "numpy",
@@ -117,7 +126,7 @@ def test_it_has_a_title_and_names_its_axes_with_their_units(draw: Callable[[], F
         ]
     across = figure.axes[-1].get_xlabel()
     labels = [across, *(axes.get_ylabel() for axes in figure.axes)]
-    unit = (", s", ", ms", "requests/s", "% of", "workers")
+    unit = (", s", ", ms", "latency (log scale)", "requests/s", "% of", "workers")
     assert all(any(word in label for word in unit) for label in labels if label), labels
     assert across
     assert _drawn(figure).startswith(b"\x89PNG")
@@ -146,7 +155,7 @@ def test_loop_times_show_every_loop_and_say_the_medians() -> None:
     points = sorted(x for line in _lines(axes) if len(line) == 3 for x, _ in line)
     assert points == pytest.approx([9, 18, 27, 90, 180, 270])
     assert "median 18.0 ms" in _texts(axes)
-    assert "median 180.0 ms" in _texts(axes)
+    assert "median 180 ms" in _texts(axes)
 
 
 def test_latency_over_time_marks_failures_and_draws_the_theory_and_the_loop() -> None:
@@ -159,16 +168,27 @@ def test_latency_over_time_marks_failures_and_draws_the_theory_and_the_loop() ->
 
 
 def test_latency_over_time_has_no_entry_for_failures_that_were_not() -> None:
-    requests, theory = _requests()
-    (axes,) = single_vs_cluster.latency_over_time(requests.assign(outcome="ok"), theory, 0.1, TITLE).axes
+    (axes,) = single_vs_cluster.figure(_article(), _requests().assign(outcome="ok")).axes
     assert _legend(axes) == [f"{name}: answered" for name in NAMES]
 
 
 def test_requests_without_a_latency_are_not_drawn_and_do_no_harm() -> None:
-    requests, theory = _requests()
-    figure = single_vs_cluster.latency_over_time(requests.assign(latency_s=math.nan), theory, 0.1, TITLE)
-    assert figure.axes[0].get_ylim()[1] == pytest.approx(1.12 * 0.55)
+    figure = single_vs_cluster.figure(_article(), _requests().assign(latency_s=math.nan))
+    assert figure.axes[0].get_ylim()[1] == pytest.approx(1.12 * (0.15 + 9 * 0.05))
     assert _drawn(figure)
+
+
+@pytest.mark.parametrize(
+    ("slower", "title"),
+    [
+        (1.0, "At 10.0/s, one process falls behind; the cluster keeps up"),
+        (0.5, "At 10.0/s, both keep up"),
+        (2.0, "At 10.0/s, both fall behind: this load needs more cores"),
+    ],
+)
+def test_the_title_says_who_keeps_up(slower: float, title: str) -> None:
+    trials = _article().assign(service_mean_s=0.15 * slower)
+    assert single_vs_cluster.figure(trials, _requests()).get_suptitle() == title
 
 
 def test_the_sweep_has_an_ideal_line_and_each_servers_capacity() -> None:
@@ -184,15 +204,15 @@ def test_the_sweep_has_an_ideal_line_and_each_servers_capacity() -> None:
 
 def test_the_sweeps_line_joins_the_medians_of_its_blocks() -> None:
     blocks = pd.concat([_sweep().assign(throughput_rps=rate) for rate in (1.0, 2.0, 9.0)])
-    throughput = rate_sweep.rate_sweep(blocks, dict(zip(NAMES, (10, 20), strict=True)), 0.1, TITLE).axes[0]
+    throughput = rate_sweep.figure(blocks, loop_s=0.1, slo_s=0.3).axes[0]
     assert [(5, 2), (12, 2)] in _lines(throughput)
 
 
 def test_a_server_without_a_single_answer_is_drawn() -> None:
     nothing = {"latency_p50_s": math.nan, "latency_p99_s": math.nan, "success": 0.0, "throughput_rps": 0.0}
     dead = _sweep()
-    dead.loc[dead["server"] == NAMES[0], list(nothing)] = list(nothing.values())
-    assert _drawn(rate_sweep.rate_sweep(dead, dict(zip(NAMES, (10, 20), strict=True)), 0.1, TITLE))
+    dead.loc[dead["topology"] == "single", list(nothing)] = list(nothing.values())
+    assert _drawn(rate_sweep.figure(dead, loop_s=0.1, slo_s=0.3))
 
 
 def test_scaling_has_the_ideal_line_the_cpus_and_every_trial() -> None:
@@ -207,7 +227,7 @@ def test_scaling_has_the_ideal_line_the_cpus_and_every_trial() -> None:
 
 
 def test_a_fraction_of_a_cpu_is_named_as_one() -> None:
-    rate, _ = worker_scaling.worker_scaling(_scaled(), worker_scaling.scaling(_scaled()), 1.5, TITLE).axes
+    rate, _ = worker_scaling.figure(_scaled(), worker_scaling.scaling(_scaled()), 1.5).axes
     assert "1.5 CPUs" in _texts(rate)
 
 

@@ -17,10 +17,10 @@ from helpers.load_servers import serving, stalling
 
 from lab.cli import main
 from lab.errors import LabError
-from lab.experiments.instrument.trials import closed_loop
+from lab.experiments.instrument.stalls import closed_loop
 from lab.figures.over_time import over_time as draw
 from lab.load import attack
-from lab.load.ceiling import Step, ceiling_rps, measure_ceiling
+from lab.load.ceiling import Step, ceiling_rps, measure_ceiling, reasons
 from lab.load.generators import AboveCeilingWarning, keep, kept_rps, warn_above
 from lab.load.log import OUTCOMES, Outcome
 from lab.load.reference_server import known_server
@@ -67,7 +67,7 @@ def test_generators_go_before_other_processes_if_that_leaves_a_cpu(
 def test_a_closed_loop_forgets_what_an_open_one_shows() -> None:
     """Coordinated omission: one slow request in the closed loop, half of all in the open one."""
     with serving(stalling(10, 0.5)) as server:
-        closed = closed_loop(server.url, rate=100, duration=1)
+        closed = closed_loop(server.url, rate=100, duration_s=1)
     with serving(stalling(10, 0.5)) as server:
         open_loop = attack(server.url, rate=100, duration=1).requests
     slow = [int(((frame["end_s"] - frame["due_s"]) > 0.1).sum()) for frame in (closed, open_loop)]
@@ -83,7 +83,7 @@ def test_a_ceiling_is_the_highest_rate_that_held() -> None:
         0,
         3,
     )  # 0 if this machine is too busy even for 20/s
-    assert steps[-1].reasons
+    assert reasons(steps[-1])
     assert ceiling_rps(steps) in (0, 20)
 
 
@@ -232,7 +232,7 @@ def test_the_doctor_says_what_it_found(
 
 def test_the_doctor_keeps_each_ceiling_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     def found(*, keepalive: bool, **_: object) -> list[Step]:
-        return [Step(2000 if keepalive else 1000, keepalive, True, (), 0, 0, 0, 0, 0, True)]
+        return [Step(2000 if keepalive else 1000, keepalive, True, (), (), 0, 0, 0, 0, 0, True)]
 
     monkeypatch.setattr("lab.cli.doctor.measure_ceiling", found)
     monkeypatch.setattr("lab.cli.doctor._QUIET_S", 0.1)

@@ -1,5 +1,52 @@
 """Can the load generator be believed, and up to which rate?"""
 
-from lab.experiments.instrument.trials import Parameters
+from typing import Annotated
 
-__all__ = ["Parameters"]
+import pandas as pd
+from pydantic import AfterValidator
+
+from lab import units
+from lab.checks import Count, Positive
+from lab.experiments.instrument import lags, stalls
+from lab.study.parameters import ListOf
+from lab.study.parameters import Parameters as _Parameters
+
+
+def _distinct(rates: tuple[float, ...]) -> tuple[float, ...]:
+    if len(set(rates)) < len(rates):
+        raise ValueError("must list each rate once")
+    return rates
+
+
+Rates = Annotated[ListOf[Positive], AfterValidator(_distinct)]
+
+
+class Parameters(_Parameters):
+    """What notebook 08 lets its reader set."""
+
+    run: str
+    stall_rates: Rates
+    stall_s: Positive
+    stall_duration_s: Positive
+    rates: Rates
+    step_s: Positive
+    tool_rate: Count
+    tool_duration_s: Count
+
+
+def answer(stalled: pd.DataFrame, lagging: pd.DataFrame) -> str:
+    """Say up to which rate the instrument can be believed here, and how near it comes to known answers.
+
+    `stalled` is of `stalls.measure`, `lagging` of `lags.measure`.
+    """
+    new, kept = (lags.rate_or_none(lags.ceilings(lagging)[keepalive]) for keepalive in lags.LABELS)
+    known, attacks = stalls.known_answers(stalled), stalls.attacks(stalled)
+    open_s, closed_s = ((known[loop] - known["known_s"]).abs().max() for loop in ("open_s", "closed_s"))
+    agree = int((attacks["sent"] == attacks["server_count"]).sum() + lagging["reconciled"].sum())
+    of = units.counted(len(attacks) + len(lagging), "attack")
+    return (
+        f"**Answer.** On this machine the generator can be believed up to **{new}** with a connection per "
+        f"request, and up to **{kept}** with kept connections. It was off known latencies by up to "
+        f"{units.seconds(open_s)}, a closed loop by up to {units.seconds(closed_s)}. In {agree} of "
+        f"{of} the server read as many requests as were sent."
+    )

@@ -5,14 +5,17 @@ import json
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from lab import units
 from lab.errors import LabError
 from lab.experiments.common import table_name
+from lab.figures.style import DARK_TO_LIGHT, QUIET, canvas, plain_log_ticks
+from lab.flags import Flag, in_words
 from lab.load import peers
 from lab.load.peers.reports import Numbers
 from lab.load.peers.tools import Job, Measured, Tool
@@ -27,14 +30,14 @@ _NUMBERS = (
 
 def _attack(job: Job) -> list[str]:
     how_much = ["--rate", f"{job.rate_rps}", "--duration", f"{job.duration_s}s", "--keepalive"]
-    return [sys.executable, "-m", "lab", "attack", job.url, *how_much, "--format", "json"]
+    return [sys.executable, "-P", "-m", "lab", "attack", job.url, *how_much, "--format", "json"]
 
 
 def _read_attack(out: str, _: Job) -> Numbers:
     said = json.loads(out)
     latency_s = {f"{name}_s": said["latency_s"][name] for name in ("mean", "p50", "p90", "p99", "max")}
     counts = {"requests": said["requests"], "ok": said["ok"], "throughput_rps": said["throughput"]}
-    return Numbers(**counts, **latency_s, doubts="; ".join(said["invalid_because"]))
+    return Numbers(**counts, **latency_s, flags=tuple(map(Flag.from_dict, said["flags"])))
 
 
 OURS = Tool("lab attack", "open", _attack, _read_attack)
@@ -53,15 +56,15 @@ _STARTS_DIFFER = 0.1
 
 
 def compare(run: Run, rate_rps: int, duration_s: int) -> pd.DataFrame:
-    """Let ours and every other load generator on this machine measure one known server, one after the other.
+    """Let ours and every other load generator on this machine measure one reference server, each in turn.
 
     A row per tool, ours first: tool, schedule, resolution_s, requests, throughput_rps, p50_s, p90_s, p99_s,
     cpu_s (of its processes, from start to end), server_count, few_requests and few_cpu_s (of a run of a few
-    requests), failure (why there are no numbers), doubts.
+    requests), failure (why there are no numbers), flags (why it does not believe itself).
     """
     everyone = [OURS, *peers.present()]
     settings = rate_rps, duration_s, WAITS_S, _FEW_RPS, _FEW_S
-    name = table_name("peers", [tool.name for tool in everyone], *settings)
+    name = table_name("tools", [tool.name for tool in everyone], *settings)
     return run.table(name, lambda: pd.DataFrame(_compare(everyone, rate_rps, duration_s)))
 
 
@@ -69,19 +72,19 @@ def _compare(everyone: list[Tool], rate_rps: int, duration_s: int) -> Iterator[d
     for tool in everyone:
         row: dict[str, Any] = {
             "tool": tool.name, "schedule": tool.schedule, "resolution_s": tool.resolution_s,
-            "failure": "", "doubts": "", **dict.fromkeys(_NUMBERS, math.nan),
+            "failure": "", "flags": (), **dict.fromkeys(_NUMBERS, math.nan),
         }  # fmt: skip
         try:
             few, seen, server_count = _ask(tool, rate_rps, duration_s)
         except LabError as error:  # another's tool may fail in any way; that is a finding, not an end
             yield row | {"failure": str(error)}
             continue
-        said = asdict(seen.numbers) | {
+        said = vars(seen.numbers) | {
             "cpu_s": seen.cpu_s, "server_count": server_count,
             "few_requests": few.numbers.requests if few else None, "few_cpu_s": few.cpu_s if few else None,
         }  # fmt: skip
         numbers = {name: float(said[name]) for name in _NUMBERS if said[name] is not None}
-        yield row | numbers | {"doubts": seen.numbers.doubts}
+        yield row | numbers | {"flags": seen.numbers.flags}
 
 
 def _ask(tool: Tool, rate_rps: int, duration_s: int) -> tuple[Measured | None, Measured, int]:
@@ -93,12 +96,6 @@ def _ask(tool: Tool, rate_rps: int, duration_s: int) -> tuple[Measured | None, M
         before = server.requests()
         seen = peers.run(tool, server.url, rate_rps=rate_rps, duration_s=duration_s)
         return few, seen, server.requests() - before
-
-
-def known_s(share: float) -> float:
-    """Return a quantile of the server's waits."""
-    least_s, most_s = WAITS_S
-    return least_s + share * (most_s - least_s)
 
 
 def costs(seen: pd.DataFrame) -> pd.DataFrame:
@@ -114,39 +111,66 @@ def costs(seen: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"start_s": start_s, "request_s": request_s, "off_s": off_s})
 
 
-_FACTOR = 1.2
+FACTOR = 1.2
 """One run each, on a machine shared with the server: what differs by less is no disagreement."""
 
 _COARSE = 0.1
 """Whoever rounds to more than this share of our p50 cannot tell whether it agrees."""
 
-_RATE_OFF = 0.02
-
-_JUDGED = {"p50": 0.5, "p90": 0.9}
+_JUDGED = ("p50_s", "p90_s")
 """Not p99: in a run of seconds the slowest hundredth is each tool's own start, connections and compiler."""
 
-_AGREES, _DIFFERS, _CANNOT_TELL = "agrees", "does not", "cannot tell"
+Verdict = Literal["", "agrees", "differs", "cannot tell"]
+
+
+def verdicts(seen: pd.DataFrame) -> list[Verdict]:
+    """Say of each tool whether it agrees with ours on p50 and p90; nothing of ours, nor of a closed loop.
+
+    What a tool rounds away is no disagreement. Without numbers of both, none can tell.
+    """
+    ours = seen.iloc[0]
+    return ["", *(_verdict(row, ours) for _, row in seen.iloc[1:].iterrows())]
+
+
+def _verdict(row: "pd.Series[Any]", ours: "pd.Series[Any]") -> Verdict:
+    if row["schedule"] == "closed":
+        return ""
+    off_s = row["resolution_s"]
+    for name in _JUDGED:
+        if row[name] > ours[name] * FACTOR + off_s or row[name] < ours[name] / FACTOR - off_s:
+            return "differs"
+    known = all(pd.notna([row[name], ours[name]]).all() for name in _JUDGED)
+    return "agrees" if known and off_s <= _COARSE * ours["p50_s"] else "cannot tell"
 
 
 def table(seen: pd.DataFrame) -> pd.DataFrame:
-    """Put the tools side by side, in words."""
-    cpu = costs(seen)
+    """Put the tools side by side, in words, below what the server waits before each answer."""
+    known = {f"{name}_s": _known_s(share) for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))}
+    seen = seen.assign(verdict=verdicts(seen), remarks=seen["failure"] + seen["flags"].map(in_words))
+    rows = pd.concat([pd.DataFrame([{"tool": "known: the server's wait"} | known]), seen], ignore_index=True)
+    cpu = costs(rows)
     return pd.DataFrame(
         {
-            "tool": seen["tool"],
-            "sends": seen["schedule"],
-            "throughput": seen["throughput_rps"].map(units.per_second),
-            "p50": seen["p50_s"].map(units.seconds),
-            "p90": seen["p90_s"].map(units.seconds),
-            "p99": seen["p99_s"].map(units.seconds),
-            "rounded to": seen["resolution_s"].map(lambda value_s: units.seconds(value_s) if value_s else ""),
+            "tool": rows["tool"],
+            "sends": rows["schedule"],
+            "with ours": rows["verdict"],
+            "throughput": rows["throughput_rps"].map(units.per_second),
+            "p50": rows["p50_s"].map(units.seconds),
+            "p90": rows["p90_s"].map(units.seconds),
+            "p99": rows["p99_s"].map(units.seconds),
             "CPU to start and end": cpu["start_s"].map(units.seconds),
             "CPU per 1,000 requests": [_per_thousand(row) for _, row in cpu.iterrows()],
-            "its count": seen["requests"].map(_whole),
-            "server's count": seen["server_count"].map(_whole),
-            "": seen["failure"].str.cat(seen["doubts"]),
+            "its count": rows["requests"].map(_whole),
+            "server's count": rows["server_count"].map(_whole),
+            "": rows["remarks"],
         }
-    )
+    ).fillna("")
+
+
+def _known_s(share: float) -> float:
+    """Return a quantile of the server's waits."""
+    least_s, most_s = WAITS_S
+    return least_s + share * (most_s - least_s)
 
 
 def _per_thousand(cost: "pd.Series[float]") -> str:
@@ -160,108 +184,41 @@ def _whole(count: float) -> str:
     return "–" if pd.isna(count) else f"{count:,.0f}"
 
 
-def title(seen: pd.DataFrame, rate_rps: int) -> str:
-    """Say in a figure's title how many tools agree with ours."""
-    if _lacking(seen.iloc[0]):
-        return f"At {rate_rps:,}/s ours gave no numbers to compare others with"
-    verdicts = _verdicts(seen)
-    if verdicts.empty:
-        return f"No other tool that keeps to a rate is here: at {rate_rps:,}/s there is only ours"
-    unsure = (verdicts["verdict"] == _CANNOT_TELL).sum()
-    return f"At {rate_rps:,}/s {_agree(verdicts)} with ours{f', {unsure} cannot tell' if unsure else ''}"
+_SHOWN = {"p50_s": -0.22, "p90_s": 0.0, "p99_s": 0.22}
+"""Quantiles, and how far below its tool's line each is drawn."""
 
 
-def _agree(verdicts: pd.DataFrame) -> str:
-    agree = (verdicts["verdict"] == _AGREES).sum()
-    others = units.counted(len(verdicts), "other tool")
-    return f"{agree} of {others} {'agrees' if agree == 1 else 'agree'}"
+def figure(seen: pd.DataFrame, rate_rps: int) -> Figure | None:
+    """Draw p50, p90 and p99 of each tool, ours on top; a bar spans what a tool rounds away.
+
+    None where fewer than two tools gave numbers.
+    """
+    told = seen[seen["p50_s"].notna()].reset_index(drop=True)
+    if len(told) < 2:
+        return None
+    least_s = 0.7 * min(told[name].where(told[name] > told["resolution_s"]).min() for name in _SHOWN)
+    found = verdicts(seen)
+    agree, others = found.count("agrees"), units.counted(len(found) - found.count(""), "other tool")
+    title = f"At {rate_rps:,}/s ours agrees with {agree} of {others} that keep to a rate"
+    with canvas(title, size=(7.8, 2.0 + 0.5 * len(told))) as (figure, (axes,)):
+        for (name, below), look in zip(_SHOWN.items(), DARK_TO_LIGHT, strict=False):
+            for place, (_, row) in enumerate(told.iterrows()):
+                height = [place + below] * 2
+                color = QUIET if row["schedule"] == "closed" else look.color
+                span_s = np.array([-1, 1]) * row["resolution_s"] + row[name]
+                axes.plot(span_s.clip(least_s), height, color=color, linewidth=4, alpha=0.35)
+                axes.plot(max(row[name], least_s), height[0], look.marker, color=color, markersize=7)
+            axes.axvline(told[name].iloc[0], color=look.color, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+            axes.plot([], [], look.marker, color=look.color, label=name.removesuffix("_s"))
+        axes.set_yticks(range(len(told)), [_label(row) for _, row in told.iterrows()])
+        axes.invert_yaxis()
+        axes.set_xscale("log")
+        plain_log_ticks(axes.xaxis, units.seconds)
+        axes.set_xlabel("latency (log scale); dashed: ours; grey: a closed loop, at a rate of its own")
+        axes.grid(visible=False, axis="y")
+        figure.legend(loc="outside lower center", ncols=len(_SHOWN))
+    return figure
 
 
-def reading(seen: pd.DataFrame, rate_rps: int) -> str:
-    """Say who agrees with ours and who does not, on latency, rate and count, and who is not here."""
-    parts = [_ours(seen.iloc[0]), _agreement(seen), _rates(seen, rate_rps), _counts(seen), _absent(seen)]
-    return "\n".join(f"- {part}" for part in parts if part)
-
-
-def _ours(ours: "pd.Series[Any]") -> str:
-    if lacking := _lacking(ours):
-        return f"**Ours cannot be compared**: {lacking}."
-    known = " and ".join(f"{name} {units.seconds(known_s(share))}" for name, share in _JUDGED.items())
-    said = " and ".join(units.seconds(ours[f"{name}_s"]) for name in _JUDGED)
-    doubts = f" **Ours does not believe itself here**: {ours['doubts']}." if ours["doubts"] else ""
-    return f"The server waits before each answer, {known}; ours reads {said}.{doubts}"
-
-
-def _asked(seen: pd.DataFrame) -> pd.DataFrame:
-    """Return the other tools that were told the rate: a closed loop knows none."""
-    others = seen.iloc[1:]
-    return others[others["schedule"] != "closed"]
-
-
-def _agreement(seen: pd.DataFrame) -> str:
-    if _lacking(seen.iloc[0]):
-        return ""
-    verdicts = _verdicts(seen)
-    if verdicts.empty:
-        return "No other tool that keeps to a rate is here: only known answers say whether ours is right."
-    names = verdicts.loc[verdicts["verdict"] == _AGREES, "tool"]
-    others = verdicts[verdicts["verdict"] != _AGREES]
-    remarks = [f"**{row['tool']}** {row['verdict']}: {row['why']}." for _, row in others.iterrows()]
-    lead = (
-        f"Of those that can keep to a rate, {_agree(verdicts)} with ours on {' and '.join(_JUDGED)}, "
-        f"within {_FACTOR:g} times and what they round away"
-    )
-    return " ".join([f"{lead}{': ' + ', '.join(names) if len(names) else ''}.", *remarks])
-
-
-def _verdicts(seen: pd.DataFrame) -> pd.DataFrame:
-    """Return tool, verdict and why, a row for each other tool that was told the rate."""
-    judged = [(row["tool"], *_verdict(row, seen.iloc[0])) for _, row in _asked(seen).iterrows()]
-    return pd.DataFrame(judged, columns=["tool", "verdict", "why"])
-
-
-def _verdict(row: "pd.Series[Any]", ours: "pd.Series[Any]") -> tuple[str, str]:
-    differ, rounded_s = [], row["resolution_s"]
-    for name in _JUDGED:
-        theirs_s, ours_s = row[f"{name}_s"], ours[f"{name}_s"]
-        if theirs_s > ours_s * _FACTOR + rounded_s or theirs_s < ours_s / _FACTOR - rounded_s:
-            differ.append(f"{name} {units.seconds(theirs_s)}, ours {units.seconds(ours_s)}")
-    if differ:
-        return _DIFFERS, "; ".join(differ)
-    if lacking := _lacking(row):
-        return _CANNOT_TELL, lacking
-    if rounded_s > _COARSE * ours["p50_s"]:
-        return _CANNOT_TELL, f"it rounds to {units.seconds(rounded_s)}, over a tenth of our p50"
-    return _AGREES, ""
-
-
-def _lacking(row: "pd.Series[Any]") -> str:
-    """Say why there is nothing to judge; nothing if there is."""
-    if row["failure"]:
-        return f"it gave no numbers ({row['failure']})"
-    absent = [name for name in _JUDGED if pd.isna(row[f"{name}_s"])]
-    return f"it gave no {' and no '.join(absent)}" if absent else ""
-
-
-def _rates(seen: pd.DataFrame, rate_rps: int) -> str:
-    asked = pd.concat([seen.iloc[:1], _asked(seen)])
-    off = asked[(asked["throughput_rps"] / rate_rps - 1).abs() > _RATE_OFF]
-    listed = [f"{row['tool']} got {units.per_second(row['throughput_rps'])}" for _, row in off.iterrows()]
-    return f"Asked for {rate_rps:,}/s, {' and '.join(listed)}." if listed else ""
-
-
-def _counts(seen: pd.DataFrame) -> str:
-    told = seen[seen["failure"] == ""]
-    differ = told[told["requests"] != told["server_count"]]
-    if differ.empty:
-        return "Every tool's count of requests is the server's." if len(told) else ""
-    listed = ", ".join(
-        f"{row['tool']} counts {_whole(row['requests'])} and the server {_whole(row['server_count'])}"
-        for _, row in differ.iterrows()
-    )
-    return f"Counts that are not the server's: {listed}."
-
-
-def _absent(seen: pd.DataFrame) -> str:
-    names = [tool.name for tool in peers.TOOLS if tool.name not in set(seen["tool"])]
-    return f"Not on this machine: {', '.join(names)}." if names else ""
+def _label(row: "pd.Series[float]") -> str:
+    return f"{row['tool']}, {units.per_second(row['throughput_rps'])}"

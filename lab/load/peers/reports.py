@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from lab.flags import Flag
+
 
 @dataclass(frozen=True)
 class Numbers:
@@ -21,7 +23,7 @@ class Numbers:
     p90_s: float | None
     p99_s: float | None
     max_s: float | None
-    doubts: str = ""
+    flags: tuple[Flag, ...] = ()
     """Why the tool itself does not believe them."""
 
 
