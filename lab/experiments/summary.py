@@ -1,4 +1,4 @@
-"""The answer of a whole run, in plain sentences: how far clustering goes, how many workers a rate needs."""
+"""The answer of a whole run: how far clustering goes, how many workers a rate needs, which claims hold."""
 
 from collections.abc import Sequence
 
@@ -55,21 +55,17 @@ def trials_of(run: Run) -> dict[str, pd.DataFrame]:
 
 
 def answer(trials: dict[str, pd.DataFrame], cpus: int, slo_loops: float) -> str:
-    """Answer the study's question from what the run has; say what it does not have."""
+    """Answer the study's question in a few sentences: from scaling and the sweep, else from the article's."""
     parts = []
-    if scaled := worker_scaling.EXPERIMENT in trials:
-        scaling = worker_scaling.scaling(trials[worker_scaling.EXPERIMENT])
-        parts.append(worker_scaling.answer(scaling, cpus))
-    if rate_sweep.EXPERIMENT in trials:
-        swept = trials[rate_sweep.EXPERIMENT]
+    if (scaled := trials.get(worker_scaling.EXPERIMENT)) is not None:
+        parts.append(worker_scaling.answer(worker_scaling.scaling(scaled), cpus))
+    if (swept := trials.get(rate_sweep.EXPERIMENT)) is not None:
         slo_s = slo_loops * sweep_loop_s(swept)
         parts.append(rate_sweep.answer(rate_sweep.brackets(swept, slo_s), slo_s))
-    if single_vs_cluster.EXPERIMENT in trials:
-        parts.append(single_vs_cluster.answer(trials[single_vs_cluster.EXPERIMENT]))
-    if not scaled:
-        parts.append("Worker scaling was not measured in this run.")
-    lead, *rest = [part.removeprefix("**Answer.** ") for part in parts]
-    return "\n".join([f"**Answer.** {lead}", "", *(f"- {part[0].upper()}{part[1:]}" for part in rest)])
+    if (article := trials.get(single_vs_cluster.EXPERIMENT)) is not None:
+        parts.append(single_vs_cluster.answer(article))
+    told = " ".join(part.removeprefix("**Answer.** ") for part in parts[:2])
+    return f"**Answer.** {told or 'This run has measured nothing that tells: run notebook 02, 03 or 04.'}"
 
 
 def scaling_figure(trials: dict[str, pd.DataFrame], cpus: int) -> Figure | None:

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from helpers.trial_rows import trials
 
@@ -31,30 +30,28 @@ MEASURED = {
 }
 
 
-def _lines(trials: dict[str, pd.DataFrame]) -> list[str]:
-    return [line for line in summary.answer(trials, cpus=2, slo_loops=3).splitlines() if line]
+def _answer(*measured: str) -> str:
+    return summary.answer({name: MEASURED[name] for name in measured}, cpus=2, slo_loops=3)
 
 
-def test_the_answer_leads_with_how_far_clustering_goes() -> None:
-    lead, sweep, article = _lines(MEASURED)
-    assert lead.startswith("**Answer.** One worker answers 10.0/s")
-    assert "1.80 times" in lead
-    assert "one process **up to 5.00/s**" in sweep
-    assert article.startswith("- Offered 10.0/s")
-    assert "**Answer.**" not in sweep + article, "there is one answer"
+def test_the_answer_is_of_scaling_and_the_sweep_and_there_is_one() -> None:
+    text = _answer(*MEASURED)
+    assert text.startswith("**Answer.** One worker answers 10.0/s")
+    assert "1.80 times" in text
+    assert "one process **up to 5.00/s**" in text
+    assert text.count("**Answer.**") == 1
+    assert text == _answer(worker_scaling.EXPERIMENT, rate_sweep.EXPERIMENT)
 
 
 @pytest.mark.parametrize("missing", MEASURED)
 def test_what_is_missing_leaves_the_rest(missing: str) -> None:
-    lines = _lines({name: rows for name, rows in MEASURED.items() if name != missing})
-    assert lines[0].startswith("**Answer.** ")
-    said = any("Worker scaling was not measured" in line for line in lines)
-    assert said == (missing == worker_scaling.EXPERIMENT)
-    assert len(lines) == (3 if said else 2)
+    left = [name for name in MEASURED if name != missing]
+    text = _answer(*left)
+    assert all(_answer(name).removeprefix("**Answer.** ") in text for name in left)
 
 
 def test_a_run_with_nothing_in_it_says_so() -> None:
-    assert _lines({}) == ["**Answer.** Worker scaling was not measured in this run."]
+    assert "has measured nothing" in _answer()
     assert summary.scaling_figure({}, cpus=2) is None
     assert summary.sweep_figure({}, slo_loops=3) is None
     assert summary.health_table({}).empty
