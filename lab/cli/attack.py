@@ -31,7 +31,7 @@ _OF_REPORTS = ("source", "out", "form", "slos")
 
 @click.command("attack")
 @click.argument("url", required=False)
-@click.option("--rate", type=float, help="Requests per second.")
+@click.option("--rate", help="How many requests to send, as 50/s or 30/m.")
 @click.option("--duration", help="How long to send, as 30s or 1m30s.")
 @click.option("--profile", help='Rates over time, instead: "10/s for 10s, ramp to 50/s over 30s".')
 @click.option("--arrivals", default="constant", show_default=True, help="constant or poisson.")
@@ -66,7 +66,7 @@ def command(
     The generator goes before other processes where the system allows it, so that a busy server does not delay
     it; several do only if they are fewer than the CPUs. The report says whether.
     """
-    objectives = [Slo.parse(text) for text in slos]
+    objectives = Slo.parse_all(slos)
     if out:
         check_writable(out)
     if (url is None) == (source is None):
@@ -97,25 +97,27 @@ def _hand_over(result: Result, form: str, out: Path | None, objectives: list[Slo
         if out:
             result.save(out)
     finally:
-        write_out(_written(result, form))
+        write_out(_written(result, form, objectives))
     missed = [text for slo in objectives if (text := slo.missed(result.summary))]
     for text in missed:
         tell(f"lab: SLO missed: {text}")
     if not result.summary["valid"] and form != "text":
-        tell(f"lab: do not trust this: {'; '.join(result.summary['invalid_because'])}")
+        errors = [f"{count} {text}" for text, count in list(result.summary["errors"].items())[:3]]
+        tell(f"lab: do not trust this: {'; '.join([*result.summary['invalid_because'], *errors])}")
     return 1 if missed else 0
 
 
-def _written(result: Result, form: str) -> str:
+def _written(result: Result, form: str, slos: list[Slo]) -> str:
     if form == "json":
-        return json.dumps(result.summary, indent=2, allow_nan=False)
+        verdicts = [slo.to_dict(result.summary) for slo in slos]
+        return json.dumps(result.summary | {"slo": verdicts}, indent=2, allow_nan=False)
     if form == "csv":
         from lab.load.records import WHOLE
 
         return result.requests.astype(dict.fromkeys(WHOLE, "Int64")).to_csv(index=False).rstrip("\n")
     from lab.load import report as text
 
-    return text.histogram(result.requests) if form == "hist" else text.report(result.summary)
+    return text.histogram(result.requests) if form == "hist" else text.report(result.summary, slos)
 
 
 def _refuse_options_of_attacks() -> None:

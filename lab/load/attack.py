@@ -9,7 +9,7 @@ from lab.errors import LabError, UsageError
 from lab.load.generators import Log, Message, offer, warn_above
 from lab.load.progress import Progress, teller
 from lab.load.target import Headers, Spec, check
-from lab.units import parse_duration
+from lab.units import parse_duration, parse_rate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,7 +101,7 @@ def summarized(rows: "pd.DataFrame", *, warmup_errors: Mapping[str, int], **kept
 def attack(
     url: str,
     *,
-    rate: float | None = None,
+    rate: float | str | None = None,
     duration: float | str | None = None,
     profile: str | None = None,
     arrivals: str = "constant",
@@ -138,15 +138,17 @@ def attack(
     from lab.load.arrivals import due_times, duration_s, peak_rps, total
 
     if seed < 0:
-        raise UsageError(f"a seed is 0 or more, not {seed}")
+        raise UsageError(f"seed must be at least 0, got {seed}")
     stretches = _stretches(rate, duration, profile)
     due_s = due_times(stretches, arrivals, seed)
-    if warmup:
-        due_s = _preceded(due_s, stretches, parse_duration(warmup), arrivals, seed)
-    if not 1 <= generators <= (generators if in_flight is None else in_flight):
-        raise UsageError("generators are 1 or more, in-flight no fewer than generators")
+    if warmup_s := parse_duration(warmup or 0, zero=True):
+        due_s = _preceded(due_s, stretches, warmup_s, arrivals, seed)
+    if generators < 1:
+        raise UsageError(f"generators must be at least 1, got {generators}")
+    if in_flight is not None and in_flight < generators:
+        raise UsageError(f"in-flight must be at least {generators}, one for each generator, got {in_flight}")
     if connections < 0:
-        raise UsageError(f"connections are 0 or more, not {connections}: so many idle ones are kept at most")
+        raise UsageError(f"connections must be at least 0, got {connections}")
     generators = min(generators, len(due_s))
     timeout_s, target = parse_duration(timeout), check(url, remote=remote)
     lasts_s = duration_s(stretches)
@@ -176,16 +178,16 @@ def attack(
     return result
 
 
-def _stretches(rate: float | None, duration: float | str | None, profile: str | None) -> "Profile":
+def _stretches(rate: float | str | None, duration: float | str | None, profile: str | None) -> "Profile":
     from lab.load.arrivals import Stretch, parse
 
     if (profile is None) == (rate is None) or (rate is None) != (duration is None):
         raise UsageError("say how much load: a rate and a duration, or a profile")
     if profile is not None:
         return parse(profile)
-    if not (rate is not None and rate > 0):
-        raise UsageError(f"a rate is above zero, not {rate}: say how many requests per second")
-    return [Stretch(rate, rate, parse_duration(duration or 0))]
+    if not (rate_rps := parse_rate(rate or 0)):
+        raise UsageError(f"a rate must be above 0, got {rate!r}: say how many requests per second")
+    return [Stretch(rate_rps, rate_rps, parse_duration(duration or 0))]
 
 
 def _preceded(due_s: "Times", stretches: "Profile", warmup_s: float, arrivals: str, seed: int) -> "Times":

@@ -1,19 +1,21 @@
 """A summary for people: laid out like vegeta's report, with the lines that it lacks."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lab.errors import UsageError
-from lab.units import parse_duration, seconds
-from lab.units import seconds as written
+from lab.errors import UsageError, one_line
+from lab.units import counted, parse_duration, seconds
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def report(summary: Mapping[str, Any]) -> str:
+_MOST_ERRORS = 10
+
+
+def report(summary: Mapping[str, Any], slos: "Sequence[Slo]" = ()) -> str:
     """Return the report of a summary: lines of a label, what the numbers are, and the numbers."""
     sent = summary["sent"]
     rows = [
@@ -41,12 +43,21 @@ def report(summary: Mapping[str, Any]) -> str:
             "yes or why not",
             "yes" if summary["valid"] else "NO: " + "; ".join(summary["invalid_because"]),
         ),
+        *(("SLO", str(slo), slo.missed(summary) or "met") for slo in slos),
     ]
     label, what = (max(len(row[column]) for row in rows) for column in (0, 1))
     lines = [f"{row[0]:<{label}}  {f'[{row[1]}]':<{what + 2}}  {row[2]}".rstrip() for row in rows]
-    return "\n".join(
-        [*lines, "Error Set:", *(f"{count:>7}  {text}" for text, count in summary["errors"].items())]
-    )
+    return "\n".join([*lines, "Error Set:", *_errors(summary["errors"])])
+
+
+def _errors(errors: Mapping[str, int]) -> list[str]:
+    """The most frequent errors, as a terminal can take them, and a line that sums up the rest."""
+    listed = list(errors.items())[:_MOST_ERRORS]
+    lines = [f"{count:>7}  {one_line(text)}" for text, count in listed]
+    if others := len(errors) - len(listed):
+        rest = sum(errors.values()) - sum(count for _, count in listed)
+        lines.append(f"{rest:>7}  {counted(others, 'other error')}, see --format json")
+    return lines
 
 
 def histogram(requests: "pd.DataFrame") -> str:
@@ -71,7 +82,7 @@ def _warmup(warmup: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """The warm-up is in none of the other numbers, but how it ended is worth knowing."""
     if not warmup["planned"]:
         return []
-    errors = "".join(f"; {count} {text}" for text, count in warmup["errors"].items())
+    errors = "".join(f"; {one_line(line)}" for line in _errors(warmup["errors"]))
     return [("Warm-up", "kind:count", _counts(warmup["outcomes"]) + errors)]
 
 
@@ -96,18 +107,29 @@ def _counts(counts: Mapping[str, int]) -> str:
 _LATENCIES = ("mean", "p50", "p90", "p95", "p99", "max")
 
 
+LEAST_SUCCESS = 0.99
+"""What a latency objective asks of success unless success is one itself: failures can be fast."""
+
+
 @dataclass(frozen=True)
 class Slo:
     """A latency over all requests of at most `limit` seconds, or a success of at least that."""
 
     name: str
     limit: float
+    implied: bool = False
+
+    def __str__(self) -> str:
+        limit = f">= {_share_text(self.limit)}" if self.name == "success" else f"<= {seconds(self.limit)}"
+        return f"{self.name} {limit}{', implied' if self.implied else ''}"
 
     @staticmethod
     def parse(text: str) -> "Slo":
         """Return the objective that a text like p99=250ms states. Raises UsageError if it is malformed."""
         name, separator, value = (part.strip() for part in text.partition("="))
         if name in _LATENCIES and separator:
+            if value[-1:] in tuple("0123456789."):
+                raise UsageError(f"malformed SLO {text!r}: say the unit, {name}={value}ms or {name}={value}s")
             return Slo(name, parse_duration(value))
         if name == "success" and separator:
             return Slo(name, _share(value))
@@ -115,14 +137,39 @@ class Slo:
             f"malformed SLO {text!r}: write p99=250ms, {'=..., '.join(_LATENCIES)}=... or success=99.9%"
         )
 
+    @staticmethod
+    def parse_all(texts: Sequence[str]) -> "list[Slo]":
+        """Return the objectives of texts; those of latency imply one of success unless it is among them."""
+        slos = [Slo.parse(text) for text in texts]
+        if slos and all(slo.name != "success" for slo in slos):
+            slos.append(Slo("success", LEAST_SUCCESS, implied=True))
+        return slos
+
+    def to_dict(self, summary: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the objective and whether a summary meets it, as JSON says it."""
+        kept = {"name": self.name, "limit": self.limit, "implied": self.implied}
+        return {**kept, "value": self._value(summary), "met": self.missed(summary) is None}
+
     def missed(self, summary: Mapping[str, Any]) -> str | None:
         """Return in words how a summary misses this objective, None if it is met."""
-        value = summary["success"] if self.name == "success" else summary["latency_s"][self.name]
+        value = self._value(summary)
         if value is None:
             return f"{self.name} is unknown: no request came to an end"
         if self.name == "success":
-            return f"success is {value:.2%}, under {self.limit:.2%}" if value < self.limit else None
-        return f"{self.name} is {written(value)}, over {written(self.limit)}" if value > self.limit else None
+            implied = ", which a latency SLO implies" if self.implied else ""
+            under = f"success is {_share_text(value)}, under {_share_text(self.limit)}{implied}"
+            return under if value < self.limit else None
+        return f"{self.name} is {seconds(value)}, over {seconds(self.limit)}" if value > self.limit else None
+
+    def _value(self, summary: Mapping[str, Any]) -> float | None:
+        value: float | None = (
+            summary["success"] if self.name == "success" else summary["latency_s"][self.name]
+        )
+        return value
+
+
+def _share_text(share: float) -> str:
+    return f"{100 * share:.6g} %"
 
 
 def _share(text: str) -> float:

@@ -2,12 +2,10 @@
 
 import errno
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from helpers.load_servers import greet, serving
+from helpers.load_servers import broken, greet, serving
 
 from lab.cli import main
 from lab.errors import LabError
@@ -79,14 +77,26 @@ def test_a_folder_is_no_records(tmp_path: Path, capsys: pytest.CaptureFixture[st
         Result.load(tmp_path)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_a_full_disk_is_one_line(kept: Path) -> None:
-    command = [sys.executable, "-m", "lab", "attack", "--from", str(kept)]
-    with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith("lab: cannot write to stdout: no space left on device; ")
-    assert done.stderr.count("\n") == 1
+@pytest.mark.parametrize("rate", ["50/s", "3,000/m", "50"])
+def test_rates_and_no_warm_up_are_taken_as_people_write_them(
+    rate: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(greet) as server:
+        options = ["--duration", "100ms", "--warmup", "0", "--slo", "p99=8.7 s", "--format", "json"]
+        assert run(server.url, "--rate", rate, *options) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["planned"], summary["warmup"]["planned"]) == (5, 0)
+    assert [(slo["name"], slo["met"], slo["implied"]) for slo in summary["slo"]] == [
+        ("p99", True, False), ("success", True, True),
+    ]  # fmt: skip
+
+
+def test_an_objective_is_not_met_by_failing_fast(capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(broken) as server:
+        assert run(server.url, "--rate", "50", "--duration", "100ms", "--slo", "p99=2s") == 1
+    said = capsys.readouterr()
+    assert "lab: SLO missed: success is 0 %, under 99 %, which a latency SLO implies\n" in said.err
+    assert "[success >= 99 %, implied]" in said.out
 
 
 def test_a_report_is_printed_though_its_file_cannot_be_written(
@@ -120,10 +130,10 @@ RATE = ("--rate", "5", "--duration", "1s")
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (("--rate", "0", "--duration", "1s"), 2, "a rate is above zero"),
-        (("--rate", "-1", "--duration", "1s"), 2, "a rate is above zero"),
-        (("--rate", "nan", "--duration", "1s"), 2, "a rate is above zero"),
-        (("--rate", "many", "--duration", "1s"), 2, "not a valid float"),
+        (("--rate", "0", "--duration", "1s"), 2, "a rate must be above 0"),
+        (("--rate", "-1", "--duration", "1s"), 2, "malformed rate"),
+        (("--rate", "nan", "--duration", "1s"), 2, "malformed rate"),
+        (("--rate", "many", "--duration", "1s"), 2, "malformed rate 'many': write 50/s"),
         (("--rate", "1", "--duration", "1 fortnight"), 2, "malformed duration"),
         (("--rate", "1"), 2, "a rate and a duration, or a profile"),
         ((), 2, "a rate and a duration, or a profile"),
@@ -131,9 +141,9 @@ RATE = ("--rate", "5", "--duration", "1s")
         (("--profile", "fast"), 2, "malformed profile"),
         ((*RATE, "--arrivals", "uniform"), 2, "unknown arrivals"),
         ((*RATE, "--timeout", "0"), 2, "duration"),
-        ((*RATE, "--generators", "0"), 2, "generators are 1 or more"),
-        ((*RATE, "--in-flight", "0"), 2, "generators are 1 or more"),
-        ((*RATE, "--connections", "-1"), 2, "lab: connections are 0 or more, not -1"),
+        ((*RATE, "--generators", "0"), 2, "generators must be at least 1, got 0"),
+        ((*RATE, "--in-flight", "0"), 2, "in-flight must be at least 1"),
+        ((*RATE, "--connections", "-1"), 2, "lab: connections must be at least 0, got -1"),
         ((*RATE, "--slo", "p99"), 2, "malformed SLO"),
         ((*RATE, "--header", "nothing"), 2, "malformed header"),
         ((*RATE, "--header", "X: a\r\nY: b"), 2, "cannot be sent"),

@@ -164,15 +164,51 @@ def test_the_histogram_counts_every_request_that_ended() -> None:
     [
         ("p99=250ms", None),
         ("p99=50ms", "p99 is 99.1 ms, over 50.0 ms"),
-        ("max=0.1", None),
+        ("max=100 ms", None),
+        ("p99=99.2 ms", None),
         ("success=75%", None),
-        ("success=99.9%", "success is 75.00%, under 99.90%"),
-        ("success=0.8", "success is 75.00%, under 80.00%"),
+        ("success=99.9 %", "success is 75 %, under 99.9 %"),
+        ("success=0.8", "success is 75 %, under 80 %"),
     ],
 )
 def test_objectives_are_met_or_say_how_they_are_not(text: str, missed: str | None) -> None:
     outcomes = [Outcome.OK, Outcome.OK, Outcome.RESET, Outcome.OK]
     assert Slo.parse(text).missed(numbers(rows([0.07, 0.02, 0.04, 0.1], outcomes))) == missed
+
+
+def test_fast_failures_do_not_meet_an_objective_of_latency() -> None:
+    failed = numbers(rows([0.001] * 100, [Outcome.HTTP_ERROR] * 100))
+    latency, success = Slo.parse_all(["p99=250ms"])
+    assert latency.missed(failed) is None
+    assert success.missed(failed) == "success is 0 %, under 99 %, which a latency SLO implies"
+    assert success.to_dict(failed) == {
+        "name": "success", "limit": 0.99, "implied": True, "value": 0.0, "met": False,
+    }  # fmt: skip
+    assert "[success >= 99 %, implied]" in report(failed, [latency, success])
+    assert Slo.parse_all(["p99=250ms", "success=50%"])[1].limit == 0.5
+    assert Slo.parse_all([]) == []
+
+
+@pytest.mark.parametrize("text", ["p99=250", "max=0.1", "mean=3."])
+def test_a_latency_without_a_unit_is_refused_with_the_spelling(text: str) -> None:
+    with pytest.raises(UsageError, match=r"say the unit, \w+=[\d.]+ms or \w+=[\d.]+s$"):
+        Slo.parse(text)
+
+
+def test_errors_are_harmless_to_a_terminal_and_the_rare_ones_are_summed_up() -> None:
+    errors = {f"503 \x1b[31m{number}": 1000 - number for number in range(1000)}
+    said = report(numbers(rows([0.1], [Outcome.HTTP_ERROR]), errors=errors))
+    assert "\x1b" not in said
+    lines = said.partition("Error Set:\n")[2].splitlines()
+    assert lines[0].split(maxsplit=1) == ["1000", r"503 \x1b[31m0"]
+    assert lines[-1].split(maxsplit=1) == ["490545", "990 other errors, see --format json"]
+    assert len(lines) == 11
+
+
+def test_a_loop_time_that_is_no_number_is_in_no_summary() -> None:
+    summary = numbers(rows([0.1, 0.1]).assign(service_s=[np.inf, 0.02]))
+    assert summary["service_s"]["max"] == 0.02
+    json.dumps(summary, allow_nan=False)
 
 
 def test_an_objective_is_not_met_by_silence() -> None:
