@@ -16,9 +16,10 @@ import numpy as np
 import psutil
 import pytest
 
-from lab.load import Result, attack, peers
+from lab.load import peers
+from lab.load.attack import Result, attack
 from lab.load.peers.tools import TOOLS
-from lab.load.reference_server import known_server
+from lab.load.reference_server import reference_server
 
 TRIES = 3
 QUIET_PERCENT = 10.0
@@ -73,7 +74,7 @@ def test_cpu_per_request_is_at_most_half_of_locusts(rate_rps: int) -> None:
 
 def _against(peer: str, rate_rps: int, share: float) -> None:
     def ratio() -> float:
-        with known_server() as server:
+        with reference_server() as server:
             theirs = peers.run(PEERS[peer], server.url, rate_rps=rate_rps, duration_s=5)
         their_s = theirs.cpu_s / theirs.numbers.requests
         print(f"{peer}: {1e6 * their_s:.0f} us of CPU per request at {rate_rps}/s")
@@ -84,7 +85,7 @@ def _against(peer: str, rate_rps: int, share: float) -> None:
 
 def _cpu_per_request_s(rate_rps: int) -> float:
     """The whole generator process, from start to end; the server ends after it is counted."""
-    with known_server() as server:
+    with reference_server() as server:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         sent = attack(server.url, rate=rate_rps, duration=5, keepalive=True).summary["sent"]
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -105,7 +106,7 @@ def test_a_million_requests_in_little_memory_without_pauses() -> None:
 
 def _peak_bytes_and_pause_s(planned: int) -> tuple[int, float]:
     """Offer so many requests, and return what the generator held at most, and its longest pause."""
-    with known_server() as server, _watching_memory(server.pid) as sizes:
+    with reference_server() as server, _watching_memory(server.pid) as sizes:
         summary = attack(server.url, rate=10_000, duration=planned / 10_000, keepalive=True).summary
     assert summary["sent"] == planned
     return max(sizes), summary["generator"]["gc_longest_s"]
@@ -165,7 +166,7 @@ def test_ten_million_records_are_summarized() -> None:
 
 def _offer(rate_rps: float, duration_s: float, *, keepalive: bool = False) -> Result:
     """Attack a quick server, which must answer everything well."""
-    with known_server() as server:
+    with reference_server() as server:
         result = attack(server.url, rate=rate_rps, duration=duration_s, keepalive=keepalive)
     assert result.summary["success"] == 1
     return result

@@ -110,7 +110,7 @@ def _attacked_during(
     server: Server, rate: float, keepalive: bool, change: Callable[[], None]
 ) -> tuple[int, int]:
     """Attack a server for as long as the change takes; return how many requests were planned and failed."""
-    from lab.load import attack
+    from lab.load.attack import attack
 
     errors: list[BaseException] = []
 

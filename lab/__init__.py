@@ -14,7 +14,7 @@ __all__ = ["answer", "attack", "open_run", "say", "serve", "show", "table"]
 
 _HOME = {
     "answer": "lab.notebook",
-    "attack": "lab.load",
+    "attack": "lab.load.attack",
     "open_run": "lab.study.run",
     "say": "lab.notebook",
     "serve": "lab.servers",

@@ -12,7 +12,7 @@ import pytest
 from helpers.clients import PATIENCE_S, gone, until
 
 from lab.errors import LabError
-from lab.load import attack
+from lab.load.attack import attack
 from lab.processes import end_group, running
 from lab.servers import serve
 

@@ -14,8 +14,9 @@ from click.core import ParameterSource
 from lab.cli.output import tell, write_out
 from lab.errors import UsageError
 from lab.files import check_writable
-from lab.load import Interrupted, Progress, Result, attack
-from lab.load.generators import AboveCeilingWarning
+from lab.load.attack import Interrupted, Result, attack
+from lab.load.limits import AboveCeilingWarning
+from lab.load.progress import Progress
 from lab.load.report import Slo
 from lab.progress import display
 from lab.units import seconds
@@ -31,12 +32,12 @@ _OF_REPORTS = ("source", "out", "form", "slos")
 
 @click.command("attack")
 @click.argument("url", required=False)
-@click.option("--rate", help="How many requests to send, as 50/s or 30/m.")
+@click.option("--rate", help="Requests per second, as 50, 50/s or 30/m.")
 @click.option("--duration", help="How long to send, as 30s or 1m30s.")
-@click.option("--profile", help='Rates over time, instead: "10/s for 10s, ramp to 50/s over 30s".')
+@click.option("--stages", help='Rates over time, instead: "10/s for 10s, ramp to 50/s over 30s".')
 @click.option("--arrivals", default="constant", show_default=True, help="constant or poisson.")
 @click.option("--timeout", default="30s", show_default=True, help="Counted from when a request is due.")
-@click.option("--warmup", help="Sent first at the same rate, recorded, and kept apart.")
+@click.option("--warmup", default="0", help="Sent first at the same rate, recorded, and kept apart.")
 @click.option("--generators", default=1, show_default=True, help="Processes that share the schedule.")
 @click.option("--seed", default=0, show_default=True, help="Of poisson arrivals.")
 @click.option("--remote", is_flag=True, help="Allow a target that is not on loopback.")
@@ -63,7 +64,7 @@ def command(
 ) -> int:
     """Send requests to URL when they are due, whether or not earlier ones were answered.
 
-    The generator goes before other processes where the system allows it, so that a busy server does not delay
+    The generator takes real-time priority where the system allows it, so that a busy server does not delay
     it; several do only if they are fewer than the CPUs. The report says whether.
     """
     objectives = Slo.parse_all(slos)

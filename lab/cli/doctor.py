@@ -11,7 +11,7 @@ from lab import machine, units
 from lab.cli.output import write_out
 from lab.load import ceiling, peers
 from lab.load.ceiling import Step, ceiling_rps, measure_ceiling, reasons
-from lab.load.generators import keep
+from lab.load.limits import keep_ceilings
 from lab.progress import display
 from lab.study import stability
 from lab.study.stability import MOST_OTHERS_CPU, MOST_STEAL
@@ -29,7 +29,7 @@ def command(form: str) -> int:
     """Say whether this machine is fit to measure on: its CPUs, its noise, its generator's ceiling."""
     findings = _examine()
     write_out(json.dumps(findings, indent=2) if form == "json" else _text(findings))
-    keep(findings["ceiling_rps"]["connect"], findings["ceiling_rps"]["keepalive"])
+    keep_ceilings(findings["ceiling_rps"]["connect"], findings["ceiling_rps"]["keepalive"])
     return 0 if findings["fit"] else 1
 
 

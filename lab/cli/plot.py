@@ -11,7 +11,7 @@ from lab.cli.output import write_out
 from lab.errors import UsageError
 from lab.files import check_writable, write_whole
 from lab.flags import Flag
-from lab.load import Result
+from lab.load.attack import Result
 
 _MOST_BINS = 60
 _MOST_SAID_BINS = 1000

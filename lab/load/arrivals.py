@@ -1,22 +1,24 @@
 """When each request is due: pure functions that give an array of seconds from the start, in closed form.
 
-A profile is a rate over time, in straight stretches. Its integral counts the arrivals that are due by an
-instant; due times are that count's inverse: at 0, 1, 2, ... for constant arrivals, at the points of a
-unit-rate Poisson process for Poisson arrivals (time rescaling: Cinlar, Introduction to Stochastic Processes,
-1975, ch. 4.7). Nothing is summed up step by step, so nothing drifts.
+A load is a rate over time, in stages: each has one rate, or one straight ramp. The integral of the rate
+counts the arrivals that are due by an instant; due times are that count's inverse: at 0, 1, 2, ... for
+constant arrivals, at the points of a unit-rate Poisson process for Poisson arrivals (time rescaling: Cinlar,
+Introduction to Stochastic Processes, 1975, ch. 4.7). Nothing is summed up step by step, so nothing drifts.
 """
 
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BeforeValidator
 
+from lab.checks import Duration, checked
 from lab.errors import UsageError
-from lab.units import parse_duration
+from lab.units import parse_duration, parse_rate
 
 Arrivals = Literal["constant", "poisson"]
 ARRIVALS = get_args(Arrivals)
@@ -26,20 +28,14 @@ MOST = 50_000_000
 Times = NDArray[np.float64]
 
 
+@checked
 @dataclass(frozen=True)
-class Stretch:
-    """A part of a profile: the rate goes from `start_rps` to `end_rps` straight, in `duration_s`."""
+class Stage:
+    """A stretch of a load: the rate goes from `start_rps` to `end_rps` straight, in `duration_s`."""
 
-    start_rps: float
-    end_rps: float
-    duration_s: float
-
-    def __post_init__(self) -> None:
-        for rate in (self.start_rps, self.end_rps):
-            if not (math.isfinite(rate) and rate >= 0):
-                raise UsageError(f"a rate is a number of requests per second, zero or above, not {rate}")
-        if not (math.isfinite(self.duration_s) and self.duration_s > 0):
-            raise UsageError(f"a duration is above zero and finite, not {self.duration_s}")
+    start_rps: Annotated[float, BeforeValidator(parse_rate)]
+    end_rps: Annotated[float, BeforeValidator(parse_rate)]
+    duration_s: Duration
 
     @property
     def count(self) -> float:
@@ -47,39 +43,45 @@ class Stretch:
         return (self.start_rps + self.end_rps) / 2 * self.duration_s
 
 
-Profile = Sequence[Stretch]
+Stages = Sequence[Stage]
 
 
-def total(profile: Profile) -> float:
-    """Return the integral of a profile's rate: its arrivals, as a real number."""
-    return math.fsum(stretch.count for stretch in profile)
+def total(stages: Stages) -> float:
+    """Return the integral of the rate: the arrivals of all stages, as a real number."""
+    return math.fsum(stage.count for stage in stages)
 
 
-def duration_s(profile: Profile) -> float:
-    """Return how long a profile lasts."""
-    return math.fsum(stretch.duration_s for stretch in profile)
+def duration_s(stages: Stages) -> float:
+    """Return how long all stages last."""
+    return math.fsum(stage.duration_s for stage in stages)
 
 
-def peak_rps(profile: Profile) -> float:
-    """Return the highest rate of a profile."""
-    return max(rate for stretch in profile for rate in (stretch.start_rps, stretch.end_rps))
+def peak_rps(stages: Stages) -> float:
+    """Return the highest rate."""
+    return max(rate for stage in stages for rate in (stage.start_rps, stage.end_rps))
 
 
-def due_times(profile: Profile, arrivals: str = "constant", seed: int = 0) -> Times:
-    """Return the due times of a profile, ascending, each before its end.
+def due_times(stages: Stages, arrivals: str = "constant", seed: int = 0, warmup_s: float = 0.0) -> Times:
+    """Return the due times of a load, ascending, each before its end.
 
-    Constant arrivals begin at 0. Poisson arrivals are a random number of them, the same for the same seed.
-    Raises UsageError for unknown arrivals, or a profile with none or too many.
+    Constant arrivals begin at 0. Poisson arrivals are a random number of them, the same for the same seed. A
+    warm-up comes before 0, at the rate that the load begins with.
+    Raises UsageError for unknown arrivals, or a load with no requests or too many.
     """
     if arrivals not in ARRIVALS:
-        raise UsageError(f"unknown arrivals {arrivals!r}: choose one of {', '.join(ARRIVALS)}")
-    expected = total(profile)
+        raise UsageError(f"arrivals must be {' or '.join(ARRIVALS)}, got {arrivals!r}")
+    expected = total(stages)
     if not 0 < expected <= MOST:
-        raise UsageError(f"a profile of {expected:.0f} requests cannot be offered: plan 1 to {MOST:,}")
+        raise UsageError(f"a load of {expected:.0f} requests cannot be offered: plan 1 to {MOST:,}")
     counts = _poisson_counts(expected, seed) if arrivals == "poisson" else _whole_counts(expected)
     if not len(counts):
         raise UsageError("no request falls due: offer more, or longer, or choose another seed")
-    return _instants(profile, counts)
+    due_s = _instants(stages, counts)
+    if not warmup_s:
+        return due_s
+    first_rps = stages[0].start_rps or stages[0].end_rps
+    warmup = [Stage(first_rps, first_rps, warmup_s)]
+    return np.concatenate([due_times(warmup, arrivals, seed + 1) - warmup_s, due_s])
 
 
 def _whole_counts(expected: float) -> Times:
@@ -93,16 +95,17 @@ def _poisson_counts(expected: float, seed: int) -> Times:
     return np.sort(random.uniform(0, expected, random.poisson(expected)))
 
 
-def _instants(profile: Profile, counts: Times) -> Times:
-    """Invert the profile's integral: the instants at which it reaches each of `counts`.
+def _instants(stages: Stages, counts: Times) -> Times:
+    """Invert the integral of the rate: the instants at which it reaches each of `counts`.
 
-    Within a stretch x arrivals take t with r0 t + (r1 - r0) t^2 / (2 d) = x; this root of it loses no digits
+    Within a stage x arrivals take t with r0 t + (r1 - r0) t^2 / (2 d) = x; this root of it loses no digits
     and is x / r0, exactly, for a constant rate.
     """
     start, end, last = (
-        np.array([getattr(s, name) for s in profile]) for name in ("start_rps", "end_rps", "duration_s")
+        np.array([getattr(stage, name) for stage in stages])
+        for name in ("start_rps", "end_rps", "duration_s")
     )
-    before = np.concatenate([[0.0], np.cumsum([stretch.count for stretch in profile])[:-1]])
+    before = np.concatenate([[0.0], np.cumsum([stage.count for stage in stages])[:-1]])
     began_s = np.concatenate([[0.0], np.cumsum(last)[:-1]])
     at = np.searchsorted(before, counts, side="right") - 1
     x, rate = counts - before[at], start[at]
@@ -113,26 +116,29 @@ def _instants(profile: Profile, counts: Times) -> Times:
 
 
 _EXAMPLE = "10/s for 10s, ramp to 50/s over 30s"
-_RATE = r"(\d+(?:\.\d+)?)/s"
-_STEP = re.compile(rf"{_RATE} for (\S+)")
-_RAMP = re.compile(rf"ramp (?:from {_RATE} )?to {_RATE} over (\S+)")
+_COMMA = re.compile(r",(?!(?<=\d,)\d{3}(?!\d))")
+"""Between stages; the one in 1,500/s is not."""
+_STEADY = re.compile(r"(.+/.+) for (.+)")
+_RAMP = re.compile(r"ramp (?:from (.+/.+) )?to (.+/.+) over (.+)")
 
 
-def parse(text: str) -> list[Stretch]:
-    """Return the stretches of a profile; a ramp begins where the stretch before it ended, or at zero.
+def parse_stages(text: str) -> list[Stage]:
+    """Return the stages that a text states; a ramp begins where the stage before it ended, or at zero.
 
     Raises UsageError if it is malformed.
     """
-    stretches: list[Stretch] = []
-    for part in text.split(","):
-        before_rps = stretches[-1].end_rps if stretches else 0.0
-        stretches.append(_stretch(" ".join(part.split()), before_rps))
-    return stretches
+    stages: list[Stage] = []
+    for part in _COMMA.split(text):
+        before_rps = stages[-1].end_rps if stages else 0.0
+        stages.append(_stage(" ".join(part.split()), before_rps))
+    return stages
 
 
-def _stretch(part: str, before_rps: float) -> Stretch:
-    if step := _STEP.fullmatch(part):
-        return Stretch(float(step[1]), float(step[1]), parse_duration(step[2]))
+def _stage(part: str, before_rps: float) -> Stage:
     if ramp := _RAMP.fullmatch(part):
-        return Stretch(float(ramp[1] or before_rps), float(ramp[2]), parse_duration(ramp[3]))
-    raise UsageError(f"malformed profile at {part!r}: write {_EXAMPLE}")
+        start_rps = parse_rate(ramp[1]) if ramp[1] else before_rps
+        return Stage(start_rps, parse_rate(ramp[2]), parse_duration(ramp[3]))
+    if steady := _STEADY.fullmatch(part):
+        rate_rps = parse_rate(steady[1])
+        return Stage(rate_rps, rate_rps, parse_duration(steady[2]))
+    raise UsageError(f"malformed stages at {part!r}: write {_EXAMPLE}")

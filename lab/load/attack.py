@@ -2,32 +2,52 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import BeforeValidator, Field
+
+from lab.checks import Count, Whole, checked
 from lab.errors import LabError, UsageError
-from lab.load.generators import Log, Message, offer, warn_above
+from lab.load.arrivals import (
+    Stage,
+    Stages,
+    Times,
+    due_times,
+    duration_s,
+    parse_stages,
+    peak_rps,
+    total,
+)
+from lab.load.generators import JointLog, Message, joint_figures, offer
+from lab.load.limits import MOST_PER_CPU, warn_above
 from lab.load.progress import Progress, teller
-from lab.load.target import Headers, Spec, check
+from lab.load.target import Assignment, Headers, check
+from lab.machine import available_cpus
 from lab.units import parse_duration, parse_rate
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from lab.load.arrivals import Profile, Times
 
 _KEPT = (
     "url",
     "arrivals",
     "rate",
     "duration_s",
-    "profile",
+    "stages",
     "generator",
     "errors",
     "warmup_errors",
     "stopped_s",
 )
 """What a summary needs besides the records."""
+
+_NAMES_IN_0_1 = {"profile": "stages", "precedence": "realtime"}
+
+
+def _by_todays_names(kept: Mapping[str, Any]) -> dict[str, Any]:
+    return {_NAMES_IN_0_1.get(name, name): value for name, value in kept.items()}
 
 
 @dataclass(frozen=True)
@@ -58,6 +78,7 @@ class Result:
         from lab.load import records
 
         rows, kept = records.read_with_metadata(path)
+        kept = _by_todays_names(kept) | {"generator": _by_todays_names(kept.get("generator", {}))}
         if missing := [name for name in _KEPT if name not in kept]:
             raise LabError(
                 f"cannot read {path}: it does not say {missing[0]}; was it written by lab attack --out?"
@@ -73,9 +94,8 @@ class Interrupted(KeyboardInterrupt):
         self.result = result
 
 
-def from_log(log: Log, due_s: "Times", asked: Mapping[str, Any]) -> Result:
+def from_log(log: JointLog, due_s: Times, asked: Mapping[str, Any]) -> Result:
     """Return the result of an attack from what its generators wrote down."""
-    from lab.load.generators import joint_figures
     from lab.load.records import to_frame
 
     return summarized(
@@ -98,33 +118,39 @@ def summarized(rows: "pd.DataFrame", *, warmup_errors: Mapping[str, int], **kept
     return Result(requests, summary, warmup)
 
 
+Rate = Annotated[float | str, BeforeValidator(parse_rate), Field(gt=0)]
+Duration = Annotated[float | str, BeforeValidator(parse_duration)]
+DurationOrNone = Annotated[float | str, BeforeValidator(partial(parse_duration, zero=True))]
+
+
+@checked
 def attack(
     url: str,
     *,
-    rate: float | str | None = None,
-    duration: float | str | None = None,
-    profile: str | None = None,
+    rate: Rate | None = None,
+    duration: Duration | None = None,
+    stages: str | None = None,
     arrivals: str = "constant",
-    timeout: float | str = 30.0,
-    warmup: float | str | None = None,
-    generators: int = 1,
-    seed: int = 0,
+    timeout: Duration = 30.0,
+    warmup: DurationOrNone = 0.0,
+    generators: Count = 1,
+    seed: Whole = 0,
     remote: bool = False,
     method: str = "GET",
     headers: Headers = (),
     body: bytes = b"",
     keepalive: bool = False,
-    connections: int = 10_000,
-    in_flight: int | None = None,
+    connections: Whole = 10_000,
+    in_flight: Count | None = None,
     insecure: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Result:
     """Offer load to `url`, whether or not it is answered, and wait for what becomes of it.
 
-    The load is `rate` requests per second for `duration`, or a `profile` as `lab.load.arrivals` reads it;
-    arrivals are constant or poisson, repeatable by `seed`. Durations are seconds, or texts like 30s.
-    `timeout` counts from the due time. `warmup` is offered first at the rate that the load begins with, and
-    kept apart.
+    The load is a `rate` (requests per second, or a text like 30/m) for a `duration`, or `stages` such as
+    "10/s for 10s, ramp to 50/s over 30s"; arrivals are constant or poisson, repeatable by `seed`. Durations
+    are seconds, or texts like 30s. `timeout` counts from the due time. A `warmup` is offered first at the
+    rate that the load begins with, and kept apart.
 
     Without `keepalive` each request has a connection of its own, so that the server's dispatch decides who
     gets it; with it up to `connections` idle ones are kept, and whoever accepted one gets all its requests.
@@ -135,29 +161,20 @@ def attack(
     Raises UsageError for what makes no sense, or a target that is not on loopback without `remote`; LabError
     if it cannot be reached; Interrupted, with the partial result, on KeyboardInterrupt.
     """
-    from lab.load.arrivals import due_times, duration_s, peak_rps, total
-
-    if seed < 0:
-        raise UsageError(f"seed must be at least 0, got {seed}")
-    stretches = _stretches(rate, duration, profile)
-    due_s = due_times(stretches, arrivals, seed)
-    if warmup_s := parse_duration(warmup or 0, zero=True):
-        due_s = _preceded(due_s, stretches, warmup_s, arrivals, seed)
-    if generators < 1:
-        raise UsageError(f"generators must be at least 1, got {generators}")
+    load = _stages(rate, duration, stages)
+    due_s = due_times(load, arrivals, seed, float(warmup))
+    if generators > (most := MOST_PER_CPU * available_cpus()):
+        raise UsageError(f"generators must be at most {most}, {MOST_PER_CPU} for each CPU, got {generators}")
     if in_flight is not None and in_flight < generators:
-        raise UsageError(f"in-flight must be at least {generators}, one for each generator, got {in_flight}")
-    if connections < 0:
-        raise UsageError(f"connections must be at least 0, got {connections}")
+        raise UsageError(f"in_flight must be at least {generators}, one for each generator, got {in_flight}")
     generators = min(generators, len(due_s))
-    timeout_s, target = parse_duration(timeout), check(url, remote=remote)
-    lasts_s = duration_s(stretches)
+    target, lasts_s = check(url, remote=remote), duration_s(load)
     payload = target.request(method, headers, body, keepalive=keepalive)
-    spec = Spec(
+    assignment = Assignment(
         address=target.accepting(),
         port=target.port,
         payload=payload,
-        timeout_s=timeout_s,
+        timeout_s=float(timeout),
         lasts_s=lasts_s,
         without_body=method == "HEAD",
         server_name=target.server_name,
@@ -167,37 +184,23 @@ def attack(
         in_flight=in_flight,
         progress=on_progress is not None,
     )
-    warn_above(peak_rps(stretches), generators, keepalive=keepalive)
+    warn_above(peak_rps(load), generators, keepalive=keepalive)
     begins_s = min(0.0, float(due_s[0]))
     tell = teller(on_progress, generators, lasts_s, len(due_s), begins_s) if on_progress else _tell_nobody
-    log = offer(spec.shared_by(generators), due_s, tell)
-    asked = {"url": url, "arrivals": arrivals, "profile": profile, "duration_s": lasts_s}
-    result = from_log(log, due_s, asked | {"rate": total(stretches) / lasts_s})
+    log = offer(assignment, generators, due_s, tell)
+    asked = {"url": url, "arrivals": arrivals, "stages": stages, "duration_s": lasts_s}
+    result = from_log(log, due_s, asked | {"rate": total(load) / lasts_s})
     if log.stopped_s is not None:
         raise Interrupted(result)
     return result
 
 
-def _stretches(rate: float | str | None, duration: float | str | None, profile: str | None) -> "Profile":
-    from lab.load.arrivals import Stretch, parse
-
-    if (profile is None) == (rate is None) or (rate is None) != (duration is None):
-        raise UsageError("say how much load: a rate and a duration, or a profile")
-    if profile is not None:
-        return parse(profile)
-    if not (rate_rps := parse_rate(rate or 0)):
-        raise UsageError(f"a rate must be above 0, got {rate!r}: say how many requests per second")
-    return [Stretch(rate_rps, rate_rps, parse_duration(duration or 0))]
-
-
-def _preceded(due_s: "Times", stretches: "Profile", warmup_s: float, arrivals: str, seed: int) -> "Times":
-    """Put a warm-up before time 0, at the rate that the load begins with."""
-    import numpy as np
-
-    from lab.load.arrivals import Stretch, due_times
-
-    rate = stretches[0].start_rps or stretches[0].end_rps
-    return np.concatenate([due_times([Stretch(rate, rate, warmup_s)], arrivals, seed + 1) - warmup_s, due_s])
+def _stages(rate: float | str | None, duration: float | str | None, stages: str | None) -> Stages:
+    if (stages is None) == (rate is None) or (rate is None) != (duration is None):
+        raise UsageError("say how much load: a rate and a duration, or stages")
+    if stages is not None:
+        return parse_stages(stages)
+    return [Stage(float(rate or 0), float(rate or 0), float(duration or 0))]
 
 
 def _tell_nobody(number: int, message: Message, elapsed_s: float) -> None:

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lab.flags import Flag
-from lab.load.generators import AboveCeilingWarning
-from lab.load.reference_server import known_server
+from lab.load.attack import attack
+from lab.load.limits import AboveCeilingWarning
+from lab.load.reference_server import reference_server
 from lab.units import parse_duration
 
 RATES_RPS = (50, 200, 500, 1000, 2000, 3000, 4000, 6000, 8000, 10_000, 15_000, 20_000, 30_000)
@@ -75,9 +76,7 @@ def ceiling_rps(steps: Sequence[Step]) -> float:
 
 
 def _step(rate_rps: float, duration_s: float, keepalive: bool) -> Step:
-    from lab.load import attack
-
-    with known_server() as server, warnings.catch_warnings():
+    with reference_server() as server, warnings.catch_warnings():
         warnings.simplefilter("ignore", AboveCeilingWarning)  # what was kept is about to be measured anew
         summary = attack(
             server.url, rate=rate_rps, duration=duration_s, keepalive=keepalive, timeout=5.0

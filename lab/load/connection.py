@@ -2,14 +2,21 @@
 
 import asyncio
 import re
+from http import HTTPStatus
 from typing import Protocol, cast
 
 import httptools
 
 from lab.load.log import Outcome, classify
 
-_HEAD_LIMIT = 65_536
-_LOOP = re.compile(rb"(?:^|,)\s*loop\s*;[^,]*?dur=(\d+(?:\.\d+)?)")
+_HEAD_LIMIT = 262_144
+"""Bytes before the body, interim answers included; as in browsers."""
+
+_LOOP = re.compile(rb'(?:^|,)\s*loop\s*;(?:[^,]*;)?\s*dur\s*=\s*"?([^\s;,"]*)')
+_MS = re.compile(rb"\d{1,12}(?:\.\d+)?(?:[eE]-\d{1,3})?")
+"""So many digits are 30 years: what is longer is no time, and its sum might be infinite."""
+
+_SWITCHING = 101
 
 
 class MalformedAnswerError(ValueError):
@@ -20,53 +27,77 @@ class Answer:
     """One answer. Feed it what arrives until it is complete.
 
     `status` is 0 until the head is complete; `service_s` is the server's own `Server-Timing: loop`, NaN
-    without one; `worker` is `X-Worker`, 0 without one; `bytes_in` counts the body as it came, without its
-    framing.
+    without one; `worker` is `X-Worker`, 0 without one; `unreadable` says that one of them is no number;
+    `bytes_in` counts the body as it came, without its framing.
     """
 
     __slots__ = (
-        *("bytes_in", "complete", "reason", "reusable", "service_s", "status", "worker"),
-        *("_head_bytes", "_parser", "_sized", "_without_body"),
+        *("bytes_in", "complete", "reusable", "service_s", "status", "unreadable", "worker"),
+        *("_chunked", "_head_bytes", "_length", "_parser", "_without_body"),
     )
 
     def __init__(self, *, without_body: bool = False) -> None:
         self._parser = httptools.HttpResponseParser(self)
+        self._parser.set_dangerous_leniencies(  # what browsers and curl read
+            lenient_headers=True,
+            lenient_chunked_length=True,
+            lenient_optional_cr_before_lf=True,
+            lenient_spaces_after_chunk_size=True,
+        )
         self._without_body = without_body  # the answer to HEAD has a length, and no body
         self._head_bytes = 0
         self._begin()
 
     def _begin(self) -> None:
         self.status = 0
-        self.reason = ""
         self.service_s = float("nan")
         self.worker = 0
+        self.unreadable = False
         self.bytes_in = 0
         self.complete = False
         self.reusable = False
-        self._sized = False  # whether the head says where the body ends; else the connection's end does
+        self._length = False  # there is a Content-Length
+        self._chunked: bool | None = None  # whether that is the last Transfer-Encoding; None if there is none
 
     def feed(self, data: bytes) -> bool:
         """Take what has arrived and return whether the answer is complete; then it takes no more.
 
         Raises MalformedAnswerError.
         """
-        if not self.status:
+        if self.status == 0:
+            room = _HEAD_LIMIT - self._head_bytes
             self._head_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            if not self.complete:  # what follows a complete answer is no part of it
-                raise MalformedAnswerError("the answer is not HTTP/1.x") from error
-            self.reusable = False
-        if not self.status and self._head_bytes > _HEAD_LIMIT:
-            raise MalformedAnswerError("the answer's head does not end")
+            data = self._parse_head(data, room) if len(data) > room else data
+        self._parse(data)
         if self.complete:
             del self._parser  # it refers to this answer: both would wait for the garbage collector
         return self.complete
 
+    def _parse_head(self, data: bytes, room: int) -> bytes:
+        """Parse as many bytes as the head may still have, and return the others."""
+        self._parse(data[:room])
+        if self.status == 0:
+            raise MalformedAnswerError("the answer's head does not end")
+        return data[room:]
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:  # complete: what follows is another protocol
+            self.reusable = False
+        except httptools.HttpParserError as error:
+            if not self.complete:  # what follows a complete answer is no part of it
+                raise MalformedAnswerError(f"the answer is not HTTP/1.x: {error}") from error
+            self.reusable = False
+
     def complete_at_eof(self) -> bool:
         """Return whether the end of the connection is the end of this answer."""
-        return self.status > 0 and not self._sized
+        return self.status > 0 and not self._sized()
+
+    def _sized(self) -> bool:
+        """Whether the head says where the body ends; else the end of the connection does."""
+        bodiless = self.status in (_SWITCHING, 204, 304)
+        return bodiless or (self._length if self._chunked is None else self._chunked)
 
     # What follows is called by the parser.
 
@@ -74,28 +105,35 @@ class Answer:
         if self.complete:
             self.reusable = False  # what follows an answer was not asked for
 
-    def on_status(self, reason: bytes) -> None:
-        if not self.complete:
-            self.reason += reason.decode("latin-1")
-
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.complete:
             return
         match name.lower():
             case b"server-timing":
                 if loop := _LOOP.search(value):
-                    self.service_s = float(loop[1]) / 1000
+                    self._take_service(loop[1])
             case b"x-worker":
                 if value.isdigit() and len(value) < 10:
                     self.worker = int(value)
-            case b"content-length" | b"transfer-encoding":
-                self._sized = True
+                else:
+                    self.unreadable = True
+            case b"content-length":
+                self._length = True
+            case b"transfer-encoding":
+                self._chunked = value.lower().rstrip().endswith(b"chunked")
+
+    def _take_service(self, ms: bytes) -> None:
+        if _MS.fullmatch(ms):
+            self.service_s = float(ms) / 1000
+        else:
+            self.unreadable = True
 
     def on_headers_complete(self) -> None:
         if self.complete:
             return
         self.status = self._parser.get_status_code()
-        self._sized = self._sized or self.status < 200 or self.status in (204, 304)
+        if self.status < 100:
+            raise ValueError(f"{self.status:03} is no status")
         if self._without_body and self.status >= 200:
             self.on_message_complete()
 
@@ -106,11 +144,11 @@ class Answer:
     def on_message_complete(self) -> None:
         if self.complete:
             return
-        if self.status < 200:  # an interim answer: the real one follows
+        if self.status < 200 and self.status != _SWITCHING:  # an interim answer: the real one follows
             self._begin()
             return
         self.complete = True
-        self.reusable = self._sized and self._parser.should_keep_alive()
+        self.reusable = self._sized() and self.status != _SWITCHING and bool(self._parser.should_keep_alive())
 
 
 class Owner(Protocol):
@@ -145,7 +183,7 @@ class Connection(asyncio.Protocol):
     @property
     def reusable(self) -> bool:
         """Whether another request may follow the answer that was read."""
-        return self._transport is not None and self.answer.complete and self.answer.reusable
+        return self.answer.complete and self.answer.reusable and self._all_sent()
 
     def begin(self, request: int) -> None:
         """Put a request on the connection; it leaves now, or once connected."""
@@ -161,18 +199,28 @@ class Connection(asyncio.Protocol):
             self._owner.ended(self, request, outcome, error)
 
     def close(self) -> None:
-        """Close, or stop connecting; a request that is still on it is forgotten."""
+        """Close at once, or stop connecting; a request that is still on it is forgotten.
+
+        Only after a whole answer to a whole request is there anything to be polite about: a usual close would
+        first send what is left of the request, for as long as the server does not read it.
+        """
         self._request = None
-        if self._transport:
+        if self._transport and self.answer.complete and self._all_sent():
             self._transport.close()
+        elif self._transport:
+            self._transport.abort()
         elif self.connecting:
             self.connecting.cancel()
+
+    def _all_sent(self) -> bool:
+        """Whether the request has left; a server may answer before it has read all of it."""
+        return self._transport is not None and not self._transport.get_write_buffer_size()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self.connecting = None
         if self._request is None:
-            self._transport.close()
+            self._transport.abort()
         else:
             self._transport.write(self._payload)
 
@@ -200,4 +248,12 @@ class Connection(asyncio.Protocol):
         if 200 <= status < 400:
             self.end(Outcome.OK, "")
         else:
-            self.end(Outcome.HTTP_ERROR, f"{status} {self.answer.reason}".strip())
+            self.end(Outcome.HTTP_ERROR, _in_words(status))
+
+
+def _in_words(status: int) -> str:
+    """Return a status with its usual phrase; the server's own may be anything, another each time too."""
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)

@@ -1,7 +1,7 @@
 """A generator: a process of its own, so that its starter's work never disturbs a measurement.
 
-It reads its specification and due times from stdin, says that it is ready, waits for the start instant,
-sends, and writes its log to stdout. Stdin is also its lifeline.
+It reads its assignment and due times from stdin, says that it is ready, waits for the start instant, sends,
+and writes its log to stdout. Stdin is also its lifeline.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import contextlib
 import gc
 import json
 import os
+import pickle
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, BinaryIO
 
 from lab.load.sender import Sender
-from lab.load.target import Spec
+from lab.load.target import Assignment
 from lab.processes import begin
 
 _BEAT_S = 0.01
@@ -106,40 +107,36 @@ def main() -> None:
     """Do what stdin says."""
     begin(lifeline=0)
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
-    spec = Spec.from_json(stdin.readline().decode())
-    due_s = array("d")
-    due_s.frombytes(stdin.read(int(stdin.readline()) * due_s.itemsize))
-    precedence = spec.precedence and _take_precedence()
+    assigned, due_s = pickle.load(stdin)  # noqa: S301  (our starter wrote it)
+    realtime = assigned.realtime and _take_realtime_priority()
     _say(stdout, {"ready": os.getpid()})
-    start = stdin.readline()
-    if not start:  # the starter is gone
-        sys.exit(1)
-    run_loop(_attack(spec, due_s, float(start), stdin, stdout, precedence))
+    run_loop(_attack(assigned, due_s, float(stdin.readline()), stdin, stdout, realtime))
     os._exit(0)  # `_obey` holds the lock of stdin, for which a usual exit would wait for a second
 
 
 async def _attack(
-    spec: Spec,
+    assigned: Assignment,
     due_s: "array[float]",
     start_s: float,
     stdin: BinaryIO,
     stdout: BinaryIO,
-    precedence: bool,
+    realtime: bool,
 ) -> None:
     loop = asyncio.get_running_loop()
-    sender = Sender(spec, due_s, start_s)
+    sender = Sender(assigned, due_s, start_s)
     threading.Thread(target=_obey, args=(stdin, loop, sender.stop), daemon=True).start()
     health = Health(start_s)
-    tasks = [loop.create_task(_sum_up_when_sent(sender, health, start_s + spec.lasts_s))]
-    if spec.progress:
+    tasks = [loop.create_task(_sum_up_when_sent(sender, health, start_s + assigned.lasts_s))]
+    if assigned.progress:
         tasks.append(loop.create_task(_report_progress(sender, stdout)))
     await sender.run()
     for task in tasks:
         task.cancel()
+    figures = health.report() | {"realtime": realtime, "unreadable": sender.unreadable}
     last: dict[str, Any] = {"errors": sender.errors, "warmup_errors": sender.warmup_errors}
-    if spec.progress:
+    if assigned.progress:
         last |= {"progress": _progress(sender)}
-    _say(stdout, {"health": health.report() | {"precedence": precedence}, **last})
+    _say(stdout, {"health": figures, **last})
     sender.log.send_to(stdout)
     stdout.flush()
 
@@ -179,7 +176,7 @@ def _say(stdout: BinaryIO, message: dict[str, Any]) -> None:
     stdout.flush()
 
 
-def _take_precedence() -> bool:
+def _take_realtime_priority() -> bool:
     """Have a CPU whenever something is due, if this system lets us: busy workers delay it by up to 4 ms else.
 
     A client on a machine of its own is not delayed by the server either.

@@ -25,7 +25,7 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True)
-class KnownServer:
+class ReferenceServer:
     """A running server."""
 
     url: str
@@ -42,9 +42,9 @@ class KnownServer:
 
 
 @contextlib.contextmanager
-def known_server(
+def reference_server(
     stall_at: int = -1, stall_s: float = 0.0, *, waits_s: tuple[float, float] = (0.0, 0.0)
-) -> Iterator[KnownServer]:
+) -> Iterator[ReferenceServer]:
     """Serve on loopback, in a process of its own that ends with the block, or with its starter.
 
     At request `stall_at`, counted from 0, the whole server stands still for `stall_s` before it answers. One
@@ -61,7 +61,7 @@ def known_server(
         try:
             assert process.stdout is not None  # noqa: S101  (Popen was given pipes)
             port = int(process.stdout.readline())
-            yield KnownServer(f"http://127.0.0.1:{port}/", process.pid, process)
+            yield ReferenceServer(f"http://127.0.0.1:{port}/", process.pid, process)
         finally:
             processes.end_group(process)
 

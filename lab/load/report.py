@@ -37,7 +37,7 @@ def report(summary: Mapping[str, Any], slos: "Sequence[Slo]" = ()) -> str:
         ("Status Codes", "code:count", _counts(summary["status_codes"])),
         ("Workers", "pid:count", _counts(summary["workers"])),
         ("Generator", "cpu, longest stall", _times(summary["generator"], "cpu_s", "stall_longest_s")),
-        ("", "goes before other processes", "yes" if summary["generator"].get("precedence") else "no"),
+        ("", "real-time priority", "yes" if summary["generator"].get("realtime") else "no"),
         (
             "Valid",
             "yes or why not",

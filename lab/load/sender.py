@@ -19,7 +19,7 @@ from typing import Protocol
 
 from lab.load.connection import Connection
 from lab.load.log import Log, Outcome, classify
-from lab.load.target import Spec
+from lab.load.target import Assignment
 
 
 class Timer(Protocol):
@@ -111,14 +111,15 @@ else:
 class Sender:
     """Sends the requests of one schedule, inside a running event loop; `run` returns when all have ended."""
 
-    def __init__(self, spec: Spec, due_s: "array[float]", start_s: float) -> None:
+    def __init__(self, assigned: Assignment, due_s: "array[float]", start_s: float) -> None:
         self.log = Log(len(due_s))
         self.errors: Counter[str] = Counter()
         self.warmup_errors: Counter[str] = Counter()
         self.outcomes: Counter[Outcome] = Counter()  # of those that have ended
+        self.unreadable = 0  # answers, warm-up apart, with a Server-Timing or X-Worker that is no number
         self.recent_s: list[float] = []  # latencies since somebody took them away, if progress is asked for
         self.sent = 0
-        self._spec, self._due_s, self._start_s = spec, due_s, start_s
+        self._assigned, self._due_s, self._start_s = assigned, due_s, start_s
         self._next = 0
         self._in_flight: dict[int, Connection] = {}  # in the order of their due times
         self._waiting: deque[int] = deque()  # for a slot
@@ -128,7 +129,7 @@ class Sender:
         self._loop = asyncio.get_running_loop()
         self._timer = timer(self._loop, self._send_what_is_due)
         self._expiry: asyncio.TimerHandle | None = None
-        self._tls = _tls(spec)
+        self._tls = _tls(assigned)
 
     async def run(self) -> None:
         """Send everything, and wait for each answer until its time-out."""
@@ -177,7 +178,7 @@ class Sender:
         self._finish_if_last()
 
     def _has_slot(self) -> bool:
-        return self._spec.in_flight is None or len(self._in_flight) < self._spec.in_flight
+        return self._assigned.in_flight is None or len(self._in_flight) < self._assigned.in_flight
 
     def _send(self, request: int) -> None:
         self.log.sent_s[request] = self.now_s()
@@ -186,13 +187,13 @@ class Sender:
         if self._idle:
             connection, _ = self._idle.popitem()
         else:
-            connection = Connection(self, self._spec.payload, without_body=self._spec.without_body)
+            connection = Connection(self, self._assigned.payload, without_body=self._assigned.without_body)
             connection.connecting = self._loop.create_task(self._connect(connection))
         self._in_flight[request] = connection
         connection.begin(request)
 
     async def _connect(self, connection: Connection) -> None:
-        to = self._spec
+        to = self._assigned
         try:
             await self._loop.create_connection(
                 lambda: connection, to.address, to.port, ssl=self._tls, server_hostname=to.server_name
@@ -205,7 +206,7 @@ class Sender:
         """Write down what became of a request, keep or close its connection, send what waits for its slot."""
         del self._in_flight[request]
         self._write_down(connection, request, outcome, error)
-        if self._spec.keepalive and connection.reusable and len(self._idle) < self._spec.connections:
+        if self._assigned.keepalive and connection.reusable and len(self._idle) < self._assigned.connections:
             self._idle[connection] = None
         else:
             connection.close()
@@ -226,9 +227,11 @@ class Sender:
         log.worker[request] = answer.worker
         log.bytes_in[request] = answer.bytes_in
         self.outcomes[outcome] += 1
+        if answer.unreadable and self._due_s[request] >= 0:
+            self.unreadable += 1
         if error:
             self._count(error, request)
-        if self._spec.progress:
+        if self._assigned.progress:
             self.recent_s.append(end_s - self._due_s[request])
 
     def _count(self, error: str, request: int) -> None:
@@ -242,7 +245,7 @@ class Sender:
 
     def _expire(self) -> None:
         """End what has reached its time-out: the oldest comes first, so one timer serves all."""
-        expired_s = self.now_s() - self._spec.timeout_s
+        expired_s = self.now_s() - self._assigned.timeout_s
         while self._waiting and self._due_s[self._waiting[0]] <= expired_s:
             self._count("no slot came free within the time-out", self._waiting.popleft())
             self.outcomes[Outcome.DROPPED] += 1
@@ -257,11 +260,12 @@ class Sender:
             self._expiry = self._loop.call_later(max(0.001, due_s - expired_s), self._expire)
 
 
-def _tls(spec: Spec) -> ssl.SSLContext | None:
-    if spec.server_name is None:
+def _tls(assigned: Assignment) -> ssl.SSLContext | None:
+    if assigned.server_name is None:
         return None
-    context = ssl.create_default_context()
-    if spec.insecure:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # the default one would write to SSLKEYLOGFILE
+    context.load_default_certs()
+    if assigned.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context

@@ -26,7 +26,7 @@ def summarize(
     generator: Mapping[str, float | None],
     errors: Mapping[str, int] | None = None,
     stopped_s: float | None = None,
-    profile: str | None = None,
+    stages: str | None = None,
 ) -> dict[str, Any]:
     """Return the numbers of an attack, seconds everywhere, None where there is nothing to count.
 
@@ -56,7 +56,7 @@ def summarize(
         "arrivals": arrivals,
         "rate": rate,
         "sent_rate": counts["sent"] / ends_s if counts["sent"] else 0.0,
-        "profile": profile,
+        "stages": stages,
         "duration_s": duration_s,
         "total_s": last_end_s - float(due[0]) if ended.any() else 0.0,
         "stopped_s": stopped_s,

@@ -4,22 +4,25 @@ The name is resolved once, before the attack: what was checked to be on loopback
 """
 
 import ipaddress
-import json
 import re
 import socket
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
-from urllib.parse import urlsplit
+import string
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import SplitResult, quote, urlsplit
 
 from lab.errors import LabError, UsageError
-from lab.machine import available_cpus
+from lab.load.log import Outcome, classify
 
 _PORTS = {"http": 80, "https": 443}
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _REACH_WITHIN_S = 5.0
 _WITH_BODY = ("POST", "PUT", "PATCH")
+_ONLY_ONCE = ("host", "content-length", "transfer-encoding")
+_EXAMPLE = "write it as http://127.0.0.1:8000/api/slow"
 
-Headers = Mapping[str, str] | Iterable[tuple[str, str]]
+Headers = Mapping[str, str] | Sequence[tuple[str, str]]
 """Names and values; as pairs, a name may come again."""
 
 
@@ -35,23 +38,27 @@ class Target:
     path: str
 
     def request(self, method: str, headers: Headers, body: bytes, *, keepalive: bool) -> bytes:
-        """Return a request's bytes; a header that is given takes the place of ours.
+        """Return a request's bytes; a header that is given takes the place of ours, its name as it is given.
 
         Raises UsageError for a header or a method that cannot be sent.
         """
         given = list(headers.items() if isinstance(headers, Mapping) else headers)
+        names = Counter(name.lower() for name, _ in given)
         for name, value in given:
             if not _TOKEN.fullmatch(name) or not value.isprintable():
                 raise UsageError(f"header {name!r} cannot be sent: write a name and printable text")
+            if names[name.lower()] > 1 and name.lower() in _ONLY_ONCE:
+                raise UsageError(f"header {name} cannot be sent twice: give it once")
         if not _TOKEN.fullmatch(method):
             raise UsageError(f"method {method!r} cannot be sent: write GET, POST or the like")
-        ours = {"host": self.host, "user-agent": "scaling-lab", "accept": "*/*"}
-        ours |= {"connection": "keep-alive" if keepalive else "close"}
-        ours |= {"content-length": str(len(body))} if body or method in _WITH_BODY else {}
-        for name, _ in given:
-            ours.pop(name.lower(), None)
-        fields = (f"{name.title()}: {value}" for name, value in [*ours.items(), *given])
-        return "\r\n".join([f"{method} {self.path} HTTP/1.1", *fields, "", ""]).encode("utf-8") + body
+        body = _framed(body, {name.lower(): value for name, value in given})
+        ours = {"Host": self.host, "User-Agent": "scaling-lab", "Accept": "*/*"}
+        ours |= {"Connection": "keep-alive" if keepalive else "close"}
+        if (body or method in _WITH_BODY) and "transfer-encoding" not in names:
+            ours["Content-Length"] = str(len(body))
+        fields = [*((name, value) for name, value in ours.items() if name.lower() not in names), *given]
+        lines = (f"{name}: {value}" for name, value in fields)
+        return "\r\n".join([f"{method} {self.path} HTTP/1.1", *lines, "", ""]).encode() + body
 
     def accepting(self) -> str:
         """Return the first address that accepts a connection; it is closed unused.
@@ -63,10 +70,28 @@ class Target:
             try:
                 socket.create_connection((address, self.port), timeout=_REACH_WITHIN_S).close()
             except OSError as error:
-                reason = (error.strerror or str(error)).lower()
+                ours = classify(error)[0] == Outcome.CLIENT_ERROR
+                advice = "this machine could not connect" if ours else "is the server running?"
+                reason = f"{(error.strerror or str(error)).lower()}; {advice}"
             else:
                 return address
-        raise LabError(f"cannot reach {self.url}: {reason}; is the server running?")
+        raise LabError(f"cannot reach {self.url}: {reason}")
+
+
+def _framed(body: bytes, given: Mapping[str, str]) -> bytes:
+    """Return the body framed as the headers say. Raises UsageError if they say it in two ways, or wrong."""
+    length, coding = given.get("content-length"), given.get("transfer-encoding")
+    if length is not None and coding is not None:
+        raise UsageError("Content-Length and Transfer-Encoding cannot both be sent: leave one out")
+    if length is not None and length != str(len(body)):
+        raise UsageError(
+            f"Content-Length must be {len(body)}, the size of the body, got {length}: leave it out"
+        )
+    if coding is None:
+        return body
+    if coding.lower() != "chunked":
+        raise UsageError(f"Transfer-Encoding must be chunked, got {coding}: leave it out")
+    return (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + b"0\r\n\r\n"
 
 
 def check(url: str, *, remote: bool) -> Target:
@@ -74,32 +99,52 @@ def check(url: str, *, remote: bool) -> Target:
 
     Raises UsageError if it is malformed, or not on loopback without `remote`; LabError if it is not resolved.
     """
-    scheme, host, port, path, netloc = _parse(url)
+    parts, port = _parse(url)
+    host = _ascii(parts.hostname or "")
     addresses = _resolve(host, port)
     if not remote and not all(ipaddress.ip_address(a.partition("%")[0]).is_loopback for a in addresses):
         raise UsageError(
             f"{host} is not this machine's loopback: add --remote (remote=True) to load it on purpose"
         )
-    return Target(url, addresses, port, host if scheme == "https" else None, netloc, path)
+    # Characters of ASCII stay as they are, those that a browser would encode too: what is given is sent.
+    path = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=string.printable)
+    host = host.partition("%")[0]  # an IPv6 zone is of no use to others
+    named = f"[{host}]" if ":" in host else host
+    return Target(
+        url=url,
+        addresses=addresses,
+        port=port,
+        server_name=host if parts.scheme == "https" else None,
+        host=named if port == _PORTS[parts.scheme] else f"{named}:{port}",
+        path=path,
+    )
 
 
-def _parse(url: str) -> tuple[str, str, int, str, str]:
-    example = "write it as http://127.0.0.1:8000/api/slow"
+def _parse(url: str) -> tuple[SplitResult, int]:
+    if "@" in re.split("[/?#]", url.partition("//")[2], maxsplit=1)[0]:  # not repeated: it may be a password
+        raise UsageError(
+            "a URL with a user or password is not sent: use --header 'Authorization: ...' instead"
+        )
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise UsageError(f"malformed URL {url!r} ({error}): {example}") from None
-    if (
-        parts.scheme not in _PORTS
-        or not parts.hostname
-        or parts.username
-        or not url.isprintable()
-        or " " in url
-    ):
-        raise UsageError(f"malformed URL {url!r}: {example}")
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return parts.scheme, parts.hostname, port or _PORTS[parts.scheme], path, parts.netloc
+        raise UsageError(f"malformed URL {url!r} ({error}): {_EXAMPLE}") from None
+    if parts.scheme not in _PORTS or not parts.hostname or port == 0 or not url.isprintable() or " " in url:
+        raise UsageError(f"malformed URL {url!r}: {_EXAMPLE}")
+    return parts, port or _PORTS[parts.scheme]
+
+
+def _ascii(host: str) -> str:
+    """Return a host as DNS knows it: münchen.de is xn--mnchen-3ya.de."""
+    if host.isascii():
+        return host
+    import idna
+
+    try:
+        return idna.encode(host, uts46=True).decode()
+    except idna.IDNAError as error:
+        raise UsageError(f"malformed host {host!r} ({error}): {_EXAMPLE}") from None
 
 
 def _resolve(host: str, port: int) -> tuple[str, ...]:
@@ -109,17 +154,21 @@ def _resolve(host: str, port: int) -> tuple[str, ...]:
         raise LabError(
             f"cannot resolve {host!r}: {getattr(error, 'strerror', error)}; check the URL"
         ) from None
-    return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
+    return tuple(dict.fromkeys(_here(str(entry[4][0])) for entry in found))
 
 
-def generators_with_room() -> int:
-    """Return how many generators leave a CPU to the server, where there is more than one."""
-    return max(1, available_cpus() - 1)
+def _here(address: str) -> str:
+    """Return the loopback address for an unspecified one, which a server listens on, and IPv4 as itself."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    if not (mapped or ip).is_unspecified:
+        return str(mapped or address)
+    return "127.0.0.1" if (mapped or ip).version == 4 else "::1"
 
 
 @dataclass(frozen=True)
-class Spec:
-    """Where to send what, and how. The bytes of the request are the same each time."""
+class Assignment:
+    """What one generator is to send where, and how. The bytes of the request are the same each time."""
 
     address: str
     port: int
@@ -133,34 +182,4 @@ class Spec:
     connections: int = 10_000  # idle ones kept at most, as vegeta
     in_flight: int | None = None  # requests at most
     progress: bool = False
-    precedence: bool = False  # go before other processes, where the system allows it
-
-    def shared_by(self, generators: int) -> "list[Spec]":
-        """Return one specification for each generator: together they keep to both limits.
-
-        They go before other processes only if that leaves the server a CPU: else they would starve it.
-        """
-        precedence = generators <= generators_with_room()
-
-        def share(limit: int, k: int) -> int:
-            return (limit + k) // generators
-
-        return [
-            replace(
-                self,
-                connections=share(self.connections, k),
-                in_flight=None if self.in_flight is None else share(self.in_flight, k),
-                precedence=precedence,
-            )
-            for k in range(generators)
-        ]
-
-    def to_json(self) -> str:
-        """Return the specification as one line of JSON."""
-        return json.dumps({**asdict(self), "payload": self.payload.decode("latin-1")})
-
-    @staticmethod
-    def from_json(line: str) -> "Spec":
-        """Return the specification that `to_json` wrote."""
-        fields = json.loads(line)
-        return Spec(**{**fields, "payload": fields["payload"].encode("latin-1")})
+    realtime: bool = False  # real-time priority, where the system allows it

@@ -13,7 +13,7 @@ from lab.study.plan import LAG, LATENCY, SERVICE, Condition, Trial
 from lab.study.stability import Noise
 
 if TYPE_CHECKING:
-    from lab.load import Progress
+    from lab.load.progress import Progress
     from lab.servers import Server
 
 
@@ -64,7 +64,7 @@ def offer(
     on_progress: "Callable[[Progress], None] | None" = None,
 ) -> Result:
     """Offer the condition's load to a server of its own."""
-    from lab.load import attack
+    from lab.load.attack import attack
 
     result: Result = attack(
         server.url + condition.path,

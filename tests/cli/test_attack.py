@@ -9,7 +9,8 @@ from helpers.load_servers import broken, greet, serving
 
 from lab.cli import main
 from lab.errors import LabError
-from lab.load import Result, records
+from lab.load import records
+from lab.load.attack import Result
 
 
 def run(*arguments: str | Path) -> int:
@@ -113,14 +114,14 @@ def test_a_report_is_printed_though_its_file_cannot_be_written(
     assert not (tmp_path / "b.parquet").exists()
 
 
-def test_a_profile_is_offered(capsys: pytest.CaptureFixture[str]) -> None:
+def test_stages_are_offered(capsys: pytest.CaptureFixture[str]) -> None:
     with serving(greet) as server:
-        profile = "50/s for 100ms, ramp to 150/s over 100ms"
-        assert run(server.url, "--profile", profile, "--header", "X-A: b", "--format", "json") == 0
+        stages = "50/s for 100ms, ramp to 150/s over 100ms"
+        assert run(server.url, "--stages", stages, "--header", "X-A: b", "--format", "json") == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["planned"] == summary["ok"] == 15
     assert summary["rate"] == pytest.approx(75)
-    assert summary["profile"] == profile
+    assert summary["stages"] == stages
     assert b"X-A: b\r\n" in server.requests[1]
 
 
@@ -130,20 +131,23 @@ RATE = ("--rate", "5", "--duration", "1s")
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (("--rate", "0", "--duration", "1s"), 2, "a rate must be above 0"),
+        (("--rate", "0", "--duration", "1s"), 2, "rate must be above 0"),
         (("--rate", "-1", "--duration", "1s"), 2, "malformed rate"),
         (("--rate", "nan", "--duration", "1s"), 2, "malformed rate"),
-        (("--rate", "many", "--duration", "1s"), 2, "malformed rate 'many': write 50/s"),
-        (("--rate", "1", "--duration", "1 fortnight"), 2, "malformed duration"),
-        (("--rate", "1"), 2, "a rate and a duration, or a profile"),
-        ((), 2, "a rate and a duration, or a profile"),
-        ((*RATE, "--profile", "5/s for 1s"), 2, "a rate and a duration, or a profile"),
-        (("--profile", "fast"), 2, "malformed profile"),
-        ((*RATE, "--arrivals", "uniform"), 2, "unknown arrivals"),
-        ((*RATE, "--timeout", "0"), 2, "duration"),
-        ((*RATE, "--generators", "0"), 2, "generators must be at least 1, got 0"),
-        ((*RATE, "--in-flight", "0"), 2, "in-flight must be at least 1"),
+        (("--rate", "many", "--duration", "1s"), 2, "malformed rate"),
+        (("--rate", "1/s", "--duration", "1 fortnight"), 2, "malformed duration"),
+        (("--rate", "1"), 2, "a rate and a duration, or stages"),
+        ((), 2, "a rate and a duration, or stages"),
+        ((*RATE, "--stages", "5/s for 1s"), 2, "a rate and a duration, or stages"),
+        (("--stages", "fast"), 2, "malformed stages"),
+        ((*RATE, "--arrivals", "uniform"), 2, "arrivals must be constant or poisson"),
+        ((*RATE, "--timeout", "0"), 2, "timeout: a duration must be above 0"),
+        ((*RATE, "--generators", "0"), 2, "generators must be at least 1"),
+        ((*RATE, "--generators", "1000000"), 2, "16 for each CPU, got 1000000"),
+        ((*RATE, "--in-flight", "0"), 2, "in_flight must be at least 1"),
+        ((*RATE, "--in-flight", "1", "--generators", "2"), 2, "in_flight must be at least 2"),
         ((*RATE, "--connections", "-1"), 2, "lab: connections must be at least 0, got -1"),
+        ((*RATE, "--seed", "-1"), 2, "seed must be at least 0"),
         ((*RATE, "--slo", "p99"), 2, "malformed SLO"),
         ((*RATE, "--header", "nothing"), 2, "malformed header"),
         ((*RATE, "--header", "X: a\r\nY: b"), 2, "cannot be sent"),
@@ -175,7 +179,12 @@ def test_bad_input_is_one_line(
         ("http://127.0.0.1:99999/", 2, "malformed URL"),
         ("http://127.0.0.1/a b", 2, "malformed URL"),
         ("http://127.0.0.1/\r\nX: y", 2, "malformed URL"),
-        ("http://me:pw@127.0.0.1/", 2, "malformed URL"),
+        ("http://127.0.0.1:0/", 2, "malformed URL"),
+        ("http://münchen..de/", 2, "malformed host"),
+        ("http://me:pw@127.0.0.1/", 2, "use --header 'Authorization"),
+        ("http://:pw@127.0.0.1/", 2, "use --header 'Authorization"),
+        ("http://me:pw@[127.0.0.1/", 2, "use --header 'Authorization"),
+        ("http://127.0.0.1\\@pw.example/", 2, "use --header 'Authorization"),
         ("http://", 2, "malformed URL"),
     ],
 )
@@ -186,3 +195,4 @@ def test_a_bad_target_is_one_line(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error
+    assert "pw" not in error

@@ -49,7 +49,7 @@ def test_the_title_says_what_a_result_is_worth(
     asked: dict[str, Any] = {"url": "http://x/", "arrivals": "constant", "rate": 10, "duration_s": 10.0}
     kept: dict[str, Any] = {"generator": GENERATOR | health, "errors": {}, "warmup_errors": {}}
     requests = rows([0.02] * len(outcomes), outcomes)
-    summarized(requests, profile=None, stopped_s=stopped_s, **asked, **kept).save(tmp_path / "a.parquet")
+    summarized(requests, stages=None, stopped_s=stopped_s, **asked, **kept).save(tmp_path / "a.parquet")
     figures = import_module("lab.figures.over_time")
     draw, drawn = figures.over_time, []
 

@@ -10,7 +10,7 @@ from helpers.trial_rows import trials
 from lab.cli import study as batch
 from lab.errors import UsageError
 from lab.experiments.dispatch import trials as study
-from lab.load.arrivals import Stretch, due_times
+from lab.load.arrivals import Stage, due_times
 from lab.models.statistics import fewest_trials, samples_needed
 from lab.study.plan import Condition, make_plan
 from lab.study.run import Run
@@ -91,8 +91,8 @@ def test_quick_can_spare_a_block_and_has_requests_enough_for_a_p90(monkeypatch: 
     for block in make_plan(study.EXPERIMENT, planned, blocks=quick.blocks, seed=quick.seed):
         for trial in block.trials:
             asked = trial.condition
-            profile = [Stretch(asked.rate, asked.rate, asked.duration_s)]
-            assert len(due_times(profile, asked.arrivals, trial.seed)) >= samples_needed(0.9)
+            stages = [Stage(asked.rate, asked.rate, asked.duration_s)]
+            assert len(due_times(stages, asked.arrivals, trial.seed)) >= samples_needed(0.9)
 
 
 def test_rates_follow_from_the_loop_of_each_kernel() -> None:

@@ -11,10 +11,11 @@ import pytest
 
 from lab.experiments.instrument import peers as peer_tools
 from lab.flags import Flag
-from lab.load import attack, peers
+from lab.load import peers
+from lab.load.attack import attack
 from lab.load.peers import Tool, reports
 from lab.load.peers.tools import Job
-from lab.load.reference_server import known_server
+from lab.load.reference_server import reference_server
 from lab.study.run import open_run
 
 
@@ -192,7 +193,7 @@ def test_ours_runs_as_the_command_it_is_and_one_that_fails_leaves_the_rest() -> 
     ours, mute = table.to_dict("records")
     assert ours["requests"] == ours["server_count"] == 100
     assert ours["failure"] == ""
-    with known_server() as server:
+    with reference_server() as server:
         sending_s = attack(server.url, rate=500, duration=0.2).summary["generator"]["cpu_s"]
     assert ours["cpu_s"] > 2 * sending_s, "a whole process, its start included, costs more than 100 requests"
     assert 0 < ours["few_requests"] < 100

@@ -30,10 +30,10 @@ from helpers.load_servers import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.load import attack
+from lab.load.attack import attack
 from lab.load.log import OUTCOMES, Outcome
 from lab.load.sender import Sender
-from lab.load.target import Spec
+from lab.load.target import Assignment
 
 OUTCOME_OF: dict[Behaviour, str] = {
     greet: "ok",
@@ -94,11 +94,11 @@ async def _offer(
 ) -> Sender:
     served = Served(0)
     server = await start(lambda number, writer: script[number](number, writer), served)
-    spec = Spec(
+    assignment = Assignment(
         "127.0.0.1", served.port, b"GET / HTTP/1.1\r\n\r\n", 0.1, keepalive=keepalive, in_flight=in_flight
     )
     due_s = array("d", [(k - warmup) / 200 for k in range(len(script))])
-    sender = Sender(spec, due_s, time.monotonic() + warmup / 200)
+    sender = Sender(assignment, due_s, time.monotonic() + warmup / 200)
     if stop_after_s is not None:
         asyncio.get_running_loop().call_later(stop_after_s, sender.stop)
     await sender.run()
@@ -144,7 +144,7 @@ def test_a_server_that_is_killed_leaves_resets_and_refusals() -> None:
 def test_running_out_of_descriptors_is_the_clients_fault() -> None:
     code = (
         "import json, resource, sys\n"
-        "from lab.load import attack\n"
+        "from lab.load.attack import attack\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))\n"
         "print(json.dumps(attack(sys.argv[1], rate=200, duration=0.5, timeout=2).summary))\n"
     )
@@ -230,7 +230,7 @@ def _ignore_sigint() -> None:
 
 
 def test_no_generator_outlives_its_starter() -> None:
-    code = "import sys; from lab.load import attack; attack(sys.argv[1], rate=50, duration=60, generators=2)"
+    code = "import sys, lab; lab.attack(sys.argv[1], rate=50, duration=60, generators=2)"
     with serving(greet) as server:
         starter = subprocess.Popen([sys.executable, "-c", code, server.url])
         _wait_for(lambda: len(server.requests) > 5)
@@ -245,7 +245,7 @@ def test_no_generator_outlives_its_starter() -> None:
 def test_a_generator_that_dies_is_said_to_have_died() -> None:
     code = (
         "import sys, psutil\n"
-        "from lab.load import attack\n"
+        "from lab.load.attack import attack\n"
         "def kill(_): psutil.Process().children()[0].kill()\n"
         "attack(sys.argv[1], rate=50, duration=60, on_progress=kill)"
     )

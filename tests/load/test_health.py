@@ -10,7 +10,7 @@ from helpers.load_servers import answer, broken, never, reset, serving
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.load import attack
+from lab.load.attack import attack
 from lab.load.generator import Health
 from lab.load.generators import joint_figures, most_in_flight, split
 

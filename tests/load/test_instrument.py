@@ -19,11 +19,11 @@ from lab.cli import main
 from lab.errors import LabError
 from lab.experiments.instrument.stalls import closed_loop
 from lab.figures.over_time import over_time as draw
-from lab.load import attack
+from lab.load.attack import attack
 from lab.load.ceiling import Step, ceiling_rps, measure_ceiling, reasons
-from lab.load.generators import AboveCeilingWarning, keep, kept_rps, warn_above
+from lab.load.limits import AboveCeilingWarning, keep_ceilings, kept_ceiling_rps, warn_above
 from lab.load.log import OUTCOMES, Outcome
-from lab.load.reference_server import known_server
+from lab.load.reference_server import reference_server
 from lab.load.report import report
 from lab.load.summary import over_time
 from lab.machine import available_cpus
@@ -31,15 +31,15 @@ from lab.machine import available_cpus
 
 @pytest.mark.parametrize("keepalive", [False, True])
 def test_the_server_has_read_what_was_sent(keepalive: bool) -> None:
-    with known_server() as server:
+    with reference_server() as server:
         sent = attack(server.url, rate=200, duration=0.5, generators=2, keepalive=keepalive).summary["sent"]
         assert server.requests() == sent == 100
 
 
-def test_a_known_server_ends_with_its_starter() -> None:
+def test_a_reference_server_ends_with_its_starter() -> None:
     code = (
-        "from lab.load.reference_server import known_server\n"
-        "with known_server() as server:\n"
+        "from lab.load.reference_server import reference_server\n"
+        "with reference_server() as server:\n"
         "    print(server.pid, flush=True)\n"
         "    import os; os._exit(1)\n"
     )
@@ -57,11 +57,11 @@ def test_generators_go_before_other_processes_if_that_leaves_a_cpu(
 ) -> None:
     code = "import os; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))"
     may = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
-    with known_server() as server:
+    with reference_server() as server:
         summary = attack(server.url, rate=100, duration=0.1, generators=generators).summary
-    assert summary["generator"]["precedence"] == (may and leave_a_cpu)
+    assert summary["generator"]["realtime"] == (may and leave_a_cpu)
     says = "yes" if may and leave_a_cpu else "no"
-    assert re.search(rf"\[goes before other processes\] +{says}\n", report(summary))
+    assert re.search(rf"\[real-time priority\] +{says}\n", report(summary))
 
 
 def test_a_closed_loop_forgets_what_an_open_one_shows() -> None:
@@ -88,26 +88,26 @@ def test_a_ceiling_is_the_highest_rate_that_held() -> None:
 
 
 def test_a_ceiling_is_remembered() -> None:
-    assert kept_rps(keepalive=False) is None
-    keep(40, 80)
-    assert (kept_rps(keepalive=False), kept_rps(keepalive=True)) == (40, 80)
+    assert kept_ceiling_rps(keepalive=False) is None
+    keep_ceilings(40, 80)
+    assert (kept_ceiling_rps(keepalive=False), kept_ceiling_rps(keepalive=True)) == (40, 80)
 
 
 def test_a_ceiling_that_cannot_be_kept_is_said(home: Path) -> None:
     (home / "data").touch()
     with pytest.raises(LabError, match=r"cannot write .*ceiling\.json"):
-        keep(40, 80)
+        keep_ceilings(40, 80)
 
 
 @pytest.mark.parametrize(
-    "load", [["--rate", "100", "--duration", "0.1s"], ["--profile", "ramp from 1/s to 100/s over 0.1s"]]
+    "load", [["--rate", "100", "--duration", "0.1s"], ["--stages", "ramp from 1/s to 100/s over 0.1s"]]
 )
 def test_the_command_warns_of_more_than_the_ceiling(
     load: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lab.load.target.available_cpus", lambda: 4)
-    keep(40, 80)
-    with known_server() as server:
+    monkeypatch.setattr("lab.load.limits.available_cpus", lambda: 4)
+    keep_ceilings(40, 80)
+    with reference_server() as server:
         for generators in ("1", "3"):
             with pytest.raises(SystemExit, match="0"):
                 main(["attack", server.url, *load, "--generators", generators])
@@ -121,9 +121,9 @@ def test_the_command_warns_of_more_than_the_ceiling(
 def test_python_warns_of_more_than_the_ceiling(
     ceiling_rps: float, advice: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lab.load.target.available_cpus", lambda: 4)
-    keep(1000, ceiling_rps)
-    with known_server() as server:
+    monkeypatch.setattr("lab.load.limits.available_cpus", lambda: 4)
+    keep_ceilings(1000, ceiling_rps)
+    with reference_server() as server:
         with pytest.warns(AboveCeilingWarning, match=advice) as warned:
             attack(server.url, rate=100, duration=0.1, keepalive=True)
         assert warned[0].filename == __file__
@@ -135,8 +135,8 @@ def test_python_warns_of_more_than_the_ceiling(
 
 @pytest.mark.parametrize("cpus", [1, 2])
 def test_generators_that_leave_no_cpu_are_not_believed(cpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.load.target.available_cpus", lambda: cpus)
-    keep(40, 80)
+    monkeypatch.setattr("lab.load.limits.available_cpus", lambda: cpus)
+    keep_ceilings(40, 80)
     with pytest.warns(AboveCeilingWarning, match=r"believed 1 generator at .* more CPUs"):
         warn_above(41, 8, keepalive=False)
 
@@ -176,7 +176,7 @@ def test_the_figure_shows_each_outcome_and_quantile() -> None:
 
 
 def test_kept_records_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with known_server() as server:
+    with reference_server() as server:
         attack(server.url, rate=50, duration=0.5).save(tmp_path / "a.parquet")
     for arguments in ([], ["--out", str(tmp_path / "b.png"), "--bin", "100ms"]):
         with pytest.raises(SystemExit, match="0"):
@@ -199,7 +199,7 @@ def test_kept_records_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_a_picture_is_drawn_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with known_server() as server:
+    with reference_server() as server:
         attack(server.url, rate=50, duration=0.2).save(tmp_path / "a.parquet")
     (tmp_path / "a.svg").write_text("an older one")
 
@@ -227,7 +227,7 @@ def test_the_doctor_says_what_it_found(
     assert not findings["fit"]
     assert any("can be believed up to" in complaint for complaint in findings["complaints"])
     assert findings["machine"]["available_cpus"] >= 1
-    assert kept_rps(keepalive=True) == findings["ceiling_rps"]["keepalive"]
+    assert kept_ceiling_rps(keepalive=True) == findings["ceiling_rps"]["keepalive"]
 
 
 def test_the_doctor_keeps_each_ceiling_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,4 +238,4 @@ def test_the_doctor_keeps_each_ceiling_in_its_place(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("lab.cli.doctor._QUIET_S", 0.1)
     with pytest.raises(SystemExit):
         main(["doctor"])
-    assert (kept_rps(keepalive=False), kept_rps(keepalive=True)) == (1000, 2000)
+    assert (kept_ceiling_rps(keepalive=False), kept_ceiling_rps(keepalive=True)) == (1000, 2000)

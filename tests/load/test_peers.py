@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from lab.errors import LabError
-from lab.load import attack, peers
+from lab.load import peers
+from lab.load.attack import attack
 from lab.load.peers import Tool, reports
 from lab.load.peers.reports import Numbers
 from lab.load.peers.tools import TOOLS
-from lab.load.reference_server import known_server
+from lab.load.reference_server import reference_server
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -78,7 +79,7 @@ def test_wrk_writes_times_with_their_unit(text: str, value_s: float) -> None:
 
 
 def test_a_server_that_waits_is_a_known_answer_and_keeps_nobody_waiting() -> None:
-    with known_server(waits_s=(0.05, 0.15)) as server:
+    with reference_server(waits_s=(0.05, 0.15)) as server:
         result = attack(server.url, rate=200, duration=1)
     latency_s = np.sort(result.requests["end_s"] - result.requests["sent_s"])
     known_s = 0.05 + 0.1 * (np.arange(200) + 0.5) / 200
@@ -99,7 +100,7 @@ def test_a_tool_that_is_here_loads_our_server(name: str) -> None:
     if not peers.find(name):
         pytest.skip(f"{name} is not on this machine: install npm, then `make test`")
     (tool,) = [tool for tool in TOOLS if tool.name == name]
-    with known_server() as server:
+    with reference_server() as server:
         measured = peers.run(tool, server.url, rate_rps=100, duration_s=1, connections=2)
         assert server.requests() >= 0.9 * measured.numbers.requests
     assert measured.numbers.ok >= 10

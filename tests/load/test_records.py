@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lab.errors import LabError, UsageError
-from lab.load import Result, records
-from lab.load.attack import summarized
+from lab.load import records
+from lab.load.attack import Result, summarized
 from lab.load.generators import merge, split
 from lab.load.log import Outcome
 
@@ -29,7 +29,7 @@ ASKED |= {
     "errors": {"timed out": 1},
     "warmup_errors": {"gone": 1},
     "stopped_s": None,
-    "profile": None,
+    "stages": None,
 }
 
 
@@ -52,6 +52,15 @@ def test_a_result_comes_back_with_its_summary(requests: pd.DataFrame, tmp_path: 
     back = Result.load(tmp_path / "a.parquet")
     assert back.summary == kept.summary
     assert len(back.warmup) == min(2, len(requests))
+
+
+def test_a_file_of_the_version_before_is_read(tmp_path: Path) -> None:
+    kept = {name: value for name, value in ASKED.items() if name != "stages"}
+    kept |= {"profile": "5/s for 1s", "generator": GENERATOR | {"precedence": True}}
+    records.write(tmp_path / "a.parquet", rows([0.1]), kept)
+    summary = Result.load(tmp_path / "a.parquet").summary
+    assert summary["stages"] == "5/s for 1s"
+    assert summary["generator"]["realtime"]
 
 
 def test_a_file_is_replaced_not_mended(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ Outcomes      [kind:count]                      ok:3, http_error:1
 Status Codes  [code:count]                      200:3, 503:1
 Workers       [pid:count]                       11:2, 12:2
 Generator     [cpu, longest stall]              250 ms, 2.00 ms
-              [goes before other processes]     no
+              [real-time priority]              no
 Valid         [yes or why not]                  yes
 Error Set:
       1  503 Service Unavailable"""

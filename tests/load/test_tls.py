@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers.load_servers import greet, serving
 
-from lab.load import attack
+from lab.load.attack import attack
 
 
 @pytest.fixture(scope="module")

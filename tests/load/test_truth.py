@@ -3,14 +3,16 @@
 import asyncio
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.load_servers import answer, greet, serving, stalling
 
 from lab.cli import main
-from lab.load import attack
-from lab.load.target import check
+from lab.errors import UsageError
+from lab.load.attack import attack
+from lab.load.target import Headers, check
 
 STALL_S = 0.6
 SLACK_S = 0.3
@@ -121,22 +123,126 @@ def test_a_body_is_sent_with_its_length(method: str, body: bytes, length: bytes 
     assert target.request(method, (), body, keepalive=False).endswith(b"\r\n\r\n" + body)
 
 
-def test_a_header_that_is_given_twice_is_sent_twice_and_instead_of_ours() -> None:
-    headers = ("--header", "X-A: b", "--header", "x-a: c", "--header", "Accept: text/plain")
+def test_headers_are_sent_as_given_twice_too_and_instead_of_ours() -> None:
+    headers = ("--header", "X-API-KEY: b", "--header", "x-api-Key: c", "--header", "accept: text/plain")
     with serving(greet) as server, pytest.raises(SystemExit, match="0"):
         main(["attack", server.url, "--rate", "10", "--duration", "100ms", *headers])
-    assert re.findall(rb"X-A: (.)\r\n", server.requests[0]) == [b"b", b"c"]
-    assert re.findall(rb"Accept: (.+)\r\n", server.requests[0]) == [b"text/plain"]
+    fields = server.requests[0].split(b"\r\n")[1:-2]
+    assert fields[-3:] == [b"X-API-KEY: b", b"x-api-Key: c", b"accept: text/plain"]
+    assert [field.partition(b":")[0] for field in fields[:-3]] == [b"Host", b"User-Agent", b"Connection"]
 
 
 @pytest.mark.parametrize(
-    ("profile", "planned"), [("ramp from 20/s to 100/s over 0.2s", 10), ("ramp to 40/s over 0.2s", 20)]
+    ("headers", "body", "says"),
+    [
+        ({"Content-Length": "3", "transfer-encoding": "chunked"}, b"abc", "cannot both be sent"),
+        ((("Content-Length", "3"), ("content-length", "3")), b"abc", "cannot be sent twice"),
+        ((("Host", "a"), ("HOST", "b")), b"", "cannot be sent twice"),
+        ({"Content-Length": "4"}, b"abc", "must be 3, the size of the body"),
+        ({"Transfer-Encoding": "gzip"}, b"abc", "must be chunked, got gzip"),
+    ],
 )
-def test_a_warm_up_is_at_the_first_rate(profile: str, planned: int) -> None:
+def test_a_request_ends_in_one_way(headers: Headers, body: bytes, says: str) -> None:
+    with serving(greet) as server, pytest.raises(UsageError, match=says):
+        attack(server.url, rate=10, duration=0.1, method="POST", headers=headers, body=body)
+
+
+@pytest.mark.parametrize(("body", "chunks"), [(b"abc" * 6, b"12\r\n" + b"abc" * 6 + b"\r\n"), (b"", b"")])
+def test_a_body_is_chunked_if_a_header_says_so(body: bytes, chunks: bytes) -> None:
+    target = check("http://127.0.0.1/", remote=False)
+    sent = target.request("POST", {"Transfer-Encoding": "chunked"}, body, keepalive=False)
+    assert b"ontent-" not in sent
+    assert sent.endswith(b"\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("münchen?q=größe", b"/m%C3%BCnchen?q=gr%C3%B6%C3%9Fe"),
+        ("a%20b/%zz/../[x]|'\"", b"/a%20b/%zz/../[x]|'\""),
+        ("?x", b"/?x"),
+        ("a#b", b"/a"),
+    ],
+)
+def test_a_path_is_sent_as_given_what_is_not_ascii_percent_encoded(given: str, sent: bytes) -> None:
     with serving(greet) as server:
-        warmup = attack(server.url, profile=profile, warmup=0.5).warmup
+        attack(server.url + given, rate=10, duration=0.1)
+    assert server.requests[0].startswith(b"GET " + sent + b" HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "server_name"),
+    [
+        ("https://München.example:444/", "xn--mnchen-3ya.example:444", "xn--mnchen-3ya.example"),
+        ("https://faß.example:443", "xn--fa-hia.example", "xn--fa-hia.example"),
+        ("http://LOCALHOST:8000", "localhost:8000", None),
+        ("http://[::1]:80/", "[::1]", None),
+    ],
+)
+def test_a_host_is_named_as_dns_knows_it(
+    url: str, host: str, server_name: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.getaddrinfo", lambda name, port, **_: [(0, 0, 0, "", ("::1", port))])
+    target = check(url, remote=False)
+    assert (target.host, target.server_name) == (host, server_name)
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("0.0.0.0", "127.0.0.1"),
+        ("0", "127.0.0.1"),
+        ("127.1", "127.0.0.1"),
+        ("[::]", "::1"),
+        ("[::ffff:127.0.0.1]", "127.0.0.1"),
+        ("[::ffff:0.0.0.0]", "127.0.0.1"),
+        ("[::1]", "::1"),
+    ],
+)
+def test_an_address_that_means_this_machine_is_this_machine(host: str, address: str) -> None:
+    assert check(f"http://{host}:80/", remote=False).addresses == (address,)
+
+
+def test_what_a_server_says_that_it_listens_on_can_be_attacked() -> None:
+    with serving(greet) as server:
+        for host in ("0.0.0.0", "[::ffff:127.0.0.1]"):
+            url = f"http://{host}:{server.port}/"
+            assert attack(url, rate=20, duration=0.1).summary["ok"] == 2
+            assert f"\r\nHost: {host}:{server.port}\r\n".encode() in server.requests[-1]
+
+
+def test_nothing_of_the_environment_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    for proxy in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(proxy, "http://127.0.0.1:9/")
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "none" / "keys"))
+    with serving(greet) as server:
+        assert attack(server.url, rate=20, duration=0.1).summary["ok"] == 2
+        https = server.url.replace("http", "https")
+        assert attack(https, rate=20, duration=0.1, timeout=2).summary["outcomes"]["ok"] == 0
+    head = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nUser-Agent: scaling-lab\r\n"
+    head += "Accept: */*\r\nConnection: close\r\n\r\n"
+    assert server.requests[:2] == [head.encode()] * 2
+
+
+@pytest.mark.parametrize(
+    ("stages", "planned"), [("ramp from 20/s to 100/s over 0.2s", 10), ("ramp to 40/s over 0.2s", 20)]
+)
+def test_a_warm_up_is_at_the_first_rate(stages: str, planned: int) -> None:
+    with serving(greet) as server:
+        warmup = attack(server.url, stages=stages, warmup=0.5).warmup
     assert len(warmup) == planned
     assert np.ptp(np.diff(warmup["due_s"])) < 1e-9
+
+
+@pytest.mark.parametrize("none", [0, "0", "0s"])
+def test_a_warm_up_of_nothing_is_none(none: float | str) -> None:
+    with serving(greet) as server:
+        result = attack(server.url, rate="600/m", duration="500 ms", warmup=none)
+        assert len(server.requests) == len(result.requests) == 5
+    assert result.warmup.empty
 
 
 def test_a_warm_up_is_no_copy_of_what_follows() -> None:

@@ -19,7 +19,7 @@ from lab.flags import Flag, in_words
 from lab.load import peers
 from lab.load.peers.reports import Numbers
 from lab.load.peers.tools import Job, Measured, Tool
-from lab.load.reference_server import known_server
+from lab.load.reference_server import reference_server
 from lab.study.run import Run
 
 _NUMBERS = (
@@ -56,7 +56,7 @@ _STARTS_DIFFER = 0.1
 
 
 def compare(run: Run, rate_rps: int, duration_s: int) -> pd.DataFrame:
-    """Let ours and every other load generator on this machine measure one reference server, each in turn.
+    """Let ours and every other load generator here measure one reference server, one after the other.
 
     A row per tool, ours first: tool, schedule, resolution_s, requests, throughput_rps, p50_s, p90_s, p99_s,
     cpu_s (of its processes, from start to end), server_count, few_requests and few_cpu_s (of a run of a few
@@ -89,7 +89,7 @@ def _compare(everyone: list[Tool], rate_rps: int, duration_s: int) -> Iterator[d
 
 def _ask(tool: Tool, rate_rps: int, duration_s: int) -> tuple[Measured | None, Measured, int]:
     """Run a tool for a few requests and then as asked; return also how many the server read of the latter."""
-    with known_server(waits_s=WAITS_S) as server:
+    with reference_server(waits_s=WAITS_S) as server:
         few = None
         with contextlib.suppress(LabError):  # one that is slow to start may have sent nothing by then
             few = peers.run(tool, server.url, rate_rps=_FEW_RPS, duration_s=_FEW_S)

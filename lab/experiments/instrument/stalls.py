@@ -16,10 +16,10 @@ from lab.experiments.common import table_name
 from lab.figures.over_time import over_time as draw_over_time
 from lab.figures.style import DARK_TO_LIGHT, INK, canvas
 from lab.flags import Flag, in_words
-from lab.load import attack
+from lab.load.attack import attack
 from lab.load.log import Outcome
 from lab.load.records import to_frame
-from lab.load.reference_server import known_server
+from lab.load.reference_server import reference_server
 from lab.load.summary import over_time
 from lab.models.overload import stall_latency_s
 from lab.models.statistics import quantile
@@ -53,7 +53,7 @@ def _measure(rates_rps: tuple[float, ...], stall_s: float, duration_s: float) ->
         stall_at = round(rate * duration_s / 3)
         for loop in LABELS:
             flags: tuple[Flag, ...] = ()
-            with known_server(stall_at, stall_s) as server:
+            with reference_server(stall_at, stall_s) as server:
                 if loop == CLOSED:
                     requests = closed_loop(server.url, rate=rate, duration_s=duration_s)
                 else:
