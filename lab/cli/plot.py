@@ -2,18 +2,22 @@
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lab import units
 from lab.cli.output import write_out
-from lab.errors import UsageError
+from lab.errors import UsageError, one_line
 from lab.files import check_writable, write_whole
 from lab.flags import Flag
 from lab.load.attack import Result
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _MOST_BINS = 60
+_SHORTEST_S = 0.1
 _MOST_SAID_BINS = 1000
 _KEEPS_UP = 0.98
 """Below this share of the rate, the rate of good answers is worth a word."""
@@ -40,16 +44,26 @@ def command(records: Path, out: Path | None, bin_text: str | None) -> None:
     from lab.load.summary import over_time
     from lab.units import parse_duration
 
-    duration_s = result.summary["duration_s"]
-    bin_s = parse_duration(bin_text) if bin_text else _fitting(duration_s)
-    if duration_s / bin_s > _MOST_SAID_BINS:
+    stopped_s = result.summary["stopped_s"]
+    requests = _offered(result.requests, stopped_s)
+    drawn_s = result.summary["duration_s"] if stopped_s is None else max(stopped_s, _SHORTEST_S)
+    bin_s = parse_duration(bin_text) if bin_text else _fitting(drawn_s)
+    if drawn_s / bin_s > _MOST_SAID_BINS:
         raise UsageError(f"bars of {bin_text} would be over {_MOST_SAID_BINS:,}: take wider ones")
     image = io.BytesIO()
-    figure = draw(over_time(result.requests, bin_s), _title(result.summary))
-    figure.axes[0].set_title(result.summary["url"], loc="left", fontsize=9, fontweight="normal")
+    figure = draw(over_time(requests, bin_s), _title(result.summary), stopped_s)
+    url = one_line(result.summary["url"])
+    figure.axes[0].set_title(url, loc="left", fontsize=9, fontweight="normal", parse_math=False)
     figure.savefig(image, format=out.suffix[1:], dpi=_DOTS_PER_INCH)
     write_whole(out, image.getvalue())
     write_out(str(out))
+
+
+def _offered(requests: "pd.DataFrame", stopped_s: float | None) -> "pd.DataFrame":
+    """Return what had fallen due when an attack was interrupted: the rest of its plan is no measurement."""
+    if stopped_s is None:
+        return requests
+    return requests[(requests["due_s"] <= stopped_s) | (requests.index == 0)]
 
 
 def _title(summary: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from numpy.typing import NDArray
 
 from lab import units
-from lab.figures.style import DARK_TO_LIGHT, INK, canvas
+from lab.figures.style import DARK_TO_LIGHT, INK, canvas, reference_line
 
 _FAILURES = ("http_error", "timeout", "refused", "reset", "client_error", "dropped")
 _HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++++")
@@ -19,14 +19,20 @@ _QUANTILES = ("p50_s", "p90_s", "p99_s")
 Edges = NDArray[np.float64]
 
 
-def over_time(rows: pd.DataFrame, title: str) -> Figure:
-    """Draw the rows that `lab.load.summary` makes: three panels over one axis of seconds."""
+def over_time(rows: pd.DataFrame, title: str, stopped_s: float | None = None) -> Figure:
+    """Draw the rows that `lab.load.summary` makes: three panels over one axis of seconds.
+
+    `stopped_s` is when the attack was interrupted, and marked.
+    """
     bin_s = float(rows["start_s"].diff().iloc[1]) if len(rows) > 1 else 1.0
     edges_s = np.append(rows["start_s"], rows["start_s"].iloc[-1] + bin_s)
     with canvas(title, rows=3, size=(8.6, 7.0), sharex=True, height_ratios=(3, 3, 2)) as (figure, axes):
         _throughput(axes[0], rows, edges_s, bin_s)
         _latency(axes[1], rows, edges_s[:-1] + bin_s / 2)
         _in_flight(axes[2], rows, edges_s)
+        if stopped_s is not None:
+            for panel in axes:
+                reference_line(panel, x=max(stopped_s, 0.0), text="interrupted" if panel is axes[0] else "")
         figure.align_ylabels()
     return figure
 

@@ -53,12 +53,41 @@ def test_the_title_says_what_a_result_is_worth(
     figures = import_module("lab.figures.over_time")
     draw, drawn = figures.over_time, []
 
-    def drawing(table: pd.DataFrame, title: str) -> Figure:
+    def drawing(table: pd.DataFrame, title: str, stopped_s: float | None) -> Figure:
         drawn.append(title)
-        figure: Figure = draw(table, title)
+        figure: Figure = draw(table, title, stopped_s)
         return figure
 
     monkeypatch.setattr(figures, "over_time", drawing)
     with pytest.raises(SystemExit, match="0"):
         main(["plot", str(tmp_path / "a.parquet")])
     assert drawn == [title]
+
+
+@pytest.mark.parametrize("stopped_s", [4.0, -1.0])
+def test_of_a_long_plan_only_what_was_offered_is_drawn_and_its_end_is_marked(
+    stopped_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = 40 if stopped_s > 0 else 0
+    requests = rows([0.02] * 100_000, [OK] * sent + [DROPPED] * (100_000 - sent))
+    asked: dict[str, Any] = {
+        "url": "http://x/?a=$b&c=$d_{",
+        "arrivals": "constant",
+        "rate": 10,
+        "duration_s": 1e4,
+    }
+    kept: dict[str, Any] = {"generator": GENERATOR, "errors": {}, "warmup_errors": {}}
+    summarized(requests, profile=None, stopped_s=stopped_s, **asked, **kept).save(tmp_path / "a.parquet")
+    figures = import_module("lab.figures.over_time")
+    draw, drawn = figures.over_time, list[Figure]()
+
+    def drawing(*drawn_of: Any) -> Figure:
+        drawn.append(draw(*drawn_of))
+        return drawn[-1]
+
+    monkeypatch.setattr(figures, "over_time", drawing)
+    with pytest.raises(SystemExit, match="0"):
+        main(["plot", str(tmp_path / "a.parquet")])
+    first, *_, last = drawn[0].axes
+    assert last.get_xlim()[1] <= max(stopped_s, 0) + 1
+    assert [text.get_text() for text in first.texts] == ["interrupted"]
