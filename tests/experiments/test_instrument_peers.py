@@ -66,7 +66,7 @@ def test_without_others_there_is_nothing_to_compare() -> None:
 
 def test_tools_that_keep_to_a_rate_agree_on_p50_and_p90() -> None:
     assert verdicts(row("vegeta", "open"), row("hey", p50_s=13e-3)) == ["agrees", "agrees"]
-    assert verdicts(row("hey", p50_s=13.3e-3), row("oha", p50_s=9.1e-3)) == ["differs", "differs"]
+    assert verdicts(row("hey", p50_s=13.3e-3), row("loadtest", p50_s=9.1e-3)) == ["differs", "differs"]
     assert verdicts(row("hey", p90_s=19e-3)) == ["differs"]
 
 
@@ -78,7 +78,7 @@ def test_a_closed_loop_was_told_no_rate_and_is_not_judged() -> None:
     ("others", "title"),
     [
         ([row("hey")], "At 500/s ours agrees with 1 of 1 other tool that keep to a rate"),
-        ([row("hey", p50_s=1.0), row("k6", "open")], "At 500/s ours agrees with 1 of 2 other tools"),
+        ([row("hey", p50_s=1.0), row("locust", "open")], "At 500/s ours agrees with 1 of 2 other tools"),
         ([row("hey"), row("ab", "closed")], "At 500/s ours agrees with 1 of 1 other tool"),
     ],
 )
@@ -101,7 +101,10 @@ def test_a_tool_that_rounds_to_more_than_a_tenth_cannot_tell() -> None:
 
 
 def test_a_tool_without_quantiles_cannot_tell() -> None:
-    assert verdicts(row("k6", p50_s=np.nan, p90_s=np.nan), row("k6", p90_s=np.nan)) == ["cannot tell"] * 2
+    assert (
+        verdicts(row("locust", p50_s=np.nan, p90_s=np.nan), row("locust", p90_s=np.nan))
+        == ["cannot tell"] * 2
+    )
 
 
 def test_nobody_agrees_with_ours_when_it_gave_no_numbers() -> None:
@@ -136,10 +139,10 @@ def test_the_table_begins_with_what_is_known_and_has_every_count_to_the_last_req
 
 
 def test_a_tool_that_fails_is_a_finding_and_not_an_end() -> None:
-    failed = row("k6", "open", failure="k6 failed with status 107: no such flag") | NOTHING
+    failed = row("locust", "open", failure="locust failed with status 107: no such flag") | NOTHING
     assert verdicts(failed, row("hey")) == ["cannot tell", "agrees"]
     table = peer_tools.table(seen(failed))
-    assert table[""].tolist() == ["", "", "k6 failed with status 107: no such flag"]
+    assert table[""].tolist() == ["", "", "locust failed with status 107: no such flag"]
     assert table["its count"].tolist() == ["–", "1,000", "–"]
 
 
@@ -149,7 +152,9 @@ def test_ours_is_doubted_like_all_others() -> None:
 
 
 def test_the_figure_marks_three_quantiles_of_each_and_what_is_rounded_away() -> None:
-    table = seen(row("autocannon", resolution_s=1e-3, p50_s=0.0), row("wrk", "closed"), row("k6") | NOTHING)
+    table = seen(
+        row("autocannon", resolution_s=1e-3, p50_s=0.0), row("wrk", "closed"), row("locust") | NOTHING
+    )
     figure = peer_tools.figure(table, 500)
     assert figure is not None
     (axes,) = figure.axes
@@ -167,7 +172,7 @@ def only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tool:
     program = tmp_path / "mute"
     program.write_text(f"#!{sys.executable}\n")
     program.chmod(0o755)
-    tool = Tool("mute", "open", lambda _: [str(program)], lambda out, _: reports.k6(out))
+    tool = Tool("mute", "open", lambda _: [str(program)], lambda out, _: reports.autocannon(out))
     monkeypatch.setattr(peers, "present", lambda: [tool])
     return tool
 

@@ -1,8 +1,8 @@
 """Other load generators: their reports are read, as they wrote them; those that are here are run.
 
-The reports in `tool_reports` are of wrk 4.1, hey 0.1.4, ab 2.3, autocannon 8.0, loadtest 8.2 and locust 2.47,
+The reports in `reports` are of wrk 4.1, hey 0.1.4, ab 2.3, autocannon 8.0, loadtest 8.2 and locust 2.47,
 asked for 100 requests/s for 2 s by 4 connections, of a server that takes 2 ms and answers each tenth request
-with 503. Those of vegeta, k6 and oha have the keys of their documentation, and made-up values of such a run.
+with 503.
 """
 
 import json
@@ -34,32 +34,27 @@ def report(name: str) -> str:
 
 
 READ = {
-    "vegeta": reports.vegeta(report("vegeta.json")),
     "wrk": reports.wrk(report("wrk.txt")),
     "hey": reports.hey(report("hey.txt")),
     "ab": reports.ab(report("ab.txt"), report("ab.csv").splitlines()),
     "autocannon": reports.autocannon(report("autocannon.json")),
     "loadtest": reports.loadtest(report("loadtest.txt")),
     "locust": reports.locust(report("locust.json")),
-    "k6": reports.k6(report("k6.json")),
-    "oha": reports.oha(report("oha.json")),
 }
 SAID = {
-    "vegeta": Numbers(200, 178, 178 / 1.992, 2.03e-3, 2.21e-3, 2.59e-3, 3.87e-3, 5.12e-3),
     "wrk": Numbers(3840, 3456, 0.9 * 1917.17, 2.08e-3, 2.26e-3, 2.35e-3, 3.23e-3, 4.93e-3),
     "hey": Numbers(200, 180, 0.9 * 99.3801, 2.5e-3, 2.6e-3, 2.9e-3, 5.7e-3, 5.8e-3),
     "ab": Numbers(200, 180, 0.9 * 1833.74, 2.181e-3, 2.325e-3, 2.48e-3, 2.618e-3, 2.788e-3),
     "autocannon": Numbers(206, 186, 186 / 2.02, 2.2e-3, 2e-3, 3e-3, 15e-3, 17e-3),
     "loadtest": Numbers(200, 180, 90, 2.1e-3, 2e-3, 3e-3, 3e-3, 7e-3),
     "locust": Numbers(144, 130, 130 / 1.3894268, 3.1867516e-3, 3e-3, 4e-3, 5e-3, 14.586321e-3),
-    "k6": Numbers(200, 180, 0.9 * 99.5, 2.03e-3, 2.21e-3, 2.59e-3, 3.87e-3, 5.12e-3),
-    "oha": Numbers(200, 178, 89, 2.03e-3, 2.21e-3, 2.59e-3, 3.87e-3, 5.12e-3),
 }
 
 
 @pytest.mark.parametrize("name", [tool.name for tool in TOOLS])
 def test_a_report_is_read_in_seconds_and_failures_are_told_apart(name: str) -> None:
-    assert vars(READ[name]) == pytest.approx(vars(SAID[name]))
+    read, said = (vars(numbers) | {"flags": None} for numbers in (READ[name], SAID[name]))
+    assert read == pytest.approx(said)
 
 
 def test_requests_without_an_answer_are_not_ok() -> None:

@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from lab.flags import Flag
 
@@ -25,22 +24,6 @@ class Numbers:
     max_s: float | None
     flags: tuple[Flag, ...] = ()
     """Why the tool itself does not believe them."""
-
-
-def vegeta(report: str) -> Numbers:
-    """Read `vegeta report -type=json`: nanoseconds."""
-    said = json.loads(report)
-    latency = {name: value / 1e9 for name, value in said["latencies"].items()}
-    return Numbers(
-        requests=said["requests"],
-        ok=_ok({int(status): count for status, count in said["status_codes"].items()}),
-        throughput_rps=said["throughput"],
-        mean_s=latency["mean"],
-        p50_s=latency["50th"],
-        p90_s=latency.get("90th"),
-        p99_s=latency["99th"],
-        max_s=latency["max"],
-    )
 
 
 def wrk(out: str) -> Numbers:
@@ -146,41 +129,6 @@ def locust(out: str) -> Numbers:
         p90_s=_quantile(counts, 0.9),
         p99_s=_quantile(counts, 0.99),
         max_s=said["max_response_time"] / 1000,
-    )
-
-
-def k6(summary: str) -> Numbers:
-    """Read the file of `k6 run --summary-export`: milliseconds."""
-    metrics: dict[str, Any] = json.loads(summary)["metrics"]
-    latency, requests = metrics["http_req_duration"], metrics["http_reqs"]
-    failed = metrics.get("http_req_failed", {}).get("passes", 0)
-    return Numbers(
-        requests=requests["count"],
-        ok=requests["count"] - failed,
-        throughput_rps=requests["rate"] * (1 - failed / max(requests["count"], 1)),
-        mean_s=latency["avg"] / 1000,
-        p50_s=latency["med"] / 1000,
-        p90_s=latency["p(90)"] / 1000,
-        p99_s=latency["p(99)"] / 1000,
-        max_s=latency["max"] / 1000,
-    )
-
-
-def oha(out: str) -> Numbers:
-    """Read `oha --output-format json`: seconds."""
-    said = json.loads(out)
-    statuses = {int(status): count for status, count in said["statusCodeDistribution"].items()}
-    ok = _ok(statuses)
-    failed = sum(said.get("errorDistribution", {}).values())
-    return Numbers(
-        requests=sum(statuses.values()) + failed,
-        ok=ok,
-        throughput_rps=ok / said["summary"]["total"],
-        mean_s=said["summary"]["average"],
-        p50_s=said["latencyPercentiles"]["p50"],
-        p90_s=said["latencyPercentiles"]["p90"],
-        p99_s=said["latencyPercentiles"]["p99"],
-        max_s=said["summary"]["slowest"],
     )
 
 

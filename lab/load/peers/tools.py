@@ -126,34 +126,6 @@ class User(FastHttpUser):
         self.client.get({path!r})
 """
 
-_K6_SCRIPT = """\
-import http from "k6/http";
-export const options = {{
-  summaryTrendStats: ["avg", "med", "p(90)", "p(99)", "max"],
-  scenarios: {{ constant: {{
-    executor: "constant-arrival-rate", rate: {rate}, timeUnit: "1s", duration: "{duration}s",
-    preAllocatedVUs: {connections}, maxVUs: 10000,
-  }} }},
-}};
-export default function () {{ http.get({url!r}); }}
-"""
-
-
-def _vegeta(job: Job) -> list[str]:
-    (job.folder / "targets").write_text(f"GET {job.url}\n")
-    options = [
-        "-targets=targets",
-        "-output=results",
-        f"-rate={job.rate_rps}/1s",
-        f"-duration={job.duration_s}s",
-    ]
-    return ["vegeta", "attack", *options]
-
-
-def _read_vegeta(_: str, job: Job) -> Numbers:
-    command = [find("vegeta") or "vegeta", "report", "-type=json", str(job.folder / "results")]
-    return reports.vegeta(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
 
 def _wrk(job: Job) -> list[str]:
     return ["wrk", "-t1", f"-c{job.connections}", f"-d{job.duration_s}s", "--latency", job.url]
@@ -192,33 +164,13 @@ def _locust(job: Job) -> list[str]:
     return ["locust", "--headless", "--json", *target, *how_much]
 
 
-def _k6(job: Job) -> list[str]:
-    script = _K6_SCRIPT.format(
-        rate=job.rate_rps, duration=job.duration_s, connections=job.connections, url=job.url
-    )
-    (job.folder / "script.js").write_text(script)
-    return ["k6", "run", "--quiet", "--no-usage-report", "--summary-export", "summary.json", "script.js"]
-
-
-def _read_k6(_: str, job: Job) -> Numbers:
-    return reports.k6((job.folder / "summary.json").read_text())
-
-
-def _oha(job: Job) -> list[str]:
-    how_much = ["-z", f"{job.duration_s}s", "-q", f"{job.rate_rps}", "-c", f"{job.connections}"]
-    return ["oha", "--no-tui", "--output-format", "json", *how_much, job.url]
-
-
 TOOLS = (
-    Tool("vegeta", "open", _vegeta, _read_vegeta),
     Tool("wrk", "closed", _wrk, lambda out, _: reports.wrk(out)),
     Tool("hey", "paced", _hey, lambda out, _: reports.hey(out), resolution_s=1e-4),
     Tool("ab", "closed", _ab, _read_ab),
     Tool("autocannon", "paced", _autocannon, lambda out, _: reports.autocannon(out), resolution_s=1e-3),
     Tool("loadtest", "paced", _loadtest, lambda out, _: reports.loadtest(out), resolution_s=1e-3),
     Tool("locust", "paced", _locust, lambda out, _: reports.locust(out), resolution_s=1e-3),
-    Tool("k6", "open", _k6, _read_k6),
-    Tool("oha", "paced", _oha, lambda out, _: reports.oha(out)),
 )
 """`wrk` and `ab` know no rate: they show what they can get through, not what was asked for."""
 
