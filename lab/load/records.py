@@ -38,6 +38,8 @@ WHOLE = ("status", "worker", "bytes_in")
 
 _OUTCOME = pd.CategoricalDtype(list(OUTCOMES))
 _METADATA = b"scaling-lab"
+_LONGEST_S = 1e10
+"""Beyond this, sums of times may overflow."""
 _NEVER_SENT = OUTCOMES[Outcome.DROPPED]
 _NEVER_ENDED = (_NEVER_SENT, OUTCOMES[Outcome.UNFINISHED])
 
@@ -73,6 +75,7 @@ def validate(requests: pd.DataFrame) -> None:
     never_sent, never_ended = (outcome == _NEVER_SENT).to_numpy(), outcome.isin(_NEVER_ENDED).to_numpy()
     checks = {
         "a due time is missing or infinite": np.isfinite(due).all(),
+        "a time is longer than any attack": not (np.abs([due, sent, end]) > _LONGEST_S).any(),
         "due times are not in order": (np.diff(due) >= 0).all(),
         "what was sent has no time of sending, or what was not has one": (
             np.isfinite(sent) != never_sent
@@ -112,7 +115,9 @@ def read_with_metadata(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
             raise UsageError(f"not request records: columns {table.schema.names}")
         requests = table.to_pandas().astype(dict.fromkeys(WHOLE, "float64"))
         validate(requests)
-        return requests, json.loads((table.schema.metadata or {}).get(_METADATA, b"{}"))
+        kept = json.loads((table.schema.metadata or {}).get(_METADATA, b"{}"))
+        json.dumps(kept, allow_nan=False)  # what is no number in JSON is none here
+        return requests, kept
     except FileNotFoundError:
         raise LabError(f"no such file: {path}") from None
     except IsADirectoryError:

@@ -95,6 +95,7 @@ def test_foreign_and_missing_files_are_refused(tmp_path: Path) -> None:
     [
         ({"due_s": [0.0, np.inf, 0.2]}, "missing or infinite"),
         ({"due_s": [0.0, 0.2, 0.1]}, "not in order"),
+        ({"end_s": [0.5, 0.6, 1e300]}, "longer than any attack"),
         ({"sent_s": [0.0, 0.05, 0.2]}, "sent before it was due"),
         ({"sent_s": [0.0, np.nan, 0.2]}, "no time of sending"),
         ({"end_s": [0.0, 0.1, 0.1]}, "ended before it was sent"),
@@ -107,6 +108,15 @@ def test_what_cannot_be_is_not_written(tmp_path: Path, change: dict[str, list[fl
     with pytest.raises(UsageError, match=problem):
         records.write(tmp_path / "a.parquet", rows([0.5, 0.5, 0.5]).assign(**change))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999"])
+def test_what_is_no_number_is_not_read(tmp_path: Path, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("lab.load.records.json.dumps", lambda kept: f'{{"rate": {value}}}')
+        records.write(tmp_path / "a.parquet", rows([0.1]), {"rate": 1.0})
+    with pytest.raises(LabError, match=r"^cannot read .*not JSON compliant"):
+        Result.load(tmp_path / "a.parquet")
 
 
 def test_an_unwritable_folder_is_said_so(tmp_path: Path) -> None:
