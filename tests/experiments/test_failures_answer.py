@@ -204,7 +204,8 @@ def test_what_was_not_measured_has_no_verdict_and_no_evidence() -> None:
 
 def test_the_answer_sums_the_failures_up() -> None:
     text = plain(words.answer(ALL))
-    assert "takes its place after **500 ms**, and 1 of 6 requests are lost." in text
+    assert "A killed worker is **replaced after 500 ms**, and 1 of 6 requests are lost." in text
+    assert "**not replaced within the trial**" in plain(words.answer([killed(back_s=None)]))
     assert "this many requests wait for it: 1 of 4 with round-robin." in text
     assert words.answer([]) == "**Answer.** No failure was measured."
 

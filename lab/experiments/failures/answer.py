@@ -25,10 +25,10 @@ _COSTS: dict[str, Callable[[pd.DataFrame], dict[str, Any]]] = {
         "slowest answer meanwhile": over_blocks(of["slowest_s"]),
     },
     SCALE: lambda of: {
-        "load of one worker": percent(of["load"].median()),
-        "scale(2) took": over_blocks(of["grow_s"]),
-        "scale(1) took": over_blocks(of["shrink_s"]),
-        "latency at last with one": over_blocks(of["one_s"]),
+        "load": percent(of["load"].median()),
+        "scale(2)": over_blocks(of["grow_s"]),
+        "scale(1)": over_blocks(of["shrink_s"]),
+        "latency with one": over_blocks(of["one_s"]),
         "with two": over_blocks(of["two_s"]),
         "with one again": over_blocks(of["one_again_s"]),
     },
@@ -85,8 +85,7 @@ def answer(scenes: list[Scene]) -> str:
     told = []
     if len(killed):
         told.append(
-            "When a worker is killed, another takes its place after "
-            f"**{over_blocks(killed['full_again_s'])}**, and "
+            f"A killed worker is **{_replaced(killed['full_again_s'])}**, and "
             f"{_part(killed['lost'], killed['requests'])} requests are lost."
         )
     if len(recycled):
@@ -98,6 +97,12 @@ def answer(scenes: list[Scene]) -> str:
         waited = (f"{_part(mine['waited'], mine['due'])} with {dispatch}" for dispatch, mine in servers)
         told.append(f"While one worker is blocked, this many requests wait for it: {', '.join(waited)}.")
     return f"**Answer.** {' '.join(told) or 'No failure was measured.'}"
+
+
+def _replaced(after_s: "pd.Series[float]") -> str:
+    if after_s.isna().all():
+        return "not replaced within the trial"
+    return f"replaced after {over_blocks(after_s)}"
 
 
 MOST_LOST = 0.02
