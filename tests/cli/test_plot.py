@@ -77,7 +77,7 @@ def test_of_a_long_plan_only_what_was_offered_is_drawn_and_its_end_is_marked(
         "duration_s": 1e4,
     }
     kept: dict[str, Any] = {"generator": GENERATOR, "errors": {}, "warmup_errors": {}}
-    summarized(requests, profile=None, stopped_s=stopped_s, **asked, **kept).save(tmp_path / "a.parquet")
+    summarized(requests, stages=None, stopped_s=stopped_s, **asked, **kept).save(tmp_path / "a.parquet")
     figures = import_module("lab.figures.over_time")
     draw, drawn = figures.over_time, list[Figure]()
 
