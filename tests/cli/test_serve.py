@@ -130,10 +130,10 @@ def test_it_ends_when_whoever_holds_its_input_does() -> None:
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--topology", "star"], 2, "lab: unknown topology 'star': choose one of single, cluster, offload\n"),
-        (["--workers", "0"], 2, "lab: workers is at least 1, not 0\n"),
+        (["--topology", "star"], 2, "lab: topology must be 'single', 'cluster' or 'offload', got 'star'\n"),
+        (["--workers", "0"], 2, "lab: workers must be at least 1, got 0\n"),
         (["--port", "80x"], 2, "lab: Invalid value for '--port': '80x' is not a valid integer.\n"),
-        (["--port", "70000"], 2, "lab: port is from 0 to 65535, not 70000\n"),
+        (["--port", "70000"], 2, "lab: port must be at most 65535, got 70000\n"),
         (["--host", "no.such.host.invalid"], 1, "lab: cannot listen on no.such.host.invalid: "),
     ],
 )
