@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 import weakref
+from array import array
 from asyncio.trsock import TransportSocket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -164,7 +165,7 @@ def on_hang_up(fd: int, act: Callable[[], None]) -> None:
     """Act, in a thread, when the other end of a pipe, socket or terminal is closed; nothing is read."""
 
     def wait() -> None:
-        _hung_up(fd, timeout_ms=None)
+        _polled(fd, 0, timeout_s=None)
         act()
 
     threading.Thread(target=wait, name="lifeline", daemon=True).start()
@@ -172,13 +173,14 @@ def on_hang_up(fd: int, act: Callable[[], None]) -> None:
 
 def is_hung_up(fd: int) -> bool:
     """Return whether there is nobody at the other end of `fd`, or no such descriptor."""
-    return _hung_up(fd, timeout_ms=0)
+    return _polled(fd, 0, timeout_s=0)
 
 
-def _hung_up(fd: int, timeout_ms: int | None) -> bool:
+def _polled(fd: int, event: int, timeout_s: float | None) -> bool:
+    """Wait for an event or a hang-up; return whether it came in time."""
     poll = select.poll()
-    poll.register(fd, 0)
-    return bool(poll.poll(timeout_ms))
+    poll.register(fd, event)
+    return bool(poll.poll(None if timeout_s is None else 1000 * timeout_s))
 
 
 def _end() -> None:
@@ -297,11 +299,14 @@ class Channel:
         Raises OSError if nobody is there; TimeoutError, an OSError, if the other end does not read in time.
         """
         line = json.dumps(message | {"passing": passing is not None}).encode() + b"\n"
-        self._sock.settimeout(timeout_s)
-        if passing is None:
-            self._sock.sendall(line)
-        else:
-            socket.send_fds(self._sock, [line], [passing.fileno()])
+        extra = [] if passing is None else [_rights(passing.fileno())]
+        while line:
+            try:  # `send_fds` takes flags too, but ignores them
+                sent = self._sock.sendmsg([line], extra, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                self._wait(select.POLLOUT, timeout_s)
+            else:
+                line, extra = line[sent:], []
 
     def tell(self, message: Message, *, passing: "Passed | None" = None) -> None:
         """Send a message that is lost on nobody if the other end is gone."""
@@ -313,7 +318,7 @@ class Channel:
 
         Raises EOFError if the other end is closed, TimeoutError if nothing came in time.
         """
-        self._sock.settimeout(timeout_s)
+        self._wait(select.POLLIN, timeout_s)
         data, fds, _, _ = socket.recv_fds(self._sock, 65536, _MOST_FDS)
         self._fds += fds
         if not data:
@@ -325,6 +330,14 @@ class Channel:
     def close(self) -> None:
         """Close this end; more than once is fine."""
         self._sock.close()
+
+    def _wait(self, event: int, timeout_s: float | None) -> None:
+        if not _polled(self.fileno(), event, timeout_s):
+            raise TimeoutError(f"the other end has kept us waiting for {timeout_s:g} s")
+
+
+def _rights(fd: int) -> tuple[int, int, bytes]:
+    return socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [fd]).tobytes()
 
 
 def _close_in_fork() -> None:

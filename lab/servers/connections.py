@@ -6,6 +6,7 @@ from asyncio.trsock import TransportSocket
 from collections.abc import Callable
 
 from aiohttp import web
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 HEAD_TIMEOUT_S = 10.0
 """A client that has begun the head of a request must have sent all of it within this time."""
@@ -14,44 +15,37 @@ _SWEEP_S = 0.01
 
 
 class Connection(web.RequestHandler):
-    """aiohttp's side of a connection, which says when it is over, and ends if a head stays incomplete.
-
-    `head` is what was read of the connection before it came here.
-    """
+    """aiohttp's side of a connection, which says when it is over, and ends if a head stays incomplete."""
 
     def __init__(
-        self,
-        server: web.Server,
-        loop: asyncio.AbstractEventLoop,
-        on_lost: Callable[[], None] | None,
-        head: bytes = b"",
+        self, server: web.Server, loop: asyncio.AbstractEventLoop, on_lost: Callable[[], None] | None
     ) -> None:
         super().__init__(server, loop=loop, access_log=None)  # type: ignore[arg-type]
         self._on_lost = on_lost
-        self._head = head
+        self._body: StreamReader = EMPTY_PAYLOAD
         self._head_timer: asyncio.TimerHandle | None = None
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing of a request has come since the last answer."""
-        # The first part is aiohttp's own test, in RequestHandler._process_keepalive; there is no public one.
-        waits = self._waiter is not None and not self._waiter.done()
-        return waits and self._head_timer is None and not _has_input(self)
+        return self._waits and self._head_timer is None and not _has_input(self)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Go on with what was read before."""
-        super().connection_made(transport)
-        if self._head:
-            self.data_received(self._head)
+    @property
+    def _waits(self) -> bool:
+        # aiohttp's own test, in RequestHandler._process_keepalive; there is no public one.
+        return self._waiter is not None and not self._waiter.done()
 
     def data_received(self, data: bytes) -> None:
         """Keep the time from the first byte of a head to its last."""
-        before = self._request_count
+        count, in_body = self._request_count, not self._body.is_eof()
         super().data_received(data)
-        if self._request_count > before:
+        if self._request_count > count:
+            self._body = self._messages[-1][1]
             self._stop_timer()
-        elif self._head_timer is None and self._current_request is None:
-            self._head_timer = asyncio.get_running_loop().call_later(HEAD_TIMEOUT_S, self.force_close)
+            in_body = self._body is not EMPTY_PAYLOAD
+            data = data.rpartition(b"\r\n\r\n")[2]
+        if not in_body and self._head_timer is None and data.strip(b"\r\n"):
+            self._start_timer()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Say so, once aiohttp has done its part."""
@@ -60,10 +54,19 @@ class Connection(web.RequestHandler):
         if self._on_lost:
             self._on_lost()
 
+    def _start_timer(self) -> None:
+        self._head_timer = asyncio.get_running_loop().call_later(HEAD_TIMEOUT_S, self._time_out)
+
     def _stop_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _time_out(self) -> None:
+        if self._waits:
+            self.force_close()
+        else:  # the request before this one is not answered yet
+            self._start_timer()
 
 
 HandOver = Callable[[TransportSocket], None]

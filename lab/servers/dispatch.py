@@ -5,7 +5,6 @@ import contextlib
 import socket
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from lab.processes import Message
@@ -16,6 +15,7 @@ from lab.servers.spec import ServerSpec
 from lab.servers.worker_handle import WorkerHandle
 
 _MOST_HEAD = 65536
+"""Of a head, more than a worker accepts."""
 
 
 class Dispatch(Protocol):
@@ -60,7 +60,7 @@ class Shared:
     def take(self, connection: socket.socket) -> None:
         with connection:
             if self._members:
-                self._members[0].send({"do": "serve", "head": ""}, passing=connection)
+                self._members[0].send({"do": "serve"}, passing=connection)
                 self._members.rotate()
 
     def close(self) -> None:
@@ -80,44 +80,42 @@ class Reuseport(Shared):
         return sockets.listen_beside(self._listener)
 
 
-@dataclass(frozen=True)
-class Waiting:
-    """A connection that waits for a worker, and what was read of it."""
+class HeadWatch:
+    """Waits until all of a request's head is there to be read, and hands the connection on, nothing read.
 
-    connection: socket.socket
-    head: bytes = b""
-
-
-class HeadReader:
-    """Reads a connection until the head of its request is complete, and hands on both.
-
-    One that is silent for too long after its first byte, or that has too much to say, is closed. One that has
-    said nothing yet may wait as long as it likes: browsers open such connections in advance.
+    One that stays incomplete for too long after its first byte is closed. One that has said nothing yet may
+    wait as long as it likes: browsers open such connections in advance.
     """
 
-    def __init__(self, connection: socket.socket, hand_on: Callable[[Waiting], None]) -> None:
+    def __init__(self, connection: socket.socket, hand_on: Callable[[socket.socket], None]) -> None:
         self._connection = connection
         self._hand_on = hand_on
-        self._head = b""
+        self._seen = 0
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(connection, self._read)
+        self._loop.add_reader(connection, self._look)
 
-    def _read(self) -> None:
+    def _look(self) -> None:
         try:
-            data = self._connection.recv(_MOST_HEAD)
-        except (BlockingIOError, InterruptedError):
+            head = self._connection.recv(_MOST_HEAD, socket.MSG_PEEK)
+        except BlockingIOError:
             return
         except OSError:
-            data = b""
-        self._head += data
-        if b"\r\n\r\n" in self._head:
+            head = b""
+        if b"\r\n\r\n" in head or len(head) == _MOST_HEAD:  # if that is too much, a worker says so
+            self._wake_at(1)
             self._release()
-            self._hand_on(Waiting(self._connection, self._head))
-        elif not data or len(self._head) > _MOST_HEAD:
+            self._hand_on(self._connection)
+        elif len(head) == self._seen:  # there is something to be read, and yet no more: it was closed
             self._close()
-        elif self._timer is None:
-            self._timer = self._loop.call_later(HEAD_TIMEOUT_S, self._close)
+        else:
+            self._seen = len(head)
+            self._wake_at(self._seen + 1)
+            self._timer = self._timer or self._loop.call_later(HEAD_TIMEOUT_S, self._close)
+
+    def _wake_at(self, waiting: int) -> None:
+        """Be called again only when so many bytes can be read, or none will come."""
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, waiting)
 
     def _release(self) -> None:
         self._loop.remove_reader(self._connection)
@@ -136,16 +134,16 @@ class PassedOn:
     longest is next. A worker whose event loop is blocked cannot acknowledge, so it holds at most one more.
 
     Least busy: a worker is free again when the connection is over, so each has one request at a time, and
-    the others wait in one central queue. A connection is passed on, with what was read of it, once the head
-    of its request is complete: a silent one would hold its worker.
+    the others wait in one central queue. A connection is passed on once the head of its request is complete:
+    a silent one would hold its worker.
     """
 
     def __init__(self, listener: socket.socket, *, least_busy: bool) -> None:
         self._least_busy = least_busy
         self._members: set[WorkerHandle] = set()
         self._free: deque[WorkerHandle] = deque()
-        self._waiting: deque[Waiting] = deque()
-        self._passed: dict[WorkerHandle, Waiting] = {}
+        self._waiting: deque[socket.socket] = deque()
+        self._passed: dict[WorkerHandle, socket.socket] = {}
         self._empty = asyncio.Event()
         self._empty.set()
         self._loop = asyncio.get_running_loop()
@@ -164,9 +162,9 @@ class PassedOn:
         self._members.discard(worker)
         with contextlib.suppress(ValueError):
             self._free.remove(worker)
-        if worker.gone.is_set() and (waiting := self._passed.pop(worker, None)):
+        if worker.gone.is_set() and (connection := self._passed.pop(worker, None)):
             self._empty.clear()
-            self._waiting.appendleft(waiting)  # it never got it: nothing is lost
+            self._waiting.appendleft(connection)  # it never got it: nothing is lost
             self._match()
 
     def close(self) -> None:
@@ -178,7 +176,7 @@ class PassedOn:
     def _hear(self, worker: WorkerHandle, message: Message) -> None:
         event = message["event"]
         if event == "accepted":
-            self._passed.pop(worker).connection.close()
+            self._passed.pop(worker).close()
         if event == ("done" if self._least_busy else "accepted") and worker in self._members:
             self._free.append(worker)
             self._match()
@@ -191,20 +189,20 @@ class PassedOn:
 
     def _accepted(self, connection: socket.socket) -> None:
         if self._least_busy:
-            HeadReader(connection, self._enqueue)
+            HeadWatch(connection, self._enqueue)
         else:
-            self._enqueue(Waiting(connection))
+            self._enqueue(connection)
 
-    def _enqueue(self, waiting: "Waiting") -> None:
-        self._waiting.append(waiting)
+    def _enqueue(self, connection: socket.socket) -> None:
+        self._waiting.append(connection)
         self._empty.clear()
         self._match()
 
     def _match(self) -> None:
         while self._waiting and self._free:
-            worker, waiting = self._free.popleft(), self._waiting.popleft()
-            self._passed[worker] = waiting
-            worker.send({"do": "serve", "head": waiting.head.decode("latin-1")}, passing=waiting.connection)
+            worker, connection = self._free.popleft(), self._waiting.popleft()
+            self._passed[worker] = connection
+            worker.send({"do": "serve"}, passing=connection)
         if not self._waiting:
             self._empty.set()
 

@@ -186,7 +186,7 @@ class Worker:
             for message, fd in self._channel.receive():
                 match message["do"]:
                     case "serve" if fd is not None:
-                        self._take_over(server, socket.socket(fileno=fd), message["head"].encode("latin-1"))
+                        self._take_over(server, socket.socket(fileno=fd))
                     case "drain":
                         self._drain.set()
                     case _:
@@ -198,22 +198,18 @@ class Worker:
         else:
             log.warning("%s: a %s server has no workers", order["do"], self._spec.topology)
 
-    def _take_over(self, server: web.Server, sock: socket.socket, head: bytes) -> None:
+    def _take_over(self, server: web.Server, sock: socket.socket) -> None:
         self._channel.tell({"event": "accepted"})
-        self._open(server, sock, on_lost=lambda: self._channel.tell({"event": "done"}), head=head)
+        self._open(server, sock, on_lost=lambda: self._channel.tell({"event": "done"}))
 
     def _hand_over(self, connection: TransportSocket) -> None:
         self._channel.tell({"event": "handed over"}, passing=connection)
 
     def _open(
-        self,
-        server: web.Server,
-        sock: socket.socket,
-        on_lost: Callable[[], None] | None = None,
-        head: bytes = b"",
+        self, server: web.Server, sock: socket.socket, on_lost: Callable[[], None] | None = None
     ) -> None:
         sock.setblocking(False)
-        connection = partial(Connection, server, self._loop, on_lost, head)
+        connection = partial(Connection, server, self._loop, on_lost)
         opening = self._loop.create_task(self._loop.connect_accepted_socket(connection, sock))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)

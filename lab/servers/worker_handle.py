@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
 
@@ -12,8 +13,6 @@ from lab.servers.counters import Tally, WorkerCounters
 from lab.servers.spec import ServerSpec
 
 log = logging.getLogger(__name__)
-
-_SEND_TIMEOUT_S = 1.0
 
 
 class WorkerHandle:
@@ -38,6 +37,8 @@ class WorkerHandle:
             self._process, self._channel = start_with_channel(
                 module, arguments, fds={**fds, "tally": fd}, log=None, new_session=False
             )
+        self._buried = False
+        self._outbox: deque[tuple[Message, socket.socket | None]] = deque()
         self._loop.add_reader(self._channel, self._receive)
 
     @property
@@ -68,17 +69,28 @@ class WorkerHandle:
         return WorkerCounters(self._slot, self.pid, requests, busy_s, restarts)
 
     def send(self, message: Message, *, passing: socket.socket | None = None) -> None:
-        """Send it a message, and an open connection with it. If it has just died, `gone` follows.
+        """Send it a message, and an open connection with it, without waiting for it to read.
 
-        One that has not read for so long that there is no more room for messages is killed.
+        It may be inside the loop for long: then messages wait here. If it has just died, `gone` follows.
         """
-        try:
-            self._channel.send(message, passing=passing, timeout_s=_SEND_TIMEOUT_S)
-        except TimeoutError:
-            log.warning("worker %d reads no messages: it is killed", self.pid)
-            self.kill()
-        except OSError:
-            pass
+        if not self._buried:
+            self._outbox.append((message, passing and passing.dup()))
+            self._send_on()
+
+    def _send_on(self) -> None:
+        while self._outbox:
+            message, passing = self._outbox[0]
+            try:
+                self._channel.send(message, passing=passing, timeout_s=0)
+            except TimeoutError:
+                self._loop.add_writer(self._channel, self._send_on)
+                return
+            except OSError:
+                pass
+            self._outbox.popleft()
+            if passing:
+                passing.close()
+        self._loop.remove_writer(self._channel)
 
     async def drain(self) -> None:
         """Let it answer what it has accepted, for a while; return when it is gone, by force if it must be."""
@@ -115,7 +127,13 @@ class WorkerHandle:
 
     def _bury(self) -> None:
         # Only the process itself held the other end: it is exiting, so this wait is short.
+        self._buried = True
         self._loop.remove_reader(self._channel)
+        self._loop.remove_writer(self._channel)
+        for _, connection in self._outbox:
+            if connection:
+                connection.close()
+        self._outbox.clear()
         self._channel.close()
         self._tally.close()
         self._process.wait()

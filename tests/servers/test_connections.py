@@ -49,27 +49,28 @@ def _app() -> web.Application:
     return app
 
 
-async def _connected(server: web.Server, head: bytes = b"") -> socket.socket:
+async def _connected(server: web.Server) -> socket.socket:
     """Return the client's end of a connection to it."""
     loop = asyncio.get_running_loop()
     client, served = socket.socketpair()
     client.setblocking(False)
-    await loop.connect_accepted_socket(lambda: Connection(server, loop, None, head), served)
+    await loop.connect_accepted_socket(lambda: Connection(server, loop, None), served)
     return client
 
 
-async def _answered(*parts: bytes, head: bytes = b"", closing_after: int = 10) -> bytes:
+async def _answered(*parts: bytes, closing_after: int = 10) -> bytes:
     """Send a request in parts, with an end of the worker after so many of them; return what comes back."""
     loop = asyncio.get_running_loop()
     runner = web.AppRunner(_app())
     await runner.setup()
     assert runner.server is not None
-    client = await _connected(runner.server, head)
+    client = await _connected(runner.server)
     answer, closing = b"", None
     with client:
         for number, part in enumerate(parts):
             if number == closing_after:
                 closing = loop.create_task(close_idle(runner.server, quiet_s=0))
+                await asyncio.sleep(0.02)  # so that what is idle is closed before
             await loop.sock_sendall(client, part)
             await asyncio.sleep(0.02)  # so that each part is read by itself
         while more := await loop.sock_recv(client, 4096):
@@ -82,15 +83,36 @@ async def _answered(*parts: bytes, head: bytes = b"", closing_after: int = 10) -
     return answer
 
 
-def test_half_a_head_is_no_idle_connection() -> None:
-    halves = (_REQUEST[:10], _REQUEST[10:])
-    answer = asyncio.run(asyncio.wait_for(_answered(*halves, closing_after=1), PATIENCE_S))
-    assert answer.startswith(b"HTTP/1.1 200 OK")
+_POST = b"POST / HTTP/1.1\r\nHost: lab\r\nContent-Length: 4\r\n\r\nbody"
 
 
-def test_what_was_read_before_is_gone_on_with() -> None:
-    answer = asyncio.run(asyncio.wait_for(_answered(_REQUEST[10:], head=_REQUEST[:10]), PATIENCE_S))
-    assert answer.startswith(b"HTTP/1.1 200 OK")
+@pytest.mark.parametrize(
+    ("parts", "answers"),
+    [
+        ((_REQUEST[:10], _REQUEST[10:]), 1),
+        ((_REQUEST[:-1], _REQUEST[-1:]), 1),
+        ((_POST[:-2], _POST[-2:]), 1),
+        ((_REQUEST + _REQUEST[:10], _REQUEST[10:]), 2),
+        ((_REQUEST, b"\r\n" + _REQUEST[:10], _REQUEST[10:]), 2),
+        ((_REQUEST[:-2], b"\r\n" + _REQUEST[:10], _REQUEST[10:]), 2),
+    ],
+    ids=["begun", "all-but-a-byte", "a-body", "behind-another", "after-another", "behind-a-split-one"],
+)
+def test_half_a_request_is_no_idle_connection(parts: tuple[bytes, ...], answers: int) -> None:
+    """The worker must go before the last part comes."""
+    answer = asyncio.run(asyncio.wait_for(_answered(*parts, closing_after=len(parts) - 1), PATIENCE_S))
+    assert answer.count(b"HTTP/1.1 ") == answers
+
+
+@pytest.mark.parametrize(
+    "said", [(_REQUEST,), (_REQUEST, b"\r\n"), (_POST,), (_POST + b"\r\n",), (_POST, b"\r\n")]
+)
+def test_a_whole_request_and_what_old_clients_add_is_not_timed(
+    said: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.servers.connections.HEAD_TIMEOUT_S", 0.0)
+    answer = asyncio.run(asyncio.wait_for(_answered(*said, _REQUEST), PATIENCE_S))
+    assert answer.count(b"HTTP/1.1 ") == 2
 
 
 def test_a_head_that_stays_incomplete_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,10 @@ from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 import pytest
-from helpers.clients import PATIENCE_S, Connection, burst, computing, get, until
+from helpers.clients import PATIENCE_S, Connection, burst, computing, get, gone, until
 
 from lab.servers import Server, serve
-from lab.servers.dispatch import HeadReader, Waiting
+from lab.servers.dispatch import HeadWatch
 
 ENDLESS = 10**9
 SHORT = 1000
@@ -184,6 +184,23 @@ def test_without_keepalive_every_answer_closes_its_connection(options: dict[str,
             assert get(server.url, path).headers["Connection"] == "close"
 
 
+def test_a_worker_that_is_busy_gets_its_connections_later_and_nobody_waits_for_it() -> None:
+    """More kept connections than a channel has room for are handed over to two workers, one of them deaf."""
+    with serve(dispatch="shared", workers=2, iterations=SHORT, drain_s=20) as server:
+        going, busy = server.workers
+        os.kill(busy, signal.SIGSTOP)
+        kept = [Connection(server.url).ask("/") for _ in range(700)]
+        assert {connection.answer().worker for connection in kept} == {going}
+        os.kill(going, signal.SIGTERM)
+        until(lambda: gone(going))
+        assert busy in server.workers
+        os.kill(busy, signal.SIGCONT)
+        shares = Counter(connection.ask("/").answer().worker for connection in kept)
+        assert shares == dict.fromkeys(server.workers, 350)
+        for connection in kept:
+            connection.close()
+
+
 def test_overload_waits_and_is_not_refused() -> None:
     """1,500 connections while no worker accepts: each is answered in the end."""
     with serve(dispatch="shared", workers=2, iterations=SHORT) as server:
@@ -210,27 +227,60 @@ def test_half_a_head_holds_no_least_busy_worker() -> None:
                 assert client.recv(4096).startswith(b"HTTP/1.1 200 OK")
 
 
-def test_a_head_has_to_be_complete_within_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.servers.dispatch.HEAD_TIMEOUT_S", 0.05)
-    asyncio.run(asyncio.wait_for(_heads(), PATIENCE_S))
+def test_a_large_body_with_its_head_reaches_a_least_busy_worker() -> None:
+    body = bytes(range(256)) * 400
+    with serve(dispatch="least-busy", workers=2, iterations=SHORT) as server:
+        address = urlsplit(server.url).hostname, urlsplit(server.url).port
+        for _ in range(4):
+            with socket.create_connection(address, timeout=PATIENCE_S) as client:
+                client.sendall(
+                    b"POST / HTTP/1.1\r\nHost: lab\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+                )
+                assert client.recv(4096).startswith(b"HTTP/1.1 405 ")
 
 
-async def _heads() -> None:
+@pytest.mark.parametrize("closes", [False, True])
+def test_a_head_that_stays_incomplete_is_closed(closes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.servers.dispatch.HEAD_TIMEOUT_S", PATIENCE_S if closes else 0.05)
+    assert asyncio.run(asyncio.wait_for(_handed_on([b"GE", b"T / HTTP/1.1\r\n"], closes), PATIENCE_S)) is None
+
+
+@pytest.mark.parametrize(
+    "parts", [[b"GET / HTTP/1.1\r\n\r\nrest"], [b"GET / HTTP/1.1\r\n\r", b"\nrest"], [b"x" * 70_000]]
+)
+def test_a_head_that_is_complete_is_handed_on_with_nothing_read(parts: list[bytes]) -> None:
+    sent = b"".join(parts)
+    found = asyncio.run(asyncio.wait_for(_handed_on(parts, closes=False), PATIENCE_S))
+    assert found is not None
+    assert sent.startswith(found)
+
+
+async def _handed_on(parts: list[bytes], closes: bool) -> bytes | None:
+    """Send a head in parts; return what the handed-on connection has to read, None if it is closed."""
     loop = asyncio.get_running_loop()
-    whole: asyncio.Queue[Waiting] = asyncio.Queue()
-    heads = {b"GET / HT": False, b"GET / HTTP/1.1\r\n\r\nrest": True, b"x" * 70_000: False}
-    for said, is_whole in heads.items():
-        client, served = socket.socketpair()
-        with client:
-            client.setblocking(False)
-            served.setblocking(False)
-            HeadReader(served, whole.put_nowait)
-            await loop.sock_sendall(client, said)
-            if is_whole:
-                waiting = await whole.get()
-                assert (waiting.connection, waiting.head) == (served, said)
-                served.close()
-            else:
-                with contextlib.suppress(ConnectionResetError):  # closed with bytes unread
-                    assert await loop.sock_recv(client, 1) == b""
-            assert served.fileno() == -1
+    handed_on: asyncio.Queue[socket.socket] = asyncio.Queue()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        served, _ = listener.accept()
+    with client, served:
+        client.setblocking(False)
+        served.setblocking(False)
+        HeadWatch(served, handed_on.put_nowait)
+        for part in parts:
+            await loop.sock_sendall(client, part)
+            await asyncio.sleep(0.01)  # so that each part is looked at by itself
+        if closes:
+            client.shutdown(socket.SHUT_WR)
+        getting, ending = loop.create_task(handed_on.get()), loop.create_task(_end_of(client))
+        await asyncio.wait((getting, ending), return_when=asyncio.FIRST_COMPLETED)
+        is_handed_on = getting.done()
+        getting.cancel()
+        ending.cancel()
+        await asyncio.wait((getting, ending))
+        return served.recv(100_000) if is_handed_on else None
+
+
+async def _end_of(client: socket.socket) -> None:
+    with contextlib.suppress(ConnectionResetError):  # it was closed with bytes unread
+        while await asyncio.get_running_loop().sock_recv(client, 1):
+            pass
