@@ -47,7 +47,7 @@ def _numba_kernel() -> Kernel:
 
     try:
         return compiled(cache=True)  # the next process need not compile it again
-    except (RuntimeError, OSError):  # there is no folder that may hold it
+    except Exception:  # no folder may hold it, the disk is full, what was kept is damaged
         return compiled(cache=False)
 
 

@@ -37,6 +37,18 @@ def test_it_works_where_nothing_can_be_kept(tmp_path: Path, monkeypatch: pytest.
     assert float(_python(code)) == SUM
 
 
+@pytest.mark.parametrize("damaged", ["*.nbi", "*.nbc"])
+def test_what_was_kept_and_is_damaged_is_compiled_again(
+    damaged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    code = f"from lab.hotloop import kernel; print(kernel('numba')({ITERATIONS}))"
+    _python(code)
+    (kept,) = tmp_path.rglob(damaged)
+    kept.write_bytes(kept.read_bytes()[:100])
+    assert float(_python(code)) == SUM
+
+
 def test_other_threads_go_on_meanwhile() -> None:
     loop = kernel("numba")
     started, ended = threading.Event(), threading.Event()

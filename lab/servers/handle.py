@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 from weakref import WeakSet
 
+from lab.checks import checked
 from lab.errors import LabError, UsageError
 from lab.processes import Channel, Message, end_group, ending, start_with_channel
 from lab.servers import sockets
@@ -80,11 +81,15 @@ class Server:
             return [WorkerCounters(**counters) for counters in self._ask("counters")]
         return [WorkerCounters(0, self.pid, *self._tally.read(), restarts=0)]
 
+    @checked
     def scale(self, workers: int) -> None:
         """Return when so many workers accept, and those beyond have drained and are gone.
 
-        Raises UsageError if it has no workers to scale, or for less than one; LabError if one cannot start.
+        Raises UsageError if it has no workers to scale, for less than one, or more than make sense; LabError
+        if one cannot start.
         """
+        if self.spec.has_workers:
+            self.spec.check_workers(workers)
         self._change("scale", workers=workers)
 
     def recycle(self) -> None:

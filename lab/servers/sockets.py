@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import socket
 from collections.abc import Callable
 
@@ -34,9 +35,14 @@ def listen_beside(reserved: socket.socket) -> socket.socket:
 
 
 def url(sock: socket.socket) -> str:
-    """Return the address of a bound socket as clients write it."""
+    """Return where clients on this machine find a bound socket: on loopback, if it has all addresses."""
     host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    address = ipaddress.ip_address(host)
+    address = getattr(address, "ipv4_mapped", None) or address
+    if address.is_unspecified:
+        address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
+    written = f"[{address}]" if address.version == 6 else address
+    return f"http://{written}:{port}"
 
 
 def _bound(host: str, port: int, *, listening: bool = False, reuse_port: bool = False) -> socket.socket:

@@ -17,6 +17,10 @@ Pool = Literal["process", "thread"]
 
 TOPOLOGIES, DISPATCHES, POOLS = get_args(Topology), get_args(DispatchName), get_args(Pool)
 
+_A_DAY_S = 86_400
+Seconds = Annotated[Positive, Field(le=_A_DAY_S)]
+"""More than a day to wait for a process would be a slip, and is more than a timer may take."""
+
 MOST_PER_CPU = 64
 """Workers that a CPU may have unless the caller insists: more are rather a slip of the hand."""
 
@@ -55,16 +59,16 @@ class ServerSpec:
     workers: Count | None = None
     dispatch: DispatchName = "round-robin"
     kernel: KernelName = "python"
-    iterations: Whole = ITERATIONS
+    iterations: Annotated[Whole, Field(le=2**63 - 1)] = ITERATIONS
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[Whole, Field(le=65535)] = 0
     keepalive: bool | None = None
     pool: Pool = "process"
     pin: bool = False
-    hang_timeout_s: Positive | None = None
+    hang_timeout_s: Seconds | None = None
     recycle_after: Count | None = None
-    start_timeout_s: Positive = 30.0
-    drain_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
+    start_timeout_s: Seconds = 30.0
+    drain_s: Annotated[float, Field(strict=True, ge=0, le=_A_DAY_S)] = 5.0
     unlimited: bool = False
 
     def __post_init__(self) -> None:

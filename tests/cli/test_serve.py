@@ -176,6 +176,31 @@ def test_a_log_that_nobody_reads_does_not_hold_up_answers() -> None:
         process.communicate(timeout=PATIENCE_S)
 
 
+@pytest.mark.parametrize("topology", ["single", "cluster"])
+@pytest.mark.parametrize("closed", ["2>&-", "<&- 2>&-"])
+def test_closed_standard_streams_are_no_obstacle(topology: str, closed: str) -> None:
+    shell = ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND, "--topology", topology, *SHORT]
+    with subprocess.Popen(shell, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        ready = json.loads(process.stdout.readline())
+        for _ in range(3):
+            assert get(ready["url"]).body.startswith("Result number is ")
+        process.terminate()
+        assert status(process) == 0
+        assert all_gone(ready)
+
+
+def test_without_a_place_for_its_line_it_serves() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    shell = ["/bin/sh", "-c", 'exec "$@" >&- 2>&-', "sh", *COMMAND, "--port", str(port), *SHORT]
+    with subprocess.Popen(shell, stdin=subprocess.DEVNULL) as process:
+        until(lambda: not refused(f"http://127.0.0.1:{port}"))
+        assert get(f"http://127.0.0.1:{port}").status == 200
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 0
+
+
 def test_more_workers_than_make_sense_are_refused() -> None:
     done = subprocess.run([*COMMAND, "--workers", "1000000"], capture_output=True, text=True, check=False)
     assert done.returncode == 2

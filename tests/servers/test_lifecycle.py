@@ -14,6 +14,7 @@ import pytest
 from helpers.clients import Connection, computing, get, gone, refused, until
 
 from lab.errors import LabError
+from lab.load import attack
 from lab.servers import serve
 
 ARRANGEMENTS = [
@@ -131,6 +132,25 @@ def test_an_ipv6_address_is_written_as_clients_write_it() -> None:
         pytest.skip("there is no IPv6 here")
     with serve("single", host="::1", iterations=SHORT) as server:
         assert server.url.startswith("http://[::1]:")
+        assert get(server.url).status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("0.0.0.0", "http://127.0.0.1:"), ("::", "http://[::1]:"), ("::ffff:127.0.0.1", "http://127.0.0.1:")],  # noqa: S104
+)
+@pytest.mark.parametrize("dispatch", ["shared", "reuseport"])
+def test_the_url_of_a_server_on_all_addresses_is_one_that_we_attack(
+    host: str, url: str, dispatch: str
+) -> None:
+    try:
+        socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError:
+        pytest.skip("there is no IPv6 here")
+    with serve(host=host, dispatch=dispatch, workers=1, iterations=SHORT) as server:
+        assert server.url.startswith(url)
+        assert attack(server.url + "/", rate=20, duration=0.1).summary["ok"] == 2
+        server.restart()
         assert get(server.url).status == 200
 
 

@@ -38,6 +38,7 @@ def test_connections_are_kept_unless_dispatch_needs_one_for_each_request(dispatc
         ({"workers": 1.5}, "workers must be a whole number, got 1.5"),
         ({"workers": True}, "workers must be a number, got True"),
         ({"iterations": -1}, "iterations must be at least 0, got -1"),
+        ({"iterations": 2**63}, "iterations must be at most 9.22337e+18, got 9223372036854775808"),
         ({"port": 65536}, "port must be at most 65535, got 65536"),
         ({"port": -1}, "port must be at least 0, got -1"),
         ({"host": ""}, "host must not be empty, got ''"),
@@ -45,6 +46,10 @@ def test_connections_are_kept_unless_dispatch_needs_one_for_each_request(dispatc
         ({"hang_timeout_s": 0}, "hang_timeout_s must be above 0, got 0"),
         ({"hang_timeout_s": float("nan")}, "hang_timeout_s must be above 0, got nan"),
         ({"drain_s": -1}, "drain_s must be at least 0, got -1"),
+        ({"drain_s": True}, "drain_s must be a number, got True"),
+        ({"drain_s": 1e300}, "drain_s must be at most 86400, got 1e+300"),
+        ({"hang_timeout_s": 1e300}, "hang_timeout_s must be at most 86400, got 1e+300"),
+        ({"start_timeout_s": float("inf")}, "start_timeout_s must be finite, got inf"),
         ({"start_timeout_s": "soon"}, "start_timeout_s must be a number, got 'soon'"),
         (
             {"topology": "single", "workers": 2},

@@ -5,6 +5,7 @@ import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -170,10 +171,18 @@ def test_scale_up_and_down(arrangement: dict[str, str]) -> None:
         assert set(burst(server.url, 4)) == {first}
 
 
-@pytest.mark.parametrize("workers", [0, -1])
-def test_scale_to_none_is_refused(workers: int) -> None:
+@pytest.mark.parametrize(
+    ("workers", "message"),
+    [
+        (0, r"^workers must be at least 1, got 0: to have none, stop the server$"),
+        (-1, r"^workers must be at least 1, got -1: "),
+        (1_000_000, r"^workers must be at most \d+ here"),
+        ("many", r"^workers must be a whole number, got 'many'$"),
+    ],
+)
+def test_scale_to_what_makes_no_sense_is_refused(workers: Any, message: str) -> None:
     with serve(workers=1, iterations=SHORT) as server:
-        with pytest.raises(LabError, match=rf"^workers must be at least 1, got {workers}: "):
+        with pytest.raises(UsageError, match=message):
             server.scale(workers)
         assert len(server.workers) == 1
 
