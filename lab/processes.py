@@ -4,15 +4,14 @@ A notebook's kernel may end in any way, by `os._exit` too, and must leave nothin
 process keeps the only write end of a *lifeline*, a pipe or socket; in the child a thread waits for its other
 end to close, and then ends the child and the group that it leads. (An event loop would be deaf while the hot
 loop blocks it; `PR_SET_PDEATHSIG` is tied to the thread that started the child; `atexit` is not run.)
+
+A program that is not ours knows of no lifeline: a keeper, which does, stands above it (see `lab.keeper`).
 """
 
-import atexit
 import contextlib
 import json
-import logging
-import logging.handlers
+import math
 import os
-import queue
 import resource
 import select
 import signal
@@ -23,18 +22,22 @@ import threading
 import time
 import weakref
 from array import array
-from asyncio.trsock import TransportSocket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Self, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, Self, TypeAlias
 
 from lab.errors import LabError
+from lab.logs import log_without_waiting
+
+if TYPE_CHECKING:
+    from asyncio.trsock import TransportSocket
 
 Message = dict[str, Any]
 Stream: TypeAlias = "IO[Any] | int | None"
 """As `subprocess.Popen` takes it; None for where ours goes."""
 
 _PATIENCE_S = 2.0
+_STARTED_WITHIN_S = 30.0
 
 
 def start(
@@ -63,19 +66,30 @@ def start(
 
 
 def start_with_channel(
-    module: str, arguments: Mapping[str, Any], *, fds: Mapping[str, int], log: Stream, new_session: bool
+    module: str,
+    arguments: Mapping[str, Any],
+    *,
+    fds: Mapping[str, int],
+    log: Stream,
+    out: Stream = None,
+    new_session: bool = True,
 ) -> "tuple[subprocess.Popen[bytes], Channel]":
     """Run one of our modules with a channel to it, which is also its lifeline; return both.
 
     The module is told `arguments` as JSON, and in them the inherited `fds` and `channel` by their names. What
-    it prints goes to `log`.
+    it prints goes to `log`, or to `out` and `log`.
     """
     ours, theirs = Channel.pair()
     passed = {**fds, "channel": theirs.fileno()}
     try:
         text = json.dumps({**arguments, **passed})
         process = start(
-            module, text, fds=tuple(passed.values()), stdout=log, stderr=log, new_session=new_session
+            module,
+            text,
+            fds=tuple(passed.values()),
+            stdout=log if out is None else out,
+            stderr=log,
+            new_session=new_session,
         )
     except BaseException:
         ours.close()
@@ -88,39 +102,98 @@ def start_with_channel(
 def begin(lifeline: int) -> None:
     """Begin a process that `start` started: tied to its starter, logging, and with room for many files."""
     guard_standard_streams()
-    on_hang_up(lifeline, _end)
+    on_hang_up(lifeline, end_with_group)
     log_without_waiting()
     with contextlib.suppress(OSError, ValueError):
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # every connection that waits is a file
 
 
-@contextlib.contextmanager
-def running(
-    command: Sequence[str], *, cwd: Path, stdout: Stream, stderr: Stream
-) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a program that is not ours, in a group of its own that ends with the block, or with this process.
+class Program:
+    """A program that is not ours, under its keeper: signals are passed on, and its end is the keeper's.
 
-    Given is the process that minds it: it ends when the program does, with the same status. Raises LabError
-    if a process of the group survives.
+    pid: the program's. As a context manager it is ended at the end.
     """
-    ours, theirs = socket.socketpair()
-    with ours:
-        with theirs:
-            fds = (theirs.fileno(),)
-            minder = subprocess.Popen(
-                [sys.executable, "-P", "-m", "lab.processes", str(theirs.fileno()), *command],
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                cwd=cwd,
-                pass_fds=fds,
-                start_new_session=True,
-            )
+
+    pid: int
+
+    def __init__(self, keeper: "subprocess.Popen[bytes]", channel: "Channel") -> None:
+        self._keeper = keeper
+        self._channel = channel
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def poll(self) -> int | None:
+        """Return its exit status, or minus the signal that ended it; None while it runs."""
+        return self._keeper.poll()
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Return what `poll` does once it has ended. Raises TimeoutError if it has not in time."""
         try:
-            yield minder
+            return self._keeper.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"process {self.pid} has not ended after {timeout_s:g} s") from None
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, if it is still there."""
+        self._keeper.send_signal(number)
+
+    def cpu_s(self) -> float:
+        """Wait for its end; return the CPU seconds of all its processes, NaN if the keeper was killed."""
+        with contextlib.suppress(EOFError, OSError):
+            ((message, _),) = self._channel.receive()
+            return float(message["cpu_s"])
+        return math.nan
+
+    def end(self, within_s: float = 0.0) -> None:
+        """Return when all of it is gone: it may obey SIGTERM for so long, and is killed then.
+
+        Raises LabError if a process survives that. More than once is fine.
+        """
+        try:
+            if within_s:
+                self.send_signal(signal.SIGTERM)
+                with contextlib.suppress(TimeoutError):
+                    self.wait(within_s)
         finally:
-            end_group(minder)
+            self._channel.close()  # has the keeper end what has left its group too: nobody else knows of that
+            end_group(self._keeper, _PATIENCE_S)
+
+
+def start_program(
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    stdout: Stream,
+    stderr: Stream,
+    env: Mapping[str, str] | None = None,
+    fds: Sequence[int] = (),
+) -> Program:
+    """Run a program that is not ours, in a session of its own; return when it runs.
+
+    `env` is its whole environment, or else ours; `fds` are passed on under their numbers. It does not outlive
+    us: see `lab.keeper`. Raises LabError if it cannot be started.
+    """
+    named = {str(fd): fd for fd in fds}
+    keeper, channel = start_with_channel("lab.keeper", {}, fds=named, log=stderr, out=stdout)
+    program = Program(keeper, channel)
+    try:
+        order = {"command": [*command], "cwd": str(cwd), "env": dict(env or os.environ), "fds": [*fds]}
+        channel.send(order, timeout_s=_STARTED_WITHIN_S)
+        (message, _), *_ = channel.receive(_STARTED_WITHIN_S)
+        if "failed" in message:
+            raise LabError(f"cannot start {command[0]}: {message['failed']}")
+        program.pid = message["started"]
+    except BaseException as error:
+        program.end()
+        if isinstance(error, EOFError | OSError):
+            raise LabError(f"cannot start {command[0]}: its keeper has ended ({error!r})") from error
+        raise
+    return program
 
 
 def end_group(leader: "subprocess.Popen[bytes]", within_s: float = 0.0) -> None:
@@ -183,7 +256,8 @@ def _polled(fd: int, event: int, timeout_s: float | None) -> bool:
     return bool(poll.poll(None if timeout_s is None else 1000 * timeout_s))
 
 
-def _end() -> None:
+def end_with_group() -> None:
+    """End this process now, and the group that it leads."""
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
@@ -211,49 +285,6 @@ def _or_nowhere(stream: Stream, fd: int) -> Stream:
     except OSError:
         return subprocess.DEVNULL
     return None
-
-
-_MOST_LINES = 10_000
-_LAST_LINES_S = 0.5
-
-
-def log_without_waiting() -> None:
-    """Log to stderr from a thread: if nobody reads it, answers go on, and lost lines are counted."""
-    lines: queue.Queue[logging.LogRecord] = queue.Queue(_MOST_LINES)
-    counting = _Counting(lines)
-    counting.setFormatter(logging.Formatter("%(asctime)s %(process)d %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[counting], force=True)
-    writing = (lines, logging.StreamHandler(sys.stderr))
-    threading.Thread(target=_write, args=writing, name="log", daemon=True).start()
-    atexit.register(_written, lines)
-
-
-def _write(lines: "queue.Queue[logging.LogRecord]", handler: logging.Handler) -> None:
-    while True:
-        handler.handle(lines.get())
-        lines.task_done()
-
-
-def _written(lines: "queue.Queue[logging.LogRecord]") -> None:
-    """Return when all lines are written, or nobody reads them."""
-    deadline_s = time.monotonic() + _LAST_LINES_S
-    while lines.unfinished_tasks and time.monotonic() < deadline_s:
-        time.sleep(0.005)
-
-
-class _Counting(logging.handlers.QueueHandler):
-    """Puts lines into a queue; those for which there is no room are counted, and the next one says so."""
-
-    lost = 0
-
-    def enqueue(self, record: logging.LogRecord) -> None:
-        if self.lost:
-            record.msg = f"({self.lost} lines lost, as nobody read this) {record.msg}"
-        try:
-            self.queue.put_nowait(record)
-            self.lost = 0
-        except queue.Full:
-            self.lost += 1
 
 
 Passed: TypeAlias = "socket.socket | TransportSocket | Channel"
@@ -346,15 +377,3 @@ def _close_in_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_close_in_fork)
-
-
-def _mind(lifeline: int, command: Sequence[str]) -> int:
-    """Run a program for as long as the starter lives, and return its status as a shell gives it."""
-    on_hang_up(lifeline, _end)
-    os.set_inheritable(lifeline, False)
-    status = subprocess.call(command)
-    return 128 - status if status < 0 else status
-
-
-if __name__ == "__main__":
-    sys.exit(_mind(int(sys.argv[1]), sys.argv[2:]))

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 HEAVY = {"matplotlib", "numba", "pandas", "pyarrow", "scipy"}
 
-GROUND = {"checks", "errors", "files", "flags", "machine", "processes", "progress", "units"}
+GROUND = {"checks", "errors", "files", "flags", "keeper", "logs", "machine", "processes", "progress", "units"}
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),
     "hotloop": GROUND,

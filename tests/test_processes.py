@@ -1,11 +1,14 @@
 """Processes that we start: they end with their starter, import nothing of the caller's, never wait to log."""
 
+import json
 import logging
 import os
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO, Any
 
 import psutil
 import pytest
@@ -13,18 +16,35 @@ from helpers.clients import PATIENCE_S, gone, until
 
 from lab.errors import LabError
 from lab.load.attack import attack
-from lab.processes import end_group, running
+from lab.processes import Program, end_group, start_program
 from lab.servers import serve
 
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 STARTER = """
-import sys, time
+import json, sys, time
 from pathlib import Path
-from lab.processes import running
-sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
-with running(sleep, cwd=Path("/"), stdout=None, stderr=None) as minder:
-    print(minder.pid, flush=True)
+from lab.processes import start_program
+with start_program(json.loads(sys.argv[1]), cwd=Path("/"), stdout=2, stderr=2) as program:
+    print(program.pid, flush=True)
     time.sleep(600)
 """
+DAEMON = """
+import os, sys, time
+if not os.fork():
+    os.setsid()
+    if not os.fork():
+        print(os.getpid(), flush=True)
+        time.sleep(600)
+    os._exit(0)
+os.wait()
+time.sleep(float(sys.argv[1]))
+"""
+"""It forks a process that leaves its session and its group, and loses its parent."""
+
+
+def program(code: str, *arguments: str, out: IO[bytes] | None = None, **more: Any) -> Program:
+    command = [sys.executable, "-u", "-c", code, *arguments]
+    return start_program(command, **{"cwd": Path("/"), "stdout": out, "stderr": None, **more})
 
 
 @pytest.fixture
@@ -43,29 +63,114 @@ def test_nothing_is_imported_from_the_callers_folder(trap: Path) -> None:
             assert attack(server.url + "/api/slow", rate=20, duration=0.2).summary["success"] == 1
 
 
-def _family(pid: int) -> list[psutil.Process]:
-    return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-
-
-def test_a_foreign_program_ends_with_the_block_and_with_its_starter() -> None:
-    sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
-    with running(sleep, cwd=Path("/"), stdout=None, stderr=None) as minder:
-        until(lambda: len(family := _family(minder.pid)) == 2 and family)
-        family = _family(minder.pid)
-    assert all(gone(process.pid) for process in family)
-    with subprocess.Popen([sys.executable, "-c", STARTER], stdout=subprocess.PIPE, text=True) as starter:
+def test_a_program_ends_with_the_block_and_with_its_starter() -> None:
+    with start_program(SLEEP, cwd=Path("/"), stdout=None, stderr=None) as started:
+        assert not gone(started.pid)
+    assert gone(started.pid)
+    command = [sys.executable, "-c", STARTER, json.dumps(SLEEP)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as starter:
         assert starter.stdout is not None
         pid = int(starter.stdout.readline())
-        until(lambda: len(_family(pid)) == 2)
-        pids = [process.pid for process in _family(pid)]
+        keeper = psutil.Process(pid).ppid()
         starter.kill()
-    until(lambda: all(gone(pid) for pid in pids))
+    until(lambda: gone(pid) and gone(keeper))
 
 
-@pytest.mark.parametrize(("code", "status"), [("raise SystemExit(7)", 7), ("import os; os.abort()", 134)])
-def test_a_foreign_program_leaves_its_status(code: str, status: int) -> None:
-    with running([sys.executable, "-c", code], cwd=Path("/"), stdout=None, stderr=None) as minder:
-        assert minder.wait(PATIENCE_S) == status
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux finds the parents of orphans")
+@pytest.mark.parametrize("how", ["the block ends", "the program ends", "the starter is killed"])
+def test_what_has_left_the_programs_group_ends_too(how: str, tmp_path: Path) -> None:
+    lasts_s = "0" if how == "the program ends" else "600"
+    with (tmp_path / "out").open("wb+") as out, ExitStack() as stack:
+        if how == "the starter is killed":
+            command = [sys.executable, "-c", STARTER, json.dumps([sys.executable, "-c", DAEMON, lasts_s])]
+            starter = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=out)
+            stack.callback(starter.communicate)
+            stack.callback(starter.kill)
+        else:
+            started = stack.enter_context(program(DAEMON, lasts_s, out=out))
+        until(lambda: (tmp_path / "out").read_text().endswith("\n"))
+        daemon = int((tmp_path / "out").read_text())
+        assert os.getsid(daemon) == os.getpgid(daemon) if lasts_s != "0" else True
+        if how == "the program ends":
+            assert started.wait(PATIENCE_S) == 0
+            assert gone(daemon)
+    until(lambda: gone(daemon))
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("raise SystemExit(7)", 7),
+        ("import os; os.abort()", -signal.SIGABRT),
+        ("import os; os.kill(os.getpid(), 9)", -signal.SIGKILL),
+    ],
+)
+def test_a_program_leaves_its_status(code: str, status: int) -> None:
+    with program(code) as started:
+        assert started.wait(PATIENCE_S) == status
+
+
+def test_signals_reach_a_program_even_where_its_starter_ignores_them(tmp_path: Path) -> None:
+    """As under nohup, or in the background of a shell: what is ignored is inherited."""
+    code = "import signal, time; signal.signal(1, lambda *_: exit(5)); print(); time.sleep(600)"
+    ignored = (signal.SIGINT, signal.SIGHUP)
+    before = [signal.signal(number, signal.SIG_IGN) for number in ignored]
+    try:
+        with (tmp_path / "out").open("wb") as out:
+            with program(code, out=out) as started:
+                until(lambda: (tmp_path / "out").read_bytes())
+                started.send_signal(signal.SIGHUP)
+                assert started.wait(PATIENCE_S) == 5
+            with program("import time; time.sleep(600)") as started:
+                started.send_signal(signal.SIGINT)
+                assert started.wait(PATIENCE_S) in (1, -signal.SIGINT)
+    finally:
+        for number, handler in zip(ignored, before, strict=True):
+            signal.signal(number, handler)
+
+
+def test_a_program_may_end_by_itself_for_a_while_and_is_killed_then(tmp_path: Path) -> None:
+    obeys = "import signal, time; signal.signal(15, lambda *_: exit(6)); print(); time.sleep(600)"
+    refuses = "import signal, time; signal.signal(15, signal.SIG_IGN); print(); time.sleep(600)"
+    for code, within_s, status in ((obeys, PATIENCE_S, 6), (refuses, 0.05, -signal.SIGKILL)):
+        with (tmp_path / "out").open("wb") as out, program(code, out=out) as started:
+            until(lambda: (tmp_path / "out").read_bytes())
+            started.end(within_s)
+            assert started.poll() == status
+            assert gone(started.pid)
+
+
+def test_the_cpu_time_is_that_of_the_program_and_of_what_it_started() -> None:
+    burn = "import time\nwhile time.process_time() < 0.3: pass\n"
+    code = f"import os\nif not os.fork():\n    exec({burn!r})\n    os._exit(0)\nos.wait()\n{burn}"
+    with program(code) as started:
+        cpu_s = started.cpu_s()
+    assert 0.6 <= cpu_s < 0.9, "and not that of its keeper"
+
+
+@pytest.mark.parametrize(
+    ("command", "cwd", "message"),
+    [
+        (["/no/such/program"], "/", "cannot start /no/such/program: no such file or directory"),
+        ([__file__], "/", "cannot start .*test_processes.py: permission denied"),
+        (SLEEP, "/no/such/folder", "no such file or directory"),
+    ],
+)
+def test_a_program_that_cannot_be_started_is_said(command: list[str], cwd: str, message: str) -> None:
+    with pytest.raises(LabError, match=message):
+        start_program(command, cwd=Path(cwd), stdout=None, stderr=None)
+
+
+def test_a_program_has_the_environment_and_the_files_that_it_is_given(tmp_path: Path) -> None:
+    code = (
+        "import os; print(dict(os.environ).get('A'), 'HOME' in os.environ, os.readlink('/proc/self/fd/FD'))"
+    )
+    with (tmp_path / "out").open("wb+") as out, (tmp_path / "given").open("wb") as given:
+        with program(
+            code.replace("FD", str(given.fileno())), out=out, env={"A": "b"}, fds=[given.fileno()]
+        ) as started:
+            assert started.wait(PATIENCE_S) == 0
+        assert (tmp_path / "out").read_text().split() == ["b", "False", str(tmp_path / "given")]
 
 
 def test_a_group_is_ended_within_a_time_or_by_force() -> None:
@@ -91,7 +196,7 @@ def test_a_survivor_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 LOGGING = """
 import logging, sys, time
-from lab.processes import log_without_waiting
+from lab.logs import log_without_waiting
 log_without_waiting()
 for number in range(50_000):
     logging.info("line %d %s", number, "x" * 100)

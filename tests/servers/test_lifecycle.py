@@ -14,7 +14,7 @@ import pytest
 from helpers.clients import Connection, computing, get, gone, refused, until
 
 from lab.errors import LabError
-from lab.load import attack
+from lab.load.attack import attack
 from lab.servers import serve
 
 ARRANGEMENTS = [

@@ -77,15 +77,15 @@ def run(tool: Tool, url: str, *, rate_rps: int, duration_s: int, connections: in
         program = find(name)
         if program is None:
             raise LabError(f"{name} is not on this machine: install it, or compare with others")
+        out, wall_s, cpu_s = _run([program, *arguments], job)
         before_s = _children_cpu_s()
-        out, wall_s = _run([program, *arguments], job)
         try:
             numbers = tool.read(out, job)
         except Exception as error:  # the report of another version may be anything
             raise LabError(
                 f"cannot read what {tool.name} says ({error!r}): is its version supported?"
             ) from error
-    return Measured(numbers, wall_s, _children_cpu_s() - before_s)
+    return Measured(numbers, wall_s, cpu_s + _children_cpu_s() - before_s)
 
 
 def _children_cpu_s() -> float:
@@ -94,24 +94,25 @@ def _children_cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _run(command: list[str], job: Job) -> tuple[str, float]:
-    """Run a program in a session of its own; return what it printed, and for how long it ran, in seconds."""
-    name, began_s = Path(command[0]).name, time.monotonic()
+def _run(command: list[str], job: Job) -> tuple[str, float, float]:
+    """Run a program to its end; return what it printed, for how long it ran, and its CPU time, in seconds."""
+    name = Path(command[0]).name
     with (job.folder / "out").open("wb+") as out, (job.folder / "err").open("wb+") as err:
-        with processes.running(command, cwd=job.folder, stdout=out, stderr=err) as process:
+        with processes.start_program(command, cwd=job.folder, stdout=out, stderr=err) as program:
+            began_s = time.monotonic()
             try:
-                process.wait(job.duration_s + _GRACE_S)
-            except subprocess.TimeoutExpired:
+                status = program.wait(job.duration_s + _GRACE_S)
+            except TimeoutError:
                 raise LabError(
                     f"{name} did not end in time: try it by hand, with {' '.join(command[1:])}"
                 ) from None
-        wall_s = time.monotonic() - began_s
+            wall_s, cpu_s = time.monotonic() - began_s, program.cpu_s()
         out.seek(0)
         err.seek(0)
-        if process.returncode:
+        if status:
             words = " ".join(err.read().decode(errors="replace").split()[-30:])
-            raise LabError(f"{name} failed with status {process.returncode}: {words}")
-        return out.read().decode(errors="replace"), wall_s
+            raise LabError(f"{name} failed with {processes.ending(status)}: {words}")
+        return out.read().decode(errors="replace"), wall_s, cpu_s
 
 
 _LOCUSTFILE = """\

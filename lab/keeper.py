@@ -1,0 +1,115 @@
+"""The keeper: a process of ours above a program that is not, so that nothing of that program is left behind.
+
+It is the program's parent, passes signals on to it, and ends as it ends. When the program has ended, or the
+starter is gone, it kills all that the program has started: what has left its process group too, because
+orphans become the keeper's own children (Linux). Only `kill -9` of starter and keeper alike leaves a program.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import psutil
+
+from lab.processes import Channel, end_with_group, guard_standard_streams, on_hang_up
+
+_GONE_WITHIN_S = 1.5
+"""What killed processes may take to be gone, before our starter loses its patience with us."""
+
+_PASSED_ON = "HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "TTIN", "TTOU", "WINCH"
+
+_BECOME_SUBREAPER = 36
+"""PR_SET_CHILD_SUBREAPER, from <linux/prctl.h>."""
+
+
+def main(text: str) -> None:
+    """Run the program that the first message names; say that it runs, and in the end what it cost."""
+    guard_standard_streams()
+    channel = Channel.adopt(json.loads(text)["channel"])
+    _adopt_orphans()
+    on_hang_up(channel.fileno(), _end_all)
+    (order, _), *_ = channel.receive()
+    running: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(number: int, _: object) -> None:
+        for program in running:
+            program.send_signal(number)
+
+    for name in _PASSED_ON:  # before the start: what a parent ignores, its program begins with ignoring
+        signal.signal(signal.Signals[f"SIG{name}"], pass_on)
+    try:
+        running.append(_popen(order))
+    except OSError as error:
+        channel.tell({"failed": (error.strerror or str(error)).lower()})
+        sys.exit(127)
+    channel.tell({"started": running[0].pid})
+    status = running[0].wait()
+    _end_descendants()
+    channel.tell({"cpu_s": _cpu_s()})
+    _end_like(status)
+
+
+def _popen(order: dict[str, Any]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        order["command"], stdin=subprocess.DEVNULL, cwd=order["cwd"], env=order["env"], pass_fds=order["fds"]
+    )
+
+
+def _adopt_orphans() -> None:
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_BECOME_SUBREAPER, 1, 0, 0, 0)
+
+
+def _end_all() -> None:
+    _end_descendants()
+    end_with_group()
+
+
+def _end_descendants() -> None:
+    """Kill all that comes from here, and what it starts meanwhile, until nothing is left or time is up."""
+    deadline_s = time.monotonic() + _GONE_WITHIN_S
+    while (left := _living_descendants()) and time.monotonic() < deadline_s:
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        time.sleep(0.002)
+
+
+def _living_descendants() -> list[psutil.Process]:
+    living = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                living.append(process)
+    return living
+
+
+def _cpu_s() -> float:
+    """Return the CPU seconds of all descendants: the system counts those that were waited for."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _end_like(status: int) -> None:
+    """End with the program's status, or by its signal, though without another core dump."""
+    if status < 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        with contextlib.suppress(OSError):  # nobody handles SIGKILL
+            signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
