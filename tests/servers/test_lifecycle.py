@@ -137,7 +137,7 @@ def test_an_ipv6_address_is_written_as_clients_write_it() -> None:
 
 @pytest.mark.parametrize(
     ("host", "url"),
-    [("0.0.0.0", "http://127.0.0.1:"), ("::", "http://[::1]:"), ("::ffff:127.0.0.1", "http://127.0.0.1:")],  # noqa: S104
+    [("0.0.0.0", "http://127.0.0.1:"), ("::", "http://[::1]:"), ("::ffff:127.0.0.1", "http://127.0.0.1:")],
 )
 @pytest.mark.parametrize("dispatch", ["shared", "reuseport"])
 def test_the_url_of_a_server_on_all_addresses_is_one_that_we_attack(
