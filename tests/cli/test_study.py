@@ -18,6 +18,7 @@ from helpers.lab_command import are_gone, finish, papermill, processes, progress
 from lab.cli import main
 from lab.cli import study as batch
 from lab.cli import study as command
+from lab.experiments.instrument.stalls import OPEN
 from lab.machine import describe
 from lab.study.manifest import Manifest, write_manifest
 from lab.study.run import open_run
@@ -116,10 +117,10 @@ class TestToTheEnd:
 
     def test_the_instrument_shows_the_known_sawtooth_of_a_stall_at_every_rate(self, smoke: Ended) -> None:
         asked = batch.profile_parameters("smoke", "08-instrument")
-        (path,) = (smoke.run / "tables").glob("stall-requests-*.parquet")
+        (path,) = (smoke.run / "tables").glob("stalls-*.parquet")
         stalls = read_table(path).to_pandas()
         assert sorted(stalls["rate"].unique()) == asked["stall_rates"]
-        for rate, mine in stalls[stalls["loop"] == "open loop (ours)"].groupby("rate"):
+        for rate, mine in stalls[stalls["loop"] == OPEN].groupby("rate"):
             over_s = round(rate * asked["stall_duration_s"] / 3) / rate + asked["stall_s"]
             due_s = np.arange(rate * asked["stall_duration_s"]) / rate
             known_s = np.where(due_s >= over_s - asked["stall_s"], np.maximum(over_s - due_s, 0), 0)
@@ -208,7 +209,7 @@ class TestToAFailure:
         assert "00-summary: done" in err
         page = Page(Path(out.strip()).read_text())
         assert "This notebook failed. KernelDied" in page.text("02-single-vs-cluster")
-        assert "Worker scaling was not measured in this run." in page.text("00-summary")
+        assert "This run has measured nothing that tells" in page.text("00-summary")
         (run,) = (tmp_path / "data").iterdir()
         assert json.loads((run / "manifest.json").read_text())["state"] == "unfinished"
 
