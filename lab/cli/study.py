@@ -2,6 +2,7 @@
 
 import ast
 import json
+import logging
 import os
 import signal
 import threading
@@ -276,6 +277,7 @@ def command(
 
 def _interrupt(number: int, frame: object) -> None:
     """End as with Ctrl-C, also where a shell in the background had SIGINT ignored."""
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # that the kernel is gone is no news then
     raise KeyboardInterrupt
 
 
