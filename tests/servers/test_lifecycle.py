@@ -144,7 +144,8 @@ def test_the_url_of_a_server_on_all_addresses_is_one_that_we_attack(
     host: str, url: str, dispatch: str
 ) -> None:
     try:
-        socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.bind((host, 0))  # create_server would refuse a mapped address
     except OSError:
         pytest.skip("there is no IPv6 here")
     with serve(host=host, dispatch=dispatch, workers=1, iterations=SHORT) as server:
