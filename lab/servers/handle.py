@@ -113,9 +113,13 @@ class Server:
 
     def log(self, lines: int = 20) -> str:
         """Return how its log ends; nothing once it is deleted, or if it prints elsewhere."""
-        if self.log_path is None or not self.log_path.exists():
+        if self.log_path is None:
             return ""
-        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
+        try:
+            text = self.log_path.read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
+        return "\n".join(text.splitlines()[-lines:])
 
     def wait(self) -> None:
         """Return when it has ended as it was told to. Raises LabError, with the reason, if it failed."""

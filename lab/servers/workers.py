@@ -56,6 +56,7 @@ class Slot:
         self._dispatch = dispatch
         self._turn = turn
         self._changing = asyncio.Lock()
+        self._replaced = asyncio.Event()
         self._backoff = Backoff()
         self._alive: set[WorkerHandle] = set()
         self._renewals: set[asyncio.Task[None]] = set()
@@ -67,7 +68,9 @@ class Slot:
     async def keep(self) -> None:
         """Keep a worker running, until cancelled. Raises LabError, with the reason, if workers keep dying."""
         while worker := self.worker:
-            await first(worker.gone, worker.leaving)
+            await first(worker.gone, worker.leaving, self._replaced)
+            if worker is not self.worker:
+                continue  # it drains, and its successor is the one to watch
             if not worker.gone.is_set():
                 worker.leaving.clear()
                 self._renewals.add(renewal := asyncio.create_task(self._let_go(worker)))
@@ -125,6 +128,8 @@ class Slot:
 
     def _install(self, worker: WorkerHandle) -> None:
         self.worker = worker
+        self._replaced.set()
+        self._replaced = asyncio.Event()
         self._since_s = asyncio.get_running_loop().time()
         worker.on_handed_over = self._dispatch.take
         self._dispatch.add(worker)
