@@ -23,9 +23,12 @@ lab: $(READY)
 bench: $(READY)
 	$(BIN)/pytest -s -v benchmarks
 
+# Every pin has a wheel for every Python, or it is an error here and not on a user's machine.
 lock: $(READY)
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra dev --upgrade \
 		--no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.lock
+	for minor in 11 12 13 14 15; do $(BIN)/uv pip install --dry-run -q --only-binary :all: --no-deps --target .wheels \
+		--python-version 3.$$minor --python-platform x86_64-unknown-linux-gnu -r requirements.lock || exit 1; done
 
 clean:
 	rm -rf $(VENV) node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis

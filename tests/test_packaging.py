@@ -1,11 +1,13 @@
 """What is installed: pyproject.toml, environment.yml and requirements.lock say the same."""
 
+import ast
 import os
 import re
 import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,20 @@ def test_every_requirement_is_locked_within_its_bounds() -> None:
         assert pins, f"{name} is not in requirements.lock: run make lock"
         for pin in pins:
             assert pin in bounds, f"{name} {pin} in requirements.lock is not {bounds}: run make lock"
+
+
+def test_every_package_that_is_imported_is_required() -> None:
+    distributions = packages_distributions()
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "lab").rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
+    tops = (
+        {name.partition(".")[0] for name in imported} - sys.stdlib_module_names - {"lab", "pydantic_core"}
+    )  # pydantic pins its core
+    required = {canonicalize_name(Requirement(text).name) for text in _project()["dependencies"]}
+    missing = [top for top in tops if not required & set(map(canonicalize_name, distributions[top]))]
+    assert missing == []
 
 
 def test_the_lock_pins_everything_and_names_no_place() -> None:
