@@ -38,6 +38,7 @@ def report(summary: Mapping[str, Any], slos: "Sequence[Slo]" = ()) -> str:
         ("Workers", "pid:count", _counts(summary["workers"])),
         ("Generator", "cpu, longest stall", _times(summary["generator"], "cpu_s", "stall_longest_s")),
         ("", "real-time priority", "yes" if summary["generator"].get("realtime") else "no"),
+        *_unreadable(summary["generator"].get("unreadable")),
         (
             "Valid",
             "yes or why not",
@@ -84,6 +85,11 @@ def _warmup(warmup: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         return []
     errors = "".join(f"; {one_line(line)}" for line in _errors(warmup["errors"]))
     return [("Warm-up", "kind:count", _counts(warmup["outcomes"]) + errors)]
+
+
+def _unreadable(answers: int | None) -> list[tuple[str, str, str]]:
+    """Numbers of the server's that are none were left out: say so, if there were any."""
+    return [("", "answers with unreadable numbers", str(answers))] if answers else []
 
 
 def _numbers(values: Mapping[str, Any], *names: str) -> str:

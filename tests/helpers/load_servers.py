@@ -126,6 +126,17 @@ async def too_long(number: int, writer: asyncio.StreamWriter) -> None:
     writer.write(answer() + b"and more")
 
 
+async def until_closed(number: int, writer: asyncio.StreamWriter) -> None:
+    """Say that the body ends with the connection, as curl and browsers understand it."""
+    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\nhello")
+    writer.close()
+
+
+async def switching(number: int, writer: asyncio.StreamWriter) -> None:
+    """Speak another protocol from here on."""
+    writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n\x81")
+
+
 async def broken(number: int, writer: asyncio.StreamWriter) -> None:
     """Fail, politely."""
     writer.write(answer(status="500 Internal Server Error"))

@@ -5,7 +5,7 @@ import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.load.connection import Answer, MalformedAnswerError
@@ -20,6 +20,23 @@ PLAIN = (
 )
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n" + PLAIN
 EMPTY = b"HTTP/1.1 204 No Content\r\nContent-Length: 9\r\n\r\n"
+FIELDS = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n"
+READ_BY_BROWSERS = [
+    b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello",
+    b"HTTP/1.1 200\r\nContent-Length: 5\r\n\r\nhello",
+    FIELDS + b"Transfer-Encoding: chunked\r\n\r\n5  \r\nhello\r\n0\r\n\r\n",
+    FIELDS + b"X-Folded: a\r\n b\r\nX-Odd: \x01\r\n\r\nhello",
+    FIELDS + b"Upgrade: h2,h2c\r\nConnection: Upgrade\r\n\r\nhello",
+    b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    + FIELDS
+    + b"X-Long: "
+    + b"y" * 100_000
+    + b"\r\n\r\nhello",
+    FIELDS + b"X: y\r\n" * 10_000 + b"\r\nhello",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"
+    b"5;a=b\r\nhello\r\n0\r\nContent-Length: 9\r\n\r\n",
+]
+"""Each with a body of five bytes, on a connection that stays."""
 PACKED = gzip.compress(b"x" * 1000)
 
 
@@ -56,6 +73,14 @@ def test_any_body_in_any_chunks_is_counted(body: bytes, lengths: list[int], cuts
     assert read(data, cuts).bytes_in == len(body)
 
 
+@pytest.mark.parametrize("data", READ_BY_BROWSERS)
+@settings(max_examples=20)
+@given(cuts=st.lists(st.integers(0, 1000), max_size=4))
+def test_what_browsers_read_is_read(data: bytes, cuts: list[int]) -> None:
+    answer = read(data, cuts)
+    assert (answer.status, answer.bytes_in, answer.reusable) == (200, 5, True)
+
+
 def test_the_servers_own_words_are_kept() -> None:
     answer = read(PLAIN, [])
     assert (answer.status, answer.worker) == (200, 4242)
@@ -68,9 +93,42 @@ def test_what_the_server_does_not_say_is_not_made_up() -> None:
     assert answer.worker == 0
 
 
-def test_without_a_length_the_connection_is_the_length() -> None:
+NO_NUMBERS = [
+    *(
+        b"Server-Timing: loop;dur=" + text
+        for text in (b"9" * 400, b"1" * 13, b"inf", b"nan", b"-1", b"1_0", b"")
+    ),
+    *(b"X-Worker: " + text for text in (b"9" * 400, b"-1", b"seven", b"1.5", b"")),
+]
+
+
+@pytest.mark.parametrize("field", NO_NUMBERS, ids=lambda field: field[:40].decode())
+def test_a_number_that_is_none_is_ignored_and_said_to_be(field: bytes) -> None:
+    answer = read(FIELDS + field + b"\r\n\r\nhello", [])
+    assert math.isnan(answer.service_s)
+    assert (answer.worker, answer.status, answer.unreadable) == (0, 200, True)
+
+
+@pytest.mark.parametrize(
+    ("timing", "service_s"),
+    [
+        (b'db;dur=9, loop;desc="a;b";dur="37.5"', 0.0375),
+        (b"loop; dur = 2 , db;dur=nan", 0.002),
+        (b"loop;dur=5e-05", 5e-8),
+        (b"loop;dur=0", 0.0),
+        (b"db;dur=nan, looping;dur=inf, loop", math.nan),
+    ],
+)
+def test_a_time_is_read_where_there_is_one(timing: bytes, service_s: float) -> None:
+    answer = read(FIELDS + b"Server-Timing: " + timing + b"\r\n\r\nhello", [])
+    assert answer.service_s == pytest.approx(service_s, nan_ok=True)
+    assert not answer.unreadable
+
+
+@pytest.mark.parametrize("coding", [b"", b"Transfer-Encoding: identity\r\n", b"Transfer-Encoding: gzip\r\n"])
+def test_without_a_length_the_connection_is_the_length(coding: bytes) -> None:
     answer = Answer()
-    assert not answer.feed(b"HTTP/1.1 200 OK\r\n\r\n" + PACKED)
+    assert not answer.feed(b"HTTP/1.1 200 OK\r\n" + coding + b"\r\n" + PACKED)
     assert answer.complete_at_eof()
     assert answer.bytes_in == len(PACKED)
 
@@ -85,8 +143,36 @@ def test_a_part_is_not_the_whole(data: bytes) -> None:
     assert not answer.complete_at_eof()
 
 
-def test_an_answer_to_head_has_no_body() -> None:
-    assert Answer(without_body=True).feed(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+@pytest.mark.parametrize("framing", [b"Content-Length: 5", b"Transfer-Encoding: chunked", b"X: y"])
+def test_an_answer_to_head_has_no_body(framing: bytes) -> None:
+    assert Answer(without_body=True).feed(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("status", [b"204", b"304"])
+@pytest.mark.parametrize("framing", [b"Content-Length: 5", b"Transfer-Encoding: chunked", b"X: y"])
+def test_some_statuses_have_no_body(status: bytes, framing: bytes) -> None:
+    assert read(b"HTTP/1.1 " + status + b" X\r\n" + framing + b"\r\n\r\n", []).reusable
+
+
+@given(cuts=st.lists(st.integers(0, 1000), max_size=4))
+def test_another_protocol_ends_the_conversation(cuts: list[int]) -> None:
+    head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+    answer = read(head, cuts)
+    assert (answer.status, answer.complete, answer.reusable) == (101, True, False)
+    assert Answer().feed(head + b"\x81\x05hello")
+
+
+@settings(max_examples=20)
+@given(st.lists(st.integers(0, 400_000), max_size=6))
+def test_how_long_a_head_may_be_does_not_depend_on_its_pieces(cuts: list[int]) -> None:
+    for size, fits in ((262_144, True), (262_145, False)):
+        head = FIELDS + b"X: " + b"y" * (size - len(FIELDS) - 7) + b"\r\n\r\n"
+        try:
+            assert read(head + b"hello", cuts).complete
+        except MalformedAnswerError:
+            assert not fits
+        else:
+            assert fits
 
 
 @pytest.mark.parametrize(
@@ -108,6 +194,9 @@ def test_a_connection_is_used_again_only_if_the_server_allows_it(head: bytes, re
         b"SSH-2.0-OpenSSH\r\n",
         b"HTTP/2 200\r\n\r\n",
         b"HTTP/1.1 abc\r\n\r\n",
+        b"HTTP/1.1 000 X\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 1000 X\r\nContent-Length: 0\r\n\r\n",
+        FIELDS + b"Content-Length: 6\r\n\r\nhello",
         b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 60_000,
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnot a number\r\n",

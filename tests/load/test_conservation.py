@@ -10,10 +10,12 @@ import sys
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import psutil
 import pytest
+import uvloop
 from helpers.load_servers import (
     Behaviour,
     Served,
@@ -25,7 +27,9 @@ from helpers.load_servers import (
     reset,
     serving,
     start,
+    switching,
     too_long,
+    until_closed,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,9 +39,15 @@ from lab.load.log import OUTCOMES, Outcome
 from lab.load.sender import Sender
 from lab.load.target import Assignment
 
+Loop = Callable[[Coroutine[Any, Any, Sender]], Sender]
+LOOPS = pytest.mark.parametrize("loop", [uvloop.run, asyncio.run], ids=["uvloop", "asyncio"])
+"""Production runs on the first where there is one."""
+
 OUTCOME_OF: dict[Behaviour, str] = {
     greet: "ok",
     too_long: "ok",
+    until_closed: "ok",
+    switching: "http_error",
     broken: "http_error",
     gibberish: "http_error",
     half: "reset",
@@ -56,7 +66,8 @@ def test_each_failure_has_its_outcome(behave: Behaviour, keepalive: bool) -> Non
     assert str(server.port) not in "".join(summary["errors"])
 
 
-@settings(max_examples=25, deadline=None)
+@LOOPS
+@settings(max_examples=25)
 @given(
     script=st.lists(st.sampled_from(list(OUTCOME_OF)), min_size=1, max_size=12),
     keepalive=st.booleans(),
@@ -65,13 +76,14 @@ def test_each_failure_has_its_outcome(behave: Behaviour, keepalive: bool) -> Non
     warmup=st.integers(0, 12),
 )
 def test_planned_is_the_sum_of_the_outcomes(
+    loop: Loop,
     script: list[Behaviour],
     keepalive: bool,
     in_flight: int | None,
     stop_after_s: float | None,
     warmup: int,
 ) -> None:
-    sender = asyncio.run(_offer(script, keepalive, in_flight, stop_after_s, warmup))
+    sender = loop(_offer(script, keepalive, in_flight, stop_after_s, warmup))
     found = Counter(OUTCOMES[code] for code in sender.log.outcome)
     assert found.total() == len(script)
     late = [code for code, waited in zip(sender.log.outcome, sender.log.waited, strict=True) if waited]

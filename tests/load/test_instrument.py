@@ -1,13 +1,18 @@
 """The instrument from outside: servers with known answers, a closed loop beside it, its own ceiling."""
 
 import errno
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
+import time
 import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -19,7 +24,7 @@ from lab.cli import main
 from lab.errors import LabError
 from lab.experiments.instrument.stalls import closed_loop
 from lab.figures.over_time import over_time as draw
-from lab.load.attack import attack
+from lab.load.attack import Result, attack, summarized
 from lab.load.ceiling import Step, ceiling_rps, measure_ceiling, reasons
 from lab.load.limits import AboveCeilingWarning, keep_ceilings, kept_ceiling_rps, warn_above
 from lab.load.log import OUTCOMES, Outcome
@@ -78,13 +83,50 @@ def test_a_closed_loop_forgets_what_an_open_one_shows() -> None:
 
 
 def test_a_ceiling_is_the_highest_rate_that_held() -> None:
-    steps = measure_ceiling(rates_rps=(20, 60_000), duration=0.05)
-    assert [step.rate_rps for step in steps].count(60_000) in (
-        0,
-        3,
-    )  # 0 if this machine is too busy even for 20/s
+    """One that is far below the generator's, and one that nothing can send in that time."""
+    deadline_s = time.monotonic() + 60
+    while ceiling_rps(steps := measure_ceiling(rates_rps=(20, 60_000), duration=0.05)) == 0:
+        assert time.monotonic() < deadline_s, f"20/s did not hold: {reasons(steps[-1])}"
+    assert ceiling_rps(steps) == 20
+    assert [step.rate_rps for step in steps][-3:] == [60_000] * 3
+    assert not any(step.held for step in steps[-3:])
     assert reasons(steps[-1])
-    assert ceiling_rps(steps) in (0, 20)
+
+
+@pytest.mark.parametrize(
+    ("holds", "tried", "ceiling"),
+    [
+        (lambda rate, _: rate <= 50, [20, 50, 100, 100, 100], 50),
+        (lambda rate, number: rate <= 50 and number % 3 == 0, [20, 20, 20, 50, 50, 50, 100, 100, 100], 50),
+        (lambda *_: True, [20, 50, 100, 200], 200),
+        (lambda *_: False, [20, 20, 20], 0),
+    ],
+)
+def test_a_rate_has_three_tries_to_hold(
+    holds: Callable[[float, int], bool], tried: list[float], ceiling: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = itertools.count(1)
+
+    def offered(_: str, *, rate: float, **__: object) -> Result:
+        lag_s = 0.0 if holds(rate, next(number)) else 0.02
+        asked: dict[str, Any] = {"url": "", "arrivals": "constant", "rate": rate, "duration_s": 1.0}
+        asked |= {"generator": {"lag_p99_s": lag_s, "cpu_s": 0.1}, "warmup_errors": {}}
+        return summarized(rows([0.001]), **asked)
+
+    monkeypatch.setattr("lab.load.ceiling.attack", offered)
+    monkeypatch.setattr("lab.load.ceiling.reference_server", lambda: nullcontext(AskedOnce()))
+    steps = measure_ceiling(rates_rps=(20, 50, 100, 200))
+    assert [step.rate_rps for step in steps] == tried
+    assert ceiling_rps(steps) == ceiling
+
+
+class AskedOnce:
+    """A reference server that has read one request."""
+
+    url = ""
+
+    def requests(self) -> int:
+        return 1
 
 
 def test_a_ceiling_is_remembered() -> None:

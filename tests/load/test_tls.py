@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import ssl
-import subprocess
 import threading
 from pathlib import Path
 
@@ -11,28 +10,6 @@ import pytest
 from helpers.load_servers import greet, serving
 
 from lab.load.attack import attack
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a self-signed certificate for localhost, with its key in the same file."""
-    path = tmp_path_factory.mktemp("tls") / "both.pem"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=localhost",
-    ]
-    command += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(path), "-out", f"{path}.crt"]
-    subprocess.run(command, check=True, capture_output=True)
-    path.write_text(path.read_text() + Path(f"{path}.crt").read_text())
-    return path
 
 
 @pytest.mark.parametrize(
