@@ -87,7 +87,9 @@ def test_a_trial_without_a_steady_state_is_left_out_and_counted() -> None:
 def test_nothing_to_choose_is_said(left: dict[str, Any]) -> None:
     made = measured(*({**factors, **left} for factors in ALL))
     assert "There is no choice" in words.answer(made)
-    assert set(words.standings_table(made).get("blocks", ())) <= {0}
+    table = words.standings_table(made)
+    assert set(table.get("blocks", ())) <= {0}
+    assert set(table.get("requests take", ())) <= {"cannot be told"}
     assert views.ranking_figure(made, pd.DataFrame()) is None
     assert words.verdict(made).evidence == ""
 
@@ -130,12 +132,12 @@ def test_theory_has_a_row_for_each_arrangement_and_load_constant_rates_last() ->
     made = measured(*({**factors, "load": load} for load in (0.8, 0.3) for factors in ALL))
     both = pd.concat([made.assign(arrivals="constant"), made])
     table = views.theory_table(both)
-    heads = table[["arrivals", "planned"]].drop_duplicates().to_numpy().tolist()
-    shares = [units.percent(0.3), units.percent(0.8)]
-    assert heads == [[arrivals, share] for arrivals in ("poisson", "constant") for share in shares]
+    assert table["planned"].drop_duplicates().tolist() == [
+        f"{arrivals}, {units.percent(load)}" for arrivals in ("poisson", "constant") for load in (0.3, 0.8)
+    ]
     assert len(table) == 4 * len(ALL)
     assert set(table["trials"]) == {6}
-    assert set(table["measured over theory"]) == {units.digits(0.1 / 0.08)}
+    assert set(table["ratio"]) == {units.digits(0.1 / 0.08)}
 
 
 def test_threads_beyond_what_the_gil_leaves_have_no_latency_to_compare() -> None:
@@ -179,3 +181,10 @@ def test_figures_say_in_their_titles_what_the_trials_can_tell() -> None:
     assert latency
     assert "mean latency is 1.25 times theory's" in latency.get_suptitle()
     assert views.latency_figure(made, "constant") is None
+
+
+def test_a_machine_that_is_far_too_busy_is_drawn_with_few_ticks() -> None:
+    made = measured(*ALL).assign(utilisation=123.0)
+    figure = views.latency_figure(made, "poisson")
+    assert figure
+    assert len(figure.axes[0].get_xticks()) < 10

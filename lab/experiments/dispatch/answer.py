@@ -116,7 +116,7 @@ def standings_table(trials: pd.DataFrame) -> pd.DataFrame:
             "left out": s.left_out,
             "mean latency over ideal": _ratio(s.excess),
             "over the best": "" if number == 0 else _ratio(s.over_best),
-            "requests take": "the best" if number == 0 else words[exceeds(s.over_best)],
+            "requests take": words[exceeds(s.over_best)] if number or not s.excess.trials else "the best",
         }
         for number, s in enumerate(standings(trials))
     )
