@@ -28,8 +28,8 @@ from lab.study.progress import NAME as PROGRESS
 from lab.study.progress import State
 from lab.study.run import Run, open_run, unfinished_run
 
-_QUIET = ["--IPKernelApp.log_level=CRITICAL"]
-"""A kernel that is told to stop while it is idle would log that as an error of its own."""
+_KERNEL = ["--IPKernelApp.ignore_cwd=True", "--IPKernelApp.log_level=CRITICAL"]
+"""Nothing is imported from the folder it runs in; to be told to stop while idle is no error to be logged."""
 
 _MOST_PATH = 75
 """Of the folder that holds ours: the path of a socket may have 107 bytes."""
@@ -72,7 +72,7 @@ def profile_parameters(profile: str, notebook: str) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        parameters = yaml.safe_load(path.read_text())
+        parameters = yaml.safe_load(path.read_bytes())
     except yaml.YAMLError:
         parameters = None
     if not isinstance(parameters, dict):
@@ -92,7 +92,7 @@ def checked_parameters(
         found[name] = profile_parameters(profile, name) | dict(changes.get(name, {}))
         module = import_module(f"lab.experiments.{name[3:].replace('-', '_')}")
         try:
-            module.Parameters.from_notebook(_defaults(name) | found[name], given=found[name])
+            module.Parameters.from_batch(_defaults(name), found[name])
         except UsageError as error:
             raise UsageError(f"{name}: {error}") from None
     return found
@@ -100,7 +100,7 @@ def checked_parameters(
 
 def _defaults(notebook: str) -> dict[str, Any]:
     """Read what a notebook's parameters cell sets."""
-    cells = json.loads((files.notebooks() / f"{notebook}.ipynb").read_text())["cells"]
+    cells = json.loads((files.notebooks() / f"{notebook}.ipynb").read_bytes())["cells"]
     (cell,) = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", ())]
     lines = ast.parse("".join(cell["source"])).body
     return {
@@ -117,25 +117,32 @@ def changes(assignments: Sequence[str], file: Path | None) -> dict[str, dict[str
     """
     found: dict[str, dict[str, Any]] = {}
     for notebook, values in (_changes_in(file) if file else {}).items():
-        found[_one(notebook)] = dict(values)
+        (name,) = _matching(str(notebook).zfill(2), notebooks())  # YAML reads 02 as 2
+        found.setdefault(name, {}).update({str(key): value for key, value in values.items()})
     for text in assignments:
-        place, equals, value = text.partition("=")
-        notebook, dot, name = place.rpartition(".")
-        if not (equals and dot and name.isidentifier()):
-            raise UsageError(f"malformed parameter {text!r}: write NOTEBOOK.NAME=VALUE, such as 02.rate=20")
-        found.setdefault(_one(notebook), {})[name] = yaml.safe_load(value)
+        notebook, parameter, value = _assignment(text)
+        (name,) = _matching(notebook, notebooks())
+        found.setdefault(name, {})[parameter] = value
+    if taken := [name for name, values in found.items() if "run" in values]:
+        raise UsageError(f"{taken[0]}.run cannot be changed: all notebooks share the run that --run names")
     return found
 
 
-def _one(notebook: str) -> str:
-    (name,) = _matching(str(notebook).zfill(2), notebooks())
-    return name
+def _assignment(text: str) -> tuple[str, str, Any]:
+    place, equals, value = text.partition("=")
+    notebook, dot, name = place.rpartition(".")
+    try:
+        if equals and dot and name.isidentifier():
+            return notebook, name, yaml.safe_load(value)
+    except yaml.YAMLError:
+        pass
+    raise UsageError(f"malformed parameter {text!r}: write NOTEBOOK.NAME=VALUE, such as 02.rate=20")
 
 
 def _changes_in(file: Path) -> dict[str, dict[str, Any]]:
     try:
-        content = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = yaml.safe_load(file.read_bytes())
+    except (OSError, yaml.YAMLError) as error:
         raise UsageError(f"cannot read {file}: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or not all(isinstance(values, dict) for values in content.values()):
         raise UsageError(f"{file} must hold the parameters of each notebook, such as `02: {{rate: 20}}`")
@@ -156,7 +163,7 @@ def execute(notebook: str, output: Path, parameters: dict[str, Any]) -> str | No
             papermill.execute_notebook(
                 files.notebooks() / f"{notebook}.ipynb", output, parameters=parameters,
                 kernel_name="python3", cwd=folder, progress_bar=False,
-                config=_spoken_to_in(private), extra_arguments=_QUIET,
+                config=_spoken_to_in(private), extra_arguments=_KERNEL,
             )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         return f"{error.ename}: {' '.join(str(error.evalue).split())}"
@@ -183,12 +190,17 @@ def _private_folder() -> Iterator[str]:
 
 @contextmanager
 def _environment(private: str) -> Iterator[None]:
-    """Have a kernel use this folder, and no settings but ours; results go where ours do."""
+    """Have a kernel of this Python use this folder, and no settings but ours; results go where ours do."""
     ours = {
         files.HOME: str(files.home()),
         "TMPDIR": private,
         "IPYTHONDIR": f"{private}/ipython",
+        "JUPYTER_DATA_DIR": f"{private}/data",
         "JUPYTER_RUNTIME_DIR": f"{private}/runtime",
+        "JUPYTER_PATH": "",  # or another Python could be called python3
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "PYTHONSAFEPATH": "1",  # nothing is imported from where it runs
+        "PYTHONSTARTUP": "",
     }
     before = {name: os.environ.get(name) for name in ours}
     os.environ.update(ours)
@@ -220,6 +232,8 @@ def _leave_word(output: Path, reason: str) -> str:
 
 
 _POLL_S = 0.5
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @click.command("study")
@@ -254,7 +268,7 @@ def command(
             f"{absent[0]} is not run, so its parameters cannot be changed: add --only {absent[0]}"
         )
     parameters = checked_parameters(profile, names, changed)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _ENDING:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, _interrupt)
     run = _open(profile, names, run_id, changed)
@@ -276,7 +290,9 @@ def command(
 
 
 def _interrupt(number: int, frame: object) -> None:
-    """End as with Ctrl-C, also where a shell in the background had SIGINT ignored."""
+    """End as with Ctrl-C, also where a shell in the background had SIGINT ignored; once is enough."""
+    for each in _ENDING:
+        signal.signal(each, signal.SIG_IGN)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # that the kernel is gone is no news then
     raise KeyboardInterrupt
 

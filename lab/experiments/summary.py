@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lab import units
+from lab import files, units
 from lab.checks import Positive
 from lab.errors import LabError
 from lab.experiments import rate_sweep, single_vs_cluster, worker_scaling
@@ -17,9 +17,11 @@ from lab.experiments.failures import facts
 from lab.experiments.failures import trials as failures
 from lab.machine import Machine
 from lab.models.queueing import workers_needed
+from lab.study.manifest import Manifest
 from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.run import Run, find_runs, open_run
+from lab.study.store import Store
 
 EXPERIMENTS = (
     single_vs_cluster.EXPERIMENT,
@@ -31,7 +33,7 @@ EXPERIMENTS = (
 
 
 class Parameters(_Parameters):
-    """What notebook 00 lets its reader set; without a `run` it reads the newest."""
+    """What notebook 00 lets its reader set; without a `run` it reads the one that was last added to."""
 
     run: str
     rates: ListOf[Positive]
@@ -40,12 +42,16 @@ class Parameters(_Parameters):
 
 
 def open_for_reading(run_id: str) -> Run:
-    """Open the run of that id, or the newest. Raises LabError if there is none yet."""
-    runs = [manifest.run_id for manifest in find_runs()]
+    """Open the run of that id, or the one last begun or added to. Raises LabError if there is none yet."""
+    runs = [manifest.run_id for manifest in sorted(find_runs(), key=_touched_at, reverse=True)]
     if not runs or (run_id and run_id not in runs):
         what = f"there is no run {run_id!r}" if run_id else "nothing has been measured yet"
         raise LabError(f"{what}: run one of the other notebooks first, or `lab study`; `lab runs` lists runs")
     return open_run(run_id or runs[0])
+
+
+def _touched_at(manifest: Manifest) -> float:
+    return max(manifest.started_at.timestamp(), Store(files.data() / manifest.run_id).added_at())
 
 
 def trials_of(run: Run) -> dict[str, pd.DataFrame]:

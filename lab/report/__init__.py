@@ -14,6 +14,7 @@ from pygments.formatters import HtmlFormatter
 from lab import files
 from lab.errors import LabError
 from lab.files import write_whole
+from lab.study import manifest
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -28,20 +29,30 @@ class _Page:
     failure: str
 
 
-def write_report(run_id: str, to_come: Sequence[str] = ()) -> Path:
+def write_report(run_id: str, to_come: Sequence[str] | None = None) -> Path:
     """Write `reports/<run_id>/index.html` from the run's executed notebooks; return its path.
 
-    `to_come` names the notebooks that are still to run: the page says so. Raises LabError if the run has
-    no executed notebook yet, or one of them cannot be read; UsageError if it cannot be a run.
+    The page says which notebooks are still to run: those in `to_come`, or else those that the run was begun
+    with and that have never been executed. Raises LabError if the run has no executed notebook yet, or one
+    of them cannot be read; UsageError if it cannot be a run.
     """
-    executed = sorted((files.data() / files.named(run_id) / "notebooks").glob("*.ipynb"))
+    folder = files.data() / files.named(run_id)
+    executed = sorted((folder / "notebooks").glob("*.ipynb"))
     if not executed:
         raise LabError(
             f"run {run_id!r} has no executed notebooks to report: `lab study --run {run_id}` makes them"
         )
+    if to_come is None:
+        to_come = _never_executed(folder, {path.stem for path in executed})
     page = files.reports() / run_id / "index.html"
     write_whole(page, _render(run_id, [_convert(path) for path in executed], to_come).encode())
     return page
+
+
+def _never_executed(folder: Path, executed: set[str]) -> list[str]:
+    if not (folder / manifest.NAME).exists():
+        return []
+    return [name for name in manifest.read_manifest(folder).notebooks if name not in executed]
 
 
 def _render(run_id: str, pages: Sequence[_Page], to_come: Sequence[str]) -> str:

@@ -30,6 +30,8 @@ def _from_json(text: str) -> Any:
         raise ValueError("must be a list such as [1, 2]") from None
 
 
+_ADVICE = ": set it in the parameters cell or with {option} {name}"
+
 Item = TypeVar("Item")
 ListOf = Annotated[tuple[Item, ...], BeforeValidator(_sequence)]
 """One or more values, each checked: `ListOf[Positive]`. Add `Field(min_length=1)` where there must be one."""
@@ -41,21 +43,29 @@ class Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
-    def from_notebook(cls, variables: Mapping[str, Any], given: Iterable[str] = ()) -> Self:
+    def from_notebook(cls, variables: Mapping[str, Any]) -> Self:
         """Take the parameters from a notebook's `globals()`.
 
-        `given` are the names that the caller changes. Raises UsageError, in one line, if one is missing,
-        malformed or out of range, or if one is given, by papermill too, that the notebook does not have
-        (about which papermill only warns).
+        Raises UsageError, in one line that says where to mend it, if one is missing, malformed or out of
+        range, or if papermill gave one that the notebook does not have (about which it only warns).
         """
-        known = cls.model_fields
-        for name in [*given, *_injected_names(variables.get("In", ()))]:
-            if name not in known:
-                raise UsageError(_unknown(name, known))
+        given = _injected_names(variables.get("In", ()))
+        return cls._checked({name: variables[name] for name in cls.model_fields if name in variables}, given)
+
+    @classmethod
+    def from_batch(cls, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Self:
+        """Check what a batch gives a notebook that has these defaults. Raises UsageError, in one line."""
+        return cls._checked({**defaults, **given}, given, advice="")
+
+    @classmethod
+    def _checked(cls, values: Mapping[str, Any], given: Iterable[str], advice: str = _ADVICE) -> Self:
+        for name in given:
+            if name not in cls.model_fields:
+                raise UsageError(_unknown(name, cls.model_fields))
         try:
-            return cls(**{name: variables[name] for name in known if name in variables})
+            return cls(**values)
         except ValidationError as error:
-            raise UsageError("; ".join(map(_complaint, error.errors()))) from None
+            raise UsageError("; ".join(_complaint(each, advice) for each in error.errors())) from None
 
 
 def _injected_names(cells: Iterable[str]) -> list[str]:
@@ -74,10 +84,10 @@ def _unknown(name: str, known: Iterable[str]) -> str:
     return f"unknown parameter {name!r}: {hint}"
 
 
-def _complaint(problem: ErrorDetails) -> str:
+def _complaint(problem: ErrorDetails, advice: str) -> str:
     """Say which parameter is wrong, what it must be, what it is, and what to do."""
     said = complaint(problem)
     if not problem["loc"]:  # about several parameters at once
         return said
     option = "-r" if problem["type"] == "string_type" else "-p"  # papermill reads -p run 007 as 7
-    return f"parameter {said}: set it in the parameters cell or with {option} {problem['loc'][0]}"
+    return f"parameter {said}{advice.format(option=option, name=problem['loc'][0])}"

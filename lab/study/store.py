@@ -118,6 +118,11 @@ class Store:
             finally:
                 self._locked = False
 
+    def added_at(self) -> float:
+        """Return when the run was last opened to be added to, in seconds since 1970; 0 if it never was."""
+        lock = self.folder / _LOCK
+        return lock.stat().st_mtime if lock.exists() else 0.0
+
     def _tidy(self) -> None:
         """Remove what a kill left: halves of files, and what belongs to a trial that was never finished."""
         for path in partial_files(self.folder):

@@ -1,5 +1,6 @@
 """Which notebooks run with which parameters, and what is left of one that fails."""
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -135,14 +136,30 @@ def test_nobodys_settings_reach_a_kernel_and_it_leaves_nothing_in_the_temporary_
     profile = tmp_path / "ipython" / "profile_default"
     profile.mkdir(parents=True)
     (profile / "ipython_config.py").write_text("raise SystemExit('somebody's settings')")
+    (tmp_path / "startup.py").write_text("print('somebody' + chr(39) + 's startup')")
+    (tmp_path / "kernels" / "python3").mkdir(parents=True)
+    other = {"argv": ["/bin/false"], "display_name": "another", "language": "python"}
+    (tmp_path / "kernels" / "python3" / "kernel.json").write_text(json.dumps(other))
+    monkeypatch.setitem(os.environ, "JUPYTER_PATH", str(tmp_path))
+    monkeypatch.setitem(os.environ, "PYTHONSTARTUP", str(tmp_path / "startup.py"))
     temporary = tmp_path_factory.mktemp("t")
     monkeypatch.setattr("lab.cli.study.gettempdir", lambda: str(temporary))
     monkeypatch.setitem(os.environ, "IPYTHONDIR", str(profile.parent))
     monkeypatch.setitem(os.environ, "HOME", "/nonexistent")
     assert execute("import tempfile", "print(tempfile.mkdtemp())") is None
     assert str(temporary) in _report()
+    assert "somebody's startup" not in _report()
     assert list(temporary.iterdir()) == []
     assert os.environ["IPYTHONDIR"] == str(profile.parent)
+
+
+@pytest.mark.parametrize("name", ["lab", "pathlib", "queue", "numpy"])
+def test_a_kernel_imports_nothing_from_the_folder_it_runs_in(
+    execute: Callable[..., str | None], notebooks: Path, name: str
+) -> None:
+    (notebooks / name).mkdir()
+    (notebooks / name / "__init__.py").write_text("raise SystemExit('not mine')")
+    assert execute(f"import {name}") is None
 
 
 def test_a_long_temporary_folder_is_no_obstacle(
@@ -167,7 +184,7 @@ def test_parameters_of_a_notebook_are_changed_by_name(text: str) -> None:
 
 def test_a_file_of_parameters_comes_first(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text("02: {rate: 20, blocks: 2}\nrate-sweep:\n  workers: 2\n")
+    file.write_text("02: {rate: 20}\nsingle-vs-cluster: {blocks: 2}\nrate-sweep:\n  workers: 2\n")
     assert batch.changes(["02.rate=30"], file) == {
         "02-single-vs-cluster": {"rate": 30, "blocks": 2},
         "03-rate-sweep": {"workers": 2},
@@ -179,6 +196,12 @@ def test_a_file_of_parameters_comes_first(tmp_path: Path) -> None:
     [
         (["rate=20"], "", "malformed parameter 'rate=20': write NOTEBOOK.NAME=VALUE"),
         (["02.rate"], "", "malformed parameter '02.rate'"),
+        (["02.rate=[1"], "", r"malformed parameter '02.rate=\[1'"),
+        (["02.rate=*x"], "", "malformed parameter"),
+        ([".rate=1"], "", "there is no notebook ''"),
+        (["02.run=mine"], "", "02-single-vs-cluster.run cannot be changed: .* --run"),
+        ([], "02: {run: mine}", "02-single-vs-cluster.run cannot be changed"),
+        ([], "02: {rate: 20}\n? [1]\n: {}", "cannot read|there is no notebook"),
         (["99.rate=20"], "", "there is no notebook '99'"),
         ([], "- 1", "must hold the parameters of each notebook"),
         ([], "02: 20", "must hold the parameters of each notebook"),
@@ -203,6 +226,7 @@ def test_malformed_changes_are_one_line(
         ({"raet": 20}, "02-single-vs-cluster: unknown parameter 'raet': did you mean 'rate'?"),
         ({"rate": -1}, "02-single-vs-cluster: parameter rate must be above 0, got -1"),
         ({"workers": 0}, "02-single-vs-cluster: parameter workers must be"),
+        ({"1": 2}, "02-single-vs-cluster: unknown parameter '1': this notebook has run, rate"),
     ],
 )
 def test_a_changed_parameter_is_checked_before_anything_runs(change: dict[str, object], said: str) -> None:
@@ -210,6 +234,7 @@ def test_a_changed_parameter_is_checked_before_anything_runs(change: dict[str, o
     with pytest.raises(UsageError) as caught:
         batch.checked_parameters("smoke", names, {"02-single-vs-cluster": change})
     assert str(caught.value).startswith(said)
+    assert "parameters cell" not in str(caught.value), "that is advice for a notebook"
 
 
 def test_every_profile_is_what_its_notebooks_take() -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -303,7 +304,9 @@ class TestToAKill:
             signal.signal(signal.SIGINT, ignored)
         with process:
             until(lambda: processes(tmp_path, of="lab.load.generator"))
-            os.killpg(process.pid, number)
+            for _ in range(3):  # as who is impatient, or a system that goes down
+                os.killpg(process.pid, number)
+                time.sleep(0.05)
             _, err = process.communicate()
         assert process.returncode == 130
         assert [line for line in err.splitlines() if line][-2:] == [
@@ -345,6 +348,26 @@ class TestPapermill:
             process.wait()
         assert process.returncode != 0
         assert are_gone(tmp_path, GONE_WITHIN_S)
+
+    def test_notebooks_by_hand_add_up_and_the_summary_has_them_all(self, tmp_path: Path) -> None:
+        def by_hand(notebook: str, *parameters: str) -> str:
+            done = finish(tmp_path, *papermill(notebook, *parameters, output="out.ipynb"))
+            assert done.returncode == 0, done.stderr
+            return (tmp_path / "out.ipynb").read_text()
+
+        short = ("-p", "iterations", "20000", "-p", "duration_s", "0.5")
+        by_hand("02-single-vs-cluster", *short, "-p", "rate", "20")
+        by_hand("04-worker-scaling", *short, "-p", "workers", "[1, 2]", "-p", "blocks", "1")
+        summary = by_hand("00-summary")
+        assert "<td>single-vs-cluster</td>" in summary
+        assert "<td>worker-scaling</td>" in summary
+        (run,) = (tmp_path / "data").iterdir()
+        kept = _checksums(run, "trials/*")
+        assert len(kept) == 4
+
+        assert "40.0/s" in by_hand("02-single-vs-cluster", *short, "-p", "rate", "40")
+        assert _checksums(run, "trials/*").items() > kept.items(), "what was measured before is as it was"
+        assert set(open_run(run.name).trials("single-vs-cluster")["rate"]) == {40}
 
     def test_a_wrong_parameter_is_named_in_the_last_line(self, tmp_path: Path) -> None:
         wrong = {

@@ -10,6 +10,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from lab.errors import LabError, UsageError
 from lab.report import write_report
+from lab.study.manifest import new_manifest, write_manifest
 
 RUN = "a-run"
 IMAGE = '<img src="data:image/png;base64,AAAA" alt="A line that rises.">'
@@ -149,6 +150,19 @@ def test_a_run_without_notebooks_says_how_to_make_them(executed: Path, home: Pat
         with pytest.raises(LabError, match=f"run '{run}' has no executed notebooks"):
             write_report(run)
     assert not (home / "reports").exists()
+
+
+def test_it_says_what_is_still_to_come(executed: Path) -> None:
+    _write(executed / "01-one.ipynb", new_markdown_cell("# One?"))
+    assert _report().find("p")[0].get("role") != "status", "nothing says that there is more to come"
+    begun = ["01-one", "02-other", "00-summary"]
+    write_manifest(executed.parent, new_manifest(RUN, profile="smoke", notebooks=tuple(begun), parameters={}))
+    assert "This run is not complete. Still to come: 02-other, 00-summary." in _report().text("main")
+    told = Page(write_report(RUN, to_come=["00-summary"]).read_text())
+    assert "Still to come: 00-summary." in told.text("main")
+    for name in begun:
+        _write(executed / f"{name}.ipynb", new_markdown_cell("# One?"))
+    assert "not complete" not in _report().text()
 
 
 @pytest.mark.parametrize("run_id", ["..", ".", "a/b", "", "/etc"])
