@@ -16,17 +16,17 @@ _LAYOUT = struct.Struct("qd")
 class WorkerCounters:
     """One worker in figures, since it started: requests answered, and seconds that the hot loop took of them.
 
-    slot: its place among the workers; restarts: how many workers held that place before it.
+    index: its place among the workers; restarts: how many workers held that place before it.
     """
 
-    slot: int
+    index: int
     pid: int
     requests: int
     busy_s: float
     restarts: int
 
 
-class Tally:
+class SharedCounts:
     """Two numbers, requests and busy seconds, in memory shared by whoever maps the same file."""
 
     def __init__(self, fd: int) -> None:
@@ -35,7 +35,7 @@ class Tally:
 
     @classmethod
     @contextlib.contextmanager
-    def shared(cls) -> Iterator[tuple[Self, int]]:
+    def new(cls) -> Iterator[tuple[Self, int]]:
         """Give a new one, and the file descriptor to pass on, which is closed again at the end."""
         with tempfile.TemporaryFile() as file:
             file.truncate(_LAYOUT.size)

@@ -19,7 +19,7 @@ from lab.checks import checked
 from lab.errors import LabError, UsageError
 from lab.processes import Channel, Message, end_group, ending, start_with_channel
 from lab.servers import sockets
-from lab.servers.counters import Tally, WorkerCounters
+from lab.servers.counters import SharedCounts, WorkerCounters
 from lab.servers.spec import ServerSpec
 
 _GRACE_S = 1.0
@@ -79,7 +79,7 @@ class Server:
         """Return what each of its workers has done so far. Raises LabError if the server is gone."""
         if self.spec.has_workers:
             return [WorkerCounters(**counters) for counters in self._ask("counters")]
-        return [WorkerCounters(0, self.pid, *self._tally.read(), restarts=0)]
+        return [WorkerCounters(0, self.pid, *self._counts.read(), restarts=0)]
 
     @checked
     def scale(self, workers: int) -> None:
@@ -173,16 +173,20 @@ class Server:
     def _spawn(self, port: int) -> None:
         cluster = self.spec.topology == "cluster"
         bind = sockets.reserve if cluster and self.spec.dispatch == "reuseport" else sockets.listen
-        arguments = {"spec": asdict(self.spec), "slot": 0, "alone": True}
-        with bind(self.spec.host, port) as listener, _opened(self._log) as log, Tally.shared() as (tally, fd):
+        arguments = {"spec": asdict(self.spec), "index": 0, "alone": True}
+        with (
+            bind(self.spec.host, port) as listener,
+            _opened(self._log) as log,
+            SharedCounts.new() as (counts, fd),
+        ):
             self.url = sockets.url(listener)
             self.log_path = Path(log.name) if self._log is None else None
             self._address = listener.getsockname()[:2]
-            self._tally = tally
+            self._counts = counts
             self._process, self._channel = start_with_channel(
                 "lab.servers.supervisor" if cluster else "lab.servers.worker",
                 arguments,
-                fds={"listener": listener.fileno(), "tally": fd},
+                fds={"listener": listener.fileno(), "counts": fd},
                 log=log,
                 new_session=True,
             )
@@ -204,19 +208,19 @@ class Server:
         self._failure = message.get("reason")
         return str(message["event"])
 
-    def _change(self, order: str, **arguments: Any) -> None:
+    def _change(self, command: str, **arguments: Any) -> None:
         if not self.spec.has_workers:
-            raise UsageError(f"a {self.spec.topology} server is one process: start a cluster to {order} it")
-        self._ask(order, **arguments)
+            raise UsageError(f"a {self.spec.topology} server is one process: start a cluster to {command} it")
+        self._ask(command, **arguments)
 
-    def _ask(self, order: str, **arguments: Any) -> Any:
-        """Return the answer to an order; each has a channel of its own, so none waits for another."""
+    def _ask(self, command: str, **arguments: Any) -> Any:
+        """Return the answer to a command; each has a channel of its own, so none waits for another."""
         ours, theirs = Channel.pair()
         with contextlib.closing(ours):
             try:
                 with contextlib.closing(theirs):
-                    self._channel.send({"do": order, **arguments}, passing=theirs, timeout_s=_PATIENCE_S)
-                (answer, _), *_ = self._answer(ours, order)
+                    self._channel.send({"do": command, **arguments}, passing=theirs, timeout_s=_PATIENCE_S)
+                (answer, _), *_ = self._answer(ours, command)
             except TimeoutError:
                 raise UnresponsiveError(
                     f"the server, process {self.pid}, has not responded for {_PATIENCE_S:g} s: is it stopped?"
@@ -227,13 +231,13 @@ class Server:
             raise LabError(answer["error"])
         return answer["result"]
 
-    def _answer(self, channel: Channel, order: str) -> list[tuple[Message, int | None]]:
+    def _answer(self, channel: Channel, command: str) -> list[tuple[Message, int | None]]:
         """Wait for as long as a change takes, while the process that makes it responds to questions."""
         while True:
             try:
                 return channel.receive(_PATIENCE_S)
             except TimeoutError:
-                if order == _QUESTION:
+                if command == _QUESTION:
                     raise
                 self._ask(_QUESTION)
 
@@ -253,7 +257,7 @@ class Server:
         self._stopped = True
         atexit.unregister(self._at_exit)
         self._channel.close()
-        self._tally.close()
+        self._counts.close()
         if self.log_path is not None and not failed:
             self.log_path.unlink(missing_ok=True)
         end_group(self._process)

@@ -14,10 +14,10 @@ from lab.errors import LabError
 from lab.hotloop import LoopRun
 from lab.machine import pin
 from lab.processes import Channel, Message
-from lab.servers.counters import Tally
+from lab.servers.counters import SharedCounts
 from lab.servers.spec import ServerSpec
 from lab.servers.worker_handle import WorkerHandle
-from lab.servers.workers import Crew
+from lab.servers.workers import Workers
 from lab.web import Work
 
 
@@ -70,23 +70,23 @@ class Runners:
 
 
 @asynccontextmanager
-async def in_processes(spec: ServerSpec) -> AsyncIterator[tuple[Work, Crew]]:
-    """Give work that `spec.workers` processes do, and the crew that they are.
+async def in_processes(spec: ServerSpec) -> AsyncIterator[tuple[Work, Workers]]:
+    """Give work that `spec.workers` processes do, and the processes as workers to look after.
 
     Raises LabError, in place of what runs in the context, if one of them cannot be kept running.
     """
     runners = Runners()
-    crew = Crew("lab.servers.offload", spec, runners)
+    workers = Workers("lab.servers.offload", spec, runners)
     try:
-        await crew.scale(spec.count)
+        await workers.scale(spec.count)
         async with asyncio.TaskGroup() as group:
-            watch = group.create_task(crew.until_it_fails())
-            yield runners.run, crew
+            watch = group.create_task(workers.until_it_fails())
+            yield runners.run, workers
             watch.cancel()
     except* LabError as errors:
         raise errors.exceptions[0] from None
     finally:
-        await crew.close()
+        await workers.close()
 
 
 @asynccontextmanager
@@ -94,8 +94,8 @@ async def in_threads(spec: ServerSpec) -> AsyncIterator[tuple[Work, None]]:
     """Give work that `spec.workers` threads of this process do."""
     loop = asyncio.get_running_loop()
     kernel = hotloop.kernel(spec.kernel)
-    slots = iter(range(spec.count))
-    with ThreadPoolExecutor(spec.count, initializer=lambda: pin(next(slots)) if spec.pin else None) as pool:
+    indices = iter(range(spec.count))
+    with ThreadPoolExecutor(spec.count, initializer=lambda: pin(next(indices)) if spec.pin else None) as pool:
 
         async def work() -> LoopRun:
             return await loop.run_in_executor(pool, hotloop.run, kernel, spec.iterations)
@@ -108,10 +108,10 @@ def main(text: str) -> None:
     arguments = json.loads(text)
     spec = ServerSpec(**arguments["spec"])
     if spec.pin:
-        pin(arguments["slot"])
+        pin(arguments["index"])
     processes.begin(arguments["channel"])
     channel = Channel.adopt(arguments["channel"])
-    tally = Tally.adopt(arguments["tally"])
+    counts = SharedCounts.adopt(arguments["counts"])
     kernel = hotloop.kernel(spec.kernel)
     channel.send({"event": "ready"})
     while True:
@@ -119,7 +119,7 @@ def main(text: str) -> None:
             if message["do"] == "drain":
                 return
             run = hotloop.run(kernel, spec.iterations)
-            tally.add(requests=1, busy_s=run.duration_s)
+            counts.add(requests=1, busy_s=run.duration_s)
             channel.send({"event": "done", "run": asdict(run)})
 
 

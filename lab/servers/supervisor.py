@@ -14,7 +14,7 @@ from lab.errors import LabError
 from lab.processes import Channel
 from lab.servers import dispatch
 from lab.servers.spec import ServerSpec
-from lab.servers.workers import SIGNALS, Crew, Orders
+from lab.servers.workers import SIGNALS, Commands, Workers
 
 log = logging.getLogger(__name__)
 
@@ -30,18 +30,18 @@ class Supervisor:
         self._channel = channel
         self._loop = asyncio.get_running_loop()
         self._dispatch = dispatch.for_spec(spec, listener)
-        self._crew = Crew("lab.servers.worker", spec, self._dispatch)
-        self._orders = Orders(self._crew)
+        self._workers = Workers("lab.servers.worker", spec, self._dispatch)
+        self._commands = Commands(self._workers)
         self._stopping = False
 
     async def run(self) -> int:
         """Serve until told to stop, or until a worker cannot be kept running; return the exit status."""
         self._listen_to_signals(asyncio.current_task())
         try:
-            await self._crew.scale(self._spec.count)
+            await self._workers.scale(self._spec.count)
             self._channel.send({"event": "ready"})
             self._loop.add_reader(self._channel, self._receive)
-            await self._crew.until_it_fails()
+            await self._workers.until_it_fails()
         except asyncio.CancelledError:
             return 0
         except LabError as error:
@@ -50,39 +50,39 @@ class Supervisor:
             return 1
         finally:
             await self._close()
-        raise AssertionError("a crew that did not fail is never done")
+        raise AssertionError("a cluster is done when it is cancelled or fails")
 
     def _listen_to_signals(self, main: "asyncio.Task[Any] | None") -> None:
         assert main is not None  # noqa: S101 - for mypy: there is a current task
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop, main)
-        for number, order in SIGNALS.items():
-            self._loop.add_signal_handler(number, self._orders.begin, order)
+        for number, command in SIGNALS.items():
+            self._loop.add_signal_handler(number, self._commands.begin, command)
 
     def _stop(self, main: "asyncio.Task[Any]") -> None:
         if self._stopping:
-            self._crew.kill()
+            self._workers.kill()
         else:
             self._stopping = True
             main.cancel()
 
     def _receive(self) -> None:
         with contextlib.suppress(EOFError, OSError):  # then the lifeline ends this process
-            for order, fd in self._channel.receive():
-                self._orders.begin(order, None if fd is None else Channel.adopt(fd))
+            for command, fd in self._channel.receive():
+                self._commands.begin(command, None if fd is None else Channel.adopt(fd))
 
     async def _close(self) -> None:
         """Hand over what waits and let the workers finish; at the deadline, end them."""
         self._loop.remove_reader(self._channel)
-        await self._orders.cancel()
+        await self._commands.cancel()
         self._dispatch.close()
         try:
             async with asyncio.timeout(self._spec.drain_s):
                 await self._dispatch.emptied()
-                await self._crew.close()
+                await self._workers.close()
         except TimeoutError:
-            self._crew.kill()
-            await self._crew.close()
+            self._workers.kill()
+            await self._workers.close()
 
 
 async def _supervise(arguments: dict[str, Any], channel: Channel) -> int:

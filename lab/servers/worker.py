@@ -28,10 +28,10 @@ from lab.machine import pin
 from lab.processes import Channel, Message
 from lab.servers import offload
 from lab.servers.connections import Connection, close_idle
-from lab.servers.counters import Tally
+from lab.servers.counters import SharedCounts
 from lab.servers.sockets import Acceptor
 from lab.servers.spec import ServerSpec
-from lab.servers.workers import SIGNALS, Crew, Orders
+from lab.servers.workers import SIGNALS, Commands, Workers
 from lab.web import Work, blocking, create_app
 
 _BEATS = 4
@@ -69,19 +69,24 @@ class Worker:
     """Serves connections, accepted or passed on by the supervisor, until it is told to drain."""
 
     def __init__(
-        self, spec: ServerSpec, channel: Channel, tally: Tally, listener: socket.socket | None, alone: bool
+        self,
+        spec: ServerSpec,
+        channel: Channel,
+        counts: SharedCounts,
+        listener: socket.socket | None,
+        alone: bool,
     ) -> None:
         self._spec = spec
         self._channel = channel
-        self._tally = tally
+        self._counts = counts
         self._listener = listener
         self._alone = alone
         self._loop = asyncio.get_running_loop()
         self._leaving = False
         self._drain = asyncio.Event()
         self._opening: set[asyncio.Task[object]] = set()
-        self._crew: Crew | None = None
-        self._orders: Orders | None = None
+        self._workers: Workers | None = None
+        self._commands: Commands | None = None
         self._watchdog = Watchdog(spec.hang_timeout_s) if spec.hang_timeout_s else None
         self._until_renewal = jittered(spec.recycle_after) if spec.recycle_after else 0
 
@@ -90,8 +95,8 @@ class Worker:
 
         Raises LabError if the processes of its pool cannot be kept running.
         """
-        async with _workshop(self._spec) as (work, self._crew):
-            self._orders = Orders(self._crew) if self._crew else None
+        async with _workshop(self._spec) as (work, self._workers):
+            self._commands = Commands(self._workers) if self._workers else None
             app = create_app(self._tallied(work))
             app.middlewares.append(self._around)
             runner = web.AppRunner(app, access_log=None)
@@ -104,8 +109,8 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         if self._alone:
-            for number, order in SIGNALS.items():
-                self._loop.add_signal_handler(number, self._obey, order)
+            for number, command in SIGNALS.items():
+                self._loop.add_signal_handler(number, self._obey, command)
         self._loop.add_reader(self._channel, self._receive, server)
         acceptor = self._listener and Acceptor(self._listener, partial(self._open, server))
         if self._watchdog:
@@ -117,13 +122,13 @@ class Worker:
         if self._opening:
             await asyncio.wait(self._opening)
         await close_idle(server, quiet_s=QUIET_S, hand_over=None if self._alone else self._hand_over)
-        if self._orders:
-            await self._orders.cancel()
+        if self._commands:
+            await self._commands.cancel()
 
     def _tallied(self, work: Work) -> Work:
         async def tallied() -> LoopRun:
             run = await work()
-            self._tally.add(busy_s=run.duration_s)
+            self._counts.add(busy_s=run.duration_s)
             return run
 
         return tallied
@@ -141,7 +146,7 @@ class Worker:
         return response
 
     def _count(self, response: web.StreamResponse) -> None:
-        self._tally.add(requests=1)
+        self._counts.add(requests=1)
         self._until_renewal -= 1
         if self._until_renewal == 0:
             self._leave()
@@ -159,16 +164,16 @@ class Worker:
         self._loop.call_soon_threadsafe(self._leave)
         if self._alone:
             # In the loop of a pool, which is free, so that no run is answered as failed first.
-            end = partial(self._loop.call_soon_threadsafe, self._abandon) if self._crew else self._abandon
+            end = partial(self._loop.call_soon_threadsafe, self._abandon) if self._workers else self._abandon
             deadline = threading.Timer(self._spec.drain_s, end)
             deadline.daemon = True
             deadline.start()
 
     def _abandon(self) -> None:
         """End now, but the processes of a pool before: reaped, their CPU time counts as ours."""
-        if self._crew:
-            pids = self._crew.pids()
-            self._crew.kill()
+        if self._workers:
+            pids = self._workers.pids()
+            self._workers.kill()
             for pid in pids:
                 with contextlib.suppress(ChildProcessError):  # the loop was quicker
                     os.waitpid(pid, 0)
@@ -192,11 +197,11 @@ class Worker:
                     case _:
                         self._obey(message, None if fd is None else Channel.adopt(fd))
 
-    def _obey(self, order: Message, reply: Channel | None = None) -> None:
-        if self._orders:
-            self._orders.begin(order, reply)
+    def _obey(self, command: Message, reply: Channel | None = None) -> None:
+        if self._commands:
+            self._commands.begin(command, reply)
         else:
-            log.warning("%s: a %s server has no workers", order["do"], self._spec.topology)
+            log.warning("%s: a %s server has no workers", command["do"], self._spec.topology)
 
     def _take_over(self, server: web.Server, sock: socket.socket) -> None:
         self._channel.tell({"event": "accepted"})
@@ -220,7 +225,7 @@ def jittered(requests: int) -> int:
     return requests + random.randint(0, max(1, requests // 10))
 
 
-def _workshop(spec: ServerSpec) -> AbstractAsyncContextManager[tuple[Work, Crew | None]]:
+def _workshop(spec: ServerSpec) -> AbstractAsyncContextManager[tuple[Work, Workers | None]]:
     """Return where the hot loop runs: here, in threads or in processes."""
     if spec.topology != "offload":
         return _blocking(spec)
@@ -235,7 +240,7 @@ async def _blocking(spec: ServerSpec) -> AsyncIterator[tuple[Work, None]]:
 async def _work(arguments: dict[str, Any], spec: ServerSpec, channel: Channel) -> None:
     fd = arguments.get("listener")
     listener = None if fd is None else socket.socket(fileno=fd)
-    await Worker(spec, channel, Tally.adopt(arguments["tally"]), listener, arguments["alone"]).run()
+    await Worker(spec, channel, SharedCounts.adopt(arguments["counts"]), listener, arguments["alone"]).run()
 
 
 def main(text: str) -> None:
@@ -243,7 +248,7 @@ def main(text: str) -> None:
     arguments = json.loads(text)
     spec = ServerSpec(**arguments["spec"])
     if spec.pin and spec.topology != "offload":
-        pin(arguments["slot"])
+        pin(arguments["index"])
     processes.begin(arguments["channel"])
     channel = Channel.adopt(arguments["channel"])
     try:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from lab.errors import LabError
 from lab.processes import Message, ending, start_with_channel
-from lab.servers.counters import Tally, WorkerCounters
+from lab.servers.counters import SharedCounts, WorkerCounters
 from lab.servers.spec import ServerSpec
 
 log = logging.getLogger(__name__)
@@ -22,20 +22,20 @@ class WorkerHandle:
     connections of one that must go.
     """
 
-    def __init__(self, module: str, spec: ServerSpec, slot: int, listener: socket.socket | None) -> None:
+    def __init__(self, module: str, spec: ServerSpec, index: int, listener: socket.socket | None) -> None:
         self._spec = spec
-        self._slot = slot
+        self._index = index
         self._loop = asyncio.get_running_loop()
         self.ready = asyncio.Event()
         self.leaving = asyncio.Event()
         self.gone = asyncio.Event()
         self.on_event: Callable[[WorkerHandle, Message], None] = lambda worker, message: None
         self.on_handed_over: Callable[[socket.socket], None] = socket.socket.close
-        arguments = {"spec": asdict(spec), "slot": slot, "alone": False}
+        arguments = {"spec": asdict(spec), "index": index, "alone": False}
         fds = {} if listener is None else {"listener": listener.fileno()}
-        with Tally.shared() as (self._tally, fd):
+        with SharedCounts.new() as (self._counts, fd):
             self._process, self._channel = start_with_channel(
-                module, arguments, fds={**fds, "tally": fd}, log=None, new_session=False
+                module, arguments, fds={**fds, "counts": fd}, log=None, new_session=False
             )
         self._buried = False
         self._outbox: deque[tuple[Message, socket.socket | None]] = deque()
@@ -64,9 +64,9 @@ class WorkerHandle:
             raise LabError(f"worker {self.pid} ended before it was ready: {self.ending}")
 
     def counters(self, restarts: int) -> WorkerCounters:
-        """Return what it has done so far, in a slot that saw so many restarts."""
-        requests, busy_s = self._tally.read()
-        return WorkerCounters(self._slot, self.pid, requests, busy_s, restarts)
+        """Return what it has done so far, as one that took the place of so many before it."""
+        requests, busy_s = self._counts.read()
+        return WorkerCounters(self._index, self.pid, requests, busy_s, restarts)
 
     def send(self, message: Message, *, passing: socket.socket | None = None) -> None:
         """Send it a message, and an open connection with it, without waiting for it to read.
@@ -135,7 +135,7 @@ class WorkerHandle:
                 connection.close()
         self._outbox.clear()
         self._channel.close()
-        self._tally.close()
+        self._counts.close()
         self._process.wait()
         self.gone.set()
 

@@ -1,4 +1,4 @@
-"""A crew: how many workers should run, and what happens when one of them cannot be kept running."""
+"""The workers of a server: how many should run, and what happens when one cannot be kept running."""
 
 import asyncio
 import contextlib
@@ -41,8 +41,8 @@ class Backoff:
 log = logging.getLogger(__name__)
 
 
-class Slot:
-    """One place among the workers of a cluster. All slots share `turn`: one worker at a time is renewed."""
+class KeptWorker:
+    """A worker that is kept running: replaced when it dies, renewed when asked, one at a time by `turn`."""
 
     def __init__(
         self, module: str, index: int, spec: ServerSpec, dispatch: Dispatch, turn: asyncio.Lock
@@ -165,29 +165,29 @@ class Slot:
         self._alive.discard(gone)
 
 
-class Crew:
-    """Starts, scales, recycles and ends the worker processes of a role, which a dispatch puts to work.
+class Workers:
+    """Starts, scales, recycles and ends worker processes, which a dispatch puts to work.
 
-    Changes are made one after another, in the order in which they are asked for.
+    Changes are made one after another, in the command in which they are asked for.
     """
 
     def __init__(self, module: str, spec: ServerSpec, dispatch: Dispatch) -> None:
         self._module = module
         self._spec = spec
         self._dispatch = dispatch
-        self._slots: list[Slot] = []
-        self._keepers: dict[Slot, asyncio.Task[None]] = {}
+        self._kept: list[KeptWorker] = []
+        self._keepers: dict[KeptWorker, asyncio.Task[None]] = {}
         self._one_change = asyncio.Lock()
         self._one_renewal = asyncio.Lock()
         self._gave_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def pids(self) -> list[int]:
         """Return the workers that are at work."""
-        return [slot.worker.pid for slot in self._slots if slot.worker]
+        return [kept.worker.pid for kept in self._kept if kept.worker]
 
     def counters(self) -> list[WorkerCounters]:
         """Return the figures of each worker at work."""
-        return [slot.worker.counters(slot.restarts) for slot in self._slots if slot.worker]
+        return [kept.worker.counters(kept.restarts) for kept in self._kept if kept.worker]
 
     async def until_it_fails(self) -> None:
         """Wait for a worker that cannot be kept running. Raises LabError with the reason."""
@@ -204,58 +204,58 @@ class Crew:
     async def add(self, more: int) -> None:
         """Scale by that many, from how many there are when it is this change's turn."""
         async with self._one_change:
-            await self._scale(len(self._slots) + more)
+            await self._scale(len(self._kept) + more)
 
     async def recycle(self) -> None:
         """Renew all workers, one at a time. Raises LabError if one could not be: it stays, as do the next."""
         async with self._one_change:
-            for slot in tuple(self._slots):
-                await slot.renew()
+            for kept in tuple(self._kept):
+                await kept.renew()
 
     async def close(self) -> None:
         """Return when what the workers have accepted is answered and they are gone."""
-        await asyncio.gather(*(self._end(slot) for slot in self._slots))
+        await asyncio.gather(*(self._end(kept) for kept in self._kept))
 
     def kill(self) -> None:
         """End all workers now."""
-        for slot in self._slots:
-            slot.kill()
+        for kept in self._kept:
+            kept.kill()
 
     async def _scale(self, count: int) -> None:
         self._spec.check_workers(count)
-        fresh = [self._slot(index) for index in range(len(self._slots), count)]
-        self._slots += fresh
+        fresh = [self._fresh(index) for index in range(len(self._kept), count)]
+        self._kept += fresh
         try:
             async with asyncio.TaskGroup() as starting:
-                for slot in fresh:
-                    starting.create_task(slot.start())
+                for kept in fresh:
+                    starting.create_task(kept.start())
         except* LabError as errors:
             await self._drop(fresh)
             raise errors.exceptions[0] from None
-        for slot in fresh:
-            self._keep(slot)
-        await self._drop(self._slots[count:])
+        for kept in fresh:
+            self._keep(kept)
+        await self._drop(self._kept[count:])
 
-    def _slot(self, index: int) -> Slot:
-        return Slot(self._module, index, self._spec, self._dispatch, self._one_renewal)
+    def _fresh(self, index: int) -> KeptWorker:
+        return KeptWorker(self._module, index, self._spec, self._dispatch, self._one_renewal)
 
-    def _keep(self, slot: Slot) -> None:
-        self._keepers[slot] = keeper = asyncio.create_task(slot.keep())
-        keeper.add_done_callback(self._kept)
+    def _keep(self, kept: KeptWorker) -> None:
+        self._keepers[kept] = keeper = asyncio.create_task(kept.keep())
+        keeper.add_done_callback(self._keeper_ended)
 
-    def _kept(self, keeper: "asyncio.Task[None]") -> None:
+    def _keeper_ended(self, keeper: "asyncio.Task[None]") -> None:
         if not keeper.cancelled() and (error := keeper.exception()) and not self._gave_up.done():
             self._gave_up.set_exception(error)
 
-    async def _drop(self, slots: list[Slot]) -> None:
-        await asyncio.gather(*(self._end(slot) for slot in slots))
-        self._slots = [slot for slot in self._slots if slot not in slots]
+    async def _drop(self, dropped: list[KeptWorker]) -> None:
+        await asyncio.gather(*(self._end(kept) for kept in dropped))
+        self._kept = [kept for kept in self._kept if kept not in dropped]
 
-    async def _end(self, slot: Slot) -> None:
-        if keeper := self._keepers.pop(slot, None):
+    async def _end(self, kept: KeptWorker) -> None:
+        if keeper := self._keepers.pop(kept, None):
             keeper.cancel()
             await asyncio.wait((keeper,))
-        await slot.close()
+        await kept.close()
 
 
 SIGNALS: dict[signal.Signals, Message] = {
@@ -266,16 +266,16 @@ SIGNALS: dict[signal.Signals, Message] = {
 """What gunicorn's signals ask for."""
 
 
-class Orders:
-    """Carries out each order as a task of its own: a question need not wait for a change that takes long."""
+class Commands:
+    """Carries out each command as a task of its own, so that a question need not wait for a long change."""
 
-    def __init__(self, crew: Crew) -> None:
-        self._crew = crew
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def begin(self, order: Message, reply: Channel | None = None) -> None:
-        """Carry out an order, and send the result, or what was wrong, to who waits for a reply."""
-        task = asyncio.get_running_loop().create_task(self._carry_out(order, reply))
+    def begin(self, command: Message, reply: Channel | None = None) -> None:
+        """Carry out a command, and send the result, or what was wrong, as the reply."""
+        task = asyncio.get_running_loop().create_task(self._carry_out(command, reply))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -286,11 +286,11 @@ class Orders:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _carry_out(self, order: Message, reply: Channel | None) -> None:
+    async def _carry_out(self, command: Message, reply: Channel | None) -> None:
         try:
-            answer = {"result": await self._obey(order)}
+            answer = {"result": await self._obey(command)}
         except LabError as error:
-            log.warning("%s: %s", order["do"], error)
+            log.warning("%s: %s", command["do"], error)
             answer = {"error": str(error)}
         except asyncio.CancelledError:
             answer = {"error": "the server is stopping"}
@@ -298,18 +298,18 @@ class Orders:
             with contextlib.closing(reply), contextlib.suppress(OSError):
                 reply.send(answer)
 
-    async def _obey(self, order: Message) -> object:
-        match order["do"]:
+    async def _obey(self, command: Message) -> object:
+        match command["do"]:
             case "workers":
-                return self._crew.pids()
+                return self._workers.pids()
             case "counters":
-                return [asdict(counters) for counters in self._crew.counters()]
+                return [asdict(counters) for counters in self._workers.counters()]
             case "scale":
-                await self._crew.scale(order["workers"])
+                await self._workers.scale(command["workers"])
             case "add":
-                await self._crew.add(order["more"])
+                await self._workers.add(command["more"])
             case "recycle":
-                await self._crew.recycle()
+                await self._workers.recycle()
             case unknown:
-                raise LabError(f"no such order: {unknown!r}")
+                raise LabError(f"no such command: {unknown!r}")
         return None

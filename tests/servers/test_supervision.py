@@ -358,7 +358,7 @@ def test_counters_tell_what_each_worker_did() -> None:
         counters = server.counters()
         assert {c.pid: c.requests for c in counters} == dict(shares)
         assert all(c.busy_s > 0 for c in counters)
-        assert [c.slot for c in counters] == [0, 1]
+        assert [c.index for c in counters] == [0, 1]
 
 
 def test_counters_can_be_read_while_the_worker_is_inside_the_loop() -> None:
