@@ -14,7 +14,7 @@ HEAD_TIMEOUT_S = 10.0
 _SWEEP_S = 0.01
 
 
-class Connection(web.RequestHandler):
+class ServedConnection(web.RequestHandler):
     """aiohttp's side of a connection, which says when it is over, and ends if a head stays incomplete."""
 
     def __init__(
@@ -82,7 +82,7 @@ async def close_idle(server: web.Server, *, quiet_s: float, hand_over: HandOver 
     await asyncio.sleep(quiet_s)
     while connections := server.connections:
         for connection in connections:
-            if isinstance(connection, Connection) and connection.is_idle:
+            if isinstance(connection, ServedConnection) and connection.is_idle:
                 if hand_over and connection.transport:
                     hand_over(connection.transport.get_extra_info("socket"))
                 connection.force_close()

@@ -27,7 +27,7 @@ from lab.hotloop import LoopRun
 from lab.machine import pin
 from lab.processes import Channel, Message
 from lab.servers import offload
-from lab.servers.connections import Connection, close_idle
+from lab.servers.connections import ServedConnection, close_idle
 from lab.servers.counters import SharedCounts
 from lab.servers.sockets import Acceptor
 from lab.servers.spec import ServerSpec
@@ -214,7 +214,7 @@ class Worker:
         self, server: web.Server, sock: socket.socket, on_lost: Callable[[], None] | None = None
     ) -> None:
         sock.setblocking(False)
-        connection = partial(Connection, server, self._loop, on_lost)
+        connection = partial(ServedConnection, server, self._loop, on_lost)
         opening = self._loop.create_task(self._loop.connect_accepted_socket(connection, sock))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)

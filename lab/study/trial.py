@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from lab.servers import Server
 
 
-class Result(Protocol):
-    """What an attack gives, as `lab.load` makes it; one with `events` (columns.EVENTS) has them kept too."""
+class Measured(Protocol):
+    """What an attack gives, as `lab.load` makes it; with `events` (plan.EVENTS), they are kept too."""
 
     @property
     def requests(self) -> pd.DataFrame: ...
@@ -26,11 +26,11 @@ class Result(Protocol):
     def summary(self) -> Mapping[str, Any]: ...
 
 
-Execute = Callable[[Condition, int], Result]
+Execute = Callable[[Condition, int], Measured]
 """Carries out one trial, from a fresh server to the proof that it is gone; the number seeds its arrivals."""
 
 
-def serve_and_attack(condition: Condition, seed: int) -> Result:
+def serve_and_attack(condition: Condition, seed: int) -> Measured:
     """Start the condition's server, warm it up, attack it, and stop it whatever happens."""
     # The attack is over when every request has ended: nobody waits for an answer while the server stops.
     with fresh_server(condition, drain_s=0) as server:
@@ -62,11 +62,11 @@ def offer(
     condition: Condition,
     seed: int,
     on_progress: "Callable[[Progress], None] | None" = None,
-) -> Result:
+) -> Measured:
     """Offer the condition's load to a server of its own."""
     from lab.load.attack import attack
 
-    result: Result = attack(
+    result: Measured = attack(
         server.url + condition.path,
         rate=condition.rate,
         duration=condition.duration_s,

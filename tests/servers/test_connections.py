@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 from helpers.clients import PATIENCE_S
 
-from lab.servers.connections import Connection, close_idle
+from lab.servers.connections import ServedConnection, close_idle
 
 _REQUEST = b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n"
 
@@ -28,7 +28,7 @@ async def _part(asks: bool) -> bytes:
     client, served = socket.socketpair()
     with client:
         client.setblocking(False)
-        await loop.connect_accepted_socket(lambda: Connection(server, loop, None), served)
+        await loop.connect_accepted_socket(lambda: ServedConnection(server, loop, None), served)
         client.sendall(_REQUEST)
         answers = await loop.sock_recv(client, 4096)
         if asks:
@@ -54,7 +54,7 @@ async def _connected(server: web.Server) -> socket.socket:
     loop = asyncio.get_running_loop()
     client, served = socket.socketpair()
     client.setblocking(False)
-    await loop.connect_accepted_socket(lambda: Connection(server, loop, None), served)
+    await loop.connect_accepted_socket(lambda: ServedConnection(server, loop, None), served)
     return client
 
 
