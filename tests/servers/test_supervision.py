@@ -1,4 +1,4 @@
-"""What the supervisor does about workers that die, cannot start, hang, or shall be fewer, more or new."""
+"""What the supervisor does about workers that die, cannot start or hang, and how it scales them."""
 
 import os
 import re
@@ -10,51 +10,14 @@ from typing import Any
 import psutil
 import pytest
 from helpers.clients import Connection, burst, computing, get, gone, until
+from helpers.workers import DIES, HANGS, Sabotage, kill, replaced
 
 from lab.errors import LabError, UsageError
 from lab.servers import Server, serve
-from lab.servers.spec import DISPATCHES
-from lab.servers.worker import jittered
 from lab.servers.workers import SETTLED_S, Backoff
 
 ENDLESS = 10**9
 SHORT = 1000
-
-Sabotage = Callable[[str], None]
-
-_SABOTEUR = """
-import pathlib, sys
-if "lab.servers.worker" in sys.orig_argv:
-    exec(pathlib.Path({!r}).read_text())
-"""
-DIES = "import os; os.write(2, b'no luck today\\n'); os._exit(3)"
-DIES_ONCE = f"import os; os.truncate(os.environ['PYTHONPATH'] + '/code', 0); {DIES}"
-HANGS = "import time; time.sleep(600)"
-
-
-@pytest.fixture
-def sabotage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sabotage:
-    """Have every worker that starts from now on begin with some code of the test's."""
-    code = tmp_path / "code"
-    (tmp_path / "sitecustomize.py").write_text(_SABOTEUR.format(str(code)))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    code.write_text("")
-
-    def begin_with(text: str) -> None:
-        code.write_text(text)
-
-    return begin_with
-
-
-def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
-
-
-def replaced(server: Server, pid: int, count: int = 1) -> bool:
-    workers = server.workers
-    return pid not in workers and len(workers) == count
-
 
 # -- workers that die
 
@@ -207,104 +170,6 @@ def test_a_new_worker_that_cannot_start_leaves_the_others(sabotage: Sabotage) ->
         assert len(psutil.Process(server.pid).children()) == 1
 
 
-def test_recycle_renews_every_worker_and_counts_it() -> None:
-    with serve(workers=2, iterations=SHORT) as server:
-        before = server.workers
-        server.recycle()
-        after = server.workers
-        assert len(set(before) | set(after)) == 4
-        assert all(gone(pid) for pid in before)
-        assert [counters.restarts for counters in server.counters()] == [1, 1]
-
-
-@pytest.mark.parametrize("order", ["recycle", "each is told to go"])
-def test_workers_are_renewed_one_at_a_time(order: str) -> None:
-    with serve(workers=3, iterations=SHORT) as server:
-        before, supervisor = set(server.workers), psutil.Process(server.pid)
-        there = [before]
-
-        def all_are_new() -> bool:
-            there.append({child.pid for child in supervisor.children()})
-            return not before & there[-1]
-
-        if order == "recycle":
-            server.send_signal(signal.SIGHUP)
-        else:
-            for pid in before:
-                os.kill(pid, signal.SIGTERM)
-        until(all_are_new)
-        assert {len(pids) for pids in there} == {3, 3 + 1}
-
-
-def test_a_recycle_ends_with_the_first_worker_that_cannot_be_replaced(sabotage: Sabotage) -> None:
-    with serve(workers=3, iterations=SHORT) as server:
-        sabotage(DIES_ONCE)
-        with pytest.raises(LabError, match=r"ended before it was ready: status 3"):
-            server.recycle()
-        server.recycle()
-        assert [counters.restarts for counters in server.counters()] == [1, 1, 1]
-
-
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux lists open files here")
-@pytest.mark.parametrize("dispatch", DISPATCHES)
-def test_new_workers_cost_the_supervisor_no_open_file(dispatch: str) -> None:
-    with serve(dispatch=dispatch, workers=1, iterations=SHORT) as server:
-        supervisor = psutil.Process(server.pid)
-        before = supervisor.num_fds()
-        for _ in range(3):
-            server.recycle()
-            server.scale(2)
-            server.scale(1)
-        until(lambda: supervisor.num_fds() == before)  # the last answer's channel is closed after it is sent
-
-
-@pytest.mark.parametrize("trouble", [DIES, HANGS])
-def test_a_replacement_that_is_never_ready_leaves_the_old_worker(sabotage: Sabotage, trouble: str) -> None:
-    with serve(workers=2, iterations=SHORT, start_timeout_s=3) as server:
-        before = server.workers
-        sabotage(trouble)
-        with pytest.raises(LabError, match=r"before it was ready|was not ready after"):
-            server.recycle()
-        assert server.workers == before
-        assert set(burst(server.url, 8)) <= set(before)
-        sabotage("")
-        server.recycle()
-        assert not set(server.workers) & set(before)
-
-
-def test_a_worker_that_shall_go_answers_its_request_first() -> None:
-    with serve(workers=1, iterations=3_000_000, drain_s=60) as server, Connection(server.url) as client:
-        client.ask()
-        old = computing(server.workers)
-        server.recycle()
-        assert client.answer().worker == old
-
-
-def test_a_worker_goes_after_so_many_requests() -> None:
-    with serve(workers=1, iterations=10, recycle_after=20) as server:
-        (first,) = server.workers
-        answered = 0
-        while server.workers == [first]:
-            answered += get(server.url).worker == first
-        assert answered >= 20
-        until(lambda: gone(first))
-        assert get(server.url).worker in server.workers
-
-
-@pytest.mark.parametrize(("requests", "most"), [(1, 2), (9, 10), (10, 11), (50, 55)])
-def test_the_jitter_is_up_to_a_tenth_or_one(requests: int, most: int) -> None:
-    assert {jittered(requests) for _ in range(1000)} == set(range(requests, most + 1))
-
-
-def test_a_worker_told_to_terminate_is_replaced_before_it_goes() -> None:
-    with serve(workers=1, iterations=SHORT) as server:
-        (first,) = server.workers
-        os.kill(first, signal.SIGTERM)
-        until(lambda: replaced(server, first))
-        until(lambda: gone(first))
-        assert get(server.url).status == 200
-
-
 @pytest.mark.parametrize(
     ("number", "count", "changed"),
     [(signal.SIGTTIN, 3, False), (signal.SIGTTOU, 1, False), (signal.SIGHUP, 2, True)],
@@ -379,19 +244,6 @@ def test_pinned_workers_have_one_cpu_each_in_turn(topology: str) -> None:
         kill(victim := server.workers[1])
         until(lambda: victim not in server.workers and len(server.workers) == 3)
         assert [os.sched_getaffinity(pid) for pid in server.workers] == places
-
-
-def test_a_replacement_that_dies_while_the_old_worker_drains_is_replaced_at_once() -> None:
-    with serve(workers=1, iterations=ENDLESS, drain_s=60) as server, Connection(server.url) as client:
-        client.ask()
-        old = computing(server.workers)
-        server.send_signal(signal.SIGHUP)
-        until(lambda: server.workers not in ([old], []))
-        (successor,) = server.workers
-        kill(successor)
-        until(lambda: server.workers not in ([successor], []))
-        assert psutil.pid_exists(old), "it still drains"
-        kill(old)
 
 
 ASK: list[Callable[[Server], object]] = [
