@@ -70,7 +70,7 @@ def test_dependencies_run_one_way() -> None:
 
 def test_no_module_imports_itself_in_a_circle() -> None:
     imports = _imports(_modules(ROOT / "lab"))
-    TopologicalSorter(imports).prepare()
+    assert set(TopologicalSorter(imports).static_order()) >= set(imports), "or it raises CycleError"
 
 
 @pytest.mark.parametrize(

@@ -239,4 +239,5 @@ def test_a_changed_parameter_is_checked_before_anything_runs(change: dict[str, o
 
 def test_every_profile_is_what_its_notebooks_take() -> None:
     for profile in batch.profiles():
-        batch.checked_parameters(profile, batch.notebooks(), {})
+        found = batch.checked_parameters(profile, batch.notebooks(), {})
+        assert list(found) == batch.notebooks()
