@@ -34,7 +34,7 @@ def main(text: str) -> None:
     channel = Channel.adopt(json.loads(text)["channel"])
     _adopt_orphans()
     on_hang_up(channel.fileno(), _end_all)
-    (order, _), *_ = channel.receive()
+    order = channel.next()
     running: list[subprocess.Popen[bytes]] = []
 
     def pass_on(number: int, _: object) -> None:

@@ -1,10 +1,11 @@
 """A log that never keeps the process waiting that writes it, whether or not anybody reads it."""
 
 import atexit
+import contextlib
 import logging
 import logging.handlers
+import os
 import queue
-import sys
 import threading
 import time
 
@@ -14,22 +15,23 @@ _LAST_LINES_S = 0.5
 
 def log_without_waiting() -> None:
     """Log to stderr from a thread: if nobody reads it, answers go on, and lost lines are counted."""
-    lines: queue.Queue[logging.LogRecord] = queue.Queue(_MOST_LINES)
+    lines: queue.Queue[str] = queue.Queue(_MOST_LINES)
     counting = _Counting(lines)
     counting.setFormatter(logging.Formatter("%(asctime)s %(process)d %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[counting], force=True)
-    writing = (lines, logging.StreamHandler(sys.stderr))
-    threading.Thread(target=_write, args=writing, name="log", daemon=True).start()
+    threading.Thread(target=_write, args=(lines,), name="log", daemon=True).start()
     atexit.register(_written, lines)
 
 
-def _write(lines: "queue.Queue[logging.LogRecord]", handler: logging.Handler) -> None:
+def _write(lines: "queue.Queue[str]") -> None:
     while True:
-        handler.handle(lines.get())
+        line = f"{lines.get()}\n".encode(errors="replace")
+        with contextlib.suppress(OSError):
+            os.write(2, line)  # sys.stderr has a lock, for which the end of the process would wait
         lines.task_done()
 
 
-def _written(lines: "queue.Queue[logging.LogRecord]") -> None:
+def _written(lines: "queue.Queue[str]") -> None:
     """Return when all lines are written, or nobody reads them."""
     deadline_s = time.monotonic() + _LAST_LINES_S
     while lines.unfinished_tasks and time.monotonic() < deadline_s:
@@ -42,10 +44,9 @@ class _Counting(logging.handlers.QueueHandler):
     lost = 0
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        if self.lost:
-            record.msg = f"({self.lost} lines lost, as nobody read this) {record.msg}"
+        lost = f"({self.lost} lines lost, as nobody read this) " if self.lost else ""
         try:
-            self.queue.put_nowait(record)
+            self.queue.put_nowait(lost + record.getMessage())
             self.lost = 0
         except queue.Full:
             self.lost += 1

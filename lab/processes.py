@@ -145,8 +145,7 @@ class Program:
     def cpu_s(self) -> float:
         """Wait for its end; return the CPU seconds of all its processes, NaN if the keeper was killed."""
         with contextlib.suppress(EOFError, OSError):
-            ((message, _),) = self._channel.receive()
-            return float(message["cpu_s"])
+            return float(self._channel.next()["cpu_s"])
         return math.nan
 
     def end(self, within_s: float = 0.0) -> None:
@@ -184,7 +183,7 @@ def start_program(
     try:
         order = {"command": [*command], "cwd": str(cwd), "env": dict(env or os.environ), "fds": [*fds]}
         channel.send(order, timeout_s=_STARTED_WITHIN_S)
-        (message, _), *_ = channel.receive(_STARTED_WITHIN_S)
+        message = channel.next(_STARTED_WITHIN_S)
         if "failed" in message:
             raise LabError(f"cannot start {command[0]}: {message['failed']}")
         program.pid = message["started"]
@@ -345,7 +344,7 @@ class Channel:
             self.send(message, passing=passing)
 
     def receive(self, timeout_s: float | None = None) -> list[tuple[Message, int | None]]:
-        """Return what one read brings: messages, each with the file descriptor that was passed with it.
+        """Return what one read brings: whole messages, each with the file descriptor passed with it, or none.
 
         Raises EOFError if the other end is closed, TimeoutError if nothing came in time.
         """
@@ -357,6 +356,12 @@ class Channel:
         *lines, self._rest = (self._rest + data).split(b"\n")
         messages = [json.loads(line) for line in lines]
         return [(message, self._fds.pop(0) if message["passing"] else None) for message in messages]
+
+    def next(self, timeout_s: float | None = None) -> Message:
+        """Return the next message of those that are sent one at a time. Raises what `receive` does."""
+        while not (messages := self.receive(timeout_s)):
+            pass
+        return messages[0][0]
 
     def close(self) -> None:
         """Close this end; more than once is fine."""

@@ -11,6 +11,9 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 HEAD_TIMEOUT_S = 10.0
 """A client that has begun the head of a request must have sent all of it within this time."""
 
+QUIET_S = 0.25
+"""How long clients of a worker that must go may stay silent before their connections are closed."""
+
 _SWEEP_S = 0.01
 
 

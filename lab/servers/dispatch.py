@@ -9,7 +9,7 @@ from typing import Protocol
 
 from lab.processes import Message
 from lab.servers import sockets
-from lab.servers.connections import HEAD_TIMEOUT_S
+from lab.servers.connections import HEAD_TIMEOUT_S, QUIET_S
 from lab.servers.sockets import Acceptor
 from lab.servers.spec import ServerSpec
 from lab.servers.worker_handle import WorkerHandle
@@ -83,17 +83,24 @@ class Reuseport(Shared):
 class HeadWatch:
     """Waits until all of a request's head is there to be read, and hands the connection on, nothing read.
 
-    One that stays incomplete for too long after its first byte is closed. One that has said nothing yet may
-    wait as long as it likes: browsers open such connections in advance.
+    One that stays incomplete for too long after its first byte is closed, and None is handed on. One that has
+    said nothing yet may wait as long as it likes: browsers open such connections in advance.
     """
 
-    def __init__(self, connection: socket.socket, hand_on: Callable[[socket.socket], None]) -> None:
+    def __init__(
+        self, connection: socket.socket, hand_on: "Callable[[HeadWatch, socket.socket | None], None]"
+    ) -> None:
         self._connection = connection
         self._hand_on = hand_on
         self._seen = 0
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(connection, self._look)
+
+    def close_if_silent(self) -> None:
+        """Close the connection unless a byte of a head has come."""
+        if not self._seen:
+            self._close()
 
     def _look(self) -> None:
         try:
@@ -105,7 +112,7 @@ class HeadWatch:
         if b"\r\n\r\n" in head or len(head) == _MOST_HEAD:  # if that is too much, a worker says so
             self._wake_at(1)
             self._release()
-            self._hand_on(self._connection)
+            self._hand_on(self, self._connection)
         elif len(head) == self._seen:  # there is something to be read, and yet no more: it was closed
             self._close()
         else:
@@ -125,6 +132,7 @@ class HeadWatch:
     def _close(self) -> None:
         self._release()
         self._connection.close()
+        self._hand_on(self, None)
 
 
 class PassedOn:
@@ -144,6 +152,7 @@ class PassedOn:
         self._free: deque[WorkerHandle] = deque()
         self._waiting: deque[socket.socket] = deque()
         self._passed: dict[WorkerHandle, socket.socket] = {}
+        self._watches: set[HeadWatch] = set()
         self._empty = asyncio.Event()
         self._empty.set()
         self._loop = asyncio.get_running_loop()
@@ -163,7 +172,6 @@ class PassedOn:
         with contextlib.suppress(ValueError):
             self._free.remove(worker)
         if worker.gone.is_set() and (connection := self._passed.pop(worker, None)):
-            self._empty.clear()
             self._waiting.appendleft(connection)  # it never got it: nothing is lost
             self._match()
 
@@ -171,6 +179,10 @@ class PassedOn:
         self._acceptor.close()
 
     async def emptied(self) -> None:
+        if self._watches:
+            await asyncio.sleep(QUIET_S)  # requests that are on their way arrive
+        for watch in tuple(self._watches):
+            watch.close_if_silent()
         await self._empty.wait()
 
     def _hear(self, worker: WorkerHandle, message: Message) -> None:
@@ -189,13 +201,20 @@ class PassedOn:
 
     def _accepted(self, connection: socket.socket) -> None:
         if self._least_busy:
-            HeadWatch(connection, self._enqueue)
+            self._watches.add(HeadWatch(connection, self._watched))
+            self._empty.clear()
         else:
             self._enqueue(connection)
 
+    def _watched(self, watch: HeadWatch, connection: socket.socket | None) -> None:
+        self._watches.remove(watch)
+        if connection:
+            self._enqueue(connection)
+        else:
+            self._match()
+
     def _enqueue(self, connection: socket.socket) -> None:
         self._waiting.append(connection)
-        self._empty.clear()
         self._match()
 
     def _match(self) -> None:
@@ -203,7 +222,9 @@ class PassedOn:
             worker, connection = self._free.popleft(), self._waiting.popleft()
             self._passed[worker] = connection
             worker.send({"do": "serve"}, passing=connection)
-        if not self._waiting:
+        if self._waiting or self._watches:
+            self._empty.clear()
+        else:
             self._empty.set()
 
 

@@ -202,7 +202,7 @@ class Server:
 
     def _next_event(self, timeout_s: float) -> str:
         try:
-            (message, _), *_ = self._channel.receive(timeout_s)
+            message = self._channel.next(timeout_s)
         except (EOFError, ConnectionError):
             return "gone"
         self._failure = message.get("reason")
@@ -220,7 +220,7 @@ class Server:
             try:
                 with contextlib.closing(theirs):
                     self._channel.send({"do": command, **arguments}, passing=theirs, timeout_s=_PATIENCE_S)
-                (answer, _), *_ = self._answer(ours, command)
+                answer = self._answer(ours, command)
             except TimeoutError:
                 raise UnresponsiveError(
                     f"the server, process {self.pid}, has not responded for {_PATIENCE_S:g} s: is it stopped?"
@@ -231,11 +231,11 @@ class Server:
             raise LabError(answer["error"])
         return answer["result"]
 
-    def _answer(self, channel: Channel, command: str) -> list[tuple[Message, int | None]]:
+    def _answer(self, channel: Channel, command: str) -> Message:
         """Wait for as long as a change takes, while the process that makes it responds to questions."""
         while True:
             try:
-                return channel.receive(_PATIENCE_S)
+                return channel.next(_PATIENCE_S)
             except TimeoutError:
                 if command == _QUESTION:
                     raise

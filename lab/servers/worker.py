@@ -27,7 +27,7 @@ from lab.hotloop import LoopRun
 from lab.machine import pin
 from lab.processes import Channel, Message
 from lab.servers import offload
-from lab.servers.connections import ServedConnection, close_idle
+from lab.servers.connections import QUIET_S, ServedConnection, close_idle
 from lab.servers.counters import SharedCounts
 from lab.servers.sockets import Acceptor
 from lab.servers.spec import ServerSpec
@@ -60,9 +60,6 @@ class Watchdog:
 
 
 log = logging.getLogger(__name__)
-
-QUIET_S = 0.25
-"""How long clients of a worker that must go may stay silent before their connections are closed."""
 
 
 class Worker:

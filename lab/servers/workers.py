@@ -110,12 +110,7 @@ class KeptWorker:
             worker.kill()
 
     async def _started(self) -> WorkerHandle:
-        listener = self._dispatch.listener()
-        try:
-            worker = WorkerHandle(self._module, self._spec, self.index, listener)
-        finally:
-            if listener is not None:
-                listener.close()
+        worker = self._spawned()
         self._alive.add(worker)
         try:
             await worker.accepting()
@@ -125,6 +120,13 @@ class KeptWorker:
             self._alive.discard(worker)
             raise
         return worker
+
+    def _spawned(self) -> WorkerHandle:
+        try:
+            with self._dispatch.listener() or contextlib.nullcontext() as listener:
+                return WorkerHandle(self._module, self._spec, self.index, listener)
+        except OSError as error:  # too many processes, or too many open files
+            raise LabError(f"cannot start a worker: {error.strerror or error}") from None
 
     def _install(self, worker: WorkerHandle) -> None:
         self.worker = worker
@@ -168,7 +170,7 @@ class KeptWorker:
 class Workers:
     """Starts, scales, recycles and ends worker processes, which a dispatch puts to work.
 
-    Changes are made one after another, in the command in which they are asked for.
+    Changes are made one after another, in the order in which they are asked for.
     """
 
     def __init__(self, module: str, spec: ServerSpec, dispatch: Dispatch) -> None:
@@ -287,16 +289,16 @@ class Commands:
             await asyncio.wait(self._tasks)
 
     async def _carry_out(self, command: Message, reply: Channel | None) -> None:
-        try:
-            answer = {"result": await self._obey(command)}
-        except LabError as error:
-            log.warning("%s: %s", command["do"], error)
-            answer = {"error": str(error)}
-        except asyncio.CancelledError:
-            answer = {"error": "the server is stopping"}
-        if reply is not None:
-            with contextlib.closing(reply), contextlib.suppress(OSError):
-                reply.send(answer)
+        with contextlib.closing(reply) if reply else contextlib.nullcontext():
+            try:
+                answer = {"result": await self._obey(command)}
+            except LabError as error:
+                log.warning("%s: %s", command["do"], error)
+                answer = {"error": str(error)}
+            except asyncio.CancelledError:
+                answer = {"error": "the server is stopping"}
+            if reply:
+                reply.tell(answer)
 
     async def _obey(self, command: Message) -> object:
         match command["do"]:

@@ -1,16 +1,16 @@
 """Who gets which connection, to the last one, in bursts that a test scripts."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
+import threading
 from collections import Counter
 from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 import pytest
-from helpers.clients import PATIENCE_S, Connection, burst, computing, get, gone, until
+from helpers.clients import PATIENCE_S, Connection, burst, computing, get, gone, refused, until
 
 from lab.servers import Server, serve
 from lab.servers.dispatch import HeadWatch
@@ -227,6 +227,25 @@ def test_half_a_head_holds_no_least_busy_worker() -> None:
                 assert client.recv(4096).startswith(b"HTTP/1.1 200 OK")
 
 
+@pytest.mark.parametrize("dispatch", DISPATCHES)
+def test_half_a_head_is_answered_though_the_server_is_told_to_stop(dispatch: str) -> None:
+    with serve(dispatch=dispatch, workers=2, iterations=SHORT) as server:
+        address = urlsplit(server.url).hostname, urlsplit(server.url).port
+        with (
+            socket.create_connection(address) as silent,
+            socket.create_connection(address, timeout=PATIENCE_S) as client,
+        ):
+            client.sendall(b"GET / HT")
+            stopping = threading.Thread(target=server.stop)
+            stopping.start()
+            until(lambda: refused(server.url))
+            client.sendall(b"TP/1.1\r\nHost: lab\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.1 200 OK")
+            stopping.join(PATIENCE_S)
+            assert not stopping.is_alive()
+            assert silent.recv(1) == b""
+
+
 def test_a_large_body_with_its_head_reaches_a_least_busy_worker() -> None:
     body = bytes(range(256)) * 400
     with serve(dispatch="least-busy", workers=2, iterations=SHORT) as server:
@@ -258,29 +277,19 @@ def test_a_head_that_is_complete_is_handed_on_with_nothing_read(parts: list[byte
 async def _handed_on(parts: list[bytes], closes: bool) -> bytes | None:
     """Send a head in parts; return what the handed-on connection has to read, None if it is closed."""
     loop = asyncio.get_running_loop()
-    handed_on: asyncio.Queue[socket.socket] = asyncio.Queue()
+    handed_on: asyncio.Queue[socket.socket | None] = asyncio.Queue()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = socket.create_connection(listener.getsockname())
         served, _ = listener.accept()
     with client, served:
         client.setblocking(False)
         served.setblocking(False)
-        HeadWatch(served, handed_on.put_nowait)
+        HeadWatch(served, lambda watch, connection: handed_on.put_nowait(connection))
         for part in parts:
             await loop.sock_sendall(client, part)
             await asyncio.sleep(0.01)  # so that each part is looked at by itself
         if closes:
             client.shutdown(socket.SHUT_WR)
-        getting, ending = loop.create_task(handed_on.get()), loop.create_task(_end_of(client))
-        await asyncio.wait((getting, ending), return_when=asyncio.FIRST_COMPLETED)
-        is_handed_on = getting.done()
-        getting.cancel()
-        ending.cancel()
-        await asyncio.wait((getting, ending))
-        return served.recv(100_000) if is_handed_on else None
-
-
-async def _end_of(client: socket.socket) -> None:
-    with contextlib.suppress(ConnectionResetError):  # it was closed with bytes unread
-        while await asyncio.get_running_loop().sock_recv(client, 1):
-            pass
+        connection = await handed_on.get()
+        assert connection is None or connection is served
+        return None if connection is None else connection.recv(100_000)
