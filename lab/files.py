@@ -1,4 +1,4 @@
-"""Where things are, and files that exist whole or not at all: written beside their place, then renamed."""
+"""Where things are, and how to write files whole or not at all: beside their place, then renamed."""
 
 import contextlib
 import errno
@@ -14,30 +14,30 @@ from typing import BinaryIO
 from lab.errors import LabError, UsageError
 
 HOME = "SCALING_LAB_HOME"
-"""The environment's name for the folder that results go to."""
+"""The environment variable that names the folder for results."""
 
 _PACKAGE = Path(__file__).resolve().parent
 
 
 def checkout() -> Path | None:
-    """Return the checkout that this package is in; None where it was installed from a wheel."""
+    """Return the checkout that this package is in; None if it was installed from a wheel."""
     return _PACKAGE.parent if (_PACKAGE.parent / "pyproject.toml").exists() else None
 
 
 def home() -> Path:
-    """Return the folder that results go to: `SCALING_LAB_HOME`, else the checkout, else the caller's."""
+    """Return the folder for results: `SCALING_LAB_HOME`, else the checkout, else the current folder."""
     return Path(os.environ.get(HOME) or checkout() or Path.cwd()).resolve()
 
 
 def notebooks() -> Path:
-    """Return the folder of the notebooks, which a wheel has inside the package."""
+    """Return the folder of the notebooks; a wheel has it inside the package."""
     return (checkout() or _PACKAGE) / "notebooks"
 
 
 def named(run_id: str) -> str:
-    """Return the name of a run. Raises UsageError if it cannot be a folder's: it is never a path."""
+    """Return the name of a run. Raises UsageError if it cannot name a folder; it is never a path."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", run_id):
-        raise UsageError(f"a run is named with letters, digits, '.', '_' and '-', not {run_id!r}")
+        raise UsageError(f"a run's name consists of letters, digits, '.', '_' and '-', got {run_id!r}")
     return run_id
 
 
@@ -57,11 +57,11 @@ def reports() -> Path:
 
 
 TEMPORARY = ".partial"
-"""How the name of a file ends while it is written; it begins with a dot."""
+"""How a file's name ends while it is being written; the name begins with a dot."""
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Put `content` at `path`, in a folder that is made if there is none.
+    """Put `content` at `path`, creating its folder if needed.
 
     Raises LabError as `replacing` does.
     """
@@ -73,10 +73,10 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Give a file to write that takes the name `path` once all of it is on disk.
+    """Yield a file to write; it takes the name `path` once all of it is on disk.
 
-    A kill or a full disk never leaves a part of it there. It keeps the mode and owner of the file that it
-    replaces, and goes to where a symbolic link points; a device or pipe is written to, all at once. Raises
+    A kill or a full disk never leaves part of it there. It keeps the mode and owner of the file that it
+    replaces, and follows a symbolic link; a device or pipe is written to directly, all at once. Raises
     LabError if it cannot be written.
     """
     with writing_to(path):
@@ -111,31 +111,29 @@ def _taking_its_place(path: Path, before: os.stat_result | None) -> Iterator[Bin
 
 
 def check_writable(path: Path) -> None:
-    """Find out before the work whether `replacing` could write there. Raises LabError if not."""
+    """Check, before the work, whether `replacing` could write there. Raises LabError if not."""
     folder = Path(os.path.realpath(path)).parent
     if path.exists() and not os.access(path, os.W_OK):
-        raise LabError(f"cannot write {path}: it may not be written to; name another file")
+        raise LabError(f"cannot write {path}: permission denied; name another file")
     if (not path.exists() or path.is_file()) and not os.access(folder, os.W_OK | os.X_OK):
-        raise LabError(
-            f"cannot write {path}: {folder} is no folder, or may not be written to; name another place"
-        )
+        raise LabError(f"cannot write {path}: {folder} is not a writable folder; name another place")
 
 
 @contextlib.contextmanager
 def writing_to(path: Path) -> Iterator[None]:
-    """Turn what the system says when `path` cannot be written into one line that says what to do."""
+    """Turn the system's error about writing `path` into one line that says what to do."""
     try:
         yield
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise LabError(
-            f"cannot write {path}: {reason}; free some space there, or name a folder that can be written"
+            f"cannot write {path}: {reason}; free some space there, or name a writable folder"
             " (for runs, in SCALING_LAB_HOME)"
         ) from error
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut: it is the folder that holds the name."""
+    """Make a rename survive a power cut: the folder holds the name."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,8 @@
-"""The keeper: a process of ours above a program that is not, so that nothing of that program is left behind.
+"""The keeper: a process of ours above a foreign program, so that nothing of that program is left behind.
 
 It is the program's parent, passes signals on to it, and ends as it ends. When the program has ended, or the
-starter is gone, it kills all that the program has started: what has left its process group too, because
-orphans become the keeper's own children (Linux). Only `kill -9` of starter and keeper alike leaves a program.
+starter is gone, it kills all that the program has started. That includes what left its process group, because
+orphans become the keeper's own children (Linux). Only `kill -9` of both starter and keeper leaves a program.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import psutil
 from lab.processes import Channel, end_with_group, guard_standard_streams, on_hang_up
 
 _GONE_WITHIN_S = 1.5
-"""What killed processes may take to be gone, before our starter loses its patience with us."""
+"""How long killed processes may take to be gone, before our starter loses patience."""
 
 _PASSED_ON = "HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "TTIN", "TTOU", "WINCH"
 
@@ -29,7 +29,7 @@ _BECOME_SUBREAPER = 36
 
 
 def main(text: str) -> None:
-    """Run the program that the first message names; say that it runs, and in the end what it cost."""
+    """Run the program that the first message names; report that it runs, and finally what it cost."""
     guard_standard_streams()
     channel = Channel.adopt(json.loads(text)["channel"])
     _adopt_orphans()
@@ -41,7 +41,7 @@ def main(text: str) -> None:
         for program in running:
             program.send_signal(number)
 
-    for name in _PASSED_ON:  # before the start: what a parent ignores, its program begins with ignoring
+    for name in _PASSED_ON:  # before the start: a program starts out ignoring what its parent ignores
         signal.signal(signal.Signals[f"SIG{name}"], pass_on)
     try:
         running.append(_popen(order))
@@ -74,7 +74,7 @@ def _end_all() -> None:
 
 
 def _end_descendants() -> None:
-    """Kill all that comes from here, and what it starts meanwhile, until nothing is left or time is up."""
+    """Kill all descendants, and what they start meanwhile, until none is left or time is up."""
     deadline_s = time.monotonic() + _GONE_WITHIN_S
     while (left := _living_descendants()) and time.monotonic() < deadline_s:
         for process in left:
@@ -93,7 +93,7 @@ def _living_descendants() -> list[psutil.Process]:
 
 
 def _cpu_s() -> float:
-    """Return the CPU seconds of all descendants: the system counts those that were waited for."""
+    """Return the CPU seconds of all descendants; the system counts those that were waited for."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -105,7 +105,7 @@ def _end_like(status: int) -> None:
     """End with the program's status, or by its signal, though without another core dump."""
     if status < 0:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        with contextlib.suppress(OSError):  # nobody handles SIGKILL
+        with contextlib.suppress(OSError):  # SIGKILL cannot be handled
             signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     os._exit(status)

@@ -1,11 +1,11 @@
 """Processes that cannot outlive their starter: started, spoken to, ended, and proven gone.
 
-A notebook's kernel may end in any way, by `os._exit` too, and must leave nothing behind. So whoever starts a
-process keeps the only write end of a *lifeline*, a pipe or socket; in the child a thread waits for its other
-end to close, and then ends the child and the group that it leads. (An event loop would be deaf while the hot
-loop blocks it; `PR_SET_PDEATHSIG` is tied to the thread that started the child; `atexit` is not run.)
+A notebook's kernel may end in any way, even by `os._exit`, and must leave nothing behind. So the starter of a
+process keeps the only write end of a *lifeline*, a pipe or socket. In the child, a thread waits for that end
+to close, and then ends the child and the group that it leads. (An event loop would be deaf while the hot
+loop blocks it; `PR_SET_PDEATHSIG` is tied to the thread that started the child; `atexit` would not run.)
 
-A program that is not ours knows of no lifeline: a keeper, which does, stands above it (see `lab.keeper`).
+A foreign program knows of no lifeline, so it runs under a keeper, which does (see `lab.keeper`).
 """
 
 import contextlib
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 Message = dict[str, Any]
 Stream: TypeAlias = "IO[Any] | int | None"
-"""As `subprocess.Popen` takes it; None for where ours goes."""
+"""As `subprocess.Popen` takes it; None to share ours."""
 
 _PATIENCE_S = 2.0
 _STARTED_WITHIN_S = 30.0
@@ -51,9 +51,9 @@ def start(
 ) -> "subprocess.Popen[bytes]":
     """Run `python -m MODULE ARGUMENTS`, one of our modules, which calls `begin` first.
 
-    It inherits `fds` and its standard streams, and nothing else. It imports nothing from the caller's folder,
-    which may hold a `lab/` or a `queue.py` of its own. In a session of its own it hears no interrupt of the
-    caller's group: a notebook's kernel is interrupted with every process of its group.
+    It inherits only `fds` and its standard streams. It imports nothing from the caller's folder, which may
+    hold its own `lab/` or `queue.py`. In a session of its own, it hears no interrupts of the caller's group:
+    interrupting a notebook's kernel interrupts every process in its group.
     """
     return subprocess.Popen(
         [sys.executable, "-P", "-m", module, *arguments],
@@ -76,8 +76,8 @@ def start_with_channel(
 ) -> "tuple[subprocess.Popen[bytes], Channel]":
     """Run one of our modules with a channel to it, which is also its lifeline; return both.
 
-    The module is told `arguments` as JSON, and in them the inherited `fds` and `channel` by their names. What
-    it prints goes to `log`, or to `out` and `log`.
+    The module receives `arguments` as JSON, which also name the inherited `fds` and `channel`. What it prints
+    goes to `log`, or to `out` and `log`.
     """
     ours, theirs = Channel.pair()
     passed = {**fds, "channel": theirs.fileno()}
@@ -100,19 +100,19 @@ def start_with_channel(
 
 
 def begin(lifeline: int) -> None:
-    """Begin a process that `start` started: tied to its starter, logging, and with room for many files."""
+    """Set up a process that `start` started: tied to its starter, logging, with room for many files."""
     guard_standard_streams()
     on_hang_up(lifeline, end_with_group)
     log_without_waiting()
     with contextlib.suppress(OSError, ValueError):
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # every connection that waits is a file
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # every waiting connection is a file
 
 
 class Program:
-    """A program that is not ours, under its keeper: signals are passed on, and its end is the keeper's.
+    """A foreign program under its keeper, which passes signals on and ends as it ends.
 
-    pid: the program's. As a context manager it is ended at the end.
+    pid: the program's. As a context manager, it ends the program on exit.
     """
 
     pid: int
@@ -132,14 +132,14 @@ class Program:
         return self._keeper.poll()
 
     def wait(self, timeout_s: float | None = None) -> int:
-        """Return what `poll` does once it has ended. Raises TimeoutError if it has not in time."""
+        """Wait for its end, and return what `poll` does. Raises TimeoutError if that takes too long."""
         try:
             return self._keeper.wait(timeout_s)
         except subprocess.TimeoutExpired:
             raise TimeoutError(f"process {self.pid} has not ended after {timeout_s:g} s") from None
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal, if it is still there."""
+        """Send it a signal, if it still exists."""
         self._keeper.send_signal(number)
 
     def cpu_s(self) -> float:
@@ -149,9 +149,9 @@ class Program:
         return math.nan
 
     def end(self, within_s: float = 0.0) -> None:
-        """Return when all of it is gone: it may obey SIGTERM for so long, and is killed then.
+        """Return when all of it is gone: it has `within_s` to obey SIGTERM, then it is killed.
 
-        Raises LabError if a process survives that. More than once is fine.
+        Raises LabError if a process survives that. Calling it twice is fine.
         """
         try:
             if within_s:
@@ -159,7 +159,7 @@ class Program:
                 with contextlib.suppress(TimeoutError):
                     self.wait(within_s)
         finally:
-            self._channel.close()  # has the keeper end what has left its group too: nobody else knows of that
+            self._channel.close()  # makes the keeper also end what left its group, which only it knows
             end_group(self._keeper, _PATIENCE_S)
 
 
@@ -172,10 +172,10 @@ def start_program(
     env: Mapping[str, str] | None = None,
     fds: Sequence[int] = (),
 ) -> Program:
-    """Run a program that is not ours, in a session of its own; return when it runs.
+    """Run a foreign program in its own session; return when it runs.
 
     `env` is its whole environment, or else ours; `fds` are passed on under their numbers. It does not outlive
-    us: see `lab.keeper`. Raises LabError if it cannot be started.
+    us: see `lab.keeper`. Raises LabError if it cannot start.
     """
     named = {str(fd): fd for fd in fds}
     keeper, channel = start_with_channel("lab.keeper", {}, fds=named, log=stderr, out=stdout)
@@ -196,9 +196,9 @@ def start_program(
 
 
 def end_group(leader: "subprocess.Popen[bytes]", within_s: float = 0.0) -> None:
-    """End a process that leads a group, and all of the group; return when they are gone.
+    """End a process that leads a group, and the whole group; return when they are gone.
 
-    For `within_s` it may end by itself, then it is killed. Raises LabError if one survives that.
+    It has `within_s` to end by itself, then it is killed. Raises LabError if one survives that.
     """
     with contextlib.suppress(subprocess.TimeoutExpired):
         leader.wait(within_s)
@@ -208,7 +208,7 @@ def end_group(leader: "subprocess.Popen[bytes]", within_s: float = 0.0) -> None:
     deadline_s = time.monotonic() + _PATIENCE_S
     while survivors := _alive(leader.pid):
         if time.monotonic() > deadline_s:
-            raise LabError(f"processes {survivors} survived SIGKILL: see in what state the system holds them")
+            raise LabError(f"processes {survivors} survived SIGKILL: check their state, with ps")
         time.sleep(0.005)
 
 
@@ -219,7 +219,7 @@ def _alive(group: int) -> list[int]:
         return []
     import psutil
 
-    # A zombie is gone, but stays a member until its parent, or init, has noticed.
+    # A zombie is gone, but stays a member until its parent, or init, reaps it.
     pids = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
@@ -244,7 +244,7 @@ def on_hang_up(fd: int, act: Callable[[], None]) -> None:
 
 
 def is_hung_up(fd: int) -> bool:
-    """Return whether there is nobody at the other end of `fd`, or no such descriptor."""
+    """Return whether the other end of `fd` is closed, or there is no such descriptor."""
     return _polled(fd, 0, timeout_s=0)
 
 
@@ -263,9 +263,9 @@ def end_with_group() -> None:
 
 
 def guard_standard_streams() -> None:
-    """Open what is closed of the standard streams on /dev/null.
+    """Open any closed standard stream on /dev/null.
 
-    Else the next file or socket would be opened under its number, and be written to by whoever logs.
+    Otherwise the next file or socket would take its number, and logging would write to it.
     """
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(fd, True)
@@ -276,7 +276,7 @@ def guard_standard_streams() -> None:
 
 
 def _or_nowhere(stream: Stream, fd: int) -> Stream:
-    """Return the stream, or nowhere if it is to be ours and ours is closed."""
+    """Return the stream, or nowhere if it should be ours and ours is closed."""
     if stream is not None:
         return stream
     try:
@@ -295,8 +295,8 @@ _open: "weakref.WeakSet[Channel]" = weakref.WeakSet()
 class Channel:
     """One end of a socket pair that carries messages: JSON lines, and open sockets with them.
 
-    The starter's end is the lifeline of what it started, so no copy of it may live on elsewhere: programs do
-    not inherit it, and forks close it.
+    The starter's end is the lifeline of what it started, so it must have no copies: programs do not inherit
+    it, and forks close it.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -313,7 +313,7 @@ class Channel:
 
     @classmethod
     def adopt(cls, fd: int) -> Self:
-        """Return the end that was inherited as `fd`, and let no child inherit it in turn."""
+        """Return the end that was inherited as `fd`, and keep children from inheriting it."""
         os.set_inheritable(fd, False)
         return cls(socket.socket(fileno=fd))
 
@@ -324,14 +324,14 @@ class Channel:
     def send(
         self, message: Message, *, passing: "Passed | None" = None, timeout_s: float | None = None
     ) -> None:
-        """Send a message, and a copy of an open socket with it.
+        """Send a message, with a copy of an open socket if any.
 
-        Raises OSError if nobody is there; TimeoutError, an OSError, if the other end does not read in time.
+        Raises OSError if the other end is closed; TimeoutError, an OSError, if it does not read in time.
         """
         line = json.dumps(message | {"passing": passing is not None}).encode() + b"\n"
         extra = [] if passing is None else [_rights(passing.fileno())]
         while line:
-            try:  # `send_fds` takes flags too, but ignores them
+            try:  # `send_fds` also takes flags, but ignores them
                 sent = self._sock.sendmsg([line], extra, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 self._wait(select.POLLOUT, timeout_s)
@@ -339,7 +339,7 @@ class Channel:
                 line, extra = line[sent:], []
 
     def tell(self, message: Message, *, passing: "Passed | None" = None) -> None:
-        """Send a message that is lost on nobody if the other end is gone."""
+        """Send a message, which is dropped if the other end is gone."""
         with contextlib.suppress(OSError):
             self.send(message, passing=passing)
 
@@ -364,7 +364,7 @@ class Channel:
         return messages[0][0]
 
     def close(self) -> None:
-        """Close this end; more than once is fine."""
+        """Close this end; closing twice is fine."""
         self._sock.close()
 
     def _wait(self, event: int, timeout_s: float | None) -> None:

@@ -1,4 +1,4 @@
-"""Connections: aiohttp's side of one, and how a worker that must go parts from its clients."""
+"""Connections: aiohttp's side of one, and how a worker that must go leaves its clients."""
 
 import asyncio
 import select
@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 HEAD_TIMEOUT_S = 10.0
-"""A client that has begun the head of a request must have sent all of it within this time."""
+"""Once a client has begun the head of a request, it must send all of it within this time."""
 
 QUIET_S = 0.25
 """How long clients of a worker that must go may stay silent before their connections are closed."""
@@ -18,7 +18,7 @@ _SWEEP_S = 0.01
 
 
 class ServedConnection(web.RequestHandler):
-    """aiohttp's side of a connection, which says when it is over, and ends if a head stays incomplete."""
+    """aiohttp's side of a connection: it reports its end, and closes if a head stays incomplete."""
 
     def __init__(
         self, server: web.Server, loop: asyncio.AbstractEventLoop, on_lost: Callable[[], None] | None
@@ -30,7 +30,7 @@ class ServedConnection(web.RequestHandler):
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing of a request has come since the last answer."""
+        """Whether no part of a request has arrived since the last answer."""
         return self._waits and self._head_timer is None and not _has_input(self)
 
     @property
@@ -39,7 +39,7 @@ class ServedConnection(web.RequestHandler):
         return self._waiter is not None and not self._waiter.done()
 
     def data_received(self, data: bytes) -> None:
-        """Keep the time from the first byte of a head to its last."""
+        """Time a head from its first byte to its last."""
         count, in_body = self._request_count, not self._body.is_eof()
         super().data_received(data)
         if self._request_count > count:
@@ -51,7 +51,7 @@ class ServedConnection(web.RequestHandler):
             self._start_timer()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Say so, once aiohttp has done its part."""
+        """Report the end, once aiohttp has done its part."""
         super().connection_lost(exc)
         self._stop_timer()
         if self._on_lost:
@@ -73,14 +73,14 @@ class ServedConnection(web.RequestHandler):
 
 
 HandOver = Callable[[TransportSocket], None]
-"""Gives a copy of an open connection to somebody else, who goes on with it."""
+"""Gives a copy of an open connection to another process, which continues with it."""
 
 
 async def close_idle(server: web.Server, *, quiet_s: float, hand_over: HandOver | None = None) -> None:
-    """Close the connections that are idle after `quiet_s`, then each of the others as it becomes idle.
+    """Close the connections that are idle after `quiet_s`, then the others as they become idle.
 
-    The wait lets requests arrive that are on their way: each is answered. Returns when no connection is left.
-    With `hand_over` nobody's connection ends: a client may be about to ask again, and could not know.
+    The wait lets requests on their way arrive; each is answered. Returns when no connection is left.
+    With `hand_over` every client keeps its connection: it may be about to ask again, unaware of the change.
     """
     await asyncio.sleep(quiet_s)
     while connections := server.connections:
@@ -93,7 +93,7 @@ async def close_idle(server: web.Server, *, quiet_s: float, hand_over: HandOver 
 
 
 def _has_input(connection: web.RequestHandler) -> bool:
-    # A request may have come while the hot loop kept the event loop from reading it.
+    # A request may have arrived while the hot loop blocked the event loop.
     if connection.transport is None:
         return False
     poll = select.poll()

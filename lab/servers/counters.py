@@ -1,4 +1,4 @@
-"""What a worker has done so far, in memory that its starter reads, however busy or dead the worker is."""
+"""What a worker has done so far, in memory that its starter can read even if the worker is busy or dead."""
 
 import contextlib
 import mmap
@@ -14,7 +14,7 @@ _LAYOUT = struct.Struct("qd")
 
 @dataclass(frozen=True)
 class WorkerCounters:
-    """One worker in figures, since it started: requests answered, and seconds that the hot loop took of them.
+    """One worker's figures since it started: requests answered, and seconds spent in the hot loop.
 
     index: its place among the workers; restarts: how many workers held that place before it.
     """
@@ -27,7 +27,7 @@ class WorkerCounters:
 
 
 class SharedCounts:
-    """Two numbers, requests and busy seconds, in memory shared by whoever maps the same file."""
+    """Two numbers, requests and busy seconds, in memory shared by all who map the same file."""
 
     def __init__(self, fd: int) -> None:
         self._memory = mmap.mmap(fd, _LAYOUT.size)
@@ -36,21 +36,21 @@ class SharedCounts:
     @classmethod
     @contextlib.contextmanager
     def new(cls) -> Iterator[tuple[Self, int]]:
-        """Give a new one, and the file descriptor to pass on, which is closed again at the end."""
+        """Yield new counts, and the file descriptor to pass on, which is closed at the end."""
         with tempfile.TemporaryFile() as file:
             file.truncate(_LAYOUT.size)
             yield cls(file.fileno()), file.fileno()
 
     @classmethod
     def adopt(cls, fd: int) -> Self:
-        """Return the one that was passed on as `fd`, which is closed."""
+        """Return the counts that were passed on as `fd`, and close `fd`."""
         try:
             return cls(fd)
         finally:
             os.close(fd)
 
     def add(self, *, requests: int = 0, busy_s: float = 0.0) -> None:
-        """Count more."""
+        """Add to the counts."""
         counted, spent_s = self.read()
         _LAYOUT.pack_into(self._memory, 0, counted + requests, spent_s + busy_s)
 
@@ -62,6 +62,6 @@ class SharedCounts:
         return self._last
 
     def close(self) -> None:
-        """Let go of the memory; `read` goes on returning what it said last."""
+        """Release the memory; `read` keeps returning the last values."""
         self.read()
         self._memory.close()

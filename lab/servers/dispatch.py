@@ -1,4 +1,4 @@
-"""Who gets the next connection of a cluster: strategies behind one tiny interface, add and remove."""
+"""Which worker gets a cluster's next connection: strategies behind one tiny interface, add and remove."""
 
 import asyncio
 import contextlib
@@ -15,23 +15,23 @@ from lab.servers.spec import ServerSpec
 from lab.servers.worker_handle import WorkerHandle
 
 _MOST_HEAD = 65536
-"""Of a head, more than a worker accepts."""
+"""Bytes of a head: more than a worker accepts."""
 
 
 class Dispatch(Protocol):
-    """A strategy. A worker is added when it is ready and removed before it drains, or when it is gone."""
+    """A strategy. A worker is added when it is ready, and removed before it drains or when it is gone."""
 
     def listener(self) -> socket.socket | None:
-        """Return the socket that the next worker shall accept from, for the caller to close; or None."""
+        """Return the socket for the next worker to accept from, or None. The caller closes it."""
 
     def add(self, worker: WorkerHandle) -> None:
-        """Let it have connections from now on."""
+        """Give it connections from now on."""
 
     def remove(self, worker: WorkerHandle) -> None:
-        """Let it have no more of them."""
+        """Give it no more connections."""
 
     def take(self, connection: socket.socket) -> None:
-        """Have a worker go on with a kept connection, whose own worker must go; close it if there is none."""
+        """Give a kept connection, whose worker must go, to another worker; close it if there is none."""
 
     def close(self) -> None:
         """Stop listening."""
@@ -41,7 +41,7 @@ class Dispatch(Protocol):
 
 
 class Shared:
-    """All workers accept from one listening socket; who is awake takes what waits there, be it one or all."""
+    """All workers accept from one listening socket; whichever is awake takes all that waits there."""
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
@@ -73,7 +73,8 @@ class Shared:
 class Reuseport(Shared):
     """Each worker has a listening socket of its own, and the kernel hashes connections over them.
 
-    Separate queues: a connection waits for its worker even if another is idle, and is reset if that one goes.
+    The queues are separate: a connection waits for its worker even if another is idle, and is reset if its
+    worker goes.
     """
 
     def listener(self) -> socket.socket:
@@ -81,10 +82,10 @@ class Reuseport(Shared):
 
 
 class HeadWatch:
-    """Waits until all of a request's head is there to be read, and hands the connection on, nothing read.
+    """Waits until a request's whole head has arrived, then hands the connection on unread.
 
-    One that stays incomplete for too long after its first byte is closed, and None is handed on. One that has
-    said nothing yet may wait as long as it likes: browsers open such connections in advance.
+    If the head stays incomplete for too long after its first byte, the connection is closed, and None is
+    handed on. A silent one may wait as long as it likes: browsers open such connections in advance.
     """
 
     def __init__(
@@ -109,11 +110,11 @@ class HeadWatch:
             return
         except OSError:
             head = b""
-        if b"\r\n\r\n" in head or len(head) == _MOST_HEAD:  # if that is too much, a worker says so
+        if b"\r\n\r\n" in head or len(head) == _MOST_HEAD:  # if it is too long, a worker says so
             self._wake_at(1)
             self._release()
             self._hand_on(self, self._connection)
-        elif len(head) == self._seen:  # there is something to be read, and yet no more: it was closed
+        elif len(head) == self._seen:  # readable, but with nothing new: it was closed
             self._close()
         else:
             self._seen = len(head)
@@ -121,7 +122,7 @@ class HeadWatch:
             self._timer = self._timer or self._loop.call_later(HEAD_TIMEOUT_S, self._close)
 
     def _wake_at(self, waiting: int) -> None:
-        """Be called again only when so many bytes can be read, or none will come."""
+        """Look again only when `waiting` bytes can be read, or no more will come."""
         self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, waiting)
 
     def _release(self) -> None:
@@ -138,12 +139,12 @@ class HeadWatch:
 class PassedOn:
     """The supervisor accepts, and passes each connection on to a free worker; the others wait here, in order.
 
-    Round robin: as in Node, a worker is free again when it acknowledges receipt, and the one that is free for
-    longest is next. A worker whose event loop is blocked cannot acknowledge, so it holds at most one more.
+    Round robin: as in Node, a worker is free again when it acknowledges receipt, and the one free for longest
+    is next. A worker whose event loop is blocked cannot acknowledge, so it holds at most one more.
 
-    Least busy: a worker is free again when the connection is over, so each has one request at a time, and
+    Least busy: a worker is free again when the connection is over. So each has one request at a time, and
     the others wait in one central queue. A connection is passed on once the head of its request is complete:
-    a silent one would hold its worker.
+    a silent one would hold up its worker.
     """
 
     def __init__(self, listener: socket.socket, *, least_busy: bool) -> None:
@@ -172,7 +173,7 @@ class PassedOn:
         with contextlib.suppress(ValueError):
             self._free.remove(worker)
         if worker.gone.is_set() and (connection := self._passed.pop(worker, None)):
-            self._waiting.appendleft(connection)  # it never got it: nothing is lost
+            self._waiting.appendleft(connection)  # never received, so nothing is lost
             self._match()
 
     def close(self) -> None:
@@ -229,7 +230,7 @@ class PassedOn:
 
 
 def for_spec(spec: ServerSpec, listener: socket.socket) -> Dispatch:
-    """Return the strategy that a spec names. `listener` listens, but for `reuseport` is only reserved."""
+    """Return the strategy that a spec names. For `reuseport`, `listener` only reserves the port."""
     match spec.dispatch:
         case "shared":
             return Shared(listener)

@@ -1,4 +1,4 @@
-"""The starter's view of a server in the background: where it is, who works there, and the end of it."""
+"""The starter's view of a server in the background: where it is, which workers it has, and how it ends."""
 
 import atexit
 import contextlib
@@ -23,23 +23,23 @@ from lab.servers.counters import SharedCounts, WorkerCounters
 from lab.servers.spec import ServerSpec
 
 _GRACE_S = 1.0
-"""How much longer than it is allowed a process may take before it is ended by force."""
+"""How long a process may overrun its time before it is killed."""
 
 _TAIL_LINES = 3
 
 _PATIENCE_S = 5.0
 _QUESTION = "workers"
-"""Answered at once, by a server that responds."""
+"""A server that responds answers it at once."""
 
 
 class UnresponsiveError(LabError):
-    """The server is there, but does not respond: it may be stopped."""
+    """The server exists but does not respond: it may be stopped."""
 
 
 class Server:
-    """A server that runs in the background; as a context manager it is stopped at the end.
+    """A server that runs in the background; as a context manager, it stops at the end.
 
-    url: where it answers. pid: the process that was started, which is the supervisor of a cluster.
+    url: where it answers. pid: the process that was started; for a cluster, its supervisor.
     spec: what was asked for. log_path: what its processes print; deleted when it stops, unless it failed.
     """
 
@@ -50,7 +50,7 @@ class Server:
     def __init__(self, spec: ServerSpec, *, log: IO[str] | None = None) -> None:
         """Start it, and return when all its workers accept. It prints to `log`, or else to `log_path`.
 
-        Raises LabError if the port cannot be had, or if a worker cannot start, with its reason.
+        Raises LabError, with the reason, if the port is unavailable or a worker cannot start.
         """
         self.spec = spec
         self._log = log
@@ -83,10 +83,10 @@ class Server:
 
     @checked
     def scale(self, workers: int) -> None:
-        """Return when so many workers accept, and those beyond have drained and are gone.
+        """Return when that many workers accept, and any beyond have drained and are gone.
 
-        Raises UsageError if it has no workers to scale, for less than one, or more than make sense; LabError
-        if one cannot start.
+        Raises UsageError if it has no workers to scale, or if `workers` is below one or above the limit;
+        LabError if one cannot start.
         """
         if self.spec.has_workers:
             self.spec.check_workers(workers)
@@ -95,7 +95,7 @@ class Server:
     def recycle(self) -> None:
         """Replace the workers, one at a time: the new one is ready before the old one drains.
 
-        Raises UsageError if there are none to replace; LabError if one cannot start: the old one stays.
+        Raises UsageError if there are none to replace; LabError if one cannot start, and the old one stays.
         """
         self._change("recycle")
 
@@ -112,7 +112,7 @@ class Server:
             atexit.register(self._at_exit)
 
     def log(self, lines: int = 20) -> str:
-        """Return how its log ends; nothing once it is deleted, or if it prints elsewhere."""
+        """Return the end of its log; nothing once it is deleted, or if it prints elsewhere."""
         if self.log_path is None:
             return ""
         try:
@@ -122,18 +122,18 @@ class Server:
         return "\n".join(text.splitlines()[-lines:])
 
     def wait(self) -> None:
-        """Return when it has ended as it was told to. Raises LabError, with the reason, if it failed."""
+        """Return when it has ended as told. Raises LabError, with the reason, if it failed."""
         if self._process.wait() != 0:
             raise LabError(f"the server ended: {self._reason()}")
 
     def send_signal(self, number: int) -> None:
-        """Send the started process a signal, if it is still there."""
+        """Send the started process a signal, if it still exists."""
         self._process.send_signal(number)
 
     def stop(self) -> None:
-        """Let it answer what it has accepted, for `spec.drain_s` at most, and end it; again, it does nothing.
+        """Let it answer what it has accepted, for at most `spec.drain_s`, then end it. Repeating is harmless.
 
-        Raises LabError if a process of it survives, or if something still listens on its port.
+        Raises LabError if one of its processes survives, or if something still listens on its port.
         """
         with self._ending:
             if self._stopped:
@@ -145,7 +145,7 @@ class Server:
                     self._process.wait(self.spec.drain_s + _GRACE_S)
             finally:
                 self._end(failed)
-            sockets.listen(*self._address).close()  # proves that nothing listens there any more
+            sockets.listen(*self._address).close()  # proves that nothing listens there
 
     def __enter__(self) -> Self:
         return self
@@ -214,7 +214,7 @@ class Server:
         self._ask(command, **arguments)
 
     def _ask(self, command: str, **arguments: Any) -> Any:
-        """Return the answer to a command; each has a channel of its own, so none waits for another."""
+        """Return the answer to a command. Each has its own channel, so none waits for another."""
         ours, theirs = Channel.pair()
         with contextlib.closing(ours):
             try:
@@ -232,7 +232,7 @@ class Server:
         return answer["result"]
 
     def _answer(self, channel: Channel, command: str) -> Message:
-        """Wait for as long as a change takes, while the process that makes it responds to questions."""
+        """Wait as long as a change takes, provided that the process making it responds to questions."""
         while True:
             try:
                 return channel.next(_PATIENCE_S)
@@ -242,7 +242,7 @@ class Server:
                 self._ask(_QUESTION)
 
     def _reason(self) -> str:
-        """Say in one line why it ended, and how its log does."""
+        """Say in one line why it ended, with the end of its log."""
         if self._stopped:
             return "it was stopped"
         if self._failure is None:
@@ -253,7 +253,7 @@ class Server:
         return f"{reason} ({self.log_path}: {tail})" if tail else reason
 
     def _end(self, failed: bool) -> None:
-        """End what is left of it, let go of what is held for it, and keep the log only if it had failed."""
+        """End what is left of it, release what is held for it, and keep the log only if it failed."""
         self._stopped = True
         atexit.unregister(self._at_exit)
         self._channel.close()
@@ -263,7 +263,7 @@ class Server:
         end_group(self._process)
 
     def _at_exit(self) -> None:
-        if os.getpid() == self._owner:  # not in a fork of it
+        if os.getpid() == self._owner:  # not in a fork
             self._end(failed=self._process.poll() not in (None, 0))
 
 
@@ -274,11 +274,11 @@ def _opened(log: IO[str] | None) -> AbstractContextManager[IO[Any]]:
 
 
 _runs: dict[str, tuple[str, "WeakSet[Server]"]] = {}
-"""For each cell, its last run and the servers that this one started."""
+"""For each cell, its last run and the servers that this run started."""
 
 
 def stop_earlier_run() -> None:
-    """Stop what an earlier run of the cell that now runs has started, so that it may have the same port."""
+    """Stop what an earlier run of the current cell started, so that this run may use the same port."""
     cell, run = _current()
     earlier, servers = _runs.get(cell, (run, WeakSet()))
     if earlier != run:
@@ -287,7 +287,7 @@ def stop_earlier_run() -> None:
 
 
 def remember(server: "Server") -> None:
-    """Note which run of which cell has started a server."""
+    """Note which run of which cell started a server."""
     cell, run = _current()
     last, servers = _runs.get(cell, (run, WeakSet()))
     _runs[cell] = run, (servers if last == run else WeakSet())
@@ -295,7 +295,7 @@ def remember(server: "Server") -> None:
 
 
 def _current() -> tuple[str, str]:
-    """Return the cell that runs and this run of it: JupyterLab tells a cell's id, others just its code."""
+    """Return the current cell and its current run. JupyterLab tells a cell's id, others only its code."""
     ipython: Any = sys.modules.get("IPython")
     shell: Any = ipython and ipython.get_ipython()
     request = shell.get_parent() if hasattr(shell, "get_parent") else {}

@@ -1,4 +1,4 @@
-"""What is behind the one event loop of an `offload` server: n processes or threads that run the hot loop."""
+"""The pool behind the one event loop of an `offload` server: n processes or threads that run the hot loop."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ from lab.web import Work
 
 
 class Runners:
-    """The dispatch of runs over processes: each has one at a time, the others wait in one queue."""
+    """The dispatch of runs to processes: each has one at a time, the other runs wait in one queue."""
 
     def __init__(self) -> None:
         self._members: set[WorkerHandle] = set()
@@ -30,7 +30,7 @@ class Runners:
         self._running: dict[WorkerHandle, asyncio.Future[LoopRun]] = {}
 
     async def run(self) -> LoopRun:
-        """Run the hot loop in the next free process. Raises LabError if that one dies over it."""
+        """Run the hot loop in the next free process. Raises LabError if that process dies meanwhile."""
         while (runner := await self._free.get()) not in self._members:
             pass
         done: asyncio.Future[LoopRun] = asyncio.get_running_loop().create_future()
@@ -42,13 +42,13 @@ class Runners:
         """Return nothing: runners do not accept connections."""
 
     def add(self, worker: WorkerHandle) -> None:
-        """Let it have runs from now on."""
+        """Give it runs from now on."""
         self._members.add(worker)
         worker.on_event = self._hear
         self._free.put_nowait(worker)
 
     def remove(self, worker: WorkerHandle) -> None:
-        """Let it have no more; if it is gone, the run that it had fails."""
+        """Give it no more runs; if it is gone, its current run fails."""
         self._members.discard(worker)
         if worker.gone.is_set() and (run := self._running.pop(worker, None)):
             run.set_exception(LabError(f"process {worker.pid} of the pool died over this run"))
@@ -58,10 +58,10 @@ class Runners:
         connection.close()
 
     def close(self) -> None:
-        """Do nothing: there is nothing that listens."""
+        """Do nothing: nothing listens."""
 
     async def emptied(self) -> None:
-        """Return at once: what waits here are requests, and their connections are waited for."""
+        """Return at once: what waits here is requests, and others wait for their connections."""
 
     def _hear(self, worker: WorkerHandle, message: Message) -> None:
         self._running.pop(worker).set_result(LoopRun(**message["run"]))
@@ -71,9 +71,9 @@ class Runners:
 
 @asynccontextmanager
 async def in_processes(spec: ServerSpec) -> AsyncIterator[tuple[Work, Workers]]:
-    """Give work that `spec.workers` processes do, and the processes as workers to look after.
+    """Yield work that `spec.workers` processes do, and those processes as workers to look after.
 
-    Raises LabError, in place of what runs in the context, if one of them cannot be kept running.
+    Raises LabError, cancelling what runs in the context, if one of them cannot be kept running.
     """
     runners = Runners()
     workers = Workers("lab.servers.offload", spec, runners)
@@ -91,7 +91,7 @@ async def in_processes(spec: ServerSpec) -> AsyncIterator[tuple[Work, Workers]]:
 
 @asynccontextmanager
 async def in_threads(spec: ServerSpec) -> AsyncIterator[tuple[Work, None]]:
-    """Give work that `spec.workers` threads of this process do."""
+    """Yield work that `spec.workers` threads of this process do."""
     loop = asyncio.get_running_loop()
     kernel = hotloop.kernel(spec.kernel)
     indices = iter(range(spec.count))
@@ -104,7 +104,7 @@ async def in_threads(spec: ServerSpec) -> AsyncIterator[tuple[Work, None]]:
 
 
 def main(text: str) -> None:
-    """Be the runner that was started, until it is told to go."""
+    """Be the runner that was started, until told to go."""
     arguments = json.loads(text)
     spec = ServerSpec(**arguments["spec"])
     if spec.pin:

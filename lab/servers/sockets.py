@@ -1,4 +1,4 @@
-"""Listening sockets: taken before any process starts, so that a port that is taken is known at once."""
+"""Listening sockets: bound before any process starts, so that a taken port is known at once."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ def listen(host: str, port: int) -> socket.socket:
 def reserve(host: str, port: int) -> socket.socket:
     """Return a socket that keeps a port for `listen_beside`. Raises LabError as `listen` does.
 
-    With SO_REUSEPORT a stale server would share the port silently, so the port is taken without it first.
+    With SO_REUSEPORT, a stale server would silently share the port; so it is first bound without.
     """
     with _bound(host, port, listening=True) as probe:
         port = probe.getsockname()[1]
@@ -67,7 +67,7 @@ def _bound(host: str, port: int, *, listening: bool = False, reuse_port: bool = 
 
 def _refused(host: str, port: int, error: OSError) -> LabError:
     if error.errno == errno.EADDRINUSE and port == 0:
-        return LabError(f"no port of {host} is free: end what holds them, or wait for closed ones to expire")
+        return LabError(f"no port of {host} is free: stop what holds them, or wait for closed ones to expire")
     if error.errno == errno.EADDRINUSE:
         return LabError(
             f"port {port} of {host} is taken: stop what listens there, or use port 0 for a free one"
@@ -79,9 +79,9 @@ _REST_S = 0.1
 
 
 class Acceptor:
-    """Hands each connection that a listening socket has to `take`, until it is closed.
+    """Hands each connection of a listening socket to `take`, until it is closed.
 
-    An asyncio server would do, but when it is closed it loses the connections that it has just accepted.
+    An asyncio server would do, but on closing it loses the connections that it has just accepted.
     """
 
     def __init__(self, listener: socket.socket, take: Callable[[socket.socket], None]) -> None:
@@ -92,7 +92,7 @@ class Acceptor:
         self._resume()
 
     def close(self) -> None:
-        """Stop listening; more than once is fine."""
+        """Stop listening; closing twice is fine."""
         if self._listener.fileno() >= 0:
             self._loop.remove_reader(self._listener)
             self._listener.close()
@@ -113,6 +113,6 @@ class Acceptor:
                 self._take(connection)
 
     def _rest(self) -> None:
-        # The others wait in the listening socket until some of those that were accepted are over.
+        # The others wait in the listening socket until some accepted connections are over.
         self._loop.remove_reader(self._listener)
         self._loop.call_later(_REST_S, self._resume)

@@ -19,10 +19,10 @@ TOPOLOGIES, DISPATCHES, POOLS = get_args(Topology), get_args(DispatchName), get_
 
 _A_DAY_S = 86_400
 Seconds = Annotated[Positive, Field(le=_A_DAY_S)]
-"""More than a day to wait for a process would be a slip, and is more than a timer may take."""
+"""Waiting for a process for more than a day would be a slip, and exceeds what a timer takes."""
 
 MOST_PER_CPU = 64
-"""Workers that a CPU may have unless the caller insists: more are rather a slip of the hand."""
+"""Workers that a CPU may have unless the caller insists: more are probably a slip."""
 
 
 @checked
@@ -37,22 +37,22 @@ class ServerSpec:
         `reuseport`: the kernel hashes connections over one listening socket per worker (Linux);
         `round-robin`: the supervisor passes each on to the next worker; `least-busy`: to one that has none.
     kernel, iterations: the hot loop, and where it starts counting down from.
-    host, port: where it listens; port 0 is a free one, chosen by the system.
-    keepalive: whether a connection outlives its answer. None for what the dispatch does best: `least-busy`
+    host, port: where it listens; with port 0, the system chooses a free one.
+    keepalive: whether a connection outlives its answer. None for what suits the dispatch: `least-busy`
         passes on connections, so it balances requests only with one request per connection, and answers
         `Connection: close`; the others keep connections.
     pool: what `offload` runs the loop in, `process` or `thread`.
     pin: give each worker a CPU of its own, in turn (Linux).
-    hang_timeout_s: end a worker whose event loop was blocked for longer than this; None for never, because a
+    hang_timeout_s: end a worker whose event loop is blocked for longer than this; None for never, because a
         blocked loop is normal here. It acts after at most a quarter more. Not for `offload`: its event loop
         is never blocked, and its pool is not watched.
-    recycle_after: replace a worker of a cluster after this many requests and, at random, up to a tenth more,
-        or one; None: never.
-    start_timeout_s: how long a worker may take until it accepts.
+    recycle_after: replace a worker of a cluster after this many requests plus, at random, up to a tenth more,
+        or one; None for never.
+    start_timeout_s: how long a worker may take to start accepting.
     drain_s: how long a worker that must go may take to answer what it has accepted.
     unlimited: allow more than `MOST_PER_CPU` workers for each CPU.
 
-    Raises UsageError if any of it makes no sense.
+    Raises UsageError if any of it is invalid.
     """
 
     topology: Topology = "cluster"
@@ -80,16 +80,16 @@ class ServerSpec:
                 f"recycle_after is for the workers of a cluster: leave it out for {self.topology}"
             )
         if self.hang_timeout_s is not None and self.topology == "offload":
-            raise UsageError("hang_timeout_s watches event loops, and no pool: leave it out for offload")
+            raise UsageError("hang_timeout_s watches event loops, not pools: leave it out for offload")
         if self.keepalive and self._one_request_per_connection:
-            raise UsageError("least-busy needs one request per connection: leave keepalive out, or False")
+            raise UsageError("least-busy needs one request per connection: leave keepalive out or False")
         if self.keepalive is None:
             object.__setattr__(self, "keepalive", not self._one_request_per_connection)
         if not sys.platform.startswith("linux") and (self.pin or self.dispatch == "reuseport"):
             raise UsageError(f"{'pin' if self.pin else 'reuseport'} works on Linux only: leave it out here")
 
     def check_workers(self, count: int) -> None:
-        """Raise UsageError unless such a server may have so many workers."""
+        """Raise UsageError unless such a server may have `count` workers."""
         if count < 1:
             raise UsageError(f"workers must be at least 1, got {count}: to have none, stop the server")
         if self.topology == "single" and count != 1:
@@ -98,18 +98,18 @@ class ServerSpec:
         if count > most and not self.unlimited:
             raise UsageError(
                 f"workers must be at most {most} here, {MOST_PER_CPU} per CPU, got {count}:"
-                " say unlimited for more"
+                " set unlimited for more"
             )
 
     @property
     def has_workers(self) -> bool:
-        """Whether the started process leads others, which can be asked about, scaled and recycled."""
+        """Whether the started process leads workers, which can be listed, scaled and recycled."""
         return self.topology == "cluster" or (self.topology == "offload" and self.pool == "process")
 
     @property
     def count(self) -> int:
-        """How many workers, None resolved."""
-        assert self.workers is not None  # noqa: S101 - set when it is made, which mypy cannot see
+        """How many workers, with None resolved."""
+        assert self.workers is not None  # noqa: S101 - set on creation, which mypy cannot see
         return self.workers
 
     @property

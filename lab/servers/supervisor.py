@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """Obeys the handle, over the channel, and the signals known from gunicorn.
+    """Obeys the handle, over the channel, and the same signals as gunicorn.
 
-    TTIN, TTOU: one worker more, one less. HUP: recycle. TERM, INT: drain and stop; again: stop at once.
+    TTIN, TTOU: one worker more, one less. HUP: recycle. TERM, INT: drain and stop; repeated: stop at once.
     """
 
     def __init__(self, spec: ServerSpec, channel: Channel, listener: socket.socket) -> None:
@@ -87,7 +87,7 @@ class Supervisor:
 
 async def _supervise(arguments: dict[str, Any], channel: Channel) -> int:
     listener = socket.socket(fileno=arguments["listener"])
-    listener.setblocking(False)  # all its copies share this, and one that is made of it sets it again
+    listener.setblocking(False)  # shared by all its copies; each socket made from one sets it again
     return await Supervisor(ServerSpec(**arguments["spec"]), channel, listener).run()
 
 

@@ -35,14 +35,15 @@ from lab.servers.workers import SIGNALS, Commands, Workers
 from lab.web import Work, blocking, create_app
 
 _BEATS = 4
-"""How often the event loop shows that it is alive within the time that it may be blocked."""
+"""How often the event loop shows that it is alive, within the time that it may be blocked."""
 
 
 class Watchdog:
-    """Ends this process, with its stack in the log, when nothing has called `beat` for too long.
+    """Ends this process, with its stack in the log, if nothing calls `beat` for too long.
 
-    The event loop does, and so does each request as it begins: a worker that goes from request to request
-    without coming back to the loop is busy, not hung. One may take `timeout_s`; at 1.25 times that all ends.
+    The event loop calls it, and so does each request as it begins: a worker that goes from request to request
+    without returning to the loop is busy, not hung. A request may take `timeout_s`; the process ends at 1.25
+    times that.
     """
 
     def __init__(self, timeout_s: float) -> None:
@@ -88,7 +89,7 @@ class Worker:
         self._until_renewal = jittered(spec.recycle_after) if spec.recycle_after else 0
 
     async def run(self) -> None:
-        """Say that it is ready once it accepts; return when everything it accepted is answered.
+        """Report ready once it accepts; return when everything it accepted is answered.
 
         Raises LabError if the processes of its pool cannot be kept running.
         """
@@ -154,30 +155,30 @@ class Worker:
             response.force_close()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        # Not the loop's own handler: that is deaf during the hot loop, and so to the second signal.
+        # Not the loop's own handler: during the hot loop, that one is deaf, even to a second signal.
         if self._leaving:
             self._abandon()
         self._leaving = True
         self._loop.call_soon_threadsafe(self._leave)
         if self._alone:
-            # In the loop of a pool, which is free, so that no run is answered as failed first.
+            # With a pool, in the loop, which is free: else a run would first be answered as failed.
             end = partial(self._loop.call_soon_threadsafe, self._abandon) if self._workers else self._abandon
             deadline = threading.Timer(self._spec.drain_s, end)
             deadline.daemon = True
             deadline.start()
 
     def _abandon(self) -> None:
-        """End now, but the processes of a pool before: reaped, their CPU time counts as ours."""
+        """End now, but first end the processes of a pool: once reaped, their CPU time counts as ours."""
         if self._workers:
             pids = self._workers.pids()
             self._workers.kill()
             for pid in pids:
-                with contextlib.suppress(ChildProcessError):  # the loop was quicker
+                with contextlib.suppress(ChildProcessError):  # the loop has reaped it
                     os.waitpid(pid, 0)
         os._exit(0)
 
     def _leave(self) -> None:
-        """Go, at once if it is alone; else ask for a replacement, and go when the supervisor says so."""
+        """Drain at once if it is alone; else ask for a replacement, and drain when the supervisor says so."""
         if self._alone:
             self._drain.set()
         else:
@@ -218,7 +219,7 @@ class Worker:
 
 
 def jittered(requests: int) -> int:
-    """Add up to a tenth, or one, so that workers that started together do not leave together."""
+    """Add up to a tenth, or one, so that workers started together do not leave together."""
     return requests + random.randint(0, max(1, requests // 10))
 
 

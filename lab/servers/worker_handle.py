@@ -1,4 +1,4 @@
-"""The supervisor's view of a worker; the worker itself is in `worker.py`, in a process of its own."""
+"""The supervisor's view of a worker; the worker itself is in `worker.py`, in its own process."""
 
 import asyncio
 import logging
@@ -16,10 +16,10 @@ log = logging.getLogger(__name__)
 
 
 class WorkerHandle:
-    """A process: started when this is made, then `ready`, perhaps `leaving`, and in the end `gone`.
+    """A process: started when this is made, then `ready`, perhaps `leaving`, and finally `gone`.
 
-    Whoever puts it to work sets `on_event`, to hear what else it says, and `on_handed_over`, to have the kept
-    connections of one that must go.
+    Its user sets `on_event`, to hear its other messages, and `on_handed_over`, to receive its kept
+    connections when it must go.
     """
 
     def __init__(self, module: str, spec: ServerSpec, index: int, listener: socket.socket | None) -> None:
@@ -52,7 +52,7 @@ class WorkerHandle:
         return ending(self._process.wait())
 
     async def accepting(self) -> None:
-        """Return when it is ready. Raises LabError if it dies before, or takes longer than it may."""
+        """Return when it is ready. Raises LabError if it dies first, or takes too long."""
         try:
             async with asyncio.timeout(self._spec.start_timeout_s):
                 await first(self.ready, self.gone)
@@ -64,14 +64,14 @@ class WorkerHandle:
             raise LabError(f"worker {self.pid} ended before it was ready: {self.ending}")
 
     def counters(self, restarts: int) -> WorkerCounters:
-        """Return what it has done so far, as one that took the place of so many before it."""
+        """Return what it has done so far, as the successor of `restarts` workers."""
         requests, busy_s = self._counts.read()
         return WorkerCounters(self._index, self.pid, requests, busy_s, restarts)
 
     def send(self, message: Message, *, passing: socket.socket | None = None) -> None:
-        """Send it a message, and an open connection with it, without waiting for it to read.
+        """Send it a message, with an open connection if any, without waiting for it to read.
 
-        It may be inside the loop for long: then messages wait here. If it has just died, `gone` follows.
+        Messages wait here while it is inside the loop. If it has just died, `gone` follows.
         """
         if not self._buried:
             self._outbox.append((message, passing and passing.dup()))
@@ -93,7 +93,7 @@ class WorkerHandle:
         self._loop.remove_writer(self._channel)
 
     async def drain(self) -> None:
-        """Let it answer what it has accepted, for a while; return when it is gone, by force if it must be."""
+        """Let it answer what it has accepted, for a while; return when it is gone, killed if need be."""
         self.send({"do": "drain"})
         try:
             async with asyncio.timeout(self._spec.drain_s):

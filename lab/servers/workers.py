@@ -14,17 +14,17 @@ from lab.servers.spec import ServerSpec
 from lab.servers.worker_handle import WorkerHandle, first
 
 SETTLED_S = 2.0
-"""A worker that accepted for this long before it died did not die of how it was started."""
+"""If a worker accepted for this long before it died, its start was not the cause."""
 
 _FIRST_DELAY_S = 0.1
 
 
 @dataclass
 class Backoff:
-    """Counts deaths in a row of workers that were not settled.
+    """Counts consecutive deaths of workers that had not settled.
 
-    The first replacement is immediate and the next ones wait .1, .2, .4, ... seconds: neither a
-    worker that cannot start nor one that crashes with every request takes the machine with it.
+    The first replacement is immediate and the next ones wait .1, .2, .4, ... seconds. So a worker that cannot
+    start, or crashes with every request, does not take the machine with it.
     """
 
     most: int = 6
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 class KeptWorker:
-    """A worker that is kept running: replaced when it dies, renewed when asked, one at a time by `turn`."""
+    """A worker that is kept running: replaced when it dies, renewed on request, one at a time by `turn`."""
 
     def __init__(
         self, module: str, index: int, spec: ServerSpec, dispatch: Dispatch, turn: asyncio.Lock
@@ -81,10 +81,10 @@ class KeptWorker:
                     await self._revive(worker)
 
     async def renew(self, only: WorkerHandle | None = None) -> None:
-        """Return when another worker has taken over and the one of now is gone; `only` if it is that one.
+        """Return when a new worker has taken over and the current one is gone.
 
-        Raises LabError if the other one could not start: the one of now stays. While that one drains, its
-        successor is watched already.
+        Given `only`, do nothing if the current worker is another. Raises LabError if the new one could not
+        start: the current one stays. While the old one drains, its successor is already watched.
         """
         async with self._turn:
             async with self._changing:
@@ -97,7 +97,7 @@ class KeptWorker:
                 await self._retire(old)
 
     async def close(self) -> None:
-        """Return when its workers have answered what they accepted and are gone; `keep` is over before."""
+        """Return when its workers have answered what they accepted and are gone; `keep` must be over."""
         self.worker = None
         for renewal in self._renewals:
             renewal.cancel()
@@ -105,7 +105,7 @@ class KeptWorker:
         await asyncio.gather(*(self._retire(worker) for worker in tuple(self._alive)))
 
     def kill(self) -> None:
-        """End its workers now, whatever they are doing."""
+        """Kill its workers now, whatever they are doing."""
         for worker in self._alive:
             worker.kill()
 
@@ -170,7 +170,7 @@ class KeptWorker:
 class Workers:
     """Starts, scales, recycles and ends worker processes, which a dispatch puts to work.
 
-    Changes are made one after another, in the order in which they are asked for.
+    Changes are made one by one, in the order in which they are requested.
     """
 
     def __init__(self, module: str, spec: ServerSpec, dispatch: Dispatch) -> None:
@@ -184,7 +184,7 @@ class Workers:
         self._gave_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def pids(self) -> list[int]:
-        """Return the workers that are at work."""
+        """Return the pids of the workers at work."""
         return [kept.worker.pid for kept in self._kept if kept.worker]
 
     def counters(self) -> list[WorkerCounters]:
@@ -196,30 +196,30 @@ class Workers:
         await asyncio.shield(self._gave_up)
 
     async def scale(self, count: int) -> None:
-        """Return when `count` workers are ready and those beyond are gone.
+        """Return when `count` workers are ready and any beyond are gone.
 
-        Raises UsageError for less than one; LabError if a new one cannot start, and then starts none.
+        Raises UsageError for less than one; LabError if a new one cannot start, and then adds none.
         """
         async with self._one_change:
             await self._scale(count)
 
     async def add(self, more: int) -> None:
-        """Scale by that many, from how many there are when it is this change's turn."""
+        """Scale by `more`, counted from the number of workers when this change begins."""
         async with self._one_change:
             await self._scale(len(self._kept) + more)
 
     async def recycle(self) -> None:
-        """Renew all workers, one at a time. Raises LabError if one could not be: it stays, as do the next."""
+        """Renew all workers, one at a time. Raises LabError if one fails: it stays, as do those after it."""
         async with self._one_change:
             for kept in tuple(self._kept):
                 await kept.renew()
 
     async def close(self) -> None:
-        """Return when what the workers have accepted is answered and they are gone."""
+        """Return when the workers have answered what they accepted and are gone."""
         await asyncio.gather(*(self._end(kept) for kept in self._kept))
 
     def kill(self) -> None:
-        """End all workers now."""
+        """Kill all workers now."""
         for kept in self._kept:
             kept.kill()
 
@@ -269,20 +269,20 @@ SIGNALS: dict[signal.Signals, Message] = {
 
 
 class Commands:
-    """Carries out each command as a task of its own, so that a question need not wait for a long change."""
+    """Carries out each command in its own task, so that a question need not wait for a long change."""
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, command: Message, reply: Channel | None = None) -> None:
-        """Carry out a command, and send the result, or what was wrong, as the reply."""
+        """Carry out a command, and reply with the result or the error."""
         task = asyncio.get_running_loop().create_task(self._carry_out(command, reply))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def cancel(self) -> None:
-        """Return when all are over, one way or the other."""
+        """Cancel all commands, and return when they are over."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:

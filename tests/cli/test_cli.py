@@ -61,7 +61,7 @@ def test_the_module_is_the_command() -> None:
             ["study", "--only", "nosuch"],
             "there is no notebook 'nosuch': choose one of 00-summary, 01-hot-loop",
         ),
-        (["study", "--run", "../elsewhere"], "a run is named with letters, digits"),
+        (["study", "--run", "../elsewhere"], "a run's name consists of letters, digits"),
         (["study", "--profil", "smoke"], "--profil"),
         (["study", "extra"], "extra"),
         (["report"], "RUN"),

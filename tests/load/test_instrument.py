@@ -231,7 +231,7 @@ def test_kept_records_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["--bin", "1ms"], "0", ""),
         (["--bin", "1us"], "2", "take wider ones"),
         (["--bin", "0"], "2", "a duration must be above 0"),
-        (["--out", str(tmp_path / "none" / "c.svg")], "1", "is no folder"),
+        (["--out", str(tmp_path / "none" / "c.svg")], "1", "is not a writable folder"),
     ):
         with pytest.raises(SystemExit, match=status):
             main(["plot", str(tmp_path / "a.parquet"), *arguments])

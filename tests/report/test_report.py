@@ -167,5 +167,5 @@ def test_it_says_what_is_still_to_come(executed: Path) -> None:
 
 @pytest.mark.parametrize("run_id", ["..", ".", "a/b", "", "/etc"])
 def test_a_report_is_written_of_runs_alone(run_id: str) -> None:
-    with pytest.raises(UsageError, match="a run is named with"):
+    with pytest.raises(UsageError, match="a run's name consists of"):
         write_report(run_id)

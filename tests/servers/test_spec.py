@@ -61,11 +61,11 @@ def test_connections_are_kept_unless_dispatch_needs_one_for_each_request(dispatc
         ),
         (
             {"topology": "offload", "hang_timeout_s": 5},
-            "hang_timeout_s watches event loops, and no pool: leave it out for offload",
+            "hang_timeout_s watches event loops, not pools: leave it out for offload",
         ),
         (
             {"dispatch": "least-busy", "keepalive": True},
-            "least-busy needs one request per connection: leave keepalive out, or False",
+            "least-busy needs one request per connection: leave keepalive out or False",
         ),
     ],
 )
