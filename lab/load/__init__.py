@@ -1,4 +1,4 @@
 """Offer load on a schedule, and record what became of every request.
 
-Nothing is imported here: a generator starts with every attack, and needs little of this.
+Nothing is imported here: a generator starts with every attack, and needs little of it.
 """

@@ -1,9 +1,9 @@
-"""When each request is due: pure functions that give an array of seconds from the start, in closed form.
+"""When each request is due: pure functions that return an array of seconds from the start, in closed form.
 
 A load is a rate over time, in stages: each has one rate, or one straight ramp. The integral of the rate
-counts the arrivals that are due by an instant; due times are that count's inverse: at 0, 1, 2, ... for
-constant arrivals, at the points of a unit-rate Poisson process for Poisson arrivals (time rescaling: Cinlar,
-Introduction to Stochastic Processes, 1975, ch. 4.7). Nothing is summed up step by step, so nothing drifts.
+counts the arrivals due by an instant. Due times invert that count: at 0, 1, 2, ... for constant arrivals, at
+the points of a unit-rate Poisson process for Poisson arrivals (time rescaling: Cinlar, Introduction to
+Stochastic Processes, 1975, ch. 4.7). Nothing is summed up step by step, so nothing drifts.
 """
 
 import math
@@ -23,7 +23,7 @@ from lab.units import parse_duration, parse_rate
 Arrivals = Literal["constant", "poisson"]
 ARRIVALS = get_args(Arrivals)
 MOST = 50_000_000
-"""Requests in one attack, at most: beyond this the due times alone would not fit a small machine's memory."""
+"""The most requests in one attack: beyond it, the due times alone would overflow a small machine's memory."""
 
 Times = NDArray[np.float64]
 
@@ -31,7 +31,7 @@ Times = NDArray[np.float64]
 @checked
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of a load: the rate goes from `start_rps` to `end_rps` straight, in `duration_s`."""
+    """A stretch of a load: the rate goes in a straight line from `start_rps` to `end_rps` in `duration_s`."""
 
     start_rps: Annotated[float, BeforeValidator(parse_rate)]
     end_rps: Annotated[float, BeforeValidator(parse_rate)]
@@ -39,7 +39,7 @@ class Stage:
 
     @property
     def count(self) -> float:
-        """The integral of the rate: how many arrivals, as a real number."""
+        """The integral of the rate: the number of arrivals, as a real number."""
         return (self.start_rps + self.end_rps) / 2 * self.duration_s
 
 
@@ -64,7 +64,7 @@ def peak_rps(stages: Stages) -> float:
 def due_times(stages: Stages, arrivals: str = "constant", seed: int = 0, warmup_s: float = 0.0) -> Times:
     """Return the due times of a load, ascending, each before its end.
 
-    Constant arrivals begin at 0. Poisson arrivals are a random number of them, the same for the same seed. A
+    Constant arrivals begin at 0. Poisson arrivals are random in number, but the same for the same seed. A
     warm-up comes before 0, at the rate that the load begins with.
     Raises UsageError for unknown arrivals, or a load with no requests or too many.
     """
@@ -117,13 +117,13 @@ def _instants(stages: Stages, counts: Times) -> Times:
 
 _EXAMPLE = "10/s for 10s, ramp to 50/s over 30s"
 _COMMA = re.compile(r",(?!(?<=\d,)\d{3}(?!\d))")
-"""Between stages; the one in 1,500/s is not."""
+"""A comma between stages, unlike the one in 1,500/s."""
 _STEADY = re.compile(r"(.+/.+) for (.+)")
 _RAMP = re.compile(r"ramp (?:from (.+/.+) )?to (.+/.+) over (.+)")
 
 
 def parse_stages(text: str) -> list[Stage]:
-    """Return the stages that a text states; a ramp begins where the stage before it ended, or at zero.
+    """Return the stages that a text describes; a ramp begins where the stage before it ended, or at zero.
 
     Raises UsageError if it is malformed.
     """

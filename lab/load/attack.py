@@ -1,4 +1,4 @@
-"""The caller's view of an attack: what to send where and when goes in, records and a summary come out."""
+"""The caller's view of an attack: in goes what to send, where and when; out come records and a summary."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -54,8 +54,7 @@ def _by_todays_names(kept: Mapping[str, Any]) -> dict[str, Any]:
 class Result:
     """What became of every planned request, and the numbers of `lab attack --format json`.
 
-    `warmup` holds the requests that were due before time 0; of the numbers, only `summary["warmup"]` is about
-    them.
+    `warmup` holds the requests that were due before time 0; only `summary["warmup"]` counts them.
     """
 
     requests: "pd.DataFrame"
@@ -63,7 +62,7 @@ class Result:
     warmup: "pd.DataFrame"
 
     def save(self, path: str | Path) -> None:
-        """Write everything to a Parquet file, whole or not at all. Raises LabError if that cannot be."""
+        """Write everything to a Parquet file, whole or not at all. Raises LabError if that is impossible."""
         import pandas as pd
 
         from lab.load import records
@@ -80,14 +79,12 @@ class Result:
         rows, kept = records.read_with_metadata(path)
         kept = _by_todays_names(kept) | {"generator": _by_todays_names(kept.get("generator", {}))}
         if missing := [name for name in _KEPT if name not in kept]:
-            raise LabError(
-                f"cannot read {path}: it does not say {missing[0]}; was it written by lab attack --out?"
-            )
+            raise LabError(f"cannot read {path}: it has no {missing[0]}; was it written by lab attack --out?")
         return summarized(rows, **{name: kept[name] for name in _KEPT})
 
 
 class Interrupted(KeyboardInterrupt):
-    """An attack was interrupted; `result` is what it had until then, marked as invalid."""
+    """An attack was interrupted; `result` is what it had by then, marked as invalid."""
 
     def __init__(self, result: Result) -> None:
         super().__init__("the attack was interrupted")
@@ -95,7 +92,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def from_log(log: JointLog, due_s: Times, asked: Mapping[str, Any]) -> Result:
-    """Return the result of an attack from what its generators wrote down."""
+    """Return the result of an attack from its generators' log."""
     from lab.load.records import to_frame
 
     return summarized(
@@ -109,7 +106,7 @@ def from_log(log: JointLog, due_s: Times, asked: Mapping[str, Any]) -> Result:
 
 
 def summarized(rows: "pd.DataFrame", *, warmup_errors: Mapping[str, int], **kept: Any) -> Result:
-    """Keep the warm-up apart, and count the rest."""
+    """Set the warm-up apart, and count the rest."""
     from lab.load.summary import account, summarize
 
     counted = rows["due_s"] >= 0
@@ -145,21 +142,21 @@ def attack(
     insecure: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Result:
-    """Offer load to `url`, whether or not it is answered, and wait for what becomes of it.
+    """Offer load to `url`, whether or not it answers, and wait until every request has ended.
 
     The load is a `rate` (requests per second, or a text like 30/m) for a `duration`, or `stages` such as
     "10/s for 10s, ramp to 50/s over 30s"; arrivals are constant or poisson, repeatable by `seed`. Durations
-    are seconds, or texts like 30s. `timeout` counts from the due time. A `warmup` is offered first at the
+    are seconds, or texts like 30s. `timeout` counts from the due time. A `warmup` is offered first, at the
     rate that the load begins with, and kept apart.
 
-    Without `keepalive` each request has a connection of its own, so that the server's dispatch decides who
-    gets it; with it up to `connections` idle ones are kept, and whoever accepted one gets all its requests.
-    `in_flight` limits the unanswered requests: waiting for a slot counts into latency. Redirects are answers,
-    not followed.
+    Without `keepalive`, each request has its own connection, so the server's dispatch decides which worker
+    gets it. With it, up to `connections` idle ones are kept, and the worker that accepted one gets all its
+    requests. `in_flight` limits the unanswered requests: waiting for a slot counts towards latency. Redirects
+    count as answers and are not followed.
 
-    Warns of a rate above what `lab doctor` found that a generator can be believed at (AboveCeilingWarning).
-    Raises UsageError for what makes no sense, or a target that is not on loopback without `remote`; LabError
-    if it cannot be reached; Interrupted, with the partial result, on KeyboardInterrupt.
+    Warns of a rate above the one at which `lab doctor` believed a generator (AboveCeilingWarning).
+    Raises UsageError for invalid arguments, or for a target off loopback without `remote`; LabError if it
+    cannot be reached; Interrupted, with the partial result, on KeyboardInterrupt.
     """
     load = _stages(rate, duration, stages)
     due_s = due_times(load, arrivals, seed, float(warmup))
@@ -197,7 +194,7 @@ def attack(
 
 def _stages(rate: float | str | None, duration: float | str | None, stages: str | None) -> Stages:
     if (stages is None) == (rate is None) or (rate is None) != (duration is None):
-        raise UsageError("say how much load: a rate and a duration, or stages")
+        raise UsageError("say how much load to offer: a rate and a duration, or stages")
     if stages is not None:
         return parse_stages(stages)
     return [Stage(float(rate or 0), float(rate or 0), float(duration or 0))]

@@ -1,4 +1,4 @@
-"""How fast one generator can send here and still be believed: its ceiling, against a server that is quick."""
+"""How fast one generator can send here and still be believed: its ceiling, against a quick server."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from lab.load.reference_server import reference_server
 from lab.units import parse_duration
 
 RATES_RPS = (50, 200, 500, 1000, 2000, 3000, 4000, 6000, 8000, 10_000, 15_000, 20_000, 30_000)
-"""Rates that are tried, in order; the measurement ends at the first that fails."""
+"""The rates to try, in order; the measurement ends at the first that fails."""
 
 _TRIES = 3
 
@@ -31,7 +31,7 @@ class Step:
     latency_p99_s: float
     cpu_per_request_s: float
     reconciled: bool
-    """Whether the server has read exactly as many requests as were sent."""
+    """Whether the server read exactly as many requests as were sent."""
 
     @property
     def held(self) -> bool:
@@ -46,10 +46,10 @@ def measure_ceiling(
     duration: float | str = 2.0,
     on_step: Callable[[Step], None] | None = None,
 ) -> list[Step]:
-    """Offer rising rates to a quick server until the generator fails at one each time it tries.
+    """Offer rising rates to a quick server until the generator fails every try at one of them.
 
     The highest rate that held is the ceiling, see `ceiling_rps`. The server shares the machine, so on two
-    cores this is the ceiling beside a busy server, as in a study. `rates_rps` are `RATES_RPS` if not said.
+    cores this is the ceiling beside a busy server, as in a study. `rates_rps` defaults to `RATES_RPS`.
     """
     steps: list[Step] = []
     for rate_rps in rates_rps or RATES_RPS:
@@ -77,7 +77,7 @@ def ceiling_rps(steps: Sequence[Step]) -> float:
 
 def _step(rate_rps: float, duration_s: float, keepalive: bool) -> Step:
     with reference_server() as server, warnings.catch_warnings():
-        warnings.simplefilter("ignore", AboveCeilingWarning)  # what was kept is about to be measured anew
+        warnings.simplefilter("ignore", AboveCeilingWarning)  # the kept ceiling is being measured anew
         summary = attack(
             server.url, rate=rate_rps, duration=duration_s, keepalive=keepalive, timeout=5.0
         ).summary

@@ -1,4 +1,4 @@
-"""One connection of a generator, and the one request that is on it: HTTP/1.1, no pipelining, no retries."""
+"""One connection of a generator, and the one request on it: HTTP/1.1, no pipelining, no retries."""
 
 import asyncio
 import re
@@ -14,21 +14,21 @@ _HEAD_LIMIT = 262_144
 
 _LOOP = re.compile(rb'(?:^|,)\s*loop\s*;(?:[^,]*;)?\s*dur\s*=\s*"?([^\s;,"]*)')
 _MS = re.compile(rb"\d{1,12}(?:\.\d+)?(?:[eE]-\d{1,3})?")
-"""So many digits are 30 years: what is longer is no time, and its sum might be infinite."""
+"""Twelve digits are 30 years: anything longer is not a time, and its sum might be infinite."""
 
 _SWITCHING = 101
 
 
 class MalformedAnswerError(ValueError):
-    """What came back is not HTTP/1.x."""
+    """The answer is not HTTP/1.x."""
 
 
 class Answer:
     """One answer. Feed it what arrives until it is complete.
 
     `status` is 0 until the head is complete; `service_s` is the server's own `Server-Timing: loop`, NaN
-    without one; `worker` is `X-Worker`, 0 without one; `unreadable` says that one of them is no number;
-    `bytes_in` counts the body as it came, without its framing.
+    without one; `worker` is `X-Worker`, 0 without one; `unreadable` says that one of them is not a number;
+    `bytes_in` counts the body as received, without its framing.
     """
 
     __slots__ = (
@@ -44,7 +44,7 @@ class Answer:
             lenient_optional_cr_before_lf=True,
             lenient_spaces_after_chunk_size=True,
         )
-        self._without_body = without_body  # the answer to HEAD has a length, and no body
+        self._without_body = without_body  # the answer to HEAD has a length but no body
         self._head_bytes = 0
         self._begin()
 
@@ -57,10 +57,10 @@ class Answer:
         self.complete = False
         self.reusable = False
         self._length = False  # there is a Content-Length
-        self._chunked: bool | None = None  # whether that is the last Transfer-Encoding; None if there is none
+        self._chunked: bool | None = None  # whether it is the last Transfer-Encoding; None without one
 
     def feed(self, data: bytes) -> bool:
-        """Take what has arrived and return whether the answer is complete; then it takes no more.
+        """Take what has arrived, and return whether the answer is complete; after that, take no more.
 
         Raises MalformedAnswerError.
         """
@@ -70,11 +70,11 @@ class Answer:
             data = self._parse_head(data, room) if len(data) > room else data
         self._parse(data)
         if self.complete:
-            del self._parser  # it refers to this answer: both would wait for the garbage collector
+            del self._parser  # it refers to this answer: only the garbage collector could free both
         return self.complete
 
     def _parse_head(self, data: bytes, room: int) -> bytes:
-        """Parse as many bytes as the head may still have, and return the others."""
+        """Parse as many bytes as the head may still have, and return the rest."""
         self._parse(data[:room])
         if self.status == 0:
             raise MalformedAnswerError("the answer's head does not end")
@@ -86,7 +86,7 @@ class Answer:
         except httptools.HttpParserUpgrade:  # complete: what follows is another protocol
             self.reusable = False
         except httptools.HttpParserError as error:
-            if not self.complete:  # what follows a complete answer is no part of it
+            if not self.complete:  # what follows a complete answer is not part of it
                 raise MalformedAnswerError(f"the answer is not HTTP/1.x: {error}") from error
             self.reusable = False
 
@@ -99,7 +99,7 @@ class Answer:
         bodiless = self.status in (_SWITCHING, 204, 304)
         return bodiless or (self._length if self._chunked is None else self._chunked)
 
-    # What follows is called by the parser.
+    # The parser calls the methods below.
 
     def on_message_begin(self) -> None:
         if self.complete:
@@ -133,7 +133,7 @@ class Answer:
             return
         self.status = self._parser.get_status_code()
         if self.status < 100:
-            raise ValueError(f"{self.status:03} is no status")
+            raise ValueError(f"{self.status:03} is not a status code")
         if self._without_body and self.status >= 200:
             self.on_message_complete()
 
@@ -152,13 +152,13 @@ class Answer:
 
 
 class Owner(Protocol):
-    """Whoever sends requests and is told what became of each."""
+    """Sends requests, and is told what became of each."""
 
     def ended(self, connection: "Connection", request: int, outcome: Outcome, error: str) -> None:
-        """A request has come to its end and left the connection; `error` is empty if it was answered well."""
+        """A request has ended and left the connection; `error` is empty if it was answered well."""
 
     def lost(self, connection: "Connection") -> None:
-        """The connection is closed and had no request on it."""
+        """The connection was closed with no request on it."""
 
 
 class Connection(asyncio.Protocol):
@@ -186,7 +186,7 @@ class Connection(asyncio.Protocol):
         return self.answer.complete and self.answer.reusable and self._all_sent()
 
     def begin(self, request: int) -> None:
-        """Put a request on the connection; it leaves now, or once connected."""
+        """Put a request on the connection: sent now, or once connected."""
         self._request = request
         if self._transport:
             self.answer = Answer(without_body=self._without_body)
@@ -199,10 +199,10 @@ class Connection(asyncio.Protocol):
             self._owner.ended(self, request, outcome, error)
 
     def close(self) -> None:
-        """Close at once, or stop connecting; a request that is still on it is forgotten.
+        """Close at once, or stop connecting; forget any request that is still on it.
 
-        Only after a whole answer to a whole request is there anything to be polite about: a usual close would
-        first send what is left of the request, for as long as the server does not read it.
+        Close politely only after a whole answer to a whole request: a usual close would first send the rest
+        of the request, however long the server takes to read it.
         """
         self._request = None
         if self._transport and self.answer.complete and self._all_sent():
@@ -225,7 +225,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(self._payload)
 
     def data_received(self, data: bytes) -> None:
-        if self._request is None:  # nothing was asked: the connection cannot be trusted with another request
+        if self._request is None:  # nothing was asked: another request cannot be trusted to it
             self.close()
             return
         try:
@@ -252,7 +252,7 @@ class Connection(asyncio.Protocol):
 
 
 def _in_words(status: int) -> str:
-    """Return a status with its usual phrase; the server's own may be anything, another each time too."""
+    """Return a status with its usual phrase; the server's own may be anything, even new each time."""
     try:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:

@@ -1,4 +1,4 @@
-"""A generator: a process of its own, so that its starter's work never disturbs a measurement.
+"""A generator: a separate process, so that its starter's work never disturbs a measurement.
 
 It reads its assignment and due times from stdin, says that it is ready, waits for the start instant, sends,
 and writes its log to stdout. Stdin is also its lifeline.
@@ -29,12 +29,12 @@ _STALL_S = 0.01
 class Health:
     """Watches its own process from `begin_s`, on the clock of `time.monotonic`, until `report`.
 
-    What comes before that instant, a warm-up, is forgotten.
+    Anything before that instant, a warm-up, is forgotten.
     """
 
     def __init__(self, begin_s: float) -> None:
         gc.collect()
-        gc.freeze()  # what exists now is never looked at again: a collection then costs microseconds
+        gc.freeze()  # what exists now is never scanned again: a collection then costs microseconds
         gc.callbacks.append(self._collecting)
         self._begin_s = self._due_s = begin_s
         self._pause_began_s = 0.0
@@ -44,7 +44,7 @@ class Health:
         self._beat = self._loop.call_later(max(0.0, begin_s - time.monotonic()), self._begin)
 
     def report(self) -> dict[str, float]:
-        """Return the figures; shares are those summed up before, or else as of now."""
+        """Return the figures; shares are those summed up earlier, or else as of now."""
         gc.callbacks.remove(self._collecting)
         self._beat.cancel()
         if time.monotonic() <= self._begin_s:  # stopped in the warm-up
@@ -62,7 +62,7 @@ class Health:
         }
 
     def sum_up(self) -> None:
-        """Take the shares of one core's time, and of the time, from `begin_s` until now."""
+        """Compute the shares of one core's time, and of elapsed time, from `begin_s` until now."""
         elapsed_s = time.monotonic() - self._begin_s
         used = {"cpu_share": self._cpu_used_s(), "stalled_share": self._stalled_s}
         self._shares = {name: used_s / elapsed_s if elapsed_s > 0 else 0.0 for name, used_s in used.items()}
@@ -90,7 +90,7 @@ class Health:
         self._beat = self._loop.call_later(_BEAT_S, self._beaten)
 
     def _collecting(self, phase: str, _: dict[str, int]) -> None:
-        """Time a collection by its CPU time: what others take of the CPU meanwhile shows as a stall."""
+        """Time a collection by its CPU time: CPU that others take meanwhile shows as a stall."""
         if phase == "start":
             self._pause_began_s = time.thread_time()
             return
@@ -100,7 +100,7 @@ class Health:
 
 _PROGRESS_EVERY_S = 1.0
 _SAMPLE = 1000
-"""Latencies in one progress message, at most."""
+"""The most latencies in one progress message."""
 
 
 def main() -> None:
@@ -111,7 +111,7 @@ def main() -> None:
     realtime = assigned.realtime and _take_realtime_priority()
     _say(stdout, {"ready": os.getpid()})
     run_loop(_attack(assigned, due_s, float(stdin.readline()), stdin, stdout, realtime))
-    os._exit(0)  # `_obey` holds the lock of stdin, for which a usual exit would wait for a second
+    os._exit(0)  # `_obey` holds stdin's lock; a usual exit would wait a second for it
 
 
 async def _attack(
@@ -142,7 +142,7 @@ async def _attack(
 
 
 async def _sum_up_when_sent(sender: Sender, health: Health, ends_s: float) -> None:
-    """A wait for time-outs is no work: it must not dilute what is said of the time before."""
+    """Sum up before waiting for timeouts: that wait is idle, and would dilute the shares."""
     await sender.all_sent.wait()
     await asyncio.sleep(ends_s - time.monotonic())
     health.sum_up()
@@ -177,9 +177,9 @@ def _say(stdout: BinaryIO, message: dict[str, Any]) -> None:
 
 
 def _take_realtime_priority() -> bool:
-    """Have a CPU whenever something is due, if this system lets us: busy workers delay it by up to 4 ms else.
+    """Get a CPU whenever something is due, if the system allows: else busy workers delay it by up to 4 ms.
 
-    A client on a machine of its own is not delayed by the server either.
+    On a machine of its own, a client would not be delayed by the server, either.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError):  # forbidden, or unknown in this sandbox

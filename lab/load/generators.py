@@ -1,4 +1,4 @@
-"""Many generators as one: they share schedule and limits, begin at one instant, and their logs become one."""
+"""Many generators as one: they share a schedule and limits, begin together, and merge their logs."""
 
 import contextlib
 import json
@@ -27,31 +27,31 @@ from lab.load.target import Assignment
 from lab.machine import available_cpus
 
 _LEAD_S = 0.05
-"""From "all are ready" to the first due time: enough for the word to reach every generator."""
+"""From "all are ready" to the first due time: enough for the start to reach every generator."""
 
 _GRACE_S = 2.0
 
 Message = dict[str, Any]
 OnMessage = Callable[[int, Message, float], None]
-"""Is told which generator says what, and the seconds since the start."""
+"""Receives a generator's number, its message, and the seconds since the start."""
 
 
 @dataclass(frozen=True)
 class JointLog:
-    """What all generators wrote down, in the order of the schedule."""
+    """What all generators logged, in the order of the schedule."""
 
     columns: dict[str, "NDArray[np.generic]"]
     errors: Counter[str]
     warmup_errors: Counter[str]
     health: dict[str, float]
     stopped_s: float | None
-    """When the attack was interrupted, in seconds from the start; None if it was not."""
+    """When the attack was interrupted, in seconds from the start; else None."""
 
 
 def offer(assignment: Assignment, generators: int, due_s: Times, on_message: OnMessage) -> JointLog:
-    """Offer a schedule with so many generators; none of them is left afterwards.
+    """Offer a schedule with that many generators; none of them is left afterwards.
 
-    KeyboardInterrupt ends the attack, not the log. Raises LabError if a generator ends early.
+    KeyboardInterrupt ends the attack, but keeps the log. Raises LabError if a generator ends early.
     """
     inbox: _Inbox = queue.SimpleQueue()
     shares = zip(split_limits(assignment, generators), split(due_s, generators), strict=True)
@@ -62,7 +62,7 @@ def offer(assignment: Assignment, generators: int, due_s: Times, on_message: OnM
         for end in ends:
             end.add_done_callback(inbox.put)
         for _ in started:
-            _next_message(inbox)  # that it is ready
+            _next_message(inbox)  # "ready"
         start_s = time.monotonic() + _LEAD_S - float(min(due_s[0], 0.0))
         for one in started:
             one.start(start_s)
@@ -80,7 +80,7 @@ _Inbox = queue.SimpleQueue[tuple[int, Message] | Future[Message]]
 
 
 def _relay(inbox: _Inbox, speaking: int, start_s: float, on_message: OnMessage) -> None:
-    """Pass on what is said until all have ended."""
+    """Pass on messages until all generators have ended."""
     while speaking:
         if said := _next_message(inbox):
             on_message(*said, time.monotonic() - start_s)
@@ -89,7 +89,7 @@ def _relay(inbox: _Inbox, speaking: int, start_s: float, on_message: OnMessage) 
 
 
 def _next_message(inbox: _Inbox) -> tuple[int, Message] | None:
-    """Return what is said next; None if it is the end of one. Raises LabError if that came early."""
+    """Return the next message; None if a generator ended. Raises LabError if it ended early."""
     said = inbox.get()
     if isinstance(said, Future):
         said.result()
@@ -115,7 +115,7 @@ class _Generator:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the process and wait until it is gone: cut its lifeline, and kill it if that is not enough."""
+        """End the process and wait until it is gone: cut its lifeline, and kill it if need be."""
         with contextlib.suppress(BrokenPipeError):
             self._stdin.close()
         processes.end_group(self._process, _GRACE_S)
@@ -123,17 +123,17 @@ class _Generator:
         self._stderr.close()
 
     def start(self, start_s: float) -> None:
-        """Let the schedule begin at this instant of `time.monotonic`, a clock that all processes share."""
+        """Start the schedule at this instant of `time.monotonic`, a clock that all processes share."""
         self._write(f"{start_s!r}\n".encode())
 
     def stop(self) -> None:
-        """Ask it to end now and to hand in what it has."""
+        """Ask it to end now and hand in what it has."""
         self._write(b"stop\n")
 
     def listen(self, number: int, inbox: _Inbox) -> Message:
-        """Pass on what it says: `ready`, `progress`, and last `health` and errors, with the `columns`.
+        """Pass on its messages: `ready`, `progress`, and finally `health` and errors, with the `columns`.
 
-        Return the last. Raises LabError if it ends without that.
+        Return the final one. Raises LabError if it ends without it.
         """
         try:
             for line in self._stdout:
@@ -153,16 +153,16 @@ class _Generator:
     def _last_words(self) -> str:
         self._process.wait()
         lines: list[str] = []
-        with contextlib.suppress(ValueError):  # it was ended by us: nobody will read these words
+        with contextlib.suppress(ValueError):  # we ended it: these words go unread
             self._stderr.seek(0)
             lines = [line.strip() for line in self._stderr.read().decode(errors="replace").split("\n")]
         return next(filter(None, reversed(lines)), processes.ending(self._process.returncode))
 
 
 def split_limits(assignment: Assignment, generators: int) -> list[Assignment]:
-    """Return one assignment for each generator: together they keep to both limits.
+    """Return one assignment per generator; together they keep to both limits.
 
-    They have real-time priority only if that leaves the server a CPU: else they would starve it.
+    They get real-time priority only if that leaves the server a CPU: else they would starve it.
     """
     realtime = generators <= generators_with_room()
 
@@ -215,11 +215,11 @@ def merge(parts: Sequence[NDArray[Scalar]]) -> NDArray[Scalar]:
 
 
 def joint_figures(due_s: Times, columns: Mapping[str, NDArray[Any]]) -> dict[str, float | None]:
-    """Return figures about the generators, warm-up apart.
+    """Return figures about the generators, without the warm-up.
 
-    waited: how many requests waited for a slot of the in-flight limit; most_in_flight: the most that were
-    sent and had not ended at one time; lag_p99_s: the p99 of the send lag of those that did not wait for a
-    slot, the generators' own fault, None if there are none.
+    waited: how many requests waited for a slot of the in-flight limit; most_in_flight: the most requests
+    sent but not ended at one time; lag_p99_s: the p99 of the send lag of those that did not wait for a slot,
+    the generators' own fault; None without any.
     """
     counted = due_s >= 0
     sent_s, end_s, waited = (columns[name][counted] for name in ("sent_s", "end_s", "waited"))
@@ -232,9 +232,9 @@ def joint_figures(due_s: Times, columns: Mapping[str, NDArray[Any]]) -> dict[str
 
 
 def most_in_flight(sent_s: Times, end_s: Times) -> int:
-    """Return how many requests were sent and not ended at once, at most.
+    """Return the most requests that were sent but not ended at one time.
 
-    NaN is what was never sent, or has never ended. What ends at the instant of a send was there no longer.
+    NaN marks those never sent or never ended. A request that ends at the instant of a send no longer counts.
     """
     sent, end = (np.sort(times[~np.isnan(times)]) for times in (sent_s, end_s))
     there = np.arange(1, len(sent) + 1) - np.searchsorted(end, sent, side="right")

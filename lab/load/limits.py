@@ -1,4 +1,4 @@
-"""How much may be asked of load generators on this machine: how many at once, and up to which rate each."""
+"""How much to ask of load generators on this machine: how many at once, and up to which rate each."""
 
 import json
 import math
@@ -12,17 +12,17 @@ from lab.machine import available_cpus
 from lab.units import counted, per_second
 
 MOST_PER_CPU = 16
-"""Generators that a CPU may have: more are rather a slip of the hand."""
+"""Generators that a CPU may have: more are probably a slip."""
 
 _NAME = "ceiling.json"
 
 
 class AboveCeilingWarning(UserWarning):
-    """More is asked of a generator than it was believed at when it was measured."""
+    """A generator is asked for a rate above the one at which it was believed."""
 
 
 def generators_with_room() -> int:
-    """Return how many generators leave a CPU to the server, where there is more than one."""
+    """Return how many generators leave a CPU to the server, if there is more than one CPU."""
     return max(1, available_cpus() - 1)
 
 
@@ -36,7 +36,7 @@ def keep_ceilings(connect_rps: float, keepalive_rps: float) -> None:
 
 
 def kept_ceiling_rps(*, keepalive: bool) -> float | None:
-    """Return the ceiling that was measured on this machine, None if none was."""
+    """Return the ceiling measured on this machine, or None."""
     try:
         kept = json.loads((files.data() / _NAME).read_text())
         rate_rps = float(kept["keepalive_rps" if keepalive else "connect_rps"])
@@ -46,17 +46,17 @@ def kept_ceiling_rps(*, keepalive: bool) -> float | None:
 
 
 def warn_above(peak_rps: float, generators: int, *, keepalive: bool) -> None:
-    """Warn if the highest rate of an attack is above what its generators were believed at.
+    """Warn if the highest rate of an attack is above the one at which its generators were believed.
 
-    Generators that leave the server no CPU do not count. The warning names the caller's line. The result says
-    for itself whether it is valid.
+    Generators that leave the server no CPU do not count. The warning names the caller's line. The result
+    itself says whether it is valid.
     """
     ceiling_rps = kept_ceiling_rps(keepalive=keepalive)
     believed = min(generators, generators_with_room())
     if ceiling_rps is None or peak_rps <= believed * ceiling_rps:
         return
     warnings.warn(
-        f"{per_second(peak_rps)} is more than lab doctor believed {counted(believed, 'generator')} at"
+        f"{per_second(peak_rps)} is more than lab doctor trusts {counted(believed, 'generator')} with"
         f" ({per_second(ceiling_rps)} each): {_advice(peak_rps, ceiling_rps)}",
         AboveCeilingWarning,
         stacklevel=_callers_level(),
@@ -65,15 +65,15 @@ def warn_above(peak_rps: float, generators: int, *, keepalive: bool) -> None:
 
 def _advice(peak_rps: float, ceiling_rps: float) -> str:
     if not ceiling_rps:
-        return "run it when all is quiet"
+        return "rerun lab doctor when the machine is quiet"
     enough = math.ceil(peak_rps / ceiling_rps)
     if enough > generators_with_room():
-        return "it takes a machine with more CPUs"
+        return "use a machine with more CPUs"
     return f"add --generators {enough} (generators={enough})"
 
 
 def _callers_level() -> int:
-    """Return how far up the stack the first frame is that belongs neither to us nor to pydantic."""
+    """Return how far up the stack the first frame outside both this package and pydantic is."""
     level, frame = 0, sys._getframe(1)
     while frame.f_back and frame.f_globals["__name__"].partition(".")[0] in ("lab", "pydantic"):
         level, frame = level + 1, frame.f_back

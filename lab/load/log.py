@@ -1,4 +1,4 @@
-"""What a generator notes while it sends: flat arrays, 40 bytes a request, that cross a pipe as they are."""
+"""What a generator notes while it sends: flat arrays, 40 bytes per request, piped as they are."""
 
 import errno
 import os
@@ -10,15 +10,15 @@ from typing import IO, BinaryIO
 
 
 class Outcome(IntEnum):
-    """What became of a request; the number is its code in a generator's log, the name is in every table."""
+    """What became of a request: the number is its code in a generator's log, the name is in every table."""
 
     OK = 0  # answered with a status from 200 to 399
     HTTP_ERROR = 1  # answered with another status, or with something that is not HTTP
-    TIMEOUT = 2  # not answered within the time-out, which counts from the due time
+    TIMEOUT = 2  # not answered within the timeout, which counts from the due time
     REFUSED = 3  # the server's machine refused the connection
     RESET = 4  # the connection ended before the answer was complete
     CLIENT_ERROR = 5  # this machine could not send it: no descriptor, no port, no route, no TLS
-    DROPPED = 6  # never sent: the attack was stopped first, or no slot came free within the time-out
+    DROPPED = 6  # never sent: the attack was stopped first, or no slot came free within the timeout
     UNFINISHED = 7  # sent, and still unanswered when the attack was stopped
 
 
@@ -65,8 +65,8 @@ _NAN = float("nan")
 class Log:
     """One row per planned request: times in seconds from the start, NaN and 0 for what did not happen.
 
-    A row begins as dropped, is unfinished once sent, and gets another outcome when its answer is in: so the
-    outcomes sum to what was planned, whenever one looks.
+    A row begins as dropped, is unfinished once sent, and gets another outcome with its answer. So the
+    outcomes sum to what was planned at any moment.
     """
 
     def __init__(self, planned: int) -> None:
@@ -80,7 +80,7 @@ class Log:
         self.waited = array("B", [0]) * planned  # 1: for a slot of the in-flight limit
 
     def send_to(self, stream: BinaryIO) -> None:
-        """Write the columns to a pipe, one after the other."""
+        """Write the columns to a pipe, one by one."""
         for name in COLUMNS:
             stream.write(memoryview(getattr(self, name)).cast("B"))
 

@@ -1,4 +1,4 @@
-"""How an attack stands, told about once a second while it runs."""
+"""The progress of an attack, reported about once a second while it runs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from lab.load.log import OUTCOMES
 
 @dataclass(frozen=True)
 class Progress:
-    """How an attack stands, warm-up included.
+    """The progress of an attack, warm-up included.
 
-    `rate_rps` and the latency quantiles are of about the last second; a quantile is None without answers.
+    `rate_rps` and the latency quantiles cover about the last second; a quantile is None without answers.
     """
 
     elapsed_s: float
@@ -32,9 +32,10 @@ def teller(
     planned: int,
     begins_s: float = 0.0,
 ) -> OnMessage:
-    """Return what adds up the generators' messages, and tells the sum when each has spoken since it last did.
+    """Return what adds up the generators' messages, and reports the sum once each has spoken again.
 
-    `begins_s` is when the first request is due, below 0 with a warm-up. Who has ended need not speak again.
+    `begins_s` is when the first request is due, below 0 with a warm-up. A generator that has ended need not
+    speak again.
     """
     said: dict[int, Message] = {}
     heard: set[int] = set()

@@ -1,4 +1,4 @@
-"""The columns of a request record: their schema, and files of them that are whole or not there at all."""
+"""The columns of a request record: their schema, and files of records, written whole or not at all."""
 
 import json
 from collections.abc import Mapping
@@ -28,13 +28,13 @@ SCHEMA = pa.schema(
         pa.field("bytes_in", pa.int64()),
     ]
 )
-"""A row per planned request, times in seconds from the start on one clock; null for what did not happen.
+"""A row per planned request, with times in seconds from the start on one clock; null for what did not happen.
 
-`sent_s` is when sending began: before its connection was made, if it needed a new one.
+`sent_s` is when sending began: before the connection was made, if it needed a new one.
 """
 
 WHOLE = ("status", "worker", "bytes_in")
-"""Whole numbers, or missing: in a frame that makes them float64."""
+"""Whole numbers that may be missing, which makes them float64 in a frame."""
 
 _OUTCOME = pd.CategoricalDtype(list(OUTCOMES))
 _METADATA = b"scaling-lab"
@@ -67,7 +67,7 @@ def _where(values: NDArray[Any], holds: NDArray[np.bool_]) -> NDArray[np.float64
 def validate(requests: pd.DataFrame) -> None:
     """Raise UsageError unless these are request records: columns, outcomes, finite and ordered times."""
     if list(requests.columns) != SCHEMA.names:
-        raise UsageError(f"not request records: columns {list(requests.columns)}, not {SCHEMA.names}")
+        raise UsageError(f"not request records: columns must be {SCHEMA.names}, got {list(requests.columns)}")
     outcome = requests["outcome"]
     if unknown := set(outcome.unique()) - set(OUTCOMES):
         raise UsageError(f"not request records: unknown outcome {sorted(map(str, unknown))[0]!r}")
@@ -77,10 +77,8 @@ def validate(requests: pd.DataFrame) -> None:
         "a due time is missing or infinite": np.isfinite(due).all(),
         "a time is longer than any attack": not (np.abs([due, sent, end]) > _LONGEST_S).any(),
         "due times are not in order": (np.diff(due) >= 0).all(),
-        "what was sent has no time of sending, or what was not has one": (
-            np.isfinite(sent) != never_sent
-        ).all(),
-        "what has ended has no end, or what has not has one": (np.isfinite(end) != never_ended).all(),
+        "a sent request has no send time, or an unsent one has one": (np.isfinite(sent) != never_sent).all(),
+        "an ended request has no end time, or an open one has one": (np.isfinite(end) != never_ended).all(),
         "a request was sent before it was due": not (sent < due).any(),
         "a request ended before it was sent": not (end < sent).any(),
     }
@@ -90,7 +88,7 @@ def validate(requests: pd.DataFrame) -> None:
 
 
 def write(path: str | Path, requests: pd.DataFrame, metadata: Mapping[str, Any] | None = None) -> None:
-    """Write records, and what JSON can say about them, to a Parquet file: whole, or not at all.
+    """Write records, and metadata in JSON, to a Parquet file: whole, or not at all.
 
     Raises UsageError if they are not request records, LabError if the file cannot be written.
     """
@@ -107,21 +105,23 @@ def read(path: str | Path) -> pd.DataFrame:
 
 
 def read_with_metadata(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return the records of a file, and what was said about them. Raises LabError as `read` does."""
+    """Return the records of a file, and their metadata. Raises LabError as `read` does."""
     try:
-        with Path(path).open("rb") as file:  # of a folder, the name alone would read all that is in it
+        with Path(path).open("rb") as file:  # given a folder's name, pyarrow would read all files in it
             table = pq.read_table(file)
         if not table.schema.equals(SCHEMA):
             raise UsageError(f"not request records: columns {table.schema.names}")
         requests = table.to_pandas().astype(dict.fromkeys(WHOLE, "float64"))
         validate(requests)
         kept = json.loads((table.schema.metadata or {}).get(_METADATA, b"{}"))
-        json.dumps(kept, allow_nan=False)  # what is no number in JSON is none here
+        json.dumps(kept, allow_nan=False)  # refuse what JSON does not know as a number
         return requests, kept
     except FileNotFoundError:
         raise LabError(f"no such file: {path}") from None
     except IsADirectoryError:
-        raise LabError(f"cannot read {path}: it is a folder; name one file of it") from None
+        raise LabError(f"cannot read {path}: it is a folder; name a file in it") from None
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = (getattr(error, "strerror", None) or str(error)).split("\n")[0].rstrip(".")
-        raise LabError(f"cannot read {path}: {reason}; was it written whole, by lab attack --out?") from None
+        raise LabError(
+            f"cannot read {path}: {reason}; was it written by lab attack --out, and to its end?"
+        ) from None

@@ -1,6 +1,6 @@
-"""A server with known answers, to check a load generator against: quick, or as slow as it is told to be.
+"""The reference server, with known answers, to check a load generator against: quick, or as slow as told.
 
-It speaks as little HTTP as load generators need, so that it is cheap enough to find their limits.
+It speaks only as much HTTP as load generators need, so that it is cheap enough to find their limits.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ _KEPT = _HEAD + b"keep-alive\r\n\r\n" + _BODY
 _CLOSED = _HEAD + b"close\r\n\r\n" + _BODY
 
 _GOLDEN = (5**0.5 - 1) / 2
-"""Its multiples, less their whole part, fill 0 to 1 evenly at any time (Weyl)."""
+"""The fractional parts of its multiples fill 0 to 1 evenly at any time (Weyl)."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class ReferenceServer:
 def reference_server(
     stall_at: int = -1, stall_s: float = 0.0, *, waits_s: tuple[float, float] = (0.0, 0.0)
 ) -> Iterator[ReferenceServer]:
-    """Serve on loopback, in a process of its own that ends with the block, or with its starter.
+    """Serve on loopback, in its own process, which ends with the block or with its starter.
 
-    At request `stall_at`, counted from 0, the whole server stands still for `stall_s` before it answers. One
-    that is told to stall says in `Server-Timing` how long each answer took it.
+    At request `stall_at`, counted from 0, the whole server stands still for `stall_s` before it answers. A
+    server told to stall says in `Server-Timing` how long it took over each answer.
 
-    Each answer waits, without keeping others, for a time between the two of `waits_s`: spread evenly, in a
-    fixed order, so that the quantiles of any number of requests are known, to the millisecond of a timer.
-    A connection that has several requests in flight may then get their answers in another order.
+    Each answer waits for a time between the two of `waits_s`, without delaying others. The waits are spread
+    evenly, in a fixed order, so the quantiles of any number of requests are known, to the millisecond of a
+    timer. A connection with several requests in flight may then get their answers in another order.
     """
     settings = [str(value) for value in (stall_at, stall_s, *waits_s)]
     with processes.start(
@@ -67,7 +67,7 @@ def reference_server(
 
 
 class _Answering(asyncio.Protocol):
-    """Answers each request at once or after its wait, but for the one that stalls everybody."""
+    """Answers each request at once or after its wait, except the one that stalls all."""
 
     count = 0
 
@@ -116,7 +116,7 @@ async def _serve(stall_at: int, *times_s: float) -> None:
 
 
 def _tell_count() -> None:
-    """Say the count whenever asked."""
+    """Print the count whenever asked."""
     while sys.stdin.buffer.readline():
         print(_Answering.count, flush=True)
 

@@ -1,4 +1,4 @@
-"""A summary for people: laid out like vegeta's report, with the lines that it lacks."""
+"""A summary for people: laid out like vegeta's report, plus the lines that it lacks."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ _MOST_ERRORS = 10
 
 
 def report(summary: Mapping[str, Any], slos: "Sequence[Slo]" = ()) -> str:
-    """Return the report of a summary: lines of a label, what the numbers are, and the numbers."""
+    """Return the report of a summary: each line has a label, the names of its numbers, and the numbers."""
     sent = summary["sent"]
     rows = [
         ("Requests", "planned, rate, throughput", _numbers(summary, "planned", "rate", "throughput")),
@@ -52,7 +52,7 @@ def report(summary: Mapping[str, Any], slos: "Sequence[Slo]" = ()) -> str:
 
 
 def _errors(errors: Mapping[str, int]) -> list[str]:
-    """The most frequent errors, as a terminal can take them, and a line that sums up the rest."""
+    """The most frequent errors, safe for a terminal, and a line that sums up the rest."""
     listed = list(errors.items())[:_MOST_ERRORS]
     lines = [f"{count:>7}  {one_line(text)}" for text, count in listed]
     if others := len(errors) - len(listed):
@@ -67,7 +67,7 @@ def histogram(requests: "pd.DataFrame") -> str:
 
     latency_s = (requests["end_s"] - requests["due_s"]).dropna().to_numpy()
     if not len(latency_s):
-        return "no request came to an end"
+        return "no request ended"
     steps_s = np.array([digit * 10.0**power for power in range(-6, 4) for digit in (1, 2, 5)])
     first, last = np.searchsorted(steps_s, [latency_s.min(), latency_s.max()], side="right")
     edges_s = np.concatenate([[0.0], steps_s, [np.inf]])[first : last + 2]
@@ -80,7 +80,7 @@ def histogram(requests: "pd.DataFrame") -> str:
 
 
 def _warmup(warmup: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """The warm-up is in none of the other numbers, but how it ended is worth knowing."""
+    """Say how the warm-up ended, which none of the other numbers include."""
     if not warmup["planned"]:
         return []
     errors = "".join(f"; {one_line(line)}" for line in _errors(warmup["errors"]))
@@ -88,7 +88,7 @@ def _warmup(warmup: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _unreadable(answers: int | None) -> list[tuple[str, str, str]]:
-    """Numbers of the server's that are none were left out: say so, if there were any."""
+    """Say how many of the server's numbers were left out as unreadable, if any."""
     return [("", "answers with unreadable numbers", str(answers))] if answers else []
 
 
@@ -114,12 +114,12 @@ _LATENCIES = ("mean", "p50", "p90", "p95", "p99", "max")
 
 
 LEAST_SUCCESS = 0.99
-"""What a latency objective asks of success unless success is one itself: failures can be fast."""
+"""The success that a latency objective implies, unless one asks for success: failures can be fast."""
 
 
 @dataclass(frozen=True)
 class Slo:
-    """A latency over all requests of at most `limit` seconds, or a success of at least that."""
+    """A latency over all requests of at most `limit` seconds, or a success of at least `limit`."""
 
     name: str
     limit: float
@@ -131,7 +131,7 @@ class Slo:
 
     @staticmethod
     def parse(text: str) -> "Slo":
-        """Return the objective that a text like p99=250ms states. Raises UsageError if it is malformed."""
+        """Return the objective in a text like p99=250ms. Raises UsageError if it is malformed."""
         name, separator, value = (part.strip() for part in text.partition("="))
         if name in _LATENCIES and separator:
             if value[-1:] in tuple("0123456789."):
@@ -145,7 +145,7 @@ class Slo:
 
     @staticmethod
     def parse_all(texts: Sequence[str]) -> "list[Slo]":
-        """Return the objectives of texts; those of latency imply one of success unless it is among them."""
+        """Return the objectives in texts; without one for success, those for latency imply it."""
         slos = [Slo.parse(text) for text in texts]
         if slos and all(slo.name != "success" for slo in slos):
             slos.append(Slo("success", LEAST_SUCCESS, implied=True))
@@ -157,10 +157,10 @@ class Slo:
         return {**kept, "value": self._value(summary), "met": self.missed(summary) is None}
 
     def missed(self, summary: Mapping[str, Any]) -> str | None:
-        """Return in words how a summary misses this objective, None if it is met."""
+        """Return in words how a summary misses this objective; None if it meets it."""
         value = self._value(summary)
         if value is None:
-            return f"{self.name} is unknown: no request came to an end"
+            return f"{self.name} is unknown: no request ended"
         if self.name == "success":
             implied = ", which a latency SLO implies" if self.implied else ""
             under = f"success is {_share_text(value)}, under {_share_text(self.limit)}{implied}"

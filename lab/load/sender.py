@@ -1,7 +1,7 @@
 """The open loop: each request leaves when it is due, whatever became of those before it.
 
-Late is sent at once, never skipped and never re-timed. Latency and the time-out both count from the due time,
-so neither a late generator nor a wait for a free slot can flatter the server.
+A late request is sent at once, never skipped or re-timed. Latency and the timeout both count from the due
+time, so neither a late generator nor a wait for a free slot can flatter the server.
 """
 
 import asyncio
@@ -23,13 +23,13 @@ from lab.load.target import Assignment
 
 
 class Timer(Protocol):
-    """Calls back once for each time it was set."""
+    """Calls back once each time it is set."""
 
     def set(self, when_s: float) -> None:
         """Call back at `when_s` on the clock of `time.monotonic`, at once if that has passed."""
 
     def close(self) -> None:
-        """Call back no more."""
+        """Stop calling back."""
 
 
 def timer(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> Timer:
@@ -69,7 +69,7 @@ class _TimerFd:
         os.close(self._fd)
 
     def _expired(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # it was set anew since it expired
+        with contextlib.suppress(BlockingIOError):  # it was set again after it expired
             os.read(self._fd, 8)
             self._callback()
 
@@ -116,8 +116,8 @@ class Sender:
         self.errors: Counter[str] = Counter()
         self.warmup_errors: Counter[str] = Counter()
         self.outcomes: Counter[Outcome] = Counter()  # of those that have ended
-        self.unreadable = 0  # answers, warm-up apart, with a Server-Timing or X-Worker that is no number
-        self.recent_s: list[float] = []  # latencies since somebody took them away, if progress is asked for
+        self.unreadable = 0  # answers outside the warm-up whose Server-Timing or X-Worker is not a number
+        self.recent_s: list[float] = []  # latencies since they were last taken, if progress is asked for
         self.sent = 0
         self._assigned, self._due_s, self._start_s = assigned, due_s, start_s
         self._next = 0
@@ -132,7 +132,7 @@ class Sender:
         self._tls = _tls(assigned)
 
     async def run(self) -> None:
-        """Send everything, and wait for each answer until its time-out."""
+        """Send everything, and wait for each answer until its timeout."""
         self._set_timer()
         await self._all_ended.wait()
         self._timer.close()
@@ -142,7 +142,7 @@ class Sender:
             connection.close()
 
     def stop(self) -> None:
-        """End now: what was not sent stays dropped, what was not answered unfinished."""
+        """End now: unsent requests stay dropped, unanswered ones unfinished."""
         self._next = len(self._due_s)
         self._waiting.clear()
         for connection in self._in_flight.values():
@@ -152,7 +152,7 @@ class Sender:
 
     @property
     def in_flight(self) -> int:
-        """How many requests are sent and have not ended."""
+        """How many requests are sent but not ended."""
         return len(self._in_flight)
 
     def now_s(self) -> float:
@@ -203,7 +203,7 @@ class Sender:
             connection.end(*classify(error))
 
     def ended(self, connection: Connection, request: int, outcome: Outcome, error: str) -> None:
-        """Write down what became of a request, keep or close its connection, send what waits for its slot."""
+        """Log what became of a request, keep or close its connection, and send what waits for its slot."""
         del self._in_flight[request]
         self._write_down(connection, request, outcome, error)
         if self._assigned.keepalive and connection.reusable and len(self._idle) < self._assigned.connections:
@@ -215,7 +215,7 @@ class Sender:
         self._finish_if_last()
 
     def lost(self, connection: Connection) -> None:
-        """Forget an idle connection that is closed."""
+        """Forget an idle connection that was closed."""
         self._idle.pop(connection, None)
 
     def _write_down(self, connection: Connection, request: int, outcome: Outcome, error: str) -> None:
@@ -244,10 +244,10 @@ class Sender:
                 self._all_ended.set()
 
     def _expire(self) -> None:
-        """End what has reached its time-out: the oldest comes first, so one timer serves all."""
+        """End what has reached its timeout. The oldest comes first, so one timer serves all."""
         expired_s = self.now_s() - self._assigned.timeout_s
         while self._waiting and self._due_s[self._waiting[0]] <= expired_s:
-            self._count("no slot came free within the time-out", self._waiting.popleft())
+            self._count("no slot came free within the timeout", self._waiting.popleft())
             self.outcomes[Outcome.DROPPED] += 1
         while self._in_flight and self._due_s[oldest := next(iter(self._in_flight))] <= expired_s:
             connection = self._in_flight[oldest]

@@ -28,15 +28,15 @@ def summarize(
     stopped_s: float | None = None,
     stages: str | None = None,
 ) -> dict[str, Any]:
-    """Return the numbers of an attack, seconds everywhere, None where there is nothing to count.
+    """Return the numbers of an attack, in seconds throughout, None where there is nothing to count.
 
-    `planned`, `sent`, `outcomes` and `errors` are those of `account`; `requests` are those that were sent and
-    came to an end. `success` is ok / planned. `throughput` is ok / (0 to the last end, or to the end of the
-    sending if that is later: n requests span n gaps). `latency_s` runs from due to end over all `requests`,
-    failures too, `latency_ok_s` over the ok ones. `rate` and `duration_s` are what was asked for, `sent_rate`
-    is sent / (0 to the end of sending, see `sending_ends_s`); `total_s` is first due to last end; `stopped_s`
-    is when an interrupt came. `send_lag_s` runs from due to sent, waits for a slot of the in-flight limit
-    included.
+    `planned`, `sent`, `outcomes` and `errors` are those of `account`; `requests` were sent and have ended.
+    `success` is ok / planned. `throughput` is ok / (0 to the last end, or to the end of sending if that is
+    later: n requests span n gaps). `latency_s` runs from due to end over all `requests`, including failures;
+    `latency_ok_s` over the ok ones. `rate` and `duration_s` are what was asked for. `sent_rate` is
+    sent / (0 to the end of sending, see `sending_ends_s`). `total_s` is first due to last end; `stopped_s` is
+    when an interrupt came. `send_lag_s` runs from due to sent, including waits for a slot of the in-flight
+    limit.
     """
     counts = account(requests, errors or {})
     due, sent, end = (requests[name].to_numpy(np.float64) for name in ("due_s", "sent_s", "end_s"))
@@ -80,7 +80,7 @@ def summarize(
 
 
 def account(requests: pd.DataFrame, errors: Mapping[str, int]) -> dict[str, Any]:
-    """Return what became of requests: `planned`, which is the sum of `outcomes`, and how many were `sent`."""
+    """Return what became of requests: `planned`, the sum of `outcomes`, and how many were `sent`."""
     codes = pd.Categorical(requests["outcome"], categories=OUTCOMES).codes
     counts = np.bincount(codes, minlength=len(OUTCOMES)).tolist()
     return {
@@ -92,7 +92,7 @@ def account(requests: pd.DataFrame, errors: Mapping[str, int]) -> dict[str, Any]
 
 
 def distribution(values: Values, percentiles: Sequence[int]) -> dict[str, float | None]:
-    """Return min, mean, percentiles and max of values without NaN, reordering them; all None without any."""
+    """Return min, mean, percentiles and max of values without NaN, or all None; the values are reordered."""
     names = ["min", "mean", *(f"p{p}" for p in percentiles), "max"]
     if not len(values):
         return dict.fromkeys(names)
@@ -101,12 +101,12 @@ def distribution(values: Values, percentiles: Sequence[int]) -> dict[str, float 
 
 
 def _present(values: Values) -> Values:
-    """What is there: a server may say that its loop took for ever, which is no number."""
+    """The finite values: a server may say that its loop took for ever, which is not a number."""
     return values[np.isfinite(values)]
 
 
 def _counts(column: "pd.Series[Any]") -> dict[str, int]:
-    """How often each whole number occurs, as JSON keys; what is missing is not counted."""
+    """How often each whole number occurs, with JSON keys; missing values are left out."""
     values, counts = np.unique(_present(column.to_numpy(np.float64)), return_counts=True)
     return {str(int(value)): int(count) for value, count in zip(values, counts, strict=True)}
 
@@ -118,7 +118,7 @@ STALL_S = 0.1
 STALLED_SHARE = 0.01
 CPU_SHARE = 0.9
 CLIENT_ERRORS_SHARE = 0.001
-"""Failures of the client's own making that say nothing of the server: one in a thousand may be chance."""
+"""Failures of the client's own, which say nothing about the server: one in a thousand may be chance."""
 
 
 def flags_against(
@@ -128,17 +128,17 @@ def flags_against(
     client_errors: float = 0.0,
     stopped_s: float | None = None,
 ) -> list[Flag]:
-    """Return why a result must not be believed; empty if it may.
+    """Return the reasons not to believe a result; empty without any.
 
     - Send lag is a part of latency that is not the server's. Its p99 may be 1 ms, or a tenth of the median
-      latency if that is more, but not over 10 ms: a late generator may itself have made the median so long.
-      Requests that waited for a slot of the in-flight limit, as was asked for, are not looked at.
-    - The generator's event loop may not stall for 100 ms at once, nor for 1 % of the time in all: answers
-      that came in meanwhile were stamped late. A long pause of the garbage collector is a stall as well.
-    - It may not use over 90 % of a core: it was then the bottleneck, or about to be. Nor may all together
-      use over 90 % of all CPUs: nothing was left for the server.
-    - No more than one request in a thousand may fail in the client itself (`client_errors` is their share).
-    - It was not interrupted; `stopped_s` is when it was, negative in the warm-up.
+      latency if that is more, but at most 10 ms: a late generator may itself have made the median so long.
+      Requests that waited, as asked, for a slot of the in-flight limit do not count.
+    - The generator's event loop may not stall for 100 ms at once, or for 1 % of the time in all: answers
+      that arrived meanwhile were stamped late. A long pause of the garbage collector is a stall, too.
+    - It may use at most 90 % of a core: beyond that it was the bottleneck, or about to be. All together may
+      use at most 90 % of all CPUs: beyond that, nothing was left for the server.
+    - At most one request in a thousand may fail in the client itself (`client_errors` is their share).
+    - It must not be interrupted; `stopped_s` is when it was, negative in the warm-up.
     """
     lag_limit_s = min(max(LEAST_LAG_S, LAG_SHARE * (latency_p50_s or 0.0)), MOST_LAG_S)
     found = [
@@ -157,11 +157,11 @@ Times = NDArray[np.float64]
 
 
 def sending_ends_s(due_s: Times, sent_s: Times, ends_s: float, stopped_s: float | None = None) -> float:
-    """Return until when there was time to send, 0 if nothing was sent: what rates are counted over.
+    """Return the end of the time to send, which rates are counted over; 0 if nothing was sent.
 
-    n sends span n gaps: from 0 until `ends_s`, where the next one would have been due had there been more; or
-    after an interrupt at `stopped_s` until the next one would have been due, or until then if that is later:
-    the generator was behind. In any case until the last send at least.
+    n sends span n gaps: from 0 until `ends_s`, when another one would have been due. After an interrupt, they
+    span until the next one would have been due, or until `stopped_s` if that is later: the generator was
+    behind. In any case, they span at least until the last send.
     """
     (which,) = np.nonzero(~np.isnan(sent_s))
     if not len(which):
@@ -178,9 +178,9 @@ QUANTILES = {"p50_s": 50, "p90_s": 90, "p99_s": 99}
 def over_time(requests: pd.DataFrame, bin_s: float = 1.0) -> pd.DataFrame:
     """Return a row per `bin_s` of an attack, from time 0 until the last end.
 
-    Columns: `start_s`; `due`, how many fell due in the bin; one per outcome, how many came to that end in it
-    (a dropped one when it was due; an unfinished one nowhere); `p50_s`, `p90_s`, `p99_s` of the latencies of
-    those *due* in it, NaN if none ended; `in_flight`, how many were due and had not ended when the bin ended.
+    Columns: `start_s`; `due`, how many fell due in the bin; one per outcome, how many met that outcome in it
+    (a dropped request when it was due, an unfinished one nowhere); `p50_s`, `p90_s`, `p99_s` of the latencies
+    of those *due* in it, NaN if none ended; `in_flight`, how many were due but not ended when the bin ended.
     """
     due, end = (requests[name].to_numpy(np.float64) for name in ("due_s", "end_s"))
     codes = pd.Categorical(requests["outcome"], categories=OUTCOMES).codes
@@ -203,5 +203,5 @@ def over_time(requests: pd.DataFrame, bin_s: float = 1.0) -> pd.DataFrame:
 
 
 def _bin(times_s: Any, bin_s: float) -> Any:
-    """In which bin each time is; what is due at 0.3 s is in the fourth tenth, though 0.3 / 0.1 is under 3."""
+    """The bin of each time; 0.3 s is in the fourth tenth, although 0.3 / 0.1 is below 3."""
     return np.floor(times_s / bin_s + 1e-9).astype(int)

@@ -1,6 +1,6 @@
-"""Where an attack is aimed: a checked URL, the one address it stands for, and the request's bytes.
+"""The target of an attack: a checked URL, the one address it stands for, and the request's bytes.
 
-The name is resolved once, before the attack: what was checked to be on loopback is what is attacked.
+The name is resolved once, before the attack: the address checked to be on loopback is the one attacked.
 """
 
 import ipaddress
@@ -23,12 +23,12 @@ _ONLY_ONCE = ("host", "content-length", "transfer-encoding")
 _EXAMPLE = "write it as http://127.0.0.1:8000/api/slow"
 
 Headers = Mapping[str, str] | Sequence[tuple[str, str]]
-"""Names and values; as pairs, a name may come again."""
+"""Names and values; as pairs, a name may repeat."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a URL says about where a request goes and how it begins."""
+    """What a URL says: where a request goes and how it begins."""
 
     url: str
     addresses: tuple[str, ...]
@@ -38,7 +38,7 @@ class Target:
     path: str
 
     def request(self, method: str, headers: Headers, body: bytes, *, keepalive: bool) -> bytes:
-        """Return a request's bytes; a header that is given takes the place of ours, its name as it is given.
+        """Return a request's bytes; a given header replaces ours, with its name as given.
 
         Raises UsageError for a header or a method that cannot be sent.
         """
@@ -61,7 +61,7 @@ class Target:
         return "\r\n".join([f"{method} {self.path} HTTP/1.1", *lines, "", ""]).encode() + body
 
     def accepting(self) -> str:
-        """Return the first address that accepts a connection; it is closed unused.
+        """Return the first address that accepts a connection, which is closed unused.
 
         Raises LabError if none does.
         """
@@ -79,7 +79,7 @@ class Target:
 
 
 def _framed(body: bytes, given: Mapping[str, str]) -> bytes:
-    """Return the body framed as the headers say. Raises UsageError if they say it in two ways, or wrong."""
+    """Return the body framed as the headers say. Raises UsageError if they contradict that or each other."""
     length, coding = given.get("content-length"), given.get("transfer-encoding")
     if length is not None and coding is not None:
         raise UsageError("Content-Length and Transfer-Encoding cannot both be sent: leave one out")
@@ -97,7 +97,7 @@ def _framed(body: bytes, given: Mapping[str, str]) -> bytes:
 def check(url: str, *, remote: bool) -> Target:
     """Return what a URL says, and the addresses behind it.
 
-    Raises UsageError if it is malformed, or not on loopback without `remote`; LabError if it is not resolved.
+    Raises UsageError if it is malformed, or off loopback without `remote`; LabError if it cannot be resolved.
     """
     parts, port = _parse(url)
     host = _ascii(parts.hostname or "")
@@ -106,9 +106,9 @@ def check(url: str, *, remote: bool) -> Target:
         raise UsageError(
             f"{host} is not this machine's loopback: add --remote (remote=True) to load it on purpose"
         )
-    # Characters of ASCII stay as they are, those that a browser would encode too: what is given is sent.
+    # ASCII characters are sent as given, even those that a browser would encode.
     path = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=string.printable)
-    host = host.partition("%")[0]  # an IPv6 zone is of no use to others
+    host = host.partition("%")[0]  # an IPv6 zone means nothing to others
     named = f"[{host}]" if ":" in host else host
     return Target(
         url=url,
@@ -122,9 +122,7 @@ def check(url: str, *, remote: bool) -> Target:
 
 def _parse(url: str) -> tuple[SplitResult, int]:
     if "@" in re.split("[/?#]", url.partition("//")[2], maxsplit=1)[0]:  # not repeated: it may be a password
-        raise UsageError(
-            "a URL with a user or password is not sent: use --header 'Authorization: ...' instead"
-        )
+        raise UsageError("a URL must not hold a user or password: use --header 'Authorization: ...' instead")
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -158,7 +156,7 @@ def _resolve(host: str, port: int) -> tuple[str, ...]:
 
 
 def _here(address: str) -> str:
-    """Return the loopback address for an unspecified one, which a server listens on, and IPv4 as itself."""
+    """Return loopback for the unspecified address, which servers listen on, and mapped IPv4 as IPv4."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
     if not (mapped or ip).is_unspecified:
@@ -168,7 +166,7 @@ def _here(address: str) -> str:
 
 @dataclass(frozen=True)
 class Assignment:
-    """What one generator is to send where, and how. The bytes of the request are the same each time."""
+    """What one generator sends, where, and how. The bytes of the request are the same each time."""
 
     address: str
     port: int
@@ -179,7 +177,7 @@ class Assignment:
     server_name: str | None = None  # set for TLS
     insecure: bool = False  # do not verify the certificate
     keepalive: bool = False
-    connections: int = 10_000  # idle ones kept at most, as vegeta
-    in_flight: int | None = None  # requests at most
+    connections: int = 10_000  # most idle ones to keep, as in vegeta
+    in_flight: int | None = None  # most requests
     progress: bool = False
     realtime: bool = False  # real-time priority, where the system allows it

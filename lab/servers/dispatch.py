@@ -41,7 +41,7 @@ class Dispatch(Protocol):
 
 
 class Shared:
-    """All workers accept from one listening socket; whichever is awake takes all that waits there."""
+    """All workers accept from one listening socket; whichever is awake takes what waits, one or all."""
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener

@@ -74,7 +74,7 @@ def test_kept_records_are_not_attacked_with(
 def test_a_folder_is_no_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--from", tmp_path) == 2
     assert "is a directory" in capsys.readouterr().err
-    with pytest.raises(LabError, match="it is a folder; name one file of it"):
+    with pytest.raises(LabError, match="it is a folder; name a file in it"):
         Result.load(tmp_path)
 
 

@@ -153,12 +153,12 @@ def test_the_command_warns_of_more_than_the_ceiling(
         for generators in ("1", "3"):
             with pytest.raises(SystemExit, match="0"):
                 main(["attack", server.url, *load, "--generators", generators])
-    warning = "lab: 100/s is more than lab doctor believed 1 generator at (40.0/s each): add --generators 3"
+    warning = "lab: 100/s is more than lab doctor trusts 1 generator with (40.0/s each): add --generators 3"
     assert capsys.readouterr().err == f"{warning} (generators=3)\n"
 
 
 @pytest.mark.parametrize(
-    ("ceiling_rps", "advice"), [(40, "generators=3"), (30, "more CPUs"), (0, "when all is quiet")]
+    ("ceiling_rps", "advice"), [(40, "generators=3"), (30, "more CPUs"), (0, "when the machine is quiet")]
 )
 def test_python_warns_of_more_than_the_ceiling(
     ceiling_rps: float, advice: str, monkeypatch: pytest.MonkeyPatch

@@ -86,7 +86,7 @@ def test_foreign_and_missing_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="no such file"):
         records.read(tmp_path / "none.parquet")
     records.write(tmp_path / "bare.parquet", rows([0.1]))
-    with pytest.raises(LabError, match="does not say url"):
+    with pytest.raises(LabError, match="it has no url"):
         Result.load(tmp_path / "bare.parquet")
 
 
@@ -97,9 +97,9 @@ def test_foreign_and_missing_files_are_refused(tmp_path: Path) -> None:
         ({"due_s": [0.0, 0.2, 0.1]}, "not in order"),
         ({"end_s": [0.5, 0.6, 1e300]}, "longer than any attack"),
         ({"sent_s": [0.0, 0.05, 0.2]}, "sent before it was due"),
-        ({"sent_s": [0.0, np.nan, 0.2]}, "no time of sending"),
+        ({"sent_s": [0.0, np.nan, 0.2]}, "no send time"),
         ({"end_s": [0.0, 0.1, 0.1]}, "ended before it was sent"),
-        ({"end_s": [1.0, np.nan, 1.0]}, "no end"),
+        ({"end_s": [1.0, np.nan, 1.0]}, "no end time"),
         ({"outcome": ["ok", "fine", "ok"]}, "unknown outcome 'fine'"),
         ({"worker_id": [1, 2, 3]}, "columns"),
     ],

@@ -156,7 +156,7 @@ def test_the_histogram_counts_every_request_that_ended() -> None:
     ).splitlines()
     assert [int(line.split()[5]) for line in lines] == [2, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1]
     assert lines[0].split()[:5] == ["2.00", "ms", "to", "5.00", "ms"]
-    assert histogram(rows([0.0], [Outcome.DROPPED])) == "no request came to an end"
+    assert histogram(rows([0.0], [Outcome.DROPPED])) == "no request ended"
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_a_loop_time_that_is_no_number_is_in_no_summary() -> None:
 
 def test_an_objective_is_not_met_by_silence() -> None:
     nothing = numbers(rows([0.0], [Outcome.DROPPED]))
-    assert Slo.parse("p50=1s").missed(nothing) == "p50 is unknown: no request came to an end"
+    assert Slo.parse("p50=1s").missed(nothing) == "p50 is unknown: no request ended"
 
 
 @pytest.mark.parametrize(

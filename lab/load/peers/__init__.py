@@ -1,4 +1,4 @@
-"""Other people's load generators, for comparison: those on this machine, all run and read the same way."""
+"""Peers, other load generators for comparison: those on this machine, all run and read the same way."""
 
 from lab.load.peers.tools import TOOLS, Tool, absent, find, present, run
 

@@ -1,4 +1,4 @@
-"""What other load generators say, as numbers in seconds: a function per tool, of what it printed or wrote."""
+"""What peers report, as numbers in seconds: one function per tool reads what it printed or wrote."""
 
 import csv
 import json
@@ -23,11 +23,11 @@ class Numbers:
     p99_s: float | None
     max_s: float | None
     flags: tuple[Flag, ...] = ()
-    """Why the tool itself does not believe them."""
+    """Why the tool itself doubts them."""
 
 
 def wrk(out: str) -> Numbers:
-    """Read `wrk --latency`: numbers with units, a line for errors only if there are some."""
+    """Read `wrk --latency`: numbers with units, and a line for errors if there are any."""
     mean, _, top = _words(r"^\s*Latency\s+(\S+)\s+(\S+)\s+(\S+)", out)
     requests = int(_word(r"(\d+) requests in", out))
     failed = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
@@ -133,7 +133,7 @@ def locust(out: str) -> Numbers:
 
 
 def _quantile(counts: list[tuple[float, int]], share: float) -> float:
-    """Return the smallest value that `share` of all are at or below."""
+    """Return the smallest value that at least `share` of all values do not exceed."""
     rest = share * sum(count for _, count in counts)
     for value, count in counts:
         rest -= count
@@ -147,7 +147,7 @@ def _ok(statuses: dict[int, int]) -> int:
 
 
 def _well(ok: int, requests: int, rate_rps: str) -> float:
-    """Take out of a rate of answers those that were not ok."""
+    """Remove from a rate of answers those that were not ok."""
     return float(rate_rps) * ok / max(requests, 1)
 
 

@@ -1,4 +1,4 @@
-"""A load generator of other people's: how it is found, told what to do, run, and read."""
+"""A peer: how it is found, told what to do, run, and read."""
 
 import os
 import resource
@@ -17,12 +17,12 @@ from lab.load.peers import reports
 from lab.load.peers.reports import Numbers
 
 _GRACE_S = 20.0
-"""For a tool to start and to write its report."""
+"""Time for a tool to start and to write its report."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a tool is asked to do. Those that only know a number of connections wait for answers on each."""
+    """What a tool is asked to do. A tool that only knows connections waits for the answer on each."""
 
     url: str
     rate_rps: int
@@ -40,9 +40,9 @@ class Tool:
     schedule: str
     """When it sends: `open`, `closed`, or `paced`: a closed loop that keeps to a rate while it can."""
     command: Callable[[Job], list[str]]
-    """The program, to be found as `find` does, and its arguments."""
+    """Gives the program, which `find` finds, and its arguments."""
     read: Callable[[str, Job], Numbers]
-    """From what it printed, and the files it wrote."""
+    """Gives the numbers, from what it printed and the files it wrote."""
     resolution_s: float = 0.0
     """Its latencies are rounded to this."""
 
@@ -54,7 +54,7 @@ class Measured:
     numbers: Numbers
     wall_s: float
     cpu_s: float
-    """Of the tool's processes, from start to end, and of those that write its report."""
+    """CPU time of the tool's processes, from start to end, and of those that write its report."""
 
 
 def find(name: str) -> str | None:
@@ -66,9 +66,9 @@ def find(name: str) -> str | None:
 
 
 def run(tool: Tool, url: str, *, rate_rps: int, duration_s: int, connections: int = 10) -> Measured:
-    """Let a tool load `url`, and return what it says.
+    """Have a tool load `url`, and return what it reports.
 
-    Raises LabError if it fails, does not end, or says what cannot be read.
+    Raises LabError if it fails, does not end, or reports something unreadable.
     """
     with tempfile.TemporaryDirectory() as folder:
         job = Job(url, rate_rps, duration_s, connections, Path(folder))
@@ -88,13 +88,13 @@ def run(tool: Tool, url: str, *, rate_rps: int, duration_s: int, connections: in
 
 
 def _children_cpu_s() -> float:
-    """Return the CPU seconds of all processes that were started from here, and theirs, and have ended."""
+    """Return the CPU seconds of all ended processes that were started from here, and of theirs."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def _run(command: list[str], job: Job) -> tuple[str, float, float]:
-    """Run a program to its end; return what it printed, for how long it ran, and its CPU time, in seconds."""
+    """Run a program to its end; return what it printed, and its run time and CPU time in seconds."""
     name = Path(command[0]).name
     with (job.folder / "out").open("wb+") as out, (job.folder / "err").open("wb+") as err:
         with processes.start_program(command, cwd=job.folder, stdout=out, stderr=err) as program:
@@ -172,7 +172,7 @@ TOOLS = (
     Tool("loadtest", "paced", _loadtest, lambda out, _: reports.loadtest(out), resolution_s=1e-3),
     Tool("locust", "paced", _locust, lambda out, _: reports.locust(out), resolution_s=1e-3),
 )
-"""`wrk` and `ab` know no rate: they show what they can get through, not what was asked for."""
+"""`wrk` and `ab` know no rate: they show what they can get through, whatever was asked for."""
 
 
 def present() -> list[Tool]:
