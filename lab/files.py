@@ -97,9 +97,7 @@ def _taking_its_place(path: Path, before: os.stat_result | None) -> Iterator[Bin
     try:
         with temporary.open("wb") as file:
             if before:
-                with contextlib.suppress(PermissionError):
-                    os.fchown(file.fileno(), before.st_uid, before.st_gid)
-                os.fchmod(file.fileno(), stat.S_IMODE(before.st_mode))
+                _keep_owner_and_mode(file.fileno(), before)
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -108,6 +106,14 @@ def _taking_its_place(path: Path, before: os.stat_result | None) -> Iterator[Bin
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _keep_owner_and_mode(descriptor: int, before: os.stat_result) -> None:
+    """Set them as far as the system lets us: the content is worth more."""
+    with contextlib.suppress(OSError):
+        os.fchown(descriptor, before.st_uid, before.st_gid)
+    with contextlib.suppress(OSError):
+        os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
 
 
 def check_writable(path: Path) -> None:

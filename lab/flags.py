@@ -19,7 +19,7 @@ class Flag:
     limit: float | None = None
 
     def __str__(self) -> str:
-        kind = KINDS[self.code]
+        kind = KINDS.get(self.code) or Kind(f"flagged by a later version: {self.code}", "{:g}".format)
         value = "" if self.value is None else f" {kind.show(self.value)}"
         limit = "" if self.limit is None else f" (limit {kind.show(self.limit)})"
         return f"{kind.text}{value}{limit}"
@@ -30,9 +30,8 @@ class Flag:
 
     @staticmethod
     def from_dict(kept: Mapping[str, Any]) -> "Flag":
-        """Return the flag that `to_dict` gave; one of a code that is unknown here stays a flag."""
-        code = kept["code"] if kept["code"] in KINDS else "unknown"
-        return Flag(code, kept["value"], kept["limit"])
+        """Return the flag that `to_dict` gave; one whose code is unknown here stays a flag."""
+        return Flag(kept["code"], kept["value"], kept["limit"])
 
 
 class Kind(NamedTuple):
@@ -67,7 +66,6 @@ KINDS = {
     "loop_ratio": Kind("its loops took, against those of its other blocks,", _times),
     "loop_drift": Kind("the loop's cost drifted within the block by", _change),
     "earlier_version": Kind("flagged by an earlier version, which kept no codes", str),
-    "unknown": Kind("flagged by a later version, for a reason unknown here", str),
 }
 """Every code there is."""
 

@@ -262,6 +262,12 @@ def end_with_group() -> None:
     os._exit(1)
 
 
+def ending_signals() -> list[signal.Signals]:
+    """Return the signals that ask a command to end; SIGHUP is none where it is ignored, as under `nohup`."""
+    hang_up = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hang_up]
+
+
 def guard_standard_streams() -> None:
     """Open any closed standard stream on /dev/null.
 

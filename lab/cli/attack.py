@@ -11,6 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from lab import processes
 from lab.cli.output import tell, write_out
 from lab.errors import UsageError
 from lab.files import check_writable
@@ -141,8 +142,8 @@ def _warnings_as_lines() -> Iterator[None]:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM ends an attack like Ctrl-C; so does SIGINT where a shell has us ignore it (`lab attack &`)."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    """End an attack at these signals as at Ctrl-C, where SIGINT is ignored too (`lab attack &`)."""
+    before = {number: signal.getsignal(number) for number in processes.ending_signals()}
     for number in before:
         signal.signal(number, signal.default_int_handler)
     try:

@@ -18,7 +18,7 @@ import click
 import yaml
 from traitlets.config import Config
 
-from lab import files
+from lab import files, processes
 from lab.cli.output import tell, write_out
 from lab.errors import LabError, UsageError
 from lab.progress import display
@@ -233,8 +233,6 @@ def _leave_word(output: Path, reason: str) -> str:
 
 _POLL_S = 0.5
 
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
 
 @click.command("study")
 @click.option(
@@ -268,9 +266,8 @@ def command(
             f"{absent[0]} is not run, so its parameters cannot be changed: add --only {absent[0]}"
         )
     parameters = checked_parameters(profile, names, changed)
-    for number in _ENDING:
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
-            signal.signal(number, _interrupt)
+    for number in processes.ending_signals():
+        signal.signal(number, _interrupt)
     run = _open(profile, names, run_id, changed)
     failures: list[str] = []
     try:
@@ -291,7 +288,7 @@ def command(
 
 def _interrupt(number: int, frame: object) -> None:
     """End as with Ctrl-C, also where a shell in the background had SIGINT ignored; once is enough."""
-    for each in _ENDING:
+    for each in processes.ending_signals():
         signal.signal(each, signal.SIG_IGN)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # that the kernel is gone is no news then
     raise KeyboardInterrupt

@@ -11,6 +11,7 @@ from lab.errors import UsageError
 from lab.flags import KINDS
 from lab.machine import available_cpus
 from lab.models.statistics import fewest_trials
+from lab.study.parameters import startable
 from lab.units import counted
 
 
@@ -19,7 +20,7 @@ def _workers(value: Any) -> int | str:
     text = str(value)
     if text != "cpus" and not (text.isdecimal() and int(text) >= 1):
         raise ValueError("must be 'cpus' or a whole number, at least 1")
-    return text if text == "cpus" else int(text)
+    return text if text == "cpus" else startable(int(text))
 
 
 Workers = Annotated[int | str, BeforeValidator(_workers)]

@@ -25,7 +25,7 @@ from lab.hotloop import KernelName
 from lab.load.arrivals import Arrivals
 from lab.machine import available_cpus
 from lab.servers.spec import DispatchName
-from lab.study.parameters import ListOf
+from lab.study.parameters import ListOf, Seconds
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
 
@@ -38,13 +38,13 @@ class Parameters(_Parameters):
     run: str
     loads: Annotated[ListOf[Positive], Field(min_length=1)]
     rates: ListOf[Positive]
-    duration_s: Positive
+    duration_s: Seconds
     workers: Workers
     dispatch: DispatchName
     arrivals: Arrivals
     kernel: KernelName
     iterations: Whole
-    timeout_s: Positive
+    timeout_s: Seconds
     slo_loops: Positive
     blocks: Count
     seed: Whole

@@ -17,6 +17,7 @@ from lab.hotloop import KernelName
 from lab.models.overload import overload
 from lab.servers.spec import DispatchName
 from lab.study.parameters import Parameters as _Parameters
+from lab.study.parameters import Seconds
 from lab.study.plan import Condition
 
 EXPERIMENT = "single-vs-cluster"
@@ -39,12 +40,12 @@ class Parameters(_Parameters):
 
     run: str
     rate: Positive
-    duration_s: Positive
+    duration_s: Seconds
     workers: Workers
     dispatch: DispatchName
     kernel: KernelName
     iterations: Whole
-    timeout_s: Positive
+    timeout_s: Seconds
     blocks: Count
     seed: Whole
 

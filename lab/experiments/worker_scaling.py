@@ -18,7 +18,7 @@ from lab.machine import available_cpus
 from lab.models.scaling import Point, ScalingLaw, envelope, fit_law, speedups
 from lab.models.statistics import fewest_trials
 from lab.servers.spec import DispatchName
-from lab.study.parameters import ListOf
+from lab.study.parameters import ListOf, Seconds, WorkerCount
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
 
@@ -29,14 +29,14 @@ class Parameters(_Parameters):
     """What notebook 04 lets its reader set; no `workers` means those of `default_workers`."""
 
     run: str
-    workers: ListOf[Count]
+    workers: ListOf[WorkerCount]
     overload: Positive
-    duration_s: Positive
+    duration_s: Seconds
     dispatch: DispatchName
     pin: bool
     kernel: KernelName
     iterations: Whole
-    timeout_s: Positive
+    timeout_s: Seconds
     blocks: Count
     seed: Whole
 

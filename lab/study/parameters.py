@@ -6,11 +6,13 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from lab.checks import complaint
+from lab.checks import Count, Positive, complaint
 from lab.errors import UsageError
+from lab.machine import available_cpus
+from lab.servers.spec import MOST_PER_CPU
 
 _INJECTED = "# Parameters"
 """How the cell starts that papermill puts behind a notebook's own parameters."""
@@ -31,6 +33,20 @@ def _from_json(text: str) -> Any:
 
 
 _ADVICE = ": set it in the parameters cell or with {option} {name}"
+
+
+def startable(count: int) -> int:
+    """Return a number of workers that a server may have here. Raises ValueError for more."""
+    if count > (most := MOST_PER_CPU * available_cpus()):
+        raise ValueError(f"must be at most {most} here, {MOST_PER_CPU} per CPU")
+    return count
+
+
+WorkerCount = Annotated[Count, AfterValidator(startable)]
+"""A number of workers that a server starts with."""
+
+Seconds = Annotated[Positive, Field(le=86_400)]
+"""How long a trial, or a part of it, lasts: a day at most."""
 
 Item = TypeVar("Item")
 ListOf = Annotated[tuple[Item, ...], BeforeValidator(_sequence)]

@@ -206,7 +206,7 @@ def open_run(
     """
     name = files.named(_of_today() if not run_id and not profile else run_id or NEW)
     if name == NEW:
-        name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"  # as _UNNAMED has it
     folder = files.data() / name
     if _is_new(folder):
         manifest = manifests.new_manifest(
@@ -218,6 +218,10 @@ def open_run(
     return run
 
 
+_UNNAMED = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
+"""The id of a run that nobody named."""
+
+
 def _of_today() -> str:
     """Return the id of the run that notebooks opened by hand share today, or `NEW`."""
     today = datetime.now().astimezone().date()
@@ -225,6 +229,7 @@ def _of_today() -> str:
         run.run_id
         for run in find_runs()
         if not run.profile
+        and _UNNAMED.fullmatch(run.run_id)
         and run.started_at.astimezone().date() == today
         and not (manifests.other_machine(run) or manifests.other_version(run))
     )

@@ -14,7 +14,7 @@ from lab.load.arrivals import Arrivals
 from lab.machine import available_cpus
 from lab.models.statistics import samples_needed
 from lab.servers.spec import DispatchName, Pool
-from lab.study.parameters import ListOf
+from lab.study.parameters import ListOf, Seconds
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
 from lab.study.run import Run
@@ -37,12 +37,12 @@ class Parameters(_Parameters):
     poisson: Annotated[ListOf[Utilisation], Field(min_length=1)]
     constant: ListOf[Utilisation]
     workers: Workers
-    duration_s: Positive
+    duration_s: Seconds
     kernel: KernelName
     iterations: Whole
     threads_kernel: KernelName
     threads_iterations: Whole
-    timeout_s: Positive
+    timeout_s: Seconds
     blocks: Count
     other_blocks: Count
     seed: Whole

@@ -16,7 +16,7 @@ from lab.hotloop import KernelName
 from lab.machine import available_cpus
 from lab.servers.spec import DispatchName
 from lab.study.faults import Action, with_actions
-from lab.study.parameters import ListOf
+from lab.study.parameters import ListOf, Seconds, WorkerCount
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
 from lab.web import MOST_TIMES
@@ -52,12 +52,12 @@ class Parameters(_Parameters):
     run: str
     dispatches: Annotated[ListOf[DispatchName], Field(min_length=1)]
     kept: ListOf[Literal["kill", "recycle", "scale", "block"]]
-    workers: Annotated[Count, Field(ge=2)]
+    workers: Annotated[WorkerCount, Field(ge=2)]
     utilisation: Positive
-    duration_s: Positive
+    duration_s: Seconds
     kernel: KernelName
     iterations: Whole
-    timeout_s: Positive
+    timeout_s: Seconds
     blocks: Count
     seed: Whole
 

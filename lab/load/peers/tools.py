@@ -1,7 +1,6 @@
 """A peer: how it is found, told what to do, run, and read."""
 
 import os
-import resource
 import shutil
 import sys
 import tempfile
@@ -77,20 +76,13 @@ def run(tool: Tool, url: str, *, rate_rps: int, duration_s: int, connections: in
         if program is None:
             raise LabError(f"{name} is not on this machine: install it, or compare with others")
         out, wall_s, cpu_s = _run([program, *arguments], job)
-        before_s = _children_cpu_s()
         try:
             numbers = tool.read(out, job)
         except Exception as error:  # the report of another version may be anything
             raise LabError(
                 f"cannot read what {tool.name} says ({error!r}): is its version supported?"
             ) from error
-    return Measured(numbers, wall_s, cpu_s + _children_cpu_s() - before_s)
-
-
-def _children_cpu_s() -> float:
-    """Return the CPU seconds of all ended processes that were started from here, and of theirs."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return Measured(numbers, wall_s, cpu_s)
 
 
 def _run(command: list[str], job: Job) -> tuple[str, float, float]:
