@@ -2,21 +2,39 @@
 
 import difflib
 import inspect
+import math
 from collections.abc import Callable
-from functools import wraps
+from dataclasses import dataclass
+from functools import cache, wraps
 from reprlib import repr
-from typing import Annotated, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
-from pydantic import BeforeValidator, Field, ValidationError, validate_call
-from pydantic_core import ErrorDetails
+from annotated_types import Ge, Gt
 
 from lab.errors import UsageError
 from lab.units import parse_duration, parse_rate
 
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler, ValidationError
+    from pydantic_core import CoreSchema, ErrorDetails
+
 Checked = TypeVar("Checked", bound=Callable[..., Any])
 
 
-def _number(value: Any) -> Any:
+@dataclass(frozen=True)
+class Before:
+    """What pydantic's BeforeValidator does; a process that checks nothing need not import pydantic for it."""
+
+    read: Callable[[Any], Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: "GetCoreSchemaHandler") -> "CoreSchema":
+        """Have values read before they are checked."""
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(self.read, handler(source))
+
+
+def number(value: Any) -> Any:
     """Read text as papermill passes it, such as '1e3'; True is no number here."""
     if isinstance(value, bool):
         raise ValueError("must be a number")
@@ -28,19 +46,26 @@ def _number(value: Any) -> Any:
     return value
 
 
-Positive = Annotated[float, BeforeValidator(_number), Field(gt=0, allow_inf_nan=False)]
+def _finite(value: Any) -> Any:
+    value = number(value)
+    if value == math.inf:
+        raise ValueError("must be finite")
+    return value
+
+
+Positive = Annotated[float, Before(_finite), Gt(0)]
 """A rate, a duration in seconds, or a share: finite and above 0."""
 
-Count = Annotated[int, BeforeValidator(_number), Field(ge=1)]
+Count = Annotated[int, Before(number), Ge(1)]
 """A number of workers, blocks or repetitions: whole, 1 or more."""
 
-Whole = Annotated[int, BeforeValidator(_number), Field(ge=0)]
+Whole = Annotated[int, Before(number), Ge(0)]
 """Iterations, or a seed: whole, 0 or more."""
 
-Rate = Annotated[float, BeforeValidator(parse_rate), Field(gt=0)]
+Rate = Annotated[float, Before(parse_rate), Gt(0)]
 """Requests per second, as a number or a text such as 30/m: above 0."""
 
-Duration = Annotated[float, BeforeValidator(parse_duration)]
+Duration = Annotated[float, Before(parse_duration)]
 """Seconds, as a number or a text such as 250ms: above 0."""
 
 
@@ -52,19 +77,27 @@ def checked(made: Checked) -> Checked:
     if isinstance(made, type):
         made.__init__ = checked(made.__init__)  # type: ignore[misc]
         return made
-    call, names = validate_call(made), list(inspect.signature(made).parameters)
+    names = list(inspect.signature(made).parameters)
+
+    @cache
+    def checking() -> Callable[..., Any]:
+        from pydantic import validate_call
+
+        return validate_call(made)
 
     @wraps(made)
     def check(*args: Any, **kwargs: Any) -> Any:
+        from pydantic import ValidationError
+
         try:
-            return call(*args, **kwargs)
+            return checking()(*args, **kwargs)
         except ValidationError as error:
             raise UsageError("; ".join(complaints(error, names))) from None
 
     return cast(Checked, check)
 
 
-def complaints(error: ValidationError, names: list[str] | None = None) -> list[str]:
+def complaints(error: "ValidationError", names: list[str] | None = None) -> list[str]:
     """Say of each value that is wrong where it stands, what it must be, and what it is.
 
     `names` are those of parameters, which pydantic knows by their position.
@@ -81,7 +114,6 @@ _WRONG = {
     "less_than": "must be below {lt:g}",
     "less_than_equal": "must be at most {le:g}",
     "literal_error": "must be {expected}",
-    "finite_number": "must be finite",
     "too_short": "must list at least {min_length}",
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number"),
     **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
@@ -92,7 +124,7 @@ _WRONG = {
 }
 
 
-def complaint(problem: ErrorDetails, names: list[str] | None = None) -> str:
+def complaint(problem: "ErrorDetails", names: list[str] | None = None) -> str:
     """Return one of pydantic's complaints, such as: generators must be at least 1, got 0."""
     kind, place = problem["type"], _place(problem["loc"], names or [])
     if kind in _ABOUT_NAMES:

@@ -116,6 +116,14 @@ def _keep_owner_and_mode(descriptor: int, before: os.stat_result) -> None:
         os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
 
 
+def read_small(path: Path) -> str:
+    """Return the text of a small system file, or nothing where it is missing or may not be read."""
+    try:
+        return path.read_text(errors="replace").strip("\0\n ")
+    except OSError:
+        return ""
+
+
 def check_writable(path: Path) -> None:
     """Check, before the work, whether `replacing` could write there. Raises LabError if not."""
     folder = Path(os.path.realpath(path)).parent

@@ -14,7 +14,21 @@ ROOT = Path(__file__).parent.parent
 
 HEAVY = {"matplotlib", "numba", "pandas", "pyarrow", "scipy"}
 
-GROUND = {"checks", "errors", "files", "flags", "keeper", "logs", "machine", "processes", "progress", "units"}
+GROUND = {
+    *("checks", "cpus", "errors", "files", "flags", "keeper", "logs", "machine", "processes", "progress", "units"),
+}
+    "checks",
+    "cpus",
+    "errors",
+    "files",
+    "flags",
+    "keeper",
+    "logs",
+    "machine",
+    "processes",
+    "progress",
+    "units",
+}
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),
     "hotloop": GROUND,

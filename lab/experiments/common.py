@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import pandas as pd
 from pydantic import BeforeValidator
 
+from lab.cpus import available_cpus
 from lab.errors import UsageError
 from lab.flags import KINDS
-from lab.machine import available_cpus
 from lab.models.statistics import fewest_trials
 from lab.study.parameters import startable
 from lab.units import counted

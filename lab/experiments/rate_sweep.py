@@ -10,6 +10,7 @@ from pydantic import Field
 
 from lab import units
 from lab.checks import Count, Positive, Whole
+from lab.cpus import available_cpus
 from lab.errors import UsageError
 from lab.experiments.common import Workers, by_server, resolve
 from lab.figures.style import (
@@ -23,7 +24,6 @@ from lab.figures.style import (
 )
 from lab.hotloop import KernelName
 from lab.load.arrivals import Arrivals
-from lab.machine import available_cpus
 from lab.servers.spec import DispatchName
 from lab.study.parameters import ListOf, Seconds
 from lab.study.parameters import Parameters as _Parameters

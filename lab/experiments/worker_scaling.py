@@ -11,10 +11,10 @@ from pydantic import field_validator
 
 from lab import units
 from lab.checks import Count, Positive, Whole
+from lab.cpus import available_cpus
 from lab.experiments.claims import Verdict, Word, weighed
 from lab.figures.style import DARK_TO_LIGHT, QUIET, canvas, cross_flagged, reference_line
 from lab.hotloop import KernelName
-from lab.machine import available_cpus
 from lab.models.scaling import Point, ScalingLaw, envelope, fit_law, speedups
 from lab.models.statistics import fewest_trials
 from lab.servers.spec import DispatchName

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from lab.checks import Count, Whole, checked
+from lab.cpus import available_cpus
 from lab.errors import LabError, UsageError
 from lab.load.arrivals import (
     Stage,
@@ -24,7 +25,6 @@ from lab.load.generators import JointLog, Message, joint_figures, offer
 from lab.load.limits import MOST_PER_CPU, warn_above
 from lab.load.progress import Progress, teller
 from lab.load.target import Assignment, Headers, check
-from lab.machine import available_cpus
 from lab.units import parse_duration, parse_rate
 
 if TYPE_CHECKING:

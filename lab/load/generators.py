@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lab import processes
+from lab.cpus import available_cpus
 from lab.errors import LabError
 from lab.load.arrivals import Times
 from lab.load.limits import generators_with_room
 from lab.load.log import COLUMNS, read_columns
 from lab.load.target import Assignment
-from lab.machine import available_cpus
 
 _LEAD_S = 0.05
 """From "all are ready" to the first due time: enough for the start to reach every generator."""

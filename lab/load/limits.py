@@ -7,8 +7,8 @@ import sys
 import warnings
 
 from lab import files
+from lab.cpus import available_cpus
 from lab.files import write_whole
-from lab.machine import available_cpus
 from lab.units import counted, per_second
 
 MOST_PER_CPU = 16

@@ -8,11 +8,7 @@ from collections.abc import Callable
 from aiohttp import web
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
-HEAD_TIMEOUT_S = 10.0
-"""Once a client has begun the head of a request, it must send all of it within this time."""
-
-QUIET_S = 0.25
-"""How long clients of a worker that must go may stay silent before their connections are closed."""
+from lab.servers.sockets import HEAD_TIMEOUT_S
 
 _SWEEP_S = 0.01
 

@@ -9,8 +9,7 @@ from typing import Protocol
 
 from lab.processes import Message
 from lab.servers import sockets
-from lab.servers.connections import HEAD_TIMEOUT_S, QUIET_S
-from lab.servers.sockets import Acceptor
+from lab.servers.sockets import HEAD_TIMEOUT_S, QUIET_S, Acceptor
 from lab.servers.spec import ServerSpec
 from lab.servers.worker_handle import WorkerHandle
 

@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 
 from lab import hotloop, processes
+from lab.cpus import pin
 from lab.errors import LabError
 from lab.hotloop import LoopRun
-from lab.machine import pin
 from lab.processes import Channel, Message
 from lab.servers.counters import SharedCounts
 from lab.servers.spec import ServerSpec
@@ -106,7 +106,7 @@ async def in_threads(spec: ServerSpec) -> AsyncIterator[tuple[Work, None]]:
 def main(text: str) -> None:
     """Be the runner that was started, until told to go."""
     arguments = json.loads(text)
-    spec = ServerSpec(**arguments["spec"])
+    spec = ServerSpec.received(arguments["spec"])
     if spec.pin:
         pin(arguments["index"])
     processes.begin(arguments["channel"])

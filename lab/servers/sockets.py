@@ -9,6 +9,12 @@ from collections.abc import Callable
 
 from lab.errors import LabError
 
+HEAD_TIMEOUT_S = 10.0
+"""Once a client has begun the head of a request, it must send all of it within this time."""
+
+QUIET_S = 0.25
+"""How long clients of a worker that must go may stay silent before their connections are closed."""
+
 BACKLOG = 4096
 """Connections that may wait to be accepted: overload must queue. The system's somaxconn may be lower."""
 

@@ -88,7 +88,7 @@ class Supervisor:
 async def _supervise(arguments: dict[str, Any], channel: Channel) -> int:
     listener = socket.socket(fileno=arguments["listener"])
     listener.setblocking(False)  # shared by all its copies; each socket made from one sets it again
-    return await Supervisor(ServerSpec(**arguments["spec"]), channel, listener).run()
+    return await Supervisor(ServerSpec.received(arguments["spec"]), channel, listener).run()
 
 
 def main(text: str) -> None:

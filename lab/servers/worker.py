@@ -22,14 +22,14 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from lab import hotloop, processes
+from lab.cpus import pin
 from lab.errors import LabError
 from lab.hotloop import LoopRun
-from lab.machine import pin
 from lab.processes import Channel, Message
 from lab.servers import offload
-from lab.servers.connections import QUIET_S, ServedConnection, close_idle
+from lab.servers.connections import ServedConnection, close_idle
 from lab.servers.counters import SharedCounts
-from lab.servers.sockets import Acceptor
+from lab.servers.sockets import QUIET_S, Acceptor
 from lab.servers.spec import ServerSpec
 from lab.servers.workers import SIGNALS, Commands, Workers
 from lab.web import Work, blocking, create_app
@@ -244,7 +244,7 @@ async def _work(arguments: dict[str, Any], spec: ServerSpec, channel: Channel) -
 def main(text: str) -> None:
     """Be the worker that was started, until it has drained."""
     arguments = json.loads(text)
-    spec = ServerSpec(**arguments["spec"])
+    spec = ServerSpec.received(arguments["spec"])
     if spec.pin and spec.topology != "offload":
         pin(arguments["index"])
     processes.begin(arguments["channel"])

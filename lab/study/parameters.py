@@ -10,8 +10,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import ErrorDetails
 
 from lab.checks import Count, Positive, complaint
+from lab.cpus import available_cpus
 from lab.errors import UsageError
-from lab.machine import available_cpus
 from lab.servers.spec import MOST_PER_CPU
 
 _INJECTED = "# Parameters"

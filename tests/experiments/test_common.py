@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 from helpers.trial_rows import trials
 
+from lab.cpus import available_cpus
 from lab.errors import UsageError
 from lab.experiments import common
 from lab.flags import Flag
-from lab.machine import available_cpus
 
 
 def test_servers_are_named_by_what_tells_them_apart() -> None:

@@ -21,6 +21,7 @@ from helpers.load_rows import rows
 from helpers.load_servers import serving, stalling
 
 from lab.cli import main
+from lab.cpus import available_cpus
 from lab.errors import LabError
 from lab.experiments.instrument.stalls import closed_loop
 from lab.figures.over_time import over_time as draw
@@ -31,7 +32,6 @@ from lab.load.log import OUTCOMES, Outcome
 from lab.load.reference_server import reference_server
 from lab.load.report import report
 from lab.load.summary import over_time
-from lab.machine import available_cpus
 
 
 @pytest.mark.parametrize("keepalive", [False, True])

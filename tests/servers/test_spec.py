@@ -4,8 +4,8 @@ import re
 
 import pytest
 
+from lab.cpus import available_cpus
 from lab.errors import UsageError
-from lab.machine import available_cpus
 from lab.servers import ServerSpec, serve
 from lab.servers.spec import MOST_PER_CPU, DispatchName
 

@@ -7,11 +7,11 @@ import pandas as pd
 from pydantic import Field
 
 from lab.checks import Count, Positive, Whole
+from lab.cpus import available_cpus
 from lab.experiments.common import Workers, resolve
 from lab.experiments.dispatch.theory import Queue, least_overhead_s, played, queue_of
 from lab.hotloop import KernelName
 from lab.load.arrivals import Arrivals
-from lab.machine import available_cpus
 from lab.models.statistics import samples_needed
 from lab.servers.spec import DispatchName, Pool
 from lab.study.parameters import ListOf, Seconds

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from lab.checks import Count, Positive, Whole
+from lab.cpus import available_cpus
 from lab.errors import LabError
 from lab.hotloop import KernelName
-from lab.machine import available_cpus
 from lab.servers.spec import DispatchName
 from lab.study.faults import Action, with_actions
 from lab.study.parameters import ListOf, Seconds, WorkerCount

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.machine import affinity_cpus, available_cpus, host_cpus, quota_cpus
+from lab.cpus import affinity_cpus, available_cpus, host_cpus, quota_cpus
 
 
 def system(root: Path, groups: str, **files: str) -> Path:
