@@ -1,1 +1,1 @@
-"""One module per notebook: what the reader may set, the conditions that follow, what the data says."""
+"""One module per notebook: what the reader may set, the conditions that follow, and what the data says."""

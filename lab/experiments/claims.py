@@ -30,7 +30,7 @@ class Word(StrEnum):
 
     @staticmethod
     def of(*parts: bool | None) -> "Word":
-        """Return the word for a claim whose parts hold, or do not; None is what the evidence cannot tell."""
+        """Return the word for a claim whose parts hold or not; None is a part that cannot be told."""
         if None in parts:
             return Word.UNTOLD
         return Word.HOLDS if all(parts) else Word.IN_PART if any(parts) else Word.NOT_HERE
@@ -40,8 +40,8 @@ class Word(StrEnum):
 class Verdict:
     """A claim by its number in `CLAIMS`, what was measured about it, and the verdict.
 
-    `evidence` is numbers with their intervals, "" if nothing was measured. `trials` says how many trials it
-    is from, and `flagged` how many of them are flagged. `about` names what it was judged for, if not for all.
+    `evidence` is numbers with their intervals, "" if nothing was measured. `trials` is how many trials it
+    comes from, and `flagged` how many of them are flagged. `about` names what it was judged for, if not all.
     """
 
     number: int
@@ -58,7 +58,7 @@ class Verdict:
 
 
 def weighed(trials: pd.DataFrame, judge: Callable[[pd.DataFrame], Verdict]) -> Verdict:
-    """Judge by all of these trials; a verdict that those without a flag would not give cannot be told."""
+    """Judge by all of these trials; if those without a flag give another verdict, it cannot be told."""
     verdict = judge(trials)
     if not verdict.evidence:
         return verdict
@@ -68,7 +68,7 @@ def weighed(trials: pd.DataFrame, judge: Callable[[pd.DataFrame], Verdict]) -> V
 
 
 def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
-    """Put verdicts in a table, a row each."""
+    """Put verdicts in a table, one per row."""
     return pd.DataFrame(
         {
             "": [verdict.number for verdict in verdicts],

@@ -33,9 +33,9 @@ def resolve(workers: int | str) -> int:
 
 
 def by_server(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Split trials or requests by their server: each with its name in figures and tables, the smallest first.
+    """Split trials or requests by their server: each with its name in figures and tables, smallest first.
 
-    The same servers come in the same order and with the same name, whatever the rows are.
+    The same servers come in the same order and with the same names, whatever the rows are.
     """
     several = frame["topology"] != "single"
     servers = frame.groupby(["workers", several.rename("several"), "topology", "dispatch"])
@@ -49,14 +49,14 @@ def _name(server: "pd.Series[Any]") -> str:
 
 
 def spread_is(blocks: int) -> str:
-    """Say what a bar over this many blocks is: a 95 % interval, or the whole range of too few for one."""
+    """Say what a bar over this many blocks is: a 95 % interval, or the whole range if too few for one."""
     if blocks >= fewest_trials():
         return f"95 % bootstrap interval over {blocks} blocks"
     return f"range over {counted(blocks, 'block')}, too few for a confidence interval"
 
 
 def flag_table(trials: pd.DataFrame) -> pd.DataFrame:
-    """Count the trials that are flagged, a row for each reason, with the range of its values."""
+    """Count the flagged trials, a row for each reason, with the range of its values."""
     found = pd.DataFrame([vars(flag) for flags in trials["flags"] for flag in flags])
     if found.empty:
         return pd.DataFrame({"flagged because": ["no trial is flagged"], "trials": f"0 of {len(trials)}"})
@@ -76,7 +76,7 @@ def _shown(code: str, value: float) -> str:
 
 
 def with_unflagged(trials: pd.DataFrame, tabulate: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
-    """Tabulate all trials; where some are flagged, rows of the others alone follow, if these are enough."""
+    """Tabulate all trials; if some are flagged, add rows for the others alone, if there are enough."""
     rows, unflagged = tabulate(trials), trials[trials["valid"]]
     if len(unflagged) == len(trials):
         return rows
@@ -88,5 +88,5 @@ def with_unflagged(trials: pd.DataFrame, tabulate: Callable[[pd.DataFrame], pd.D
 
 
 def table_name(kind: str, *settings: object) -> str:
-    """Name a table by what it was made with: other settings, another table."""
+    """Name a table by the settings it was made with: other settings, another table."""
     return f"{kind}-{hashlib.sha256(repr(settings).encode()).hexdigest()[:10]}"

@@ -43,7 +43,7 @@ def _measure(kernels: Sequence[str], iterations: int, repeats: int) -> pd.DataFr
 
 
 def agreement(kernels: Sequence[str]) -> pd.DataFrame:
-    """Compare each kernel's sum over the article's 7^7 steps with the reference, beside its tolerance."""
+    """Compare each kernel's sum over the article's 7^7 steps with the reference, and show its tolerance."""
     sums = {kernel: hotloop.kernel(kernel)(hotloop.ITERATIONS) for kernel in kernels}
     return pd.DataFrame(
         {
@@ -75,7 +75,7 @@ def costs(loops: pd.DataFrame) -> pd.DataFrame:
 
 
 def cost_table(costs: pd.DataFrame, rate_rps: float) -> pd.DataFrame:
-    """Put the costs in words, with the cores that an offered rate would keep busy."""
+    """Put the costs in words, with the number of cores that an offered rate would keep busy."""
     return pd.DataFrame(
         {
             "kernel": costs["kernel"],
@@ -128,6 +128,6 @@ def figure(loops: pd.DataFrame, costs: pd.DataFrame) -> Figure:
         axes.margins(x=0.12)
         axes.set_xscale("log")
         plain_log_ticks(axes.xaxis)
-        axes.set_xlabel("time of one loop, ms (log scale); a dot is one run, top to bottom in order")
+        axes.set_xlabel("time of one loop, ms (log scale); a dot is one loop, in order from top to bottom")
         axes.grid(visible=False, axis="y")
     return figure

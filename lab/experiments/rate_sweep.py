@@ -66,20 +66,20 @@ def conditions(p: Parameters, loop_s: float) -> list[Condition]:
 
 
 def capacity(workers: int, loop_s: float) -> float:
-    """Return the requests a second that the loop alone allows: workers beyond the CPUs add nothing."""
+    """Return the requests per second that the loop alone allows: workers beyond the CPUs add nothing."""
     return min(workers, available_cpus()) / loop_s
 
 
 def brackets(trials: pd.DataFrame, slo_s: float) -> pd.DataFrame:
-    """Find between which rates of the sweep each server stops to meet the SLO.
+    """Find the rates of the sweep between which each server stops meeting the SLO.
 
-    A rate meets it when, in the median over blocks, p99 is within `slo_s` and at least 99.9 % are answered.
-    A row per server: server, workers, met_rps (the highest rate up to which every rate met it; 0 if not even
-    the lowest did), missed_rps (the lowest that did not; nan if all did), highest_rps (the highest
+    A rate meets it if, in the median over blocks, p99 is within `slo_s` and at least 99.9 % are answered.
+    A row per server: server, workers, met_rps (the highest rate up to which every rate met it; 0 if even the
+    lowest missed it), missed_rps (the lowest that missed it; nan if all met it), highest_rps (the highest
     throughput of any trial).
     """
     if trials.empty:
-        raise UsageError("there is no trial to look for an SLO in")
+        raise UsageError("there are no trials to judge by an SLO: measure some first")
     rows = []
     for server, mine in by_server(trials):
         medians = mine.groupby("rate")[["latency_p99_s", "success"]].median().sort_index()
@@ -127,7 +127,7 @@ def figure(trials: pd.DataFrame, loop_s: float, slo_s: float) -> Figure:
     """Draw throughput, latency and success against the offered rate.
 
     A dot is one trial, a line joins the medians over blocks. `loop_s` is the calibrated loop time, which
-    places a server's dotted vertical: the rate that its loops alone would allow.
+    places a server's dotted line: the rate that its loops alone would allow.
     """
     title = _title(brackets(trials, slo_s))
     with canvas(title, rows=3, size=(7.4, 8.6), sharex=True) as (figure, (throughput, latency, success)):
@@ -143,7 +143,7 @@ def figure(trials: pd.DataFrame, loop_s: float, slo_s: float) -> Figure:
         throughput.plot([0, top_rps], [0, top_rps], color=QUIET, linewidth=1.0, label="ideal: all answered")
         cross_flagged(throughput, trials, "rate", "throughput_rps")
         cross_flagged(latency, trials, "rate", "latency_p99_s")
-        throughput.set_title("Throughput; dotted verticals: what the loop alone allows each server")
+        throughput.set_title("Throughput; dotted lines: what the loop alone allows each server")
         throughput.set_ylabel("answered well, requests/s")
         throughput.set_ylim(bottom=0)
         throughput.legend(loc="upper left")
@@ -164,7 +164,7 @@ def figure(trials: pd.DataFrame, loop_s: float, slo_s: float) -> Figure:
 
 
 def _title(brackets: pd.DataFrame) -> str:
-    """Say between which rates of the sweep each server stops to meet the SLO."""
+    """Say between which rates of the sweep each server stops meeting the SLO."""
     parts = [f"{row['server'].partition(',')[0]} {_between(row)}" for _, row in brackets.iterrows()]
     return f"The SLO breaks: {', '.join(parts)}"
 

@@ -32,7 +32,7 @@ _ARTICLE = pd.DataFrame(
         "slowest": ["21.7 s", "42.9 ms"],
     }
 )
-"""What the article prints for 50/s during 30 s on 8 CPUs; its fastest plain answer is a failed one."""
+"""What the article reports for 50/s for 30 s on 8 CPUs; its fastest plain answer is a failure."""
 
 
 class Parameters(_Parameters):
@@ -60,8 +60,8 @@ def conditions(p: Parameters) -> list[Condition]:
 def theory(trials: pd.DataFrame) -> pd.DataFrame:
     """Predict each server's latencies: topology, workers, dispatch, due_s, latency_s, ok.
 
-    Nothing but the rate, the time-out and the server's own mean loop time of the trials goes in; for a
-    server that answered nothing, the calibrated one.
+    The inputs are only the rate, the timeout and the server's own mean loop time in the trials; for a server
+    that answered nothing, the calibrated loop time.
     """
     predictions = []
     for _, mine in by_server(_with_service_times(trials)):
@@ -114,7 +114,7 @@ def beside_theory(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def answer(trials: pd.DataFrame) -> str:
-    """Say what the article's load does to both servers here."""
+    """Say what the article's load does to both servers on this machine."""
     single, cluster = medians(trials)
     text = (
         f"**Answer.** Offered {units.per_second(single['rate'])} for {single['duration_s']:g} s, "
@@ -136,22 +136,22 @@ def _outcome(row: "pd.Series[float]") -> str:
 
 
 def falls_behind(row: "pd.Series[float]") -> bool:
-    """Say whether more work is offered than the workers can do, or requests were lost."""
+    """Say whether the workers were offered more work than they can do, or requests were lost."""
     return bool(row["rate"] * row["service_mean_s"] > row["workers"] or row["success"] < 1)
 
 
 _MIDWAY = 1.5
-"""Cores: nearer to one than to two."""
+"""Cores: below this, nearer to one than to two."""
 
 
 def verdicts(trials: pd.DataFrame, cpus: int) -> list[Verdict]:
-    """Judge claims 1 and 2 on a machine of so many CPUs."""
+    """Judge claims 1 and 2 on a machine with this many CPUs."""
     single = trials[trials["topology"] == "single"]
     return [weighed(single, partial(_one_core, cpus)), weighed(trials, _plain_fails)]
 
 
 def _one_core(cpus: int, single: pd.DataFrame) -> Verdict:
-    """Hold what one process answers against what one core was calibrated to do."""
+    """Compare what one process answers with what one core was calibrated to do."""
     if single.empty:
         return Verdict(1)
     offered, answered = (single[rate] * single["loop_s"] for rate in ("rate", "throughput_rps"))
@@ -183,7 +183,7 @@ def _share_answered(row: "pd.Series[float]") -> str:
 
 
 def medians(trials: pd.DataFrame) -> tuple["pd.Series[float]", "pd.Series[float]"]:
-    """Return the medians over blocks of every number, of one process and of the cluster.
+    """Return the medians over blocks of every number, for one process and for the cluster.
 
     Raises UsageError if either was not measured.
     """
@@ -195,18 +195,18 @@ def medians(trials: pd.DataFrame) -> tuple["pd.Series[float]", "pd.Series[float]
 
 
 def _with_service_times(trials: pd.DataFrame) -> pd.DataFrame:
-    """Take the calibrated loop time for a trial without a single answer, which reports none."""
+    """Use the calibrated loop time for a trial without a single answer, which reports none."""
     return trials.assign(service_mean_s=trials["service_mean_s"].fillna(trials["loop_s"]))
 
 
 _FAILED = ("x", "+", "1", "2")
-"""The markers of failures: a server is told by its shape here too, not by its colour alone."""
+"""The markers of failures: here, too, a server differs by shape and not by colour alone."""
 
 
 def figure(trials: pd.DataFrame, requests: pd.DataFrame) -> Figure:
     """Draw each request's latency where it was due, and the line that theory predicts for its server.
 
-    A request that failed is a cross, of its server's shape, at the time it took to fail.
+    A failed request is a cross, in its server's shape, at the time it took to fail.
     """
     predicted = theory(trials)
     with canvas(_title(trials)) as (figure, (axes,)):
@@ -239,7 +239,7 @@ def figure(trials: pd.DataFrame, requests: pd.DataFrame) -> Figure:
 
 
 def _title(trials: pd.DataFrame) -> str:
-    """Say who kept up."""
+    """Say which server kept up."""
     single, cluster = medians(trials)
     rate, behind = units.per_second(single["rate"]), (falls_behind(single), falls_behind(cluster))
     return {

@@ -1,4 +1,4 @@
-"""The answer of a whole run: how far clustering goes, how many workers a rate needs, which claims hold."""
+"""The answer of a whole run: how far clustering goes, how many workers a rate needs, what claims hold."""
 
 from collections.abc import Sequence
 
@@ -33,7 +33,7 @@ EXPERIMENTS = (
 
 
 class Parameters(_Parameters):
-    """What notebook 00 lets its reader set; without a `run` it reads the one that was last added to."""
+    """What notebook 00 lets its reader set; without a `run`, it reads the one that was last added to."""
 
     run: str
     rates: ListOf[Positive]
@@ -61,7 +61,7 @@ def trials_of(run: Run) -> dict[str, pd.DataFrame]:
 
 
 def answer(trials: dict[str, pd.DataFrame], cpus: int, slo_loops: float) -> str:
-    """Answer the study's question in a few sentences: from scaling and the sweep, else from the article's."""
+    """Answer the study's question in a few sentences: from scaling and the sweep, else the article's load."""
     parts = []
     if (scaled := trials.get(worker_scaling.EXPERIMENT)) is not None:
         parts.append(worker_scaling.answer(worker_scaling.scaling(scaled), cpus))
@@ -71,7 +71,7 @@ def answer(trials: dict[str, pd.DataFrame], cpus: int, slo_loops: float) -> str:
     if (article := trials.get(single_vs_cluster.EXPERIMENT)) is not None:
         parts.append(single_vs_cluster.answer(article))
     told = " ".join(part.removeprefix("**Answer.** ") for part in parts[:2])
-    return f"**Answer.** {told or 'This run has measured nothing that tells: run notebook 02, 03 or 04.'}"
+    return f"**Answer.** {told or 'This run has not measured enough to tell: run notebook 02, 03 or 04.'}"
 
 
 def scaling_figure(trials: dict[str, pd.DataFrame], cpus: int) -> Figure | None:
@@ -111,7 +111,7 @@ def busy_service_s(trials: pd.DataFrame, cpus: int) -> float:
 def workers_table(
     trials: dict[str, pd.DataFrame], rates_rps: Sequence[float], wait_loops: float, cpus: int
 ) -> pd.DataFrame:
-    """Say how many workers each rate needs, by exact M/D/c fed with the measured service time."""
+    """Say how many workers each rate needs, by exact M/D/c with the measured service time."""
     if (mine := trials.get(worker_scaling.EXPERIMENT)) is None:
         return pd.DataFrame({"": ["Worker scaling was not measured in this run: run notebook 04."]})
     service_s = busy_service_s(mine, cpus)
@@ -169,7 +169,7 @@ def _range(values: "pd.Series[float]") -> str:
 
 
 def verdicts(run: Run) -> list[Verdict]:
-    """Judge every claim, in the article's order; what the run has not measured has no verdict."""
+    """Judge every claim, in the article's order; what the run did not measure has no verdict."""
     article, scaled = run.trials(single_vs_cluster.EXPERIMENT), run.trials(worker_scaling.EXPERIMENT)
     return [
         *single_vs_cluster.verdicts(article, run.manifest.machine.available_cpus),

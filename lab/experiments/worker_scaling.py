@@ -46,7 +46,7 @@ class Parameters(_Parameters):
         if workers and 1 not in workers:
             raise ValueError("must include 1, the base of every speed-up")
         if len(set(workers)) < len(workers):
-            raise ValueError("must be different numbers")
+            raise ValueError("must list each number once")
         return workers
 
 
@@ -61,7 +61,7 @@ def default_workers(cpus: int) -> list[int]:
 
 
 def conditions(p: Parameters, loop_s: float) -> list[Condition]:
-    """Return a condition per number of workers, offered `overload` times what its loops alone would allow."""
+    """Return a condition per number of workers, at `overload` times the rate that its loops alone allow."""
     cpus = available_cpus()
     shared = p.model_dump(include={"duration_s", "dispatch", "pin", "kernel", "iterations", "timeout_s"})
     return [
@@ -71,10 +71,10 @@ def conditions(p: Parameters, loop_s: float) -> list[Condition]:
 
 
 def scaling(trials: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per number of workers: workers, and for throughput_rps, speedup and efficiency the median.
+    """Return a row per number of workers: workers, and the medians of throughput_rps, speedup and efficiency.
 
-    Each has its interval in *_low and *_high (over too few blocks: the range). Speed-up is over one worker of
-    the same block.
+    Each has its interval in *_low and *_high (with too few blocks, the range). Speed-up is relative to one
+    worker in the same block.
     """
     answered = trials[trials["throughput_rps"] > 0]
     points = speedups(list(answered["workers"]), list(answered["block"]), list(answered["throughput_rps"]))
@@ -107,9 +107,9 @@ def scaling_table(scaling: pd.DataFrame) -> pd.DataFrame:
 
 
 def best(scaling: pd.DataFrame) -> dict[str, float]:
-    """Return the fewest workers that cannot be told from those with the highest throughput: more buy nothing.
+    """Return the fewest workers whose throughput is as good as the highest: more buy nothing.
 
-    They come within 3 % of it, or their interval reaches into its interval.
+    It is within 3 % of the highest, or its interval overlaps that of the highest.
     """
     highest = scaling.iloc[int(scaling["throughput_rps"].to_numpy().argmax())]
     near = scaling["throughput_rps"] >= 0.97 * highest["throughput_rps"]
@@ -118,7 +118,7 @@ def best(scaling: pd.DataFrame) -> dict[str, float]:
 
 
 def answer(scaling: pd.DataFrame, cpus: int) -> str:
-    """Say how far clustering goes on this machine, with its base and with how far the blocks spread."""
+    """Say how far clustering goes on this machine, with its base and the spread of the blocks."""
     one, top, last = scaling.iloc[0], best(scaling), scaling.iloc[-1]
     text = f"**Answer.** One worker answers {units.per_second(one['throughput_rps'])} (the base)."
     if top["workers"] > 1:
@@ -137,7 +137,7 @@ def answer(scaling: pd.DataFrame, cpus: int) -> str:
 
 
 def _harm(scaling: pd.DataFrame) -> bool:
-    """Say whether the most workers answer less than the best number of them, beyond the spread."""
+    """Say whether the largest number of workers answers less than the best one, beyond the spread."""
     return bool(scaling["throughput_rps_high"].iloc[-1] < best(scaling)["throughput_rps_low"])
 
 
@@ -146,7 +146,7 @@ def _spread(point: "Mapping[str, float] | pd.Series[float]", name: str) -> str:
 
 
 def verdict(trials: pd.DataFrame) -> Verdict:
-    """Judge claim 3 by the speed-up of the best cluster of several, if its blocks make an interval."""
+    """Judge claim 3 by the speed-up of the best cluster of several, if its blocks give an interval."""
     return weighed(trials, _multiplies)
 
 
@@ -170,21 +170,21 @@ def _multiplies(trials: pd.DataFrame) -> Verdict:
 
 
 def _above(top: dict[str, float], bound: float) -> bool | None:
-    """Say whether the speed-up is above a bound; None if its interval holds the bound."""
+    """Say whether the speed-up is above a bound; None if its interval contains the bound."""
     if top["speedup_low"] <= bound <= top["speedup_high"]:
         return None
     return top["speedup"] > bound
 
 
 def beyond(trials: pd.DataFrame, cpus: int) -> pd.DataFrame:
-    """Say which speed-up Gunther's law lets expect on machines of more CPUs, with a worker for each.
+    """Say which speed-up Gunther's law predicts for machines with more CPUs, with a worker for each.
 
-    From the least to the most that any block allows: of three numbers of workers up to the CPUs by its fit,
-    of two by both ends of the envelope, as many laws go through two points.
+    The prediction spans the least and the most that any block allows. With three numbers of workers up to the
+    CPUs, it is a block's fit; with two, both ends of the envelope, as many laws go through two points.
     """
     laws = [law for _, block in trials.groupby("block") for law in _laws(block, cpus)]
     if not laws:
-        return pd.DataFrame({"": ["Of several workers up to the CPUs nothing was measured."]})
+        return pd.DataFrame({"": ["Several workers within the number of CPUs were not measured."]})
     more = [2 * cpus, 4 * cpus, 8 * cpus]
     gains = [[float(law.throughput_rps(n) / law.one_worker_rps) for law in laws] for n in more]
     return pd.DataFrame(
@@ -240,7 +240,7 @@ def figure(trials: pd.DataFrame, scaling: pd.DataFrame, cpus: float) -> Figure:
 
 
 def _title(scaling: pd.DataFrame) -> str:
-    """Say how far more workers go."""
+    """Say how far more workers help."""
     top, last = best(scaling), scaling.iloc[-1]
     if top["workers"] == 1:
         return "One worker answers as much as any number of them"

@@ -1,1 +1,1 @@
-"""What theory says, to draw beside what was measured: numbers in, numbers out."""
+"""What theory predicts, to draw beside what was measured: numbers in, numbers out."""

@@ -1,4 +1,4 @@
-"""What a constant rate does to workers of constant speed: a queue that grows in a straight line, or none.
+"""What a constant rate does to workers of constant speed: a queue that grows linearly, or no queue.
 
 Nothing here is random, so each request's latency is exact (a D/D/c queue, first come first served).
 """
@@ -17,7 +17,7 @@ _EXACT = 1 - 1e-12
 
 @dataclass(frozen=True)
 class Overload:
-    """For each request: when it is due, the latency its client sees, whether it is answered in time."""
+    """For each request: when it is due, the latency its client sees, and whether it is answered in time."""
 
     due_s: NDArray[np.float64]
     latency_s: NDArray[np.float64]
@@ -32,14 +32,14 @@ def overload(
     workers: Count = 1,
     timeout_s: Positive | None = None,
 ) -> Overload:
-    """Predict every request of a constant rate on `workers` that each take `service_s` a request.
+    """Predict every request of a constant rate on `workers` that each take `service_s` per request.
 
     Request k = 0, 1, ... is due at k / rate_rps, before `duration_s`, and its latency is, in seconds,
 
         service_s + floor(k / workers) * max(0, service_s - workers / rate_rps):
 
     each worker takes every `workers`-th request, and falls behind by the same time with each.
-    A client that gives up at `timeout_s` sees that as its latency; the worker does the work all the same.
+    A client that gives up at `timeout_s` sees that as its latency; the worker still does the work.
     """
     k = np.arange(math.ceil(rate_rps * duration_s * _EXACT))
     latency_s = service_s + (k // workers) * max(0.0, service_s - workers / rate_rps)
@@ -50,8 +50,8 @@ def overload(
 def stall_latency_s(due_s: NDArray[np.float64], stall_at_s: float, stall_s: float) -> NDArray[np.float64]:
     """Return each request's latency, in seconds, on a quick server that stands still once.
 
-    What is due at t while it stands still, from `stall_at_s` on, waits for its end: stall_at_s + stall_s - t.
-    All others are answered at once. To omit those waits is coordinated omission, as Tene calls it.
+    A request due at t during the stall, from `stall_at_s` on, waits for its end: stall_at_s + stall_s - t.
+    All others are answered at once. Omitting those waits is what Tene calls coordinated omission.
     """
     waits_s = stall_at_s + stall_s - due_s
     return np.where(due_s >= stall_at_s, np.maximum(waits_s, 0.0), 0.0)

@@ -1,12 +1,12 @@
 """How long requests wait when they arrive at random (Poisson) and workers share a queue, or do not.
 
 `workers` is c, and `utilisation` is rho = arrival rate x service time / workers, below 1.
-With constant service time (M/D/c) three arrangements are covered by the same functions:
+With constant service time (M/D/c), the same functions cover three arrangements:
 
 - one central queue: M/D/c with `workers` = c;
-- round robin: the same. Service that takes a constant time ends in the order it began, so that the
-  next worker in turn is always the next one free: waits are equal, request by request;
-- requests split by hash or by chance: c queues, each M/D/1. Take `workers` = 1 at the same utilisation.
+- round robin: the same. Service of constant length ends in the order it began, so the next worker in
+  turn is always the next one free: waits are equal, request by request;
+- requests split by hash or by chance: c queues, each M/D/1. Use `workers` = 1 at the same utilisation.
 """
 
 import itertools
@@ -27,7 +27,7 @@ _NEGLIGIBLE = 1e-16
 _HIGHEST_UTILISATION = 0.9999
 
 Utilisation = Annotated[float, Field(gt=0, le=_HIGHEST_UTILISATION)]
-"""From 1 on the queue never settles: `lab.models.overload` says how it grows. Near 1 it settles too late."""
+"""At 1, the queue never settles (`lab.models.overload` says how it grows); near 1, it settles too late."""
 
 Quantile = Annotated[float, Field(gt=0, le=0.999999)]
 
@@ -68,7 +68,7 @@ def mdc_wait_cdf(wait_s: float, workers: Count, utilisation: Utilisation, servic
 def mdc_wait_quantile(
     quantile: Quantile, workers: Count, utilisation: Utilisation, service_s: Positive = 1.0
 ) -> float:
-    """Return the exact quantile of the wait in M/D/c, in seconds: .99 gives what 1 request in 100 exceeds."""
+    """Return the exact quantile of the wait in M/D/c, in seconds: 1 request in 100 exceeds that of .99."""
 
     def excess(wait: float) -> float:
         return mdc_wait_cdf(wait, workers, utilisation) - quantile
@@ -90,8 +90,8 @@ def workers_needed(
 ) -> int:
     """Return the fewest workers that keep a quantile of the wait within `wait_s`, by exact M/D/c.
 
-    `offered_erlangs` = arrival rate x service time, the workers that would be busy if none ever waited.
-    They share one central queue (or take turns: the same), or with `hashed` have a queue each.
+    `offered_erlangs` = arrival rate x service time, the workers that would be busy if no request ever waited.
+    They share one central queue (or take turns, which is the same); with `hashed`, each has a queue.
     """
 
     def enough(workers: int) -> bool:
@@ -105,7 +105,7 @@ def workers_needed(
 def _roots(workers: int, utilisation: float) -> NDArray[np.complex128]:
     """Return the c - 1 roots of z^c = e^(c rho (z-1)) inside the unit circle; the c-th is 1.
 
-    Its c-th root is z = w e^(rho (z-1)) for each c-th root of unity w; Lambert's W solves that.
+    Taking c-th roots gives z = w e^(rho (z-1)) for each c-th root of unity w; Lambert's W solves that.
     """
     unity = np.exp(2j * np.pi * np.arange(1, workers) / workers)
     return np.asarray(-lambertw(-utilisation * np.exp(-utilisation) * unity) / utilisation)

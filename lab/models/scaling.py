@@ -28,18 +28,18 @@ class Point:
 def speedups(
     workers: Sequence[Count], blocks: Sequence[Hashable], throughput_rps: Sequence[float]
 ) -> list[Point]:
-    """Return a point for each number of workers, ascending; place i of the three lists is one trial.
+    """Return a point for each number of workers, ascending; item i of the three lists is one trial.
 
-    The first point is one worker: its throughput is the base, to be stated beside every speed-up.
-    Medians over blocks. A block without a trial of one worker has no base, and is left out.
+    The first point is one worker: its throughput is the base, to be stated beside every speed-up. Values are
+    medians over blocks. A block without a trial of one worker has no base, and is left out.
     Raises UsageError if a block has two trials of the same number of workers, or none has a base above zero.
     """
     trials = dict(zip(zip(workers, blocks, strict=True), throughput_rps, strict=True))
     if len(trials) != len(workers):
-        raise UsageError("a block has two trials of the same number of workers: give the best of them")
+        raise UsageError("a block has two trials of the same number of workers: give only the best")
     base = {block: rate for (n, block), rate in trials.items() if n == 1}
     if not base:
-        raise UsageError("speed-up is over one worker: add 1 to the numbers of workers")
+        raise UsageError("speed-up is relative to one worker: add 1 to the numbers of workers")
     return [_point(n, trials, base) for n in sorted({n for n, block in trials if block in base})]
 
 
@@ -55,7 +55,7 @@ def _point(n: int, trials: Mapping[tuple[int, Hashable], float], base: Mapping[H
 class ScalingLaw:
     """X(N) = g N / (1 + a (N-1) + b N (N-1)): Gunther's universal scalability law, Amdahl's when b = 0.
 
-    g is the throughput of one worker in requests a second, a the contention, b the cost of coherency.
+    g is the throughput of one worker in requests per second, a the contention, b the cost of coherency.
     Source: Gunther, Guerrilla Capacity Planning (2007), chapter 4.
     """
 
@@ -64,7 +64,7 @@ class ScalingLaw:
     coherency: float
 
     def throughput_rps(self, workers: ArrayLike) -> NDArray[np.float64]:
-        """Return the throughput the law gives to each number of workers, in requests a second."""
+        """Return the throughput that the law gives for each number of workers, in requests per second."""
         return _law(
             np.asarray(workers, dtype=np.float64), self.one_worker_rps, self.contention, self.coherency
         )
@@ -74,7 +74,7 @@ class ScalingLaw:
 def fit_law(workers: Sequence[Positive], throughput_rps: Sequence[Positive], *, cpus: Positive) -> ScalingLaw:
     """Fit Gunther's law by least squares with 0 <= a <= 1 and b >= 0.
 
-    Only up to `cpus` workers: beyond, they share CPUs and the curve has a kink that the law does not know.
+    Use only up to `cpus` workers: beyond, they share CPUs, and the curve has a kink unknown to the law.
     For an interval, fit each block by itself: normal theory is wrong at a bound.
     Raises UsageError if fewer than three numbers of workers are left: the law has three constants.
     """
@@ -83,7 +83,7 @@ def fit_law(workers: Sequence[Positive], throughput_rps: Sequence[Positive], *, 
     if (counts := len(np.unique(n))) < 3:
         raise UsageError(
             f"a law of three constants needs three numbers of workers up to {cpus:g} CPUs, "
-            f"not {counts}: of two, draw the envelope"
+            f"got {counts}: for two, draw the envelope"
         )
     best = float((rates / n).max())
     guess = nnls(_burdens(n), best * n / rates - 1)[0].clip(max=1)
@@ -95,11 +95,11 @@ def fit_law(workers: Sequence[Positive], throughput_rps: Sequence[Positive], *, 
 def envelope(
     one_worker_rps: Positive, many_workers_rps: Positive, workers: Annotated[int, Field(ge=2)] = 2
 ) -> tuple[ScalingLaw, ScalingLaw]:
-    """Return the two ends of all of Gunther's laws that go through one worker and `workers` = n workers.
+    """Return the two extremes of Gunther's laws that go through one worker and `workers` = n workers.
 
     Two throughputs of ratio r give only a + b n = (n/r - 1) / (n-1); for two workers, a + 2b = 2/r - 1.
-    The first law has b = 0 (or a = 1, when that is not enough), the second a = 0. Those between fit as
-    well, so no peak is known. More than n-fold throughput is taken as n-fold, the ideal line.
+    The first law has b = 0 (or a = 1, if that is not enough), the second a = 0. Those between fit equally
+    well, so no peak is known. More than n-fold throughput counts as n-fold, the ideal line.
     """
     lost = max(0.0, (workers * one_worker_rps / many_workers_rps - 1) / (workers - 1))
     contention = min(1.0, lost)

@@ -1,4 +1,4 @@
-"""Queues played through request by request, for any arrivals and service: a check of the formulas."""
+"""Queues simulated request by request, for any arrivals and service: a check of the formulas."""
 
 import heapq
 from typing import Annotated, Any, Literal
@@ -37,9 +37,9 @@ def waits(
     """Return how long each request waits, in seconds, until a worker begins it, first come first served.
 
     `due_s` are the arrival times in order; `service_s` is one time for all, or one for each.
-    `central`: the worker that is free first takes the next; `round-robin`: workers take turns;
-    `random`: each is given to a worker by chance (with `seed`), as a hash does, and waits for that one;
-    `batches`: a worker that is free takes all that wait, and does them one after the other.
+    `central`: the worker that is free first takes the next request; `round-robin`: workers take turns;
+    `random`: each request goes to a worker by chance (with `seed`), as with a hash, and waits for that one;
+    `batches`: a free worker takes all that wait, and does them one by one.
     """
     due = np.asarray(due_s)
     service = np.broadcast_to(np.asarray(service_s), due.shape)

@@ -1,6 +1,6 @@
-"""From trials to a number and how far to trust it: quantiles, intervals over blocks, paired ratios.
+"""From trials to a number, and how far to trust it: quantiles, intervals over blocks, paired ratios.
 
-The trial is the unit: requests within one depend on each other, so only whole trials are resampled.
+The trial is the unit: its requests depend on each other, so only whole trials are resampled.
 """
 
 import math
@@ -17,7 +17,7 @@ from lab.checks import checked
 from lab.errors import UsageError
 
 QUANTILE_METHOD: Literal["linear"] = "linear"
-"""numpy's name of the quantile method; it stands wherever a quantile is printed."""
+"""numpy's name for the quantile method, stated wherever a quantile is printed."""
 
 CONFIDENCE = 0.95
 
@@ -29,7 +29,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 def _numbers(values: Any) -> NDArray[np.float64]:
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.ndim != 1 or not len(numbers):
-        raise ValueError(f"must be a list of at least one number, not of shape {numbers.shape}")
+        raise ValueError(f"must be a list of at least one number, but its shape is {numbers.shape}")
     if missing := np.count_nonzero(~np.isfinite(numbers)):
         raise ValueError(f"{missing} of {len(numbers)} values are not finite: leave them out")
     return numbers
@@ -41,9 +41,9 @@ Numbers = Annotated[Sequence[float] | NDArray[np.float64], PlainValidator(_numbe
 
 @dataclass(frozen=True)
 class Estimate:
-    """The median of `trials` numbers, and from `low` to `high` how far it may be off.
+    """The median of `trials` numbers; `low` to `high` is how far off it may be.
 
-    That is an interval of `CONFIDENCE`, or the whole range of the numbers where they are too few for one.
+    That is an interval of `CONFIDENCE`, or the whole range of the numbers if they are too few for one.
     """
 
     value: float
@@ -59,7 +59,7 @@ class Estimate:
 
 @checked
 def quantile(values: Numbers, share: Annotated[float, Field(ge=0, le=1)]) -> float:
-    """Return the value that this share of the values does not exceed, in their unit, by `QUANTILE_METHOD`."""
+    """Return the value that this share of the values does not exceed, by `QUANTILE_METHOD`."""
     return float(np.quantile(values, share, method=QUANTILE_METHOD))
 
 
@@ -67,8 +67,8 @@ def quantile(values: Numbers, share: Annotated[float, Field(ge=0, le=1)]) -> flo
 def estimate(values: Numbers) -> Estimate:
     """Summarise a number per trial by its median, which one odd trial does not move.
 
-    The interval is the percentile bootstrap's over trials, the same each time (Efron & Tibshirani, chapter
-    13), widened to hold the median where its rounding left that out.
+    The interval is that of the percentile bootstrap over trials, the same each time (Efron & Tibshirani,
+    chapter 13), widened to include the median if rounding left it out.
     """
     median, ends = float(np.median(values)), (float(np.min(values)), float(np.max(values)))
     if len(values) >= fewest_trials():
@@ -83,7 +83,7 @@ def estimate(values: Numbers) -> Estimate:
 def paired_ratio(numerators: Numbers, denominators: Numbers) -> Estimate:
     """Return the median of the ratios of two conditions, each ratio taken within a block, by `estimate`.
 
-    Place i of both belongs to block i, so that what disturbed a whole block cancels.
+    Item i of both belongs to block i, so whatever disturbed a whole block cancels out.
     """
     over, under = np.asarray(numerators), np.asarray(denominators)
     if len(over) != len(under):
@@ -95,10 +95,10 @@ def paired_ratio(numerators: Numbers, denominators: Numbers) -> Estimate:
 
 @checked
 def fewest_trials(confidence: Share = CONFIDENCE) -> int:
-    """Return how many trials an interval of a median needs at least: 6 for 95 %.
+    """Return the fewest trials that an interval of a median needs: 6 for 95 %.
 
-    Even from the lowest to the highest of n it covers the median with probability 1 - 2^(1-n) only: below
-    this number no interval made of the trials themselves can keep what it promises.
+    Even the range from the lowest to the highest of n covers the median only with probability 1 - 2^(1-n).
+    Below this number, no interval made of the trials themselves can keep its promise.
     """
     return math.ceil(1 - math.log2(1 - confidence))
 
@@ -107,6 +107,6 @@ def fewest_trials(confidence: Share = CONFIDENCE) -> int:
 def samples_needed(share: Share, confidence: Share = CONFIDENCE) -> int:
     """Return how many independent samples an upper bound of this quantile needs: 299 for p99 at 95 %.
 
-    The smallest n with 1 - share^n >= confidence: then the highest sample is such a bound (Wilks, 1941).
+    It is the smallest n with 1 - share^n >= confidence: the highest sample is then a bound (Wilks, 1941).
     """
     return math.ceil(math.log(1 - confidence) / math.log(share))

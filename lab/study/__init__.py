@@ -1,1 +1,1 @@
-"""Plan trials, measure those that are not on disk yet, and keep them."""
+"""Plan trials, measure those not yet on disk, and keep them."""

@@ -1,4 +1,4 @@
-"""A trial in which things are done to its server: what was done when, and how many workers there were."""
+"""A trial with actions on its server: what was done when, and how many workers there were."""
 
 import threading
 import time
@@ -21,10 +21,10 @@ _POLL_S = 0.02
 
 @dataclass(frozen=True)
 class Action:
-    """Something to do to a server at `at_s` seconds from the trial's start, or as soon after as can be.
+    """Something to do to a server at `at_s` seconds from the trial's start, or as soon after as possible.
 
-    Actions are done one after the other. An attack says where its time 0 was a second into it, so none can be
-    done earlier. What `do` returns, or the text of a LabError that it raises, is kept with the action's end.
+    Actions are done one by one. An attack reports its time 0 only after a second, so none can be done
+    earlier. What `do` returns, or the text of a LabError that it raises, is kept with the action's end.
     """
 
     at_s: float
@@ -33,7 +33,7 @@ class Action:
 
 @dataclass(frozen=True)
 class Watched:
-    """What an attack gives, and what was done to its server meanwhile, as `plan.EVENTS` has it."""
+    """What an attack returns, and what was done to its server meanwhile, in the form of `plan.EVENTS`."""
 
     requests: pd.DataFrame
     summary: Mapping[str, Any]
@@ -41,7 +41,7 @@ class Watched:
 
 
 def with_actions(plan: Callable[[Condition], Sequence[Action]]) -> Execute:
-    """Return what carries out a trial and, during the attack, the actions planned for its condition."""
+    """Return a function that carries out a trial and, during the attack, its condition's planned actions."""
 
     def execute(condition: Condition, seed: int) -> Watched:
         with fresh_server(condition) as server, _Watch(server, plan(condition)) as watch:
@@ -53,7 +53,7 @@ def with_actions(plan: Callable[[Condition], Sequence[Action]]) -> Execute:
 
 
 class _Watch:
-    """Does the actions in one thread, and looks at the number of workers in another."""
+    """Does the actions in one thread, and watches the number of workers in another."""
 
     def __init__(self, server: "Server", actions: Sequence[Action]) -> None:
         self._server = server
@@ -80,15 +80,15 @@ class _Watch:
         self._poller.join()
 
     def hear(self, progress: "Progress") -> None:
-        """Learn from an attack's progress where its time 0 was."""
+        """Learn the attack's time 0 from its progress."""
         if self._start_s is None:
             self._start_s = time.monotonic() - progress.elapsed_s
             self._started.set()
 
     def finish(self) -> None:
-        """Return when every action is done. Raises what one of them did, and LabError if none could begin."""
+        """Return when every action is done. Raises what an action raised; LabError if none could begin."""
         if self._start_s is None:
-            raise LabError("the attack was over before anything could be done: let it last 2 s or longer")
+            raise LabError("the attack ended before any action could begin: let it last at least 2 s")
         self._actor.join()
         if self._error:
             raise self._error
@@ -120,7 +120,7 @@ class _Watch:
             self._note(Event.WORKERS)
 
     def _note(self, event: Event, detail: str = "") -> None:
-        """Note an event, as of when its workers were asked for: a server that ends answers late."""
+        """Note an event, as of when its workers were asked for: a server that is ending answers late."""
         asked_s = time.monotonic()
         workers = len(self._server.workers)
         if event is not Event.WORKERS or workers != self._workers:

@@ -1,4 +1,4 @@
-"""A run's manifest: where, when and with what it was measured, and the checksum of each of its files."""
+"""A run's manifest: where, when and with what it was measured, and the checksum of each file."""
 
 import importlib.metadata
 import re
@@ -20,7 +20,7 @@ NAME = "manifest.json"
 
 
 class Manifest(BaseModel):
-    """What `manifest.json` holds; `files` maps each file of a complete run to its SHA-256."""
+    """The contents of `manifest.json`; `files` maps each file of a complete run to its SHA-256."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -68,13 +68,13 @@ def new_manifest(
 def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of the run in `folder`.
 
-    Raises LabError if there is none, if it is damaged or of another kind, or if it belongs to another run.
+    Raises LabError if it is missing, damaged or of another kind, or if it belongs to another run.
     """
     path = folder / NAME
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise LabError(f"{folder} is no run: it has no {NAME}") from None
+        raise LabError(f"{folder} is not a run: it has no {NAME}") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -85,7 +85,7 @@ def read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         raise LabError(f"cannot read {path}: {error.strerror}") from error
     if manifest.run_id != folder.name:
-        raise LabError(f"{path} is of run {manifest.run_id}: rename the folder back to that")
+        raise LabError(f"{path} belongs to run {manifest.run_id}: rename the folder back to that")
     return manifest
 
 
@@ -95,7 +95,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def other_machine(manifest: Manifest) -> str:
-    """Say in which way the run began on another machine than this one is now; "" if it did not.
+    """Say how the machine on which the run began differs from this one now; "" if it does not.
 
     The size of the memory does not count: it changes a little from boot to boot, and the loop needs none.
     """
@@ -104,7 +104,7 @@ def other_machine(manifest: Manifest) -> str:
 
 
 def other_version(manifest: Manifest) -> str:
-    """Say in which way the run began with another lab, or other packages, than here; "" if it did not."""
+    """Say how the version of the lab, or of packages, with which the run began differs; "" if it does not."""
     then = {"commit": manifest.git_commit, **manifest.packages}
     now = {"commit": _git_state(files.checkout())[0], **_packages()}
     return _differences("by another version", then, now)
@@ -117,7 +117,7 @@ def _differences(what: str, then: Mapping[str, object], now: Mapping[str, object
 
 
 def _packages() -> dict[str, str]:
-    """Return the version of this distribution and of each one it needs, those not installed left out."""
+    """Return the versions of this distribution and of those it needs, as far as they are installed."""
     needed = ["scaling-lab", *(importlib.metadata.requires("scaling-lab") or ())]
     names = sorted({re.split(r"[^\w.-]", need, maxsplit=1)[0] for need in needed if "extra ==" not in need})
     versions = {}
@@ -130,7 +130,7 @@ def _packages() -> dict[str, str]:
 
 
 def _git_state(folder: Path | None) -> tuple[str | None, bool | None]:
-    """Return a checkout's commit, and whether tracked files differ from it; None where git cannot say."""
+    """Return a checkout's commit, and whether tracked files differ from it; None where git cannot tell."""
     git = shutil.which("git")
     if git is None or folder is None:
         return None, None

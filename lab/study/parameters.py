@@ -1,4 +1,4 @@
-"""What a notebook lets its reader change: one model per notebook checks it before anything is measured."""
+"""What a notebook's reader may change: one model per notebook checks it before anything is measured."""
 
 import ast
 import difflib
@@ -15,7 +15,7 @@ from lab.errors import UsageError
 from lab.servers.spec import MOST_PER_CPU
 
 _INJECTED = "# Parameters"
-"""How the cell starts that papermill puts behind a notebook's own parameters."""
+"""The start of the cell that papermill puts after a notebook's own parameters."""
 
 
 def _sequence(value: Any) -> Any:
@@ -50,7 +50,7 @@ Seconds = Annotated[Positive, Field(le=86_400)]
 
 Item = TypeVar("Item")
 ListOf = Annotated[tuple[Item, ...], BeforeValidator(_sequence)]
-"""One or more values, each checked: `ListOf[Positive]`. Add `Field(min_length=1)` where there must be one."""
+"""Values, each checked: `ListOf[Positive]`. Add `Field(min_length=1)` to require at least one."""
 
 
 class Parameters(BaseModel):
@@ -62,15 +62,15 @@ class Parameters(BaseModel):
     def from_notebook(cls, variables: Mapping[str, Any]) -> Self:
         """Take the parameters from a notebook's `globals()`.
 
-        Raises UsageError, in one line that says where to mend it, if one is missing, malformed or out of
-        range, or if papermill gave one that the notebook does not have (about which it only warns).
+        Raises UsageError, in one line that says where to fix it, if one is missing, malformed or out of
+        range, or if papermill gave one that the notebook does not have (papermill itself only warns).
         """
         given = _injected_names(variables.get("In", ()))
         return cls._checked({name: variables[name] for name in cls.model_fields if name in variables}, given)
 
     @classmethod
     def from_batch(cls, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Self:
-        """Check what a batch gives a notebook that has these defaults. Raises UsageError, in one line."""
+        """Check what a batch gives to a notebook with these defaults. Raises UsageError, in one line."""
         return cls._checked({**defaults, **given}, given, advice="")
 
     @classmethod
@@ -85,7 +85,7 @@ class Parameters(BaseModel):
 
 
 def _injected_names(cells: Iterable[str]) -> list[str]:
-    """Name what the last cell injected by papermill sets; `cells` are the sources that the kernel has run."""
+    """Name what the last cell injected by papermill sets; `cells` are the sources that the kernel ran."""
     injected = [source for source in cells if source.startswith(_INJECTED)]
     if not injected:
         return []
@@ -101,7 +101,7 @@ def _unknown(name: str, known: Iterable[str]) -> str:
 
 
 def _complaint(problem: ErrorDetails, advice: str) -> str:
-    """Say which parameter is wrong, what it must be, what it is, and what to do."""
+    """Say which parameter is wrong, what it must be, what it was, and what to do."""
     said = complaint(problem)
     if not problem["loc"]:  # about several parameters at once
         return said

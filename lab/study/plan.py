@@ -1,4 +1,4 @@
-"""What to measure, in which order: conditions become blocks, each one randomized round of all of them."""
+"""What to measure, and in which order: conditions become blocks, each a randomized round of all of them."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ def _fields(kind: pa.DataType, *names: str) -> list[pa.Field]:
 
 
 FLAGS = pa.list_(pa.struct([("code", pa.string()), ("value", pa.float64()), ("limit", pa.float64())]))
-"""Why a trial should be doubted: see `lab.flags`."""
+"""The reasons to doubt a trial: see `lab.flags`."""
 
 TRIALS = pa.schema(
     [
@@ -62,11 +62,11 @@ TRIALS = pa.schema(
 """A row per trial; the labels of its condition are further columns."""
 
 BEFORE = {"pin": False}
-"""What held of trials that were measured before there was a column for it."""
+"""The values of columns for trials measured before those columns existed."""
 
 
 class Event(StrEnum):
-    """What happened to a trial's server: an action on it began or ended, or its workers changed in number."""
+    """What happened to a trial's server: an action began or ended, or the number of workers changed."""
 
     BEGUN = "begun"
     DONE = "done"
@@ -82,7 +82,7 @@ EVENTS = pa.schema(
         pa.field("detail", pa.string()),
     ]
 )
-"""A row per `Event`: how many workers accepted then, and in words what is to be known of an action's end."""
+"""A row per `Event`: how many workers accepted then, and how an action ended, in words."""
 
 ADDED = ("loop_s", "loop_drift", "loop_ratio", "latency_s")
 """Columns that are computed when tables are read."""
@@ -95,7 +95,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
 def _labels(labels: Mapping[str, Any]) -> dict[str, Label]:
-    """Return labels in order, numpy's numbers as Python's."""
+    """Return labels in order, with numpy's numbers as Python's."""
     plain = {name: value.item() if hasattr(value, "item") else value for name, value in labels.items()}
     for name, value in plain.items():
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in NOT_LABELS:
@@ -110,10 +110,10 @@ def _labels(labels: Mapping[str, Any]) -> dict[str, Label]:
 class Condition:
     """One server under one load: the factors of a trial. Rates are per second, `*_s` are seconds.
 
-    `keepalive` lets connections be kept by both sides; `pin` gives each worker a CPU of its own, in turn.
-    `warmup` requests per worker are sent first and not recorded. `labels` are further columns that name what
-    the notebook varies, such as {"load": 0.8}; two conditions that are otherwise alike must differ in them.
-    20, 20.0 and numpy's 20 are one condition. Raises UsageError if a value makes no sense.
+    `keepalive` lets both sides keep connections; `pin` gives each worker a CPU of its own, in turn. `warmup`
+    requests per worker are sent first and go unrecorded. `labels` are further columns that name what the
+    notebook varies, such as {"load": 0.8}; two otherwise equal conditions must differ in them. 20, 20.0 and
+    numpy's 20 are one condition. Raises UsageError if a value is invalid.
     """
 
     rate: Positive
@@ -146,7 +146,7 @@ class Condition:
             raise UsageError(f"path must start with a slash, such as /api/slow, got {self.path!r}")
 
     def factors(self) -> dict[str, Any]:
-        """Return the factors as columns of a trial's row, labels among them."""
+        """Return the factors, labels included, as columns of a trial's row."""
         columns: dict[str, Any] = asdict(self)
         labels: dict[str, Label] = columns.pop("labels")
         return columns | labels
@@ -182,14 +182,14 @@ class Block:
 
 @checked
 def make_plan(experiment: str, conditions: Sequence[Condition], *, blocks: Count, seed: int) -> list[Block]:
-    """Plan every condition once in each block, in an order that only `seed` and the conditions decide.
+    """Plan every condition once in each block, in an order that depends only on `seed` and the conditions.
 
-    A trial's id depends on experiment, block and condition alone, so it outlives a change of the rest.
+    A trial's id depends only on experiment, block and condition, so it outlives any other change.
     Trials of one block meet the same arrivals (common random numbers): only their condition differs.
-    Raises UsageError if the experiment's name, the number of blocks or the set of conditions makes no sense.
+    Raises UsageError if the experiment's name, the number of blocks or the set of conditions is invalid.
     """
     if not _NAME.fullmatch(experiment):
-        raise UsageError(f"an experiment's name must be small letters, digits and -, got {experiment!r}")
+        raise UsageError(f"an experiment's name must be lower-case letters, digits and -, got {experiment!r}")
     if not conditions:
         raise UsageError(f"experiment {experiment} has no conditions: give it at least one")
     if len({_digest(experiment, 0, condition) for condition in conditions}) < len(conditions):
@@ -212,13 +212,13 @@ def _make_block(experiment: str, number: int, conditions: Sequence[Condition], s
 
 
 def trial_id(experiment: str, block: int, condition: Condition) -> str:
-    """Name a trial by what it is, in a form that is also a file's name: `rate-sweep.b01.5e1f0c9a77d2`."""
+    """Name a trial by what it is, in a form that also names a file: `rate-sweep.b01.5e1f0c9a77d2`."""
     return f"{experiment}.b{block:02d}.{_digest(experiment, block, condition)}"
 
 
 def _digest(experiment: str, block: int, condition: Condition) -> str:
     columns = asdict(condition)
     if not condition.pin:
-        del columns["pin"]  # runs from before this factor keep their ids, and their trials
+        del columns["pin"]  # runs older than this factor keep their ids, and their trials
     identity = json.dumps([experiment, block, columns], sort_keys=True)
     return hashlib.sha256(identity.encode()).hexdigest()[:12]

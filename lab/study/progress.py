@@ -1,4 +1,4 @@
-"""How far a measurement is: a small file for whoever polls it, and a line for whoever watches."""
+"""The progress of a measurement: a small file to poll, and a line to watch."""
 
 import json
 import time
@@ -15,7 +15,7 @@ _FIRST_GUESS_S = 2.0
 
 @dataclass(frozen=True)
 class State:
-    """One moment: trials done of all, seconds since the start, seconds left, and what is being measured."""
+    """One moment: trials done, trials in all, seconds elapsed and left, and what is being measured."""
 
     experiment: str
     done: int
@@ -34,7 +34,7 @@ class State:
 
     @staticmethod
     def read(folder: Path) -> "State | None":
-        """Return the latest state of the run in `folder`, None if it has not said any."""
+        """Return the latest state of the run in `folder`, or None."""
         try:
             return State(**json.loads((folder / NAME).read_bytes()))
         except (OSError, ValueError, TypeError):
@@ -44,7 +44,7 @@ class State:
 class Countdown:
     """Follows one measurement of trials whose planned seconds are known.
 
-    What a trial takes beyond them (to start, to drain an overload) is guessed from the trials before.
+    What a trial takes beyond them (to start, to drain an overload) is guessed from earlier trials.
     """
 
     def __init__(self, folder: Path, experiment: str, durations_s: list[float], from_disk: int) -> None:
@@ -57,23 +57,23 @@ class Countdown:
         self._display = display()
 
     def begins(self, current: str) -> None:
-        """Say that the next trial begins."""
+        """Report that the next trial begins."""
         state = self._report(current)
         self._display.show(f"{self._experiment}: {state}", state.share)
 
     def ends(self) -> None:
-        """Count the trial that has just been kept."""
+        """Count the trial that was just kept."""
         self._done += 1
 
     def finish(self) -> None:
-        """Leave one quiet sentence."""
+        """Leave one closing sentence."""
         state = self._report("")
         measured = f"{self._done} trials measured, {self._from_disk} from disk, in {clock(state.elapsed_s)}"
         missing = f"; {left} not measured yet" if (left := state.total - state.done) else ""
         self._display.close(f"{self._experiment}: {measured}{missing}.")
 
     def _report(self, current: str) -> State:
-        """Write the present state to the file."""
+        """Write the current state to the file."""
         elapsed_s = time.monotonic() - self._start
         extra_s = (
             (elapsed_s - sum(self._planned_s[: self._done])) / self._done if self._done else _FIRST_GUESS_S

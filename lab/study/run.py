@@ -26,14 +26,14 @@ from lab.study.trial import Execute, make_row, serve_and_attack
 _LOOP_REPEATS = 9
 
 NEW = "new"
-"""What to ask for instead of a run's id, to begin one."""
+"""What to give instead of a run's id to begin a new run."""
 
 _ASKED = "asked"
-"""The kind of table that says which trials of an experiment were asked for last."""
+"""The kind of table that lists which trials of an experiment were last asked for."""
 
 
 class Run:
-    """One run, open to be read and added to; `open_run` makes it."""
+    """One run, open for reading and adding; `open_run` makes it."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder
@@ -51,21 +51,21 @@ class Run:
 
     @property
     def manifest(self) -> Manifest:
-        """What the run says of itself, read from disk now."""
+        """The run's manifest, read from disk now."""
         return self._store.manifest()
 
     def loop_s(self, kernel: str = "python", iterations: int = ITERATIONS) -> float:
-        """Return the median seconds of a hot loop, timed once per run: rates derived from it never change."""
+        """Return the median seconds of a hot loop, timed once per run so that derived rates never change."""
         loops = self.table(f"loop-{kernel}-{iterations}", lambda: _time_loops(kernel, iterations))
         return float(loops["wall_s"].median())
 
     def table(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """Return the table of that name; `make` is called only if the run does not have it yet.
 
-        Raises UsageError if the name cannot be a file's.
+        Raises UsageError if the name cannot name a file.
         """
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
-            raise UsageError(f"a table is named with small letters, digits and -, not {name!r}")
+            raise UsageError(f"a table's name consists of lower-case letters, digits and -, got {name!r}")
         if not self._store.has_table("tables", name):
             with self._adding():
                 self._store.save_table("tables", name, make())
@@ -83,9 +83,9 @@ class Run:
         """Measure every condition once in each of `blocks` randomized blocks, and return a row per trial.
 
         Only trials that are not on disk are measured, each by `execute` on a fresh server, with the loop
-        calibrated at both ends of its block. Interrupt it at will: a finished trial is kept, another is as if
-        it had never begun. `columns.TRIALS` lists the columns; `trial.make_row` and `speed.judged` say what
-        flags a row as invalid.
+        calibrated at both ends of its block. Interrupt it at will: finished trials are kept, and an
+        unfinished one leaves no trace. `plan.TRIALS` lists the columns; `trial.make_row` and
+        `stability.judged` say what flags a row as invalid.
         """
         plan = make_plan(experiment, conditions, blocks=blocks, seed=seed)
         if not all(self._is_finished(block) for block in plan):
@@ -98,9 +98,9 @@ class Run:
         return rows.loc[asked].reset_index(drop=True)
 
     def trials(self, experiment: str) -> pd.DataFrame:
-        """Return the trials of an experiment that were asked for last, in the order of their measurement.
+        """Return the trials of an experiment that were last asked for, in the order of their measurement.
 
-        A run may hold more: those of a notebook that ran again with other parameters.
+        A run may hold more, if a notebook ran again with other parameters.
         """
         rows = self._all_trials(experiment)
         if not self._store.has_table(_ASKED, f"{experiment}.last"):
@@ -120,7 +120,7 @@ class Run:
                 self._store.save_table(_ASKED, name, frame)
 
     def requests(self, trials: pd.DataFrame | str) -> pd.DataFrame:
-        """Return the requests of these trials, or of all of an experiment, with latency and factors.
+        """Return the requests of these trials, or of an experiment's, with latency and factors.
 
         Times are seconds from the trial's start; `latency_s` counts from the due time.
         """
@@ -133,16 +133,16 @@ class Run:
         )
 
     def events(self, trials: pd.DataFrame) -> pd.DataFrame:
-        """Return what was done to the servers of these trials: trial_id and `columns.EVENTS`."""
+        """Return what was done to the servers of these trials: trial_id and `plan.EVENTS`."""
         return self._store.events(list(trials["trial_id"]))
 
     def seal(self) -> Manifest:
-        """Mark the run as complete, with the checksum of each file; adding to it later opens it again."""
+        """Mark the run as complete, with the checksum of each file; adding to it later reopens it."""
         return self._store.seal()
 
     @contextmanager
     def _adding(self) -> Iterator[None]:
-        """Hold the run for writing. Raises LabError on another machine than the one where it began."""
+        """Hold the run for writing. Raises LabError on a machine other than the one where it began."""
         if difference := manifests.other_machine(self.manifest):
             raise LabError(f"nothing can be added to run {self.run_id}: {difference}; begin a new run")
         with self._store.writing():
@@ -197,12 +197,12 @@ def open_run(
     notebooks: Sequence[str] = (),
     parameters: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Open a run to read it, add to it or resume it; one that does not exist yet is begun.
+    """Open a run to read it, add to it or resume it; begin it if it does not exist yet.
 
-    Without an id, notebooks that are opened by hand share one run: the newest that was begun so today, on
-    this machine, by this version. `new` begins another. `profile`, `notebooks` and `parameters` are kept in
-    the manifest of a new run; with a profile, and no id, a run is always new. Raises UsageError if the id
-    cannot be a folder's name, LabError if the folder is no run, is damaged, or cannot be written.
+    Without an id, notebooks opened by hand share one run: the newest that was begun this way today, on this
+    machine, by this version. `new` begins another. `profile`, `notebooks` and `parameters` are kept in the
+    manifest of a new run; with a profile and no id, a run is always new. Raises UsageError if the id cannot
+    name a folder, LabError if the folder is not a run, is damaged, or cannot be written.
     """
     name = files.named(_of_today() if not run_id and not profile else run_id or NEW)
     if name == NEW:
@@ -214,7 +214,7 @@ def open_run(
         )
         manifests.write_manifest(folder, manifest)
     run = Run(folder)
-    _ = run.manifest  # a damaged one is an error now, not after an hour
+    _ = run.manifest  # a damaged one should fail now, not after an hour
     return run
 
 
@@ -237,7 +237,7 @@ def _of_today() -> str:
 
 
 def _is_new(folder: Path) -> bool:
-    """Say whether there is nothing yet, or only what a kill at the very start left."""
+    """Say whether there is nothing yet, or only what a kill at the very start left behind."""
     return not folder.exists() or set(folder.iterdir()) <= set(partial_files(folder))
 
 
@@ -253,7 +253,7 @@ def find_runs() -> list[Manifest]:
 
 
 def damage() -> list[str]:
-    """Check every run: a line per manifest that cannot be read, and per file that its checksum denies.
+    """Check every run: return a line per unreadable manifest, and per file that differs from its checksum.
 
     Only a complete run has checksums.
     """
@@ -274,7 +274,7 @@ def _read_all() -> tuple[list[Manifest], list[str]]:
 
 
 def unfinished_run(profile: str, notebooks: Sequence[str], parameters: Mapping[str, Any]) -> Manifest | None:
-    """Return the newest unfinished run of this profile, these notebooks and changed parameters, or None."""
+    """Return the newest unfinished run of this profile, notebooks and changed parameters, or None."""
     asked = (profile, tuple(notebooks), dict(parameters))
     matching = (
         run

@@ -16,21 +16,21 @@ from lab.study.plan import FACTORS, NOT_LABELS, Block
 from lab.study.store import Store
 
 MOST_STEAL = 0.02
-"""When the hypervisor takes more than one moment in fifty, a p99 may be made of its pauses."""
+"""If the hypervisor takes more than one moment in fifty, a p99 may consist of its pauses."""
 
 MOST_OTHERS_CPU = 0.10
-"""Above this share of all CPUs used by processes that are not ours, what a worker gets depends on them.
+"""If other processes use more than this share of all CPUs, what a worker gets depends on them.
 
-An idle desktop uses 1 to 3 %. On a large machine these may be CPUs that nobody misses: flagged all the same.
+An idle desktop uses 1 to 3 %. On a large machine nobody may miss these CPUs; a trial is flagged all the same.
 """
 
 _RESOLUTION_S = 0.05
-"""What counters that tick in hundredths of a second, and not at the same moment, may be apart."""
+"""How far apart counters may be that tick in hundredths of a second, at different moments."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Counters of CPU seconds over all CPUs; `stalled_s` is None where the kernel does not count it."""
+    """Counters of CPU seconds over all CPUs; `stalled_s` is None if the kernel does not count it."""
 
     total_s: float
     idle_s: float
@@ -45,8 +45,8 @@ class Snapshot:
 class Noise:
     """What happened between two snapshots, as shares of all CPU time (`cpu_pressure`: of wall time).
 
-    `steal`: taken by the hypervisor. `others_cpu`: used by processes that are not ours. `cpu_pressure`: time
-    in which something waited for a CPU, our own processes included. `load1`: the load average before.
+    `steal`: taken by the hypervisor. `others_cpu`: used by other processes than ours. `cpu_pressure`: time
+    during which something waited for a CPU, our own processes included. `load1`: the load average before.
     """
 
     steal: float
@@ -55,7 +55,7 @@ class Noise:
     load1: float
 
     def flags(self) -> list[Flag]:
-        """Return what spoils a trial. Load average and CPU pressure do not: a full server raises both."""
+        """Return what spoils a trial; load average and CPU pressure do not, as a full server raises both."""
         return passed(
             [Flag("steal", self.steal, MOST_STEAL), Flag("others_cpu", self.others_cpu, MOST_OTHERS_CPU)]
         )
@@ -64,7 +64,7 @@ class Noise:
 def snapshot(root: Path = Path("/")) -> Snapshot:
     """Read the counters now; `root` is where /proc is found."""
     times = psutil.cpu_times()
-    guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # counted in user and nice too
+    guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # already in user and nice
     own = os.times()
     return Snapshot(
         total_s=sum(times) - guests,
@@ -103,20 +103,20 @@ def between(before: Snapshot, after: Snapshot) -> Noise:
 
 
 def _share(part: float, whole: float) -> float:
-    """Keep a ratio of two clocks that tick apart within 0 and 1."""
+    """Keep the ratio of two clocks that tick apart between 0 and 1."""
     return min(max(part / whole, 0.0), 1.0)
 
 
 _KIND = "calibrations"
 _FEWEST_LOOPS, _MOST_LOOPS = 5, 25
 _LONG_ENOUGH_S = 0.25
-"""A shorter look at the loop sees what the machine does for a moment, not how fast it is."""
+"""A shorter look at the loop shows what the machine does for a moment, not how fast it is."""
 
 _LOOP = ["block", "kernel", "iterations"]
 
 
 def calibrate(store: Store, block: Block, end: str) -> None:
-    """Measure the loops of the block's trials now, and keep that as the block's `end`: start or end."""
+    """Time the loops of the block's trials now, and keep that for the block's `end`: start or end."""
     loops = sorted({(trial.condition.kernel, trial.condition.iterations) for trial in block.trials})
     now = datetime.now(UTC)
     rows = [
@@ -136,7 +136,7 @@ def _loop_s(kernel: str, iterations: int) -> float:
 
 
 def is_closed(store: Store, block: Block) -> bool:
-    """Say whether the block's last calibration is one at its end: if not, a kill came before."""
+    """Say whether the block's last calibration is the one at its end: if not, a kill came first."""
     names = store.names(_KIND, f"{block.experiment}.b{block.number:02d}")
     return bool(names) and names[-1].endswith("-end")
 
@@ -144,7 +144,7 @@ def is_closed(store: Store, block: Block) -> bool:
 def with_calibration(store: Store, experiment: str, trials: pd.DataFrame) -> pd.DataFrame:
     """Add `loop_s`, the mean of the block's next calibrations before and after, and `loop_drift`.
 
-    `loop_drift` is after / before: above 1 the machine became slower.
+    `loop_drift` is after / before: above 1, the machine became slower.
     """
     calibrations = store.tables(_KIND, experiment)
     if trials.empty or not calibrations:
@@ -165,23 +165,23 @@ def with_calibration(store: Store, experiment: str, trials: pd.DataFrame) -> pd.
 
 
 MOST_OFF = 0.15
-"""A loop that costs more than this share more or less, and the machine was another one meanwhile.
+"""If a loop's cost is off by more than this share, the machine's speed has changed.
 
-Trials on a quiet machine scatter by a few percent; the conditions that notebooks tell apart differ by more
+Trials on a quiet machine scatter by a few percent. The conditions that notebooks tell apart differ by more
 than this: by another worker, or the next offered rate.
 """
 
 _FEWEST = 3
-"""Of fewer blocks nobody can say which is off."""
+"""With fewer blocks, it is impossible to tell which is off."""
 
 
 def judged(trials: pd.DataFrame) -> pd.DataFrame:
-    """Add `loop_ratio`, and to `flags` what is to be said of the machine's speed.
+    """Add `loop_ratio`, and to `flags` any doubt about the machine's speed.
 
-    `loop_ratio` is the trial's median service time over that of its condition's usual trial, the median over
-    blocks: the loops that were measured are a better witness than calibrations seconds before and after. A
-    condition is compared with itself only, as boost clocks and hyper-threads let a loop cost more beside
-    others. With fewer than three blocks it is nan, and the calibrations around the trial must agree.
+    `loop_ratio` is the trial's median service time divided by the median over its condition's blocks: the
+    measured loops are better evidence than calibrations seconds before and after. A condition is compared
+    only with itself, as boost clocks and hyper-threads make a loop cost more beside others. With fewer than
+    three blocks it is nan, and the calibrations around the trial must agree.
     """
     labels = [name for name in trials.columns if name not in NOT_LABELS]
     service_s = trials.groupby([*FACTORS, *labels], dropna=False)["service_p50_s"]

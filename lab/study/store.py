@@ -1,8 +1,8 @@
 """One run's folder: `trials/`, `requests/` and `events/` by trial, `calibrations/`, `tables/`, manifest.
 
-A trial exists once its file in `trials/` does; its requests and events are written before. Whatever else a
-kill leaves behind is removed by the next one who takes the lock. Only writers take it, so a run can be read
-at any time.
+A trial exists once its file in `trials/` does; its requests and events are written first. Whatever else a
+kill leaves behind is removed by the next process that takes the lock. Only writers take it, so a run can be
+read at any time.
 """
 
 import fcntl
@@ -26,7 +26,7 @@ from lab.study.plan import BEFORE, EVENTS, FLAGS, TRIALS, Event
 
 
 def partial_files(folder: Path) -> list[Path]:
-    """List what a kill in the middle of writing left under `folder`."""
+    """List what a kill during writing left under `folder`."""
     return list(folder.rglob(f".*{TEMPORARY}"))
 
 
@@ -40,9 +40,9 @@ def write_table(path: Path, table: pa.Table) -> None:
 def read_table(
     path: Path, schema: pa.Schema | None = None, before: Mapping[str, object] | None = None
 ) -> pa.Table:
-    """Read a Parquet file whose columns include those of `schema`; `before` fills those that came later.
+    """Read a Parquet file whose columns include those of `schema`; `before` fills those added later.
 
-    Raises LabError if it is not whole, or not such a table.
+    Raises LabError if it is damaged, or not such a table.
     """
     return _checked(_reading(path, lambda: pq.read_table(path)), path, schema, before)
 
@@ -57,7 +57,7 @@ def _checked(
             table = table.append_column(field, column)
         if field.name not in table.schema.names or table.schema.field(field.name).type != field.type:
             raise LabError(
-                f"{path} is no table of this study: it lacks the column {field.name} ({field.type})"
+                f"{path} is not a table of this study: it lacks the column {field.name} ({field.type})"
             )
     return table
 
@@ -95,7 +95,7 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the run for writing; within the same store it may be nested.
+        """Hold the run for writing; it may be nested within the same store.
 
         Raises LabError if another process holds it.
         """
@@ -119,12 +119,12 @@ class Store:
                 self._locked = False
 
     def added_at(self) -> float:
-        """Return when the run was last opened to be added to, in seconds since 1970; 0 if it never was."""
+        """Return when the run was last opened for adding, in seconds since 1970; 0 if never."""
         lock = self.folder / _LOCK
         return lock.stat().st_mtime if lock.exists() else 0.0
 
     def _tidy(self) -> None:
-        """Remove what a kill left: halves of files, and what belongs to a trial that was never finished."""
+        """Remove what a kill left: partial files, and files of a trial that never finished."""
         for path in partial_files(self.folder):
             path.unlink()
         finished = self.trial_ids()
@@ -136,11 +136,11 @@ class Store:
             manifests.write_manifest(self.folder, manifest.reopened())
 
     def trial_ids(self) -> set[str]:
-        """Name the trials that are finished."""
+        """Name the finished trials."""
         return {path.stem for path in (self.folder / "trials").glob("*.parquet")}
 
     def save_trial(self, row: dict[str, Any], requests: pd.DataFrame, events: pd.DataFrame | None) -> None:
-        """Keep a finished trial: its requests and events, then the row that makes it exist."""
+        """Keep a finished trial: first its requests and events, then the row that makes it exist."""
         trial_id = row["trial_id"]
         labels = {name: value for name, value in row.items() if name not in TRIALS.names}
         columns = [pa.array([row[field.name]], field.type) for field in TRIALS]
@@ -161,7 +161,7 @@ class Store:
         records.write(path, requests, {"trial_id": trial_id})
 
     def trials(self, experiment: str) -> pd.DataFrame:
-        """Read the trials of an experiment; labels that a trial does not have are empty."""
+        """Read the trials of an experiment; labels that a trial lacks are empty."""
         tables = [_read_trial(path) for path in self._of("trials", experiment)]
         known = pa.concat_tables([TRIALS.empty_table(), *(table.select(TRIALS.names) for table in tables)])
         labels = [table.drop_columns(TRIALS.names).to_pylist()[0] for table in tables]
@@ -175,7 +175,7 @@ class Store:
         return pd.concat(frames, names=["trial_id"]).reset_index("trial_id").reset_index(drop=True)
 
     def events(self, trial_ids: list[str]) -> pd.DataFrame:
-        """Read the events of those of these trials that have some, with the column `trial_id` in front."""
+        """Read the events of these trials, if any, with the column `trial_id` in front."""
         paths = {trial_id: self._path("events", trial_id) for trial_id in trial_ids}
         frames = [
             _frame(_read_events(path)).assign(trial_id=trial_id)
@@ -186,7 +186,7 @@ class Store:
         return known[["trial_id", *EVENTS.names]].reset_index(drop=True)
 
     def save_table(self, kind: str, name: str, frame: pd.DataFrame) -> None:
-        """Keep a table as `<kind>/<name>.parquet`; in a column `flags` stand flags."""
+        """Keep a table as `<kind>/<name>.parquet`; a column `flags` holds flags."""
         if "flags" in frame:
             kept = [[flag.to_dict() for flag in flags] for flags in frame["flags"]]
             frame = frame.assign(flags=pd.Series(kept, frame.index, dtype=object))
@@ -213,7 +213,7 @@ class Store:
         return complete
 
     def damage(self) -> list[str]:
-        """Compare a complete run with its manifest: a line per file that is missing, changed or unknown."""
+        """Compare a complete run with its manifest: return a line per missing, changed or unknown file."""
         recorded, present = self.manifest().files, self._files()
         missing = [f"{name} is missing" for name in recorded if name not in present]
         unknown = [f"{name} is not in the manifest" for name in present if name not in recorded]
@@ -225,7 +225,7 @@ class Store:
         return sorted(missing + unknown + changed)
 
     def _files(self) -> list[str]:
-        """Name the files that hold what was measured; executed notebooks can be made again from them."""
+        """Name the files that hold what was measured; executed notebooks can be remade from them."""
         return sorted(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*.parquet"))
 
     def _path(self, kind: str, name: str) -> Path:
@@ -236,7 +236,7 @@ class Store:
 
 
 def _read_trial(path: Path) -> pa.Table:
-    """Read a trial's row. Schema version 1 kept sentences: we take from them only that there were some."""
+    """Read a trial's row. Schema version 1 kept sentences; we only note whether there were any."""
     table = _reading(path, lambda: pq.read_table(path))
     if "invalid_because" in table.schema.names:
         earlier = [
@@ -247,11 +247,11 @@ def _read_trial(path: Path) -> pa.Table:
 
 
 _ENDED_WELL = {"all replaced", "2 workers accept", "1 has drained", "it is answered"}
-"""The texts by which schema version 1 kept that an action was done."""
+"""The texts with which schema version 1 recorded that an action was done."""
 
 
 def _read_events(path: Path) -> pa.Table:
-    """Read a trial's events. Version 1 kept texts: what an action was called, then how it ended."""
+    """Read a trial's events. Version 1 kept texts: an action's name, then how it ended."""
     table = read_table(path, EVENTS, {"detail": ""})
     texts = table["event"].to_pylist()
     if set(texts) <= set(Event):

@@ -1,4 +1,4 @@
-"""One trial: a fresh server, warmed up, under one attack; and the row that says what came of it."""
+"""One trial: a fresh server, warmed up, under one attack; and the row with its outcome."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,14 +32,14 @@ Execute = Callable[[Condition, int], Measured]
 
 def serve_and_attack(condition: Condition, seed: int) -> Measured:
     """Start the condition's server, warm it up, attack it, and stop it whatever happens."""
-    # The attack is over when every request has ended: nobody waits for an answer while the server stops.
+    # The attack is over once every request has ended: no client waits for an answer while the server stops.
     with fresh_server(condition, drain_s=0) as server:
         return offer(server, condition, seed)
 
 
 @contextmanager
 def fresh_server(condition: Condition, **options: Any) -> Iterator["Server"]:
-    """Start the condition's server and warm it up; it is stopped at the end. `options` are `serve`'s."""
+    """Start the condition's server, warm it up, and stop it at the end. `options` are those of `serve`."""
     from lab.servers import serve
 
     with serve(
@@ -63,7 +63,7 @@ def offer(
     seed: int,
     on_progress: "Callable[[Progress], None] | None" = None,
 ) -> Measured:
-    """Offer the condition's load to a server of its own."""
+    """Offer the condition's load to its server."""
     from lab.load.attack import attack
 
     result: Measured = attack(
@@ -80,11 +80,11 @@ def offer(
 
 
 def _warm_up(url: str, count: int, timeout_s: float) -> None:
-    """Ask one after another, each on a connection of its own, so that dispatch takes turns."""
+    """Send requests one by one, each on its own connection, so that dispatch takes turns."""
     import requests
 
     with requests.Session() as session:
-        session.trust_env = False  # a proxy from the environment has no place between us and loopback
+        session.trust_env = False  # no proxy from the environment between us and loopback
         session.headers["Connection"] = "close"
         try:
             for _ in range(count):
@@ -96,7 +96,7 @@ def _warm_up(url: str, count: int, timeout_s: float) -> None:
 def make_row(trial: Trial, summary: Mapping[str, Any], noise: Noise, started_at: datetime) -> dict[str, Any]:
     """Flatten a trial into its row.
 
-    The row is flagged as invalid, never dropped, when the generator says that it was unhealthy, or when the
+    The row is flagged as invalid, never dropped, if the generator reports that it was unhealthy, or if the
     machine was disturbed.
     """
     flags = [*summary["flags"], *(flag.to_dict() for flag in noise.flags())]

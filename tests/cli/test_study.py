@@ -210,7 +210,7 @@ class TestToAFailure:
         assert "00-summary: done" in err
         page = Page(Path(out.strip()).read_text())
         assert "This notebook failed. KernelDied" in page.text("02-single-vs-cluster")
-        assert "This run has measured nothing that tells" in page.text("00-summary")
+        assert "This run has not measured enough to tell" in page.text("00-summary")
         (run,) = (tmp_path / "data").iterdir()
         assert json.loads((run / "manifest.json").read_text())["state"] == "unfinished"
 

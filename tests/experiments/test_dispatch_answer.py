@@ -86,7 +86,7 @@ def test_a_trial_without_a_steady_state_is_left_out_and_counted() -> None:
 @pytest.mark.parametrize("left", [{"workers": 1}, {"utilisation": 1.2}, {"topology": "single"}])
 def test_nothing_to_choose_is_said(left: dict[str, Any]) -> None:
     made = measured(*({**factors, **left} for factors in ALL))
-    assert "There is no choice" in words.answer(made)
+    assert "Nothing to compare" in words.answer(made)
     table = words.standings_table(made)
     assert set(table.get("blocks", ())) <= {0}
     assert set(table.get("requests take", ())) <= {"cannot be told"}
@@ -95,7 +95,7 @@ def test_nothing_to_choose_is_said(left: dict[str, Any]) -> None:
 
 
 def test_one_arrangement_alone_leaves_no_choice() -> None:
-    assert "There is no choice" in words.answer(measured(ALL[3]))
+    assert "Nothing to compare" in words.answer(measured(ALL[3]))
     assert words.verdict(measured(ALL[3])).evidence == ""
 
 

@@ -206,7 +206,7 @@ def test_conditions_overload_each_number_of_workers_by_what_its_cpus_allow(
     ("change", "complaint"),
     [
         ({"workers": [2, 4]}, "1, the base"),
-        ({"workers": [1, 2, 2]}, "different numbers"),
+        ({"workers": [1, 2, 2]}, "each number once"),
         ({"workers": [0, 1]}, r"workers\[0\]"),
         ({"dispatch": "rond-robin"}, "dispatch"),
         ({"overload": 0}, "overload"),

@@ -104,7 +104,7 @@ def test_samples_needed_are_enough_and_one_less_is_not(share: float, confidence:
         (lambda: estimate([1, math.nan]), "values: 1 of 2 values are not finite: leave them out"),
         (
             lambda: quantile([], 0.5),
-            "values must be a list of at least one number, not of shape (0,), got []",
+            "values must be a list of at least one number, but its shape is (0,), got []",
         ),
         (lambda: quantile([1], 99), "share must be at most 1, got 99"),
         (lambda: fewest_trials(95), "confidence must be below 1, got 95"),

@@ -144,7 +144,7 @@ def fail(condition: Condition, seed: int) -> NoReturn:
 
 def test_a_foreign_table_is_named(measured: Run) -> None:
     first(measured, "trials").write_bytes(first(measured, "calibrations").read_bytes())
-    with pytest.raises(LabError, match="is no table of this study: it lacks the column trial_id"):
+    with pytest.raises(LabError, match="is not a table of this study: it lacks the column trial_id"):
         measured.trials("sweep")
 
 
@@ -164,10 +164,10 @@ def test_a_damaged_manifest_is_named_and_the_other_runs_are_still_listed(measure
 def test_a_folder_that_is_no_run_or_another_one_is_refused(home: Path, measured: Run) -> None:
     (home / "data/strange").mkdir()
     (home / "data/strange/file").touch()
-    with pytest.raises(LabError, match="is no run: it has no manifest"):
+    with pytest.raises(LabError, match="is not a run: it has no manifest"):
         open_run("strange")
     measured.path.rename(home / "data/renamed")
-    with pytest.raises(LabError, match="is of run measured: rename the folder back"):
+    with pytest.raises(LabError, match="belongs to run measured: rename the folder back"):
         open_run("renamed")
 
 

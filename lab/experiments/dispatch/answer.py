@@ -1,9 +1,9 @@
 """Which arrangement is nearest to one ideal queue, as far as the trials can tell: tables, answer, verdict.
 
-Arrangements are compared by `excess`: mean latency over what one central queue makes of the same arrivals and
-the same service times. That takes out chance, the machine's speed and what an arrangement adds to every
-request alike; and a mean needs far fewer requests than a percentile. Ratios are paired within blocks; fewer
-blocks than a 95 % interval needs decide nothing.
+Arrangements are compared by `excess`: mean latency divided by that of one central queue with the same
+arrivals and service times. This removes chance, the machine's speed, and what an arrangement adds to every
+request alike; and a mean needs far fewer requests than a percentile. Ratios are paired within blocks. With
+too few blocks for a 95 % interval, nothing is decided.
 """
 
 import math
@@ -17,17 +17,17 @@ from lab.experiments.dispatch.trials import busiest, by_arrangement, spread_over
 from lab.models.statistics import Estimate, estimate
 
 MATTERS = 1.1
-"""Requests that take less than this many times as long take as long: no choice hangs on it."""
+"""Ratios below this count as equal: no choice hangs on them."""
 
 NEARLY_ALL = 0.9
-"""So near to overload a queue grows for a hundred service times: latency tells how long a trial was."""
+"""This close to overload, a queue grows for a hundred service times: latency tells how long a trial was."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """An arrangement's excess, and how many times that of the best one it is, block by block.
+    """An arrangement's excess, and its ratio to that of the best one, block by block.
 
-    `left_out` counts its trials that had no steady state.
+    `left_out` counts its trials without a steady state.
     """
 
     name: str
@@ -37,14 +37,14 @@ class Standing:
 
 
 def exceeds(ratio: Estimate) -> bool | None:
-    """Say whether a ratio is above 1 by as much as matters; None: these blocks cannot tell."""
+    """Say whether a ratio is above 1 by as much as matters; None if these blocks cannot tell."""
     if not ratio.is_interval:
         return None
     return True if ratio.low > MATTERS else False if ratio.high <= MATTERS else None
 
 
 def over_blocks(values: "pd.Series[float]") -> Estimate:
-    """Return the median of a value per block, missing values left out; nan if there is none."""
+    """Return the median of a value per block, without missing values; nan if there is none."""
     known = values.dropna()
     return estimate(list(known)) if len(known) else Estimate(math.nan, math.nan, math.nan, 0)
 
@@ -55,9 +55,9 @@ def to_choose_by(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def standings(trials: pd.DataFrame) -> list[Standing]:
-    """Return how the arrangements stand with new connections, the best first.
+    """Return how the arrangements compare with new connections, the best first.
 
-    The best has the lowest median of those with blocks enough for an interval, if any has.
+    The best has the lowest median of those with enough blocks for an interval, if there are any.
     """
     top = spread_over_processes(busiest(trials))
     groups = dict(by_arrangement(top[~top["keepalive"]]))
@@ -87,7 +87,7 @@ def answer(trials: pd.DataFrame) -> str:
     """Say which arrangement to choose, as far as the trials can tell."""
     found = [standing for standing in standings(trials) if standing.excess.trials]
     if len(found) < 2:
-        return "**Answer.** There is no choice: fewer than two arrangements were measured in a steady state."
+        return "**Answer.** Nothing to compare: fewer than two arrangements were measured in a steady state."
     best, *rest = found
     worse = [f"{s.name} ({_ratio(s.over_best)})" for s in rest if exceeds(s.over_best)]
     alike = [s.name for s in rest if exceeds(s.over_best) is False]
@@ -100,7 +100,7 @@ def answer(trials: pd.DataFrame) -> str:
     else:
         told = "**These trials cannot tell which arrangement is best.**"
     return (
-        f"**Answer.** {told} The measure is mean latency over that of an ideal queue, under random arrivals"
+        f"**Answer.** {told} The measure is mean latency divided by an ideal queue's, under random arrivals"
         f" at a utilisation of {own_utilisation(trials)}, paired over"
         f" {units.counted(best.excess.trials, 'block')}."
     )
@@ -123,7 +123,7 @@ def standings_table(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def kept_table(trials: pd.DataFrame) -> pd.DataFrame:
-    """Put in a table how many times as long requests take with kept connections as with new ones."""
+    """Tabulate how many times as long requests take with kept connections as with new ones."""
     rows = []
     for name, mine in by_arrangement(to_choose_by(trials)):
         kept, new = _by_block(mine[mine["keepalive"]]), _by_block(mine[~mine["keepalive"]])
@@ -135,7 +135,7 @@ def kept_table(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def threads_table(trials: pd.DataFrame) -> pd.DataFrame:
-    """Put in a table what threads are worth to a loop that holds the GIL, and to one that does not."""
+    """Tabulate what threads are worth to a loop that holds the GIL, and to one that does not."""
     threads = trials[trials["topology"].eq("offload") & trials["pool"].eq("thread") & ~trials["keepalive"]]
     medians = {name: mine.median(numeric_only=True) for name, mine in by_arrangement(busiest(threads))}
     return pd.DataFrame(
@@ -156,8 +156,8 @@ def threads_table(trials: pd.DataFrame) -> pd.DataFrame:
 def verdict(trials: pd.DataFrame) -> Verdict:
     """Judge claim 4: turns balance well, and a shared socket does not always.
 
-    Turns do if the busiest worker answers at most `MATTERS` times its fair share; the socket is worse if,
-    against turns, its busiest worker answers more or its requests take longer by as much as matters.
+    Turns do if the busiest worker answers at most `MATTERS` times its fair share. The socket is worse if,
+    compared with turns, its busiest worker answers more or its requests take longer by as much as matters.
     """
     top = to_choose_by(trials)
     among = top["topology"].eq("cluster") & top["dispatch"].isin(["round-robin", "shared"])
@@ -191,7 +191,7 @@ def _either(one: bool | None, other: bool | None) -> bool | None:
 
 
 def own_utilisation(trials: pd.DataFrame) -> str:
-    """Write the utilisations that the trials of the comparison had by their own service times."""
+    """Write the utilisations of the compared trials, by their own service times."""
     own = to_choose_by(trials)["utilisation"]
     return " to ".join(dict.fromkeys([units.percent(own.min()), units.percent(own.max())]))
 

@@ -1,4 +1,4 @@
-"""What the trials of every arrangement look like: figures with their titles, and a table beside theory."""
+"""The trials of every arrangement: figures with their titles, and a table beside theory."""
 
 import math
 
@@ -15,7 +15,7 @@ from lab.figures.style import DARK_TO_LIGHT, GRID, INK, QUIET, Look, canvas, pla
 
 
 def theory_table(trials: pd.DataFrame) -> pd.DataFrame:
-    """Put measured latency beside what the same arrivals make in each queue; new connections only."""
+    """Put measured latency beside that of the same arrivals in each queue; new connections only."""
     tail, rows = tail_name(trials), []
     of_new = trials[~trials["keepalive"]].sort_values(["arrivals", "load"], ascending=[False, True])
     for _, at_load in of_new.groupby(["arrivals", "load"], sort=False):
@@ -44,7 +44,7 @@ def _over_theory(trials: pd.DataFrame) -> float:
 
 
 def tail_name(trials: pd.DataFrame) -> str:
-    """Return the name of the percentile that these trials have samples enough for: p99, p95, p90 or p50."""
+    """Return the name of the percentile for which these trials have enough samples: p99, p95, p90 or p50."""
     return f"p{100 * trials['tail_share'].iloc[0]:.0f}"
 
 
@@ -55,7 +55,7 @@ _TAIL, _P50 = DARK_TO_LIGHT[1], DARK_TO_LIGHT[0]
 def latency_figure(trials: pd.DataFrame, arrivals: str) -> Figure | None:
     """Draw latency against utilisation, a panel per arrangement, beside its theory; a dot is one trial.
 
-    For new connections and these arrivals; None if they were not measured.
+    It covers new connections and these arrivals; None if they were not measured.
     """
     mine = trials[(trials["arrivals"] == arrivals) & ~trials["keepalive"]]
     if mine.empty:
@@ -98,7 +98,7 @@ def _title(groups: list[tuple[str, pd.DataFrame]], arrivals: str) -> str:
 def _panel(axes: Axes, trials: pd.DataFrame, workers: int, arrivals: str) -> None:
     queue, tail = trials["queue"].iloc[0], tail_name(trials)
     theory = curve(queue, workers, arrivals, float(trials["tail_share"].iloc[0]))
-    axes.axvspan(1, 9, color=GRID, zorder=0)  # from here on a queue never ends
+    axes.axvspan(1, 9, color=GRID, zorder=0)  # from here on, the queue grows without end
     axes.axhline(1, color=QUIET, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.text(0.03, 0.97, queue, transform=axes.transAxes, va="top", fontsize=8, color=QUIET, style="italic")
     drawn = {"tail": (tail, _TAIL, "-"), "p50": ("p50", _P50, (0, (2, 1)))}
@@ -116,7 +116,7 @@ _SHADES = ("#0b3c5d", "#3a9188", "#5b7c99", "#7fb5ae")
 def ranking_figure(trials: pd.DataFrame, requests: pd.DataFrame) -> Figure | None:
     """Draw who answered, and mean latency over ideal: a row for each arrangement and kind of connections.
 
-    At the highest Poisson load, whose `requests` these are; None if no trial had a steady state.
+    `requests` are those at the highest Poisson load; None if no trial had a steady state.
     """
     steady = to_choose_by(trials)
     if steady.empty:

@@ -1,4 +1,4 @@
-"""The theory of each arrangement: the queue that it makes, and how long one waits there."""
+"""The theory of each arrangement: the queue that it forms, and how long requests wait there."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -13,13 +13,13 @@ from lab.models.queueing import mdc_wait_quantile
 from lab.models.simulation import Dispatch, waits
 
 _REQUESTS = 60_000
-"""Of a simulated curve: enough for a p99 that is right within a few percent."""
+"""Requests in a simulated curve: enough for a p99 that is right within a few percent."""
 
 _UNQUEUED = 0.1
-"""So many requests of a trial at least find an idle worker, unless it has more to do than time."""
+"""At least this share of a trial's requests find an idle worker, unless it has more work than time."""
 
 _HASHES = 20
-"""Random ways to hash a trial's arrivals that are played through: which one the kernel took is not known."""
+"""Random hashes of a trial's arrivals to simulate, as the kernel's own is unknown."""
 
 
 class Queue(StrEnum):
@@ -48,7 +48,7 @@ _PLAYED: dict[Queue, Dispatch] = {
 
 
 def queue_of(factors: Mapping[Any, Any]) -> Queue:
-    """Return the queue that an arrangement makes, by the factors of its condition."""
+    """Return the queue that an arrangement forms, by the factors of its condition."""
     match factors["topology"]:
         case "single":
             return Queue.ONE
@@ -59,11 +59,11 @@ def queue_of(factors: Mapping[Any, Any]) -> Queue:
 
 
 def curve(queue: Queue, workers: int, arrivals: str, tail_share: float) -> pd.DataFrame:
-    """Return what latency a queue makes: utilisation, p50 and tail in service times; of the GIL nothing.
+    """Return a queue's latency: utilisation, p50 and tail in service times; no rows for the GIL.
 
-    `tail` is the latency that a share of `tail_share` does not exceed. Exact where there is a formula
+    `tail` is the latency that a share of `tail_share` does not exceed. It is exact where there is a formula
     (Poisson arrivals: M/D/c for one central queue and for turns, M/D/1 for a hash and for one process;
-    constant ones: no wait but by hash), else simulated.
+    constant arrivals: no wait except by hash), else simulated.
     """
     rows = [
         (u, *(_latency(queue, workers, float(u), arrivals, q) for q in (0.5, tail_share)))
@@ -91,9 +91,9 @@ def _simulated(queue: Queue, workers: int, utilisation: float, arrivals: str) ->
 
 
 def least_overhead_s(requests: pd.DataFrame) -> float:
-    """Return what requests take on top of their loops at least, to connect, parse and answer; nan: no answer.
+    """Return the least that requests take on top of their loops, to connect, parse and answer; or nan.
 
-    It is the latency less the loop, as its worker reported it, of a request that found an idle worker.
+    It is the latency minus the loop, as its worker reported it, of a request that found an idle worker.
     """
     over_s = requests["end_s"] - requests["due_s"] - requests["service_s"]
     return float(over_s.quantile(_UNQUEUED))
@@ -105,8 +105,8 @@ def played(
     """Play the arrivals of a trial through its queue, and through one central queue, the ideal.
 
     Returns latencies in seconds: mean_theory_s, tail_theory_s (nan for the GIL) and mean_ideal_s. Each
-    request takes a worker for the loop that it reported, or `loop_s`, and `overhead_s`: what is left between
-    this and the measurement is neither chance of arrivals, nor speed of loops, nor what any request takes.
+    request occupies a worker for the loop that it reported, or `loop_s`, plus `overhead_s`. So chance in
+    arrivals, the speed of loops and the cost of any request cannot explain a difference from the measurement.
     """
     own_s = np.full(len(requests), np.nan) if queue == Queue.GIL else requests["service_s"].to_numpy()
     service_s = np.where(np.isnan(own_s), loop_s, own_s) + overhead_s

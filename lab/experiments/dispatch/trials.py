@@ -22,10 +22,10 @@ from lab.study.run import Run
 EXPERIMENT = "dispatch"
 
 Utilisation = Annotated[Positive, Field(lt=1)]
-"""The share of their time for which workers are busy: from 1 on they never catch up."""
+"""The share of time that workers are busy: from 1 on, they never catch up."""
 
 TAILS = (0.99, 0.95, 0.9)
-"""The percentiles that a tail may be judged by, the rarest first: a trial needs samples enough for it."""
+"""The percentiles by which a tail may be judged, the rarest first: a trial needs enough samples for it."""
 
 
 class Parameters(_Parameters):
@@ -49,7 +49,7 @@ class Parameters(_Parameters):
 
 
 def arrangements(p: Parameters) -> list[dict[str, Any]]:
-    """Return the arrangements to compare, each by its factors of a condition, one process first."""
+    """Return the arrangements to compare, each as factors of a condition, one process first."""
     workers = resolve(p.workers)
     loop = {"kernel": p.kernel, "iterations": p.iterations}
     clusters = [
@@ -70,7 +70,7 @@ def _loops_in(pool: Pool, p: Parameters) -> dict[KernelName, int]:
 
 
 _FACTORS = ["topology", "dispatch", "pool", "kernel"]
-"""The factors that tell arrangements apart; all have as many workers, but for one process."""
+"""The factors that tell arrangements apart; except for one process, all have as many workers."""
 
 
 def name_of(arrangement: Mapping[Any, Any]) -> str:
@@ -103,9 +103,10 @@ def measure(run: Run, p: Parameters) -> pd.DataFrame:
 
 
 def compared(p: Parameters, condition: Condition) -> bool:
-    """Say whether a condition is of those to choose between: they need many blocks, others only a look.
+    """Say whether a condition is one to choose between: these need many blocks, others only a look.
 
-    Arrangements over several processes, at the highest Poisson utilisation, with a connection per request.
+    These are arrangements over several processes, at the highest Poisson utilisation, with a connection per
+    request.
     """
     spreads = condition.topology != "single" and condition.pool == "process"
     busiest = condition.arrivals == "poisson" and condition.labels["load"] == max(p.poisson)
@@ -115,8 +116,8 @@ def compared(p: Parameters, condition: Condition) -> bool:
 def conditions(p: Parameters, loop_s: Callable[[str, int], float]) -> list[Condition]:
     """Return each arrangement at each utilisation, under both arrivals; `loop_s` times a kernel's loop.
 
-    Those of several processes also meet kept connections, where those can matter. One process, a longer
-    loop and what is less busy are attacked until they have met as many requests: percentiles need them.
+    Arrangements of several processes are also measured with kept connections, where these can matter. One
+    process, a longer loop and a lower load are attacked longer, for as many requests: percentiles need them.
     """
     cpus = available_cpus()
     requests = p.duration_s * max(p.poisson + p.constant) * min(resolve(p.workers), cpus)
@@ -146,12 +147,12 @@ def _loads(p: Parameters, arrangement: dict[str, Any]) -> Iterator[tuple[Arrival
 
 
 def _may_keep(topology: str, dispatch: str = "", pool: str = "process", **_: object) -> bool:
-    """Say whether it spreads over processes and may keep connections: least-busy closes each, as it must."""
+    """Say whether it spreads over processes and may keep connections; least-busy must close each."""
     return topology != "single" and pool == "process" and dispatch != "least-busy"
 
 
 def tail_of(trials: pd.DataFrame) -> float:
-    """Return the rarest of `TAILS` for which every one of these trials has samples enough, or the median."""
+    """Return the rarest of `TAILS` for which every one of these trials has enough samples, or the median."""
     fewest = trials["sent"].min()
     return next((share for share in TAILS if samples_needed(share) <= fewest), 0.5)
 
@@ -159,12 +160,12 @@ def tail_of(trials: pd.DataFrame) -> float:
 def beside_theory(trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
     """Add what makes trials of different arrangements comparable.
 
-    queue: what theory takes it to make. cost_s: the trial's own mean service time, its loop as its workers
-    reported it and overhead_s; but threads that take turns at the GIL report that wait as service, so theirs
-    is the loop's time on its own. overhead_s: `_overhead_s`. utilisation: rate x cost_s / workers, of which
-    the GIL leaves one. tail_share: `tail_of` all these trials; tail_s: that percentile of latency; p50, tail:
-    percentiles in multiples of cost_s. mean_theory_s, tail_theory_s, mean_ideal_s: of `theory.played`.
-    excess: mean latency as a multiple of the ideal one.
+    queue: the one that the arrangement forms in theory. cost_s: the trial's own mean service time, which is
+    its loop as its workers reported it, plus overhead_s. (Threads that take turns at the GIL report that wait
+    as service, so theirs is the calibrated loop time.) overhead_s: `_overhead_s`. utilisation: rate x cost_s
+    / workers, of which the GIL leaves one. tail_share: `tail_of` all these trials; tail_s: that percentile of
+    latency; p50, tail: percentiles in multiples of cost_s. mean_theory_s, tail_theory_s, mean_ideal_s: those
+    of `theory.played`. excess: mean latency as a multiple of the ideal one.
     """
     trials = trials.reset_index(drop=True)
     of_each = [queue_of(factors) for factors in trials.to_dict("records")]
@@ -195,9 +196,9 @@ def beside_theory(trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
 
 
 def _overhead_s(trials: pd.DataFrame, requests: pd.DataFrame) -> "pd.Series[float]":
-    """Return what a request takes on top of its loop: the least of all trials of its arrangement.
+    """Return what a request takes on top of its loop: the least over all trials of its arrangement.
 
-    In a trial with more to do than time it hides behind the queue. Kept connections need no more than new.
+    In a trial with more work than time, the queue hides it. Kept connections need at most as much as new.
     """
     least_s = trials["trial_id"].map(requests.groupby("trial_id").apply(least_overhead_s))
     arrangement = [trials[factor] for factor in _FACTORS]
@@ -221,6 +222,6 @@ def spread_over_processes(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def steady(trials: pd.DataFrame) -> pd.DataFrame:
-    """Return the trials that had a steady state: those at whose own utilisation workers can catch up."""
+    """Return the trials that had a steady state: at their own utilisation, workers can catch up."""
     kept: pd.DataFrame = trials[trials["utilisation"] < 1]
     return kept

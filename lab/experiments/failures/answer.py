@@ -43,7 +43,7 @@ _COSTS: dict[str, Callable[[pd.DataFrame], dict[str, Any]]] = {
         "the reason it gave": "; ".join(dict.fromkeys(of["reason"])),
     },
 }
-"""The columns that say what a scenario cost one server, over its blocks."""
+"""The columns with what a scenario cost one server, over its blocks."""
 
 
 def table(scenes: list[Scene], scenario: str) -> pd.DataFrame:
@@ -63,7 +63,7 @@ def table(scenes: list[Scene], scenario: str) -> pd.DataFrame:
 
 
 def over_blocks(values_s: "pd.Series[float]") -> str:
-    """Write the median of what took so long in each block, and its range; nan is what never came to pass."""
+    """Write the median of a time over blocks, and its range; nan is what never happened."""
     known = values_s.dropna()
     if known.empty:
         return "not within the trial"
@@ -80,7 +80,7 @@ def _part(part: "pd.Series[int]", whole: "pd.Series[int]") -> str:
 
 
 def answer(scenes: list[Scene]) -> str:
-    """Say what the failures cost that were measured: of requests, and of time."""
+    """Say what the measured failures cost, in requests and in time."""
     killed, recycled, blocked = (facts(scenes, scenario) for scenario in (KILL, RECYCLE, BLOCK))
     told = []
     if len(killed):
@@ -106,20 +106,20 @@ def _replaced(after_s: "pd.Series[float]") -> str:
 
 
 MOST_LOST = 0.02
-"""Up to this share of requests lost, a service goes on, and its downtime is minimal."""
+"""If at most this share of requests is lost, a service goes on, and its downtime is minimal."""
 
 PATIENCE_S = 5.0
-"""A worker that is not replaced within this time is not replaced; in a shorter trial, that is not known."""
+"""A worker not replaced within this time counts as never replaced; a shorter trial cannot tell."""
 
 _INTERVAL = 0.9
-"""The level at which each bound by itself holds with 95 % confidence."""
+"""The level at which each bound alone holds with 95 % confidence."""
 
 _HOLDS_IN_SPITE = (6, 7)
-"""The claims that hardly anything was lost: contention can only have cost more."""
+"""The claims that hardly anything was lost: contention can only have increased the loss."""
 
 
 def verdicts(scenes: list[Scene]) -> list[Verdict]:
-    """Judge claims 5, 6 and 7, each for every dispatch that was measured, whatever its connections."""
+    """Judge claims 5, 6 and 7, each for every measured dispatch, whatever its connections."""
     judges = ((5, BLOCK, _goes_on), (6, KILL, _comes_back), (7, RECYCLE, _unnoticed))
     return [
         verdict
@@ -141,9 +141,9 @@ def _each(found: pd.DataFrame, judge: Callable[[pd.DataFrame], Judged], number: 
 
 
 def _weighed(found: pd.DataFrame, judge: Callable[[pd.DataFrame], Judged], unknown: Verdict) -> Verdict:
-    """Judge a claim so that it does not rest on trials whose counts are in doubt.
+    """Judge a claim without relying on trials whose counts are in doubt.
 
-    That so little was lost in spite of contention holds all the more without it.
+    If little was lost in spite of contention, the claim holds all the more without it.
     """
 
     def judged(mine: pd.DataFrame) -> Verdict:
@@ -156,7 +156,7 @@ def _weighed(found: pd.DataFrame, judge: Callable[[pd.DataFrame], Judged], unkno
 
 
 def _goes_on(mine: pd.DataFrame) -> Judged:
-    """Hold what was answered while a worker was blocked against shares of what one worker does."""
+    """Compare what was answered while a worker was blocked with shares of what one worker does."""
     only_that_one, others_go_on = bars(int(mine["workers"].iloc[0]))
     answered = Share(mine["answered"].sum(), mine["due"].sum())
     evidence = f"answered of those due while one was blocked: {answered.beside(only_that_one, others_go_on)}"
@@ -164,9 +164,9 @@ def _goes_on(mine: pd.DataFrame) -> Judged:
 
 
 def bars(workers: int) -> tuple[float, float]:
-    """Return the shares to answer for claim 5 to hold, and to hold in part, with so many workers.
+    """Return the shares to answer for claim 5 to hold, and to hold in part, with this many workers.
 
-    Less than half of one worker's part waits, or less than one and a half: its own part lies midway.
+    Less than half of one worker's part waits, or less than one and a half: its own part is midway.
     """
     return 1 - 0.5 / workers, 1 - 1.5 / workers
 
@@ -194,7 +194,7 @@ def _unnoticed(mine: pd.DataFrame) -> Judged:
 
 @dataclass(frozen=True)
 class Share:
-    """A part of a whole, both counted; and the shares that could well have given these counts."""
+    """A part of a whole, both counted, and the shares that could well have given these counts."""
 
     part: float
     whole: float
@@ -208,12 +208,12 @@ class Share:
         return float(found.low), float(found.high)
 
     def reaches(self, bar: float) -> bool | None:
-        """Say whether the share is the bar or more; None: the counts cannot tell."""
+        """Say whether the share is at least the bar; None if the counts cannot tell."""
         low, high = self.interval
         return True if low >= bar else False if high < bar else None
 
     def beside(self, *bars: float) -> str:
-        """Write it with its bounds and the bars that it is held against."""
+        """Write it with its bounds and the bars to compare it with."""
         low, high = map(percent, self.interval)
         held_against = " and ".join(map(percent, bars))
         return f"{self.part:,.0f} of {self.whole:,.0f} ({low} to {high}; bar {held_against})"

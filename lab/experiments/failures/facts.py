@@ -13,10 +13,10 @@ from lab.flags import Flag
 from lab.study.plan import Event
 
 _ABOUT_TIMES = {"send_lag", "loop_ratio", "loop_drift"}
-"""Flags that speak against times, not against counts of what was lost."""
+"""Flags that cast doubt on times, not on counts of what was lost."""
 
 _CONTENTION = {"steal", "others_cpu"}
-"""Flags that may say why a request was lost, but not why it was answered."""
+"""Flags that may explain why a request was lost, but not why it was answered."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Scene:
 
     @property
     def counts_hold(self) -> bool:
-        """Whether nothing speaks against its counts of requests."""
+        """Whether no flag casts doubt on its counts of requests."""
         return self._only(_ABOUT_TIMES)
 
     @property
     def answers_hold(self) -> bool:
-        """Whether nothing but contention does: what was answered in spite of it is right."""
+        """Whether only contention does: what was answered in spite of it is right."""
         return self._only(_ABOUT_TIMES | _CONTENTION)
 
     def _only(self, codes: set[str]) -> bool:
@@ -48,7 +48,7 @@ class Scene:
 
     @property
     def actions(self) -> pd.DataFrame:
-        """The beginnings and ends of actions, without mere changes of the number of workers."""
+        """The beginnings and ends of actions, without changes in the number of workers."""
         return self.events[self.events["event"] != Event.WORKERS]
 
     @property
@@ -68,7 +68,7 @@ class Scene:
 
     @property
     def lost(self) -> int:
-        """How many were not."""
+        """How many requests were not answered well."""
         return len(self.requests) - len(self.answered)
 
     def answered_by(self, from_s: float, to_s: float) -> set[float]:
@@ -77,7 +77,7 @@ class Scene:
 
 
 def scenes(trials: pd.DataFrame, requests: pd.DataFrame, events: pd.DataFrame) -> list[Scene]:
-    """Put each trial with its requests and events, the scenarios and dispatches in their order."""
+    """Pair each trial with its requests and events, in the order of scenarios and dispatches."""
     requests_of, events_of = (dict(list(frame.groupby("trial_id"))) for frame in (requests, events))
     found = [
         Scene(
@@ -91,14 +91,14 @@ def scenes(trials: pd.DataFrame, requests: pd.DataFrame, events: pd.DataFrame) -
 
 
 _LAST = 10
-"""Answers that say how long requests take at a moment."""
+"""How many answers tell how long requests take at a moment."""
 
 
 def facts(scenes: list[Scene], scenario: str) -> pd.DataFrame:
     """Return a row per trial of a scenario: its server, its losses, and what else it cost, by `_OF`.
 
-    flagged: whether anything speaks against the trial; valid: whether nothing does against its counts;
-    in_spite: whether nothing does, or only contention.
+    flagged: whether the trial has a flag; valid: whether no flag casts doubt on its counts; in_spite: whether
+    at most contention does.
     """
     return pd.DataFrame(
         {
@@ -121,9 +121,9 @@ def facts(scenes: list[Scene], scenario: str) -> pd.DataFrame:
 def kill(scene: Scene) -> dict[str, float]:
     """Say what a killed worker cost.
 
-    full_again_s: from the kill until as many workers as before accept; served_again_s: until one that was not
-    there before has answered; nan: not within the trial. met: requests that were open at the kill, or due
-    after it; met_lost: those of them that were not answered. watched_s: how long the trial went on after it.
+    full_again_s: from the kill until as many workers as before accept; served_again_s: until a new worker has
+    answered; nan: not within the trial. met: requests that were open at the kill, or due after it; met_lost:
+    those of them that were not answered. watched_s: how long the trial went on after the kill.
     """
     after = scene.events[scene.events["at_s"] > scene.began_s]
     fewer = after["workers"] < scene.workers
@@ -141,9 +141,9 @@ def kill(scene: Scene) -> dict[str, float]:
 def recycle(scene: Scene) -> dict[str, float]:
     """Say what replacing all workers cost.
 
-    took_s: until all were; nan: they were not. fewest: workers at any time meanwhile. met: requests that were
-    open meanwhile; met_lost: those of them that were not answered. slowest_s: the slowest answer to the
-    others.
+    took_s: until all were replaced; nan if they were not. fewest: the fewest workers meanwhile. met: requests
+    that were open meanwhile; met_lost: those of them that were not answered. slowest_s: the slowest answer to
+    the others.
     """
     during = scene.events[scene.events["at_s"] >= scene.began_s]
     met = (scene.requests["due_s"] <= scene.ended_s) & ~(scene.requests["end_s"] < scene.began_s)
@@ -163,7 +163,7 @@ def _met(scene: Scene, met: "pd.Series[bool]") -> dict[str, int]:
 def blocked(scene: Scene) -> "pd.Series[bool]":
     """Say which requests the blocked worker had: it answered nothing for most of the time.
 
-    A lost request was nobody else's, so it is counted as the blocked worker's.
+    A lost request belonged to no other worker, so it counts as the blocked worker's.
     """
     settled_s = scene.began_s + 0.25 * (scene.ended_s - scene.began_s)
     return ~scene.requests["worker"].isin(scene.answered_by(settled_s, scene.ended_s))
@@ -188,7 +188,7 @@ def block(scene: Scene) -> dict[str, float]:
 def scale(scene: Scene) -> dict[str, float]:
     """Say what scaling did.
 
-    load: the share of one worker's time that was asked for. grow_s, shrink_s: how long each change took.
+    load: the share of one worker's time that was offered. grow_s, shrink_s: how long each change took.
     one_s, two_s, one_again_s: the latency just before the first change, just before the second, and at the
     end, as the median of the last `_LAST` answers.
     """
@@ -207,8 +207,9 @@ def scale(scene: Scene) -> dict[str, float]:
 def crash(scene: Scene) -> dict[str, Any]:
     """Say what a crash loop did.
 
-    held_s: until the first request was refused, or else until no worker was left; nan: it was never given
-    up. due: requests due until then; answered: those of them that were. reason: why, as the server says.
+    held_s: until the first request was refused, or else until no worker was left; nan if it was never given
+    up. due: requests due until then; answered: those of them that were answered. reason: why, as the server
+    says.
     """
     refused = scene.requests.loc[scene.requests["outcome"] == "refused", "due_s"]
     none_left = scene.events.loc[scene.events["workers"] == 0, "at_s"]
@@ -230,4 +231,4 @@ _OF: dict[str, Callable[[Scene], dict[str, Any]]] = {
     BLOCK: block,
     CRASH: crash,
 }
-"""The function that says what else a scenario cost."""
+"""The function that tells what else a scenario cost."""

@@ -1,4 +1,4 @@
-"""A timeline for each failure: one of its trials, with a title that says what became of the requests."""
+"""A timeline of each failure: one of its trials, with a title that says what became of the requests."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from lab.figures.style import DARK_TO_LIGHT, GRID, INK, QUIET, canvas, plain_log
 from lab.units import counted, seconds
 
 _TYPICAL_BY = {KILL: "full_again_s", RECYCLE: "took_s", SCALE: "grow_s", BLOCK: "answered", CRASH: "held_s"}
-"""Whose median tells which block is drawn."""
+"""The cost whose median decides which block is drawn."""
 
 
 def figure(scenes: list[Scene], scenario: str) -> Figure | None:
-    """Draw the typical trial of a scenario, if there is one."""
+    """Draw the typical trial of a scenario, or return None if there is none."""
     scene = typical(scenes, scenario)
     if scene is None:
         return None
@@ -33,18 +33,18 @@ def figure(scenes: list[Scene], scenario: str) -> Figure | None:
 
 
 def typical(scenes: list[Scene], scenario: str) -> Scene | None:
-    """Return the trial to draw: of the first dispatch's, with new connections, the one of median cost."""
+    """Return the trial to draw: with the first dispatch and new connections, the one of median cost."""
     new = [scene for scene in scenes if scene.scenario == scenario and not scene.keepalive]
     mine = [scene for scene in new if scene.dispatch == new[0].dispatch]
     if not mine:
         return None
     cost = facts.facts(mine, scenario)[_TYPICAL_BY[scenario]]
-    order = cost.to_numpy().argsort()  # nan, which never came to pass, is last
+    order = cost.to_numpy().argsort()  # nan, which never happened, is last
     return mine[int(order[(len(mine) - 1) // 2])]
 
 
 def _kinds(scene: Scene) -> tuple["pd.Series[int]", tuple[str, str]]:
-    """Return which of two kinds of workers each request was for, and their names."""
+    """Return which of two kinds of workers each request went to, and the names of both kinds."""
     if scene.scenario == BLOCK:
         return facts.blocked(scene).astype(int), ("another worker", "the blocked worker")
     came_later = ~scene.requests["worker"].isin(scene.answered_by(0, scene.began_s))
@@ -53,7 +53,7 @@ def _kinds(scene: Scene) -> tuple["pd.Series[int]", tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Span:
-    """A time in which something was going on, and what; seconds from the first request."""
+    """A stretch of time, in seconds from the first request, and what happened during it."""
 
     from_s: float
     to_s: float
@@ -75,9 +75,9 @@ def _kill(scene: Scene) -> Told:
 
 def _recycle(scene: Scene) -> Told:
     took_s = facts.recycle(scene)["took_s"]
-    span = Span(scene.began_s, scene.ended_s, "recycle(): one worker after the other")
+    span = Span(scene.began_s, scene.ended_s, "recycle(): one worker at a time")
     if np.isnan(took_s):
-        return "Not every worker could be replaced", [span]
+        return "Some workers could not be replaced", [span]
     return f"Every worker replaced in {seconds(took_s)}", [span]
 
 
@@ -89,7 +89,7 @@ def _scale(scene: Scene) -> Told:
         Span(up_s, grown_s, f"scale(2): {seconds(fact['grow_s'])}"),
         Span(down_s, shrunk_s, f"scale(1): {seconds(fact['shrink_s'])}"),
     ]
-    return f"With 1, 2, 1 workers latency ends at {latencies}", spans
+    return f"With 1, 2, 1 workers, latency ends at {latencies}", spans
 
 
 def _block(scene: Scene) -> Told:
@@ -116,7 +116,7 @@ _TOLD: dict[str, Callable[[Scene], Told]] = {
     BLOCK: _block,
     CRASH: _crash,
 }
-"""What a title says of a trial, and the stretches of time to shade."""
+"""What a title says about a trial, and the stretches of time to shade."""
 
 _LOST = DARK_TO_LIGHT[1].color
 _LOOKS = (DARK_TO_LIGHT[0], DARK_TO_LIGHT[2])
@@ -127,8 +127,8 @@ def timeline(
 ) -> Figure:
     """Draw a trial: `requests` has due_s, latency_s, outcome and kind; `events` has at_s and workers.
 
-    A mark is an answer; `kind` is 0 or 1, and says which of the `kinds` of workers gave it. Crosses along the
-    bottom are requests that failed, where they were due: how long a failure takes means nothing here.
+    A mark is an answer; `kind`, 0 or 1, says which of the `kinds` of workers gave it. Crosses along the
+    bottom are failed requests, where they were due: how long a failure takes means nothing here.
     """
     with canvas(title, rows=2, size=(8.6, 4.8), sharex=True, height_ratios=(4, 1)) as (figure, (top, bottom)):
         last_s = 1.02 * float(max(requests["due_s"].max(), *(span.to_s for span in spans)))

@@ -1,4 +1,4 @@
-"""What does it cost when workers die, are replaced, come and go, or are blocked, while clients ask on?"""
+"""What does it cost when workers die, are replaced, come and go, or are blocked, under steady load?"""
 
 import contextlib
 import os
@@ -30,23 +30,23 @@ KILL, RECYCLE, SCALE, BLOCK, CRASH = SCENARIOS = "kill", "recycle", "scale", "bl
 
 _OF_EACH_DISPATCH = (KILL, RECYCLE, BLOCK)
 _CLOSES_EACH = "least-busy"
-"""This dispatch closes each connection after its answer: there is none to keep."""
+"""This dispatch closes each connection after its answer, so there is none to keep."""
 
 _OVER_ONE = 1.05
 """Scaling is offered this many times the loops that one worker can do. A request costs more than its loop, so
-one is well behind, and two can still work off what waits."""
+one worker is well behind, and two can still work off the backlog."""
 
 _CRASH_LASTS = 1.75
-"""A crash loop takes a while to be given up: its trial lasts this many times as long."""
+"""It takes a while to give up on a crash loop, so its trial lasts this many times as long."""
 
 _GIVES_UP_WITHIN_S = 30.0
 _LOOK_AGAIN_S = 0.05
 
 
 class Parameters(_Parameters):
-    """What notebook 06 lets its reader set; the first of `dispatches` is the one that figures show.
+    """What notebook 06 lets its reader set; figures show the first of `dispatches`.
 
-    A scenario in `kept` is measured with every dispatch, with new connections and with kept ones.
+    A scenario in `kept` is measured with every dispatch, with both new and kept connections.
     """
 
     run: str
@@ -65,8 +65,8 @@ class Parameters(_Parameters):
 def conditions(p: Parameters, loop_s: float) -> list[Condition]:
     """Return each scenario with each server that meets it.
 
-    A blocked worker is one less, so the load is then what the others can do: what waits is the blocked
-    one's. Scaling begins with one worker.
+    A blocked worker is one fewer, so the load is then what the others can do: only the blocked one's requests
+    wait. Scaling begins with one worker.
     """
     shared = p.model_dump(include={"kernel", "iterations", "timeout_s"}) | {"topology": "cluster"}
     rate = p.utilisation * min(p.workers, available_cpus()) / loop_s
@@ -104,7 +104,7 @@ def _servers(p: Parameters, scenario: str) -> Iterator[tuple[DispatchName, bool]
 
 
 def actions(condition: Condition) -> list[Action]:
-    """Return what is done to the server of a condition, and when."""
+    """Return what to do to the server of a condition, and when."""
     lasts_s, scenario = condition.duration_s, condition.labels["scenario"]
     if scenario == SCALE:
         return [
@@ -129,12 +129,12 @@ def _kill_one(server: "Server") -> None:
 
 
 def _block(condition: Condition, server: "Server") -> None:
-    """Ask for so many loops in one request that its worker does nothing else for a while."""
+    """Send one request with so many loops that its worker does nothing else for a while."""
     import requests
 
     url = f"{server.url}{condition.path}?times={condition.labels['times']}"
     with requests.Session() as session:
-        session.trust_env = False  # a proxy has no place between us and loopback
+        session.trust_env = False  # no proxy between us and loopback
         try:
             session.get(url, timeout=condition.timeout_s).raise_for_status()
         except requests.RequestException as error:
@@ -142,7 +142,7 @@ def _block(condition: Condition, server: "Server") -> None:
 
 
 def _crash(server: "Server") -> str:
-    """Kill whatever takes the first worker's place, as soon as it accepts; return why the server gave up."""
+    """Kill every successor of the first worker as soon as it accepts; return why the server gave up."""
     others = set(server.workers[1:])
     deadline_s = time.monotonic() + _GIVES_UP_WITHIN_S
     while workers := server.workers:
@@ -156,6 +156,6 @@ def _crash(server: "Server") -> str:
         server.wait()
     except LabError as error:
         if server.log_path:
-            server.log_path.unlink(missing_ok=True)  # kept to explain a failure; this one was on purpose
+            server.log_path.unlink(missing_ok=True)  # kept to explain failures; this one was deliberate
         return str(error).partition(f" ({server.log_path}")[0]
     raise LabError("it stopped without a reason")

@@ -35,9 +35,9 @@ class Parameters(_Parameters):
 
 
 def answer(stalled: pd.DataFrame, lagging: pd.DataFrame) -> str:
-    """Say up to which rate the instrument can be believed here, and how near it comes to known answers.
+    """Say up to which rate the instrument can be believed here, and how close it comes to known answers.
 
-    `stalled` is of `stalls.measure`, `lagging` of `lags.measure`.
+    `stalled` comes from `stalls.measure`, `lagging` from `lags.measure`.
     """
     new, kept = (lags.rate_or_none(lags.ceilings(lagging)[keepalive]) for keepalive in lags.LABELS)
     known, attacks = stalls.known_answers(stalled), stalls.attacks(stalled)
@@ -46,7 +46,7 @@ def answer(stalled: pd.DataFrame, lagging: pd.DataFrame) -> str:
     of = units.counted(len(attacks) + len(lagging), "attack")
     return (
         f"**Answer.** On this machine the generator can be believed up to **{new}** with a connection per "
-        f"request, and up to **{kept}** with kept connections. It was off known latencies by up to "
+        f"request, and up to **{kept}** with kept connections. It missed known latencies by up to "
         f"{units.seconds(open_s)}, a closed loop by up to {units.seconds(closed_s)}. In {agree} of "
-        f"{of} the server read as many requests as were sent."
+        f"{of}, the server read as many requests as were sent."
     )

@@ -16,11 +16,11 @@ from lab.load.summary import LEAST_LAG_S
 from lab.study.run import Run
 
 LABELS = {False: "a connection per request", True: "kept connections"}
-"""By whether connections are kept."""
+"""Labels by whether connections are kept."""
 
 
 def measure(run: Run, rates_rps: tuple[float, ...], step_s: float) -> pd.DataFrame:
-    """Offer rising rates to a quick server: a row per try, as `lab.load.ceiling.Step` has it, and `held`."""
+    """Offer rising rates to a quick server: a row per try, with the fields of `Step`, and `held`."""
     name = table_name("ceilings", rates_rps, step_s)
     return run.table(name, lambda: pd.DataFrame(_measure(rates_rps, step_s)))
 
@@ -32,7 +32,7 @@ def _measure(rates_rps: tuple[float, ...], step_s: float) -> Iterator[dict[str, 
 
 
 def tried(lags: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per kind of connections and rate: how many tries, how many of them held, what they showed.
+    """Return a row per kind of connections and rate: how many tries, how many held, and what they showed.
 
     Columns: keepalive, rate_rps, tries, held, lag_p50_s (median), lag_low_s and lag_high_s (of p99),
     cpu_per_request_s (median), reconciled (all), reason (of the last try that did not hold, in words).
@@ -56,7 +56,7 @@ def tried(lags: pd.DataFrame) -> pd.DataFrame:
 
 
 def ceilings(lags: pd.DataFrame) -> dict[bool, float]:
-    """Return the highest rate that held, per second, 0 if none did: by whether connections were kept."""
+    """Return the highest rate that held, per second, or 0: by whether connections were kept."""
     held = lags["rate_rps"].where(lags["held"], 0.0)
     return {bool(keepalive): float(rate) for keepalive, rate in held.groupby(lags["keepalive"]).max().items()}
 
@@ -67,7 +67,7 @@ def rate_or_none(rate_rps: float) -> str:
 
 
 def lag_table(lags: pd.DataFrame) -> pd.DataFrame:
-    """Put the lags in words, a row per rate: how often it held, and why not."""
+    """Put the lags in words, a row per rate: how often it held, and why it did not."""
     rates = tried(lags)
     return pd.DataFrame(
         {
@@ -104,7 +104,7 @@ def figure(lags: pd.DataFrame) -> Figure:
                     label=f"{label}: {'median' if hollow else 'p99'}",
                 )  # fmt: skip
             _lost(axes, label, mine, look)
-        reference_line(axes, y=LEAST_LAG_S, text="p99 that is believed whatever the latency")
+        reference_line(axes, y=LEAST_LAG_S, text="p99 that is believed at any latency")
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xticks(sorted(set(lags["rate_rps"])), minor=False)
@@ -119,7 +119,7 @@ def figure(lags: pd.DataFrame) -> Figure:
 
 
 def _lost(axes: Axes, label: str, lags: pd.DataFrame, look: Look) -> None:
-    """Cross out the tries that did not hold, and write beside them how many of that rate did."""
+    """Cross out the tries that did not hold, and write beside them how many at that rate did."""
     lost = lags[~lags["held"]]
     if lost.empty:
         return

@@ -1,4 +1,4 @@
-"""Our load generator beside every other one that is on this machine, on the same server at the same rate."""
+"""Our load generator beside every peer on this machine, on the same server at the same rate."""
 
 import contextlib
 import json
@@ -41,26 +41,26 @@ def _read_attack(out: str, _: Job) -> Numbers:
 
 
 OURS = Tool("lab attack", "open", _attack, _read_attack)
-"""Run as a command like all others, so that its CPU seconds are those of whole processes too."""
+"""Run as a command, like all others, so that its CPU seconds are also those of whole processes."""
 
 
 WAITS_S = (0.006, 0.016)
-"""Of the server's answers, evenly spread: long beside a millisecond, which some tools round to, yet so short
-that ten connections which wait for answers keep to 500 requests/s."""
+"""The server's waits before its answers, evenly spread: long compared with a millisecond, to which some tools
+round, yet short enough for ten connections that wait for answers to keep to 500 requests/s."""
 
 _FEW_RPS, _FEW_S = 20, 1
-"""A second and shorter run of each tool: what it costs to start and to report."""
+"""A second, shorter run of each tool: what it costs to start and to report."""
 
 _STARTS_DIFFER = 0.1
-"""As measured, by this share at most, mostly: one start of a tool costs more CPU time than another."""
+"""By this share, as measured, one start of a tool may cost more CPU time than another."""
 
 
 def compare(run: Run, rate_rps: int, duration_s: int) -> pd.DataFrame:
-    """Let ours and every other load generator here measure one reference server, one after the other.
+    """Have ours and every peer here measure a reference server, one by one.
 
     A row per tool, ours first: tool, schedule, resolution_s, requests, throughput_rps, p50_s, p90_s, p99_s,
-    cpu_s (of its processes, from start to end), server_count, few_requests and few_cpu_s (of a run of a few
-    requests), failure (why there are no numbers), flags (why it does not believe itself).
+    cpu_s (of its processes, from start to end), server_count, few_requests and few_cpu_s (of a run with a few
+    requests), failure (why there are no numbers), flags (why it doubts itself).
     """
     everyone = [OURS, *peers.present()]
     settings = rate_rps, duration_s, WAITS_S, _FEW_RPS, _FEW_S
@@ -76,7 +76,7 @@ def _compare(everyone: list[Tool], rate_rps: int, duration_s: int) -> Iterator[d
         }  # fmt: skip
         try:
             few, seen, server_count = _ask(tool, rate_rps, duration_s)
-        except LabError as error:  # another's tool may fail in any way; that is a finding, not an end
+        except LabError as error:  # a peer may fail in any way; that is a finding, not the end
             yield row | {"failure": str(error)}
             continue
         said = vars(seen.numbers) | {
@@ -88,10 +88,10 @@ def _compare(everyone: list[Tool], rate_rps: int, duration_s: int) -> Iterator[d
 
 
 def _ask(tool: Tool, rate_rps: int, duration_s: int) -> tuple[Measured | None, Measured, int]:
-    """Run a tool for a few requests and then as asked; return also how many the server read of the latter."""
+    """Run a tool for a few requests, then as asked; also return how many of the latter the server read."""
     with reference_server(waits_s=WAITS_S) as server:
         few = None
-        with contextlib.suppress(LabError):  # one that is slow to start may have sent nothing by then
+        with contextlib.suppress(LabError):  # a slow starter may have sent nothing by then
             few = peers.run(tool, server.url, rate_rps=_FEW_RPS, duration_s=_FEW_S)
         before = server.requests()
         seen = peers.run(tool, server.url, rate_rps=rate_rps, duration_s=duration_s)
@@ -112,21 +112,21 @@ def costs(seen: pd.DataFrame) -> pd.DataFrame:
 
 
 FACTOR = 1.2
-"""One run each, on a machine shared with the server: what differs by less is no disagreement."""
+"""With one run each, on a machine shared with the server, a smaller difference is not a disagreement."""
 
 _COARSE = 0.1
-"""Whoever rounds to more than this share of our p50 cannot tell whether it agrees."""
+"""A tool that rounds to more than this share of our p50 cannot tell whether it agrees."""
 
 _JUDGED = ("p50_s", "p90_s")
-"""Not p99: in a run of seconds the slowest hundredth is each tool's own start, connections and compiler."""
+"""Not p99: in a run of seconds, the slowest hundredth is each tool's own start, connections and compiler."""
 
 Verdict = Literal["", "agrees", "differs", "cannot tell"]
 
 
 def verdicts(seen: pd.DataFrame) -> list[Verdict]:
-    """Say of each tool whether it agrees with ours on p50 and p90; nothing of ours, nor of a closed loop.
+    """Say of each tool whether it agrees with ours on p50 and p90; "" for ours, and for a closed loop.
 
-    What a tool rounds away is no disagreement. Without numbers of both, none can tell.
+    What a tool rounds away is not a disagreement. Without numbers from both, agreement cannot be told.
     """
     ours = seen.iloc[0]
     return ["", *(_verdict(row, ours) for _, row in seen.iloc[1:].iterrows())]
@@ -144,7 +144,7 @@ def _verdict(row: "pd.Series[Any]", ours: "pd.Series[Any]") -> Verdict:
 
 
 def table(seen: pd.DataFrame) -> pd.DataFrame:
-    """Put the tools side by side, in words, below what the server waits before each answer."""
+    """Put the tools side by side, in words, below the server's wait before each answer."""
     known = {f"{name}_s": _known_s(share) for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))}
     seen = seen.assign(verdict=verdicts(seen), remarks=seen["failure"] + seen["flags"].map(in_words))
     rows = pd.concat([pd.DataFrame([{"tool": "known: the server's wait"} | known]), seen], ignore_index=True)
@@ -191,7 +191,7 @@ _SHOWN = {"p50_s": -0.22, "p90_s": 0.0, "p99_s": 0.22}
 def figure(seen: pd.DataFrame, rate_rps: int) -> Figure | None:
     """Draw p50, p90 and p99 of each tool, ours on top; a bar spans what a tool rounds away.
 
-    None where fewer than two tools gave numbers.
+    None if fewer than two tools gave numbers.
     """
     told = seen[seen["p50_s"].notna()].reset_index(drop=True)
     if len(told) < 2:

@@ -1,4 +1,4 @@
-"""A server that stands still once: what is known of every request, and what two loops make of it."""
+"""A server that stands still once: the known answer for every request, and what two loops report."""
 
 import http.client
 import time
@@ -30,7 +30,7 @@ OPEN, CLOSED = "open", "closed"
 LABELS = {OPEN: "open loop (ours)", CLOSED: "closed loop"}
 
 SLOW = 0.1
-"""Of the stall: a request that took longer met it."""
+"""A request that took longer than this share of the stall met it."""
 
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "slowest": 1.0}
 
@@ -39,7 +39,7 @@ _MOST_BINS = 60
 
 
 def measure(run: Run, rates_rps: tuple[float, ...], stall_s: float, duration_s: float) -> pd.DataFrame:
-    """Attack a server that stands still a third into the attack, at each rate, by open and by closed loop.
+    """Attack a server that stands still a third into the attack, at each rate, by open and closed loop.
 
     A row per request: loop, rate, due_s, sent_s, end_s, outcome, latency_s, service_s (as the server says),
     stall_at_s, stall_s, server_count (requests that the server read in all), flags (of the generator).
@@ -73,10 +73,10 @@ def _measure(rates_rps: tuple[float, ...], stall_s: float, duration_s: float) ->
 
 
 def known_answers(stalls: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per rate and quantile: the known latency, what each loop says, and the service time, in s.
+    """Return a row per rate and quantile: the known latency, each loop's, and the service time, in seconds.
 
-    The known latency is computed for the due times of the open loop; the service time is the one that the
-    server reported to it.
+    The known latency is computed for the due times of the open loop, to which the server reported the service
+    time.
     """
     rows = []
     for rate, mine in stalls.groupby("rate"):
@@ -99,7 +99,7 @@ def _known_s(requests: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def known_answer_table(known: pd.DataFrame) -> pd.DataFrame:
-    """Put the known answers and what was measured in words."""
+    """Put the known answers, and what was measured, in words."""
     return pd.DataFrame(
         {
             "rate": known["rate"].map(units.per_second),
@@ -143,7 +143,7 @@ def attack_table(stalls: pd.DataFrame) -> pd.DataFrame:
 
 
 def figure(stalls: pd.DataFrame) -> Figure:
-    """Draw each request of the lowest rate where it was due, for each loop, over the known sawtooth."""
+    """Draw each request at the lowest rate where it was due, for each loop, over the known sawtooth."""
     requests = stalls[stalls["rate"] == stalls["rate"].min()]
     known = known_answers(requests)
     p99 = known[known["quantile"] == "p99"].iloc[0]
@@ -183,11 +183,11 @@ def stall_over_time(stalls: pd.DataFrame) -> pd.DataFrame:
 
 
 def closed_loop(url: str, *, rate: float, duration_s: float, timeout_s: float = 30.0) -> pd.DataFrame:
-    """Ask one thing after another at up to `rate` per second, and return request records as `attack` does.
+    """Send requests one by one, at up to `rate` per second, and return request records as `attack` does.
 
     A request that could not leave on time is due when it leaves: that is how a closed loop forgets those that
-    should have been sent meanwhile (coordinated omission, as Tene calls it). For comparison, not for
-    measuring. Raises LabError if the server cannot be asked.
+    should have been sent meanwhile (Tene's coordinated omission). Use it for comparison, not for measuring.
+    Raises LabError if the server cannot be asked.
     """
     rows = []
     start_s, sent_s = time.monotonic(), 0.0
