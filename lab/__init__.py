@@ -21,11 +21,11 @@ _HOME = {
     "show": "lab.notebook",
     "table": "lab.notebook",
 }
-"""Where each name lives; it is imported when it is first used, so that `import lab` stays light."""
+"""Where each name lives; it is imported on first use, so that `import lab` stays light."""
 
 
 if not os.environ.get("MPLBACKEND", "module://").startswith("module://"):
-    del os.environ["MPLBACKEND"]  # our figures need no backend, and a wrong name stops matplotlib's import
+    del os.environ["MPLBACKEND"]  # our figures need no backend, and a wrong name breaks matplotlib's import
 
 
 def __getattr__(name: str) -> Any:

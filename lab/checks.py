@@ -1,4 +1,4 @@
-"""What callers may pass, checked by pydantic: types for numbers, and its complaints as one line each."""
+"""What callers may pass, checked by pydantic: types for numbers, and each complaint in one line."""
 
 import difflib
 import inspect
@@ -35,7 +35,7 @@ class Before:
 
 
 def number(value: Any) -> Any:
-    """Read text as papermill passes it, such as '1e3'; True is no number here."""
+    """Read text as papermill passes it, such as '1e3'; True is not a number here."""
     if isinstance(value, bool):
         raise ValueError("must be a number")
     if isinstance(value, str):
@@ -57,10 +57,10 @@ Positive = Annotated[float, Before(_finite), Gt(0)]
 """A rate, a duration in seconds, or a share: finite and above 0."""
 
 Count = Annotated[int, Before(number), Ge(1)]
-"""A number of workers, blocks or repetitions: whole, 1 or more."""
+"""A number of workers, blocks or repetitions: whole, at least 1."""
 
 Whole = Annotated[int, Before(number), Ge(0)]
-"""Iterations, or a seed: whole, 0 or more."""
+"""Iterations, or a seed: whole, at least 0."""
 
 Rate = Annotated[float, Before(parse_rate), Gt(0)]
 """Requests per second, as a number or a text such as 30/m: above 0."""
@@ -70,9 +70,9 @@ Duration = Annotated[float, Before(parse_duration)]
 
 
 def checked(made: Checked) -> Checked:
-    """Check what a function is called with, or a dataclass made of, against the annotations.
+    """Check the arguments of a function, or of a dataclass, against the annotations.
 
-    What does not fit raises a UsageError of one line.
+    Arguments that do not fit raise a one-line UsageError.
     """
     if isinstance(made, type):
         made.__init__ = checked(made.__init__)  # type: ignore[misc]
@@ -98,9 +98,9 @@ def checked(made: Checked) -> Checked:
 
 
 def complaints(error: "ValidationError", names: list[str] | None = None) -> list[str]:
-    """Say of each value that is wrong where it stands, what it must be, and what it is.
+    """Say of each wrong value where it is, what it must be, and what it was.
 
-    `names` are those of parameters, which pydantic knows by their position.
+    `names` are those of parameters, which pydantic knows by position.
     """
     return [complaint(problem, names) for problem in error.errors(include_url=False)]
 
@@ -139,7 +139,7 @@ def complaint(problem: "ErrorDetails", names: list[str] | None = None) -> str:
 
 
 def _unknown(name: str, names: list[str]) -> str:
-    """Say that there is no such name, and which one was probably meant, or which there are."""
+    """Say that there is no such name, and which one was probably meant, or which ones exist."""
     known = [known for known in names if known != "self"]
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f": did you mean {nearest[0]}?" if nearest else f": there are {', '.join(known)}" if known else ""
@@ -147,7 +147,7 @@ def _unknown(name: str, names: list[str]) -> str:
 
 
 def _place(location: tuple[int | str, ...], names: list[str]) -> str:
-    """Write where a value stands: rates[1]."""
+    """Write where a value is: rates[1]."""
     first, *rest = location or ("",)
     name = names[first] if isinstance(first, int) and first < len(names) else str(first)
     return name + "".join(f"[{index}]" for index in rest if isinstance(index, int))

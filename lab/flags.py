@@ -1,4 +1,4 @@
-"""Why a result should be doubted: data, which become words only where they are shown to people."""
+"""Reasons to doubt a result: data, which become words only where they are shown to people."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -9,9 +9,9 @@ from lab.units import percent, seconds
 
 @dataclass(frozen=True)
 class Flag:
-    """One reason: the `code` of what was looked at, its value, and the limit that it passed.
+    """One reason: the `code` of what was checked, its value, and the limit that it exceeded.
 
-    Values are seconds, shares or ratios, as `KINDS` says of the code. A value or limit may be missing.
+    Values are seconds, shares or ratios, as `KINDS` says for the code. A value or limit may be missing.
     """
 
     code: str
@@ -25,12 +25,12 @@ class Flag:
         return f"{kind.text}{value}{limit}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON and Parquet keep it."""
+        """Return it in the form that JSON and Parquet keep."""
         return asdict(self)
 
     @staticmethod
     def from_dict(kept: Mapping[str, Any]) -> "Flag":
-        """Return the flag that `to_dict` gave; one whose code is unknown here stays a flag."""
+        """Return the flag from what `to_dict` gave; one with an unknown code is still a flag."""
         return Flag(kept["code"], kept["value"], kept["limit"])
 
 
@@ -63,15 +63,15 @@ KINDS = {
     "client_errors": Kind("requests that failed in the client itself", percent),
     "steal": Kind("CPU time that the hypervisor took", percent),
     "others_cpu": Kind("CPU time that other processes took", percent),
-    "loop_ratio": Kind("its loops took, against those of its other blocks,", _times),
+    "loop_ratio": Kind("loop time, relative to its other blocks:", _times),
     "loop_drift": Kind("the loop's cost drifted within the block by", _change),
     "earlier_version": Kind("flagged by an earlier version, which kept no codes", str),
 }
-"""Every code there is."""
+"""All codes."""
 
 
 def passed(flags: Iterable[Flag]) -> list[Flag]:
-    """Return those whose value is above their limit; one without a value was not looked at."""
+    """Return those whose value is above their limit; one without a value was not checked."""
     return [flag for flag in flags if (flag.value or 0.0) > (flag.limit or 0.0)]
 
 

@@ -12,14 +12,14 @@ from lab.errors import UsageError
 Kernel = Callable[[int], float]
 
 ITERATIONS = 7**7
-"""Where the article's loop starts counting down from; it counts down to 0, both included."""
+"""Where the article's loop starts counting down; it counts to 0, both ends included."""
 
 REFERENCE_SUM = -4951863.097032076
 """The sum for `ITERATIONS` in IEEE double precision, added in the loop's order (V8 and CPython agree)."""
 
 
 def python_loop(iterations: int) -> float:
-    """Sum as the article does, in plain Python: the loop holds the GIL, and so the whole process."""
+    """Sum as the article does, in plain Python: the loop holds the GIL, and so holds up the whole process."""
     atan, tan = math.atan, math.tan
     total = 0.0
     for i in range(iterations, -1, -1):
@@ -47,7 +47,7 @@ def _numba_kernel() -> Kernel:
 
     try:
         return compiled(cache=True)  # the next process need not compile it again
-    except Exception:  # no folder may hold it, the disk is full, what was kept is damaged
+    except Exception:  # no writable folder, a full disk, a damaged cache
         return compiled(cache=False)
 
 
@@ -68,7 +68,7 @@ TOLERANCE = {"python": 1e-15, "numpy": 1e-9, "numba": 1e-12}
 def kernel(name: str = "python") -> Kernel:
     """Return the kernel of that name, ready to run: imported and compiled here, not in the first call.
 
-    Raises UsageError if there is none of that name.
+    Raises UsageError for an unknown name.
     """
     if name not in _MAKERS:
         raise UsageError(f"unknown kernel {name!r}: choose one of {', '.join(KERNELS)}")
@@ -100,7 +100,7 @@ class LoopCost:
 
 
 def measure(name: str = "python", iterations: int = ITERATIONS, repeats: int = 5) -> list[LoopCost]:
-    """Run the loop `repeats` times, in order and back to back, after one run that is not counted."""
+    """Run the loop `repeats` times back to back, after one run that is not counted."""
     loop = kernel(name)
     loop(iterations)
     return [_timed(loop, iterations) for _ in range(repeats)]

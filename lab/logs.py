@@ -1,4 +1,4 @@
-"""A log that never keeps the process waiting that writes it, whether or not anybody reads it."""
+"""A log that never keeps its writer waiting, whether or not anybody reads it."""
 
 import atexit
 import contextlib
@@ -14,7 +14,7 @@ _LAST_LINES_S = 0.5
 
 
 def log_without_waiting() -> None:
-    """Log to stderr from a thread: if nobody reads it, answers go on, and lost lines are counted."""
+    """Log to stderr from a thread: if nobody reads it, work goes on, and lost lines are counted."""
     lines: queue.Queue[str] = queue.Queue(_MOST_LINES)
     counting = _Counting(lines)
     counting.setFormatter(logging.Formatter("%(asctime)s %(process)d %(message)s"))
@@ -39,7 +39,7 @@ def _written(lines: "queue.Queue[str]") -> None:
 
 
 class _Counting(logging.handlers.QueueHandler):
-    """Puts lines into a queue; those for which there is no room are counted, and the next one says so."""
+    """Puts lines into a queue; counts those without room, and says so in the next one."""
 
     lost = 0
 

@@ -1,4 +1,4 @@
-"""What machine this is: enough to say where a result comes from, and nothing that names its owner."""
+"""What machine this is: enough to say where a result comes from, but nothing that identifies its owner."""
 
 import platform
 from pathlib import Path
@@ -22,7 +22,7 @@ _HYPERVISORS = {
     "parallels": "parallels",
     "bochs": "bochs",
 }
-"""What the firmware calls itself, in small letters, and what people call it."""
+"""What the firmware calls itself, in lower case, and what people call it."""
 
 _CONTAINERS = {
     "kubepods": "kubernetes",
@@ -31,7 +31,7 @@ _CONTAINERS = {
     "lxc": "lxc",
     "containerd": "containerd",
 }
-"""What the first process's cgroup is named, and what keeps it."""
+"""What the first process's cgroup is called, and which container runtime that means."""
 
 
 class Machine(BaseModel):
@@ -90,11 +90,11 @@ def _cpuinfo(root: Path) -> dict[str, str]:
 
 
 def _virtualisation(root: Path) -> str:
-    """Name what the machine runs on: by its traces, else by its firmware, else by the CPU's flag; or none."""
+    """Name the hypervisor: by its traces, else by its firmware, else by the CPU's flag; or none."""
     if "microsoft" in read_small(root / "proc/sys/kernel/osrelease").lower():
         return "wsl"
     flags = _cpuinfo(root).get("flags", "").split()
-    if flags and "hypervisor" not in flags:  # a x86 guest has the flag; other CPUs have none to show
+    if flags and "hypervisor" not in flags:  # an x86 guest has the flag; other CPUs show no flags
         return "none"
     if kind := read_small(root / "sys/hypervisor/type"):
         return kind

@@ -1,4 +1,4 @@
-"""What a notebook shows its reader: figures with alt text, plain tables, and an answer that stands first."""
+"""What a notebook shows its reader: figures with alt text, plain tables, and an answer at the top."""
 
 import base64
 import html
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BEFORE_UNIT = re.compile(r"(?<=[\d+]) (?=(?:%|s|ms|µs)(?!\w))")
-"""The space in 99.9+ % and 87.2 ms, where no line may end."""
+"""The space in 99.9+ % and 87.2 ms, where no line may break."""
 
 
 def show(figure: "Figure | None", *, caption: str, save_as: Path | None = None) -> None:
     """Show a figure with its caption and alt text; with `save_as`, also write it there as .svg and .png.
 
-    Both go into one HTML output, because notebook image outputs lose their alt text on export.
-    Without a figure it says so in its place.
+    Figure and caption go into one HTML output, because notebook image outputs lose their alt text on export.
+    Without a figure, it says so instead.
     """
     if figure is None:
         say(f"*Not measured in this run, so there is no figure here: {caption}*")
@@ -41,9 +41,9 @@ def show(figure: "Figure | None", *, caption: str, save_as: Path | None = None) 
 
 
 def alt_text(figure: "Figure") -> str:
-    """Describe a figure to who cannot see it: its title, then what each panel draws against what.
+    """Describe a figure for readers who cannot see it: its title, then what each panel draws against what.
 
-    Panels that draw the same are named together by their titles. A label that panels share counts for all.
+    Panels that draw the same are listed together by title. A label that panels share counts for all.
     """
     across = next((axes.get_xlabel() for axes in reversed(figure.axes) if axes.get_xlabel()), "")
     panels: dict[str, list[str]] = {}
@@ -70,7 +70,7 @@ def _render(figure: "Figure", kind: str) -> bytes:
     options: dict[str, Any] = (
         {"dpi": 160, "pil_kwargs": {"optimize": True}} if kind == "png" else {"metadata": {"Date": None}}
     )
-    with drawing(), mpl.rc_context({"svg.hashsalt": "scaling-lab"}):  # the same figure is the same file
+    with drawing(), mpl.rc_context({"svg.hashsalt": "scaling-lab"}):  # the same figure gives the same file
         figure.savefig(buffer, format=kind, **options)
     return buffer.getvalue()
 
@@ -83,7 +83,7 @@ def table(frame: "pd.DataFrame", *, caption: str) -> None:
 
 
 def answer() -> Callable[[str], None]:
-    """Hold a place for the answer here, and return the function that fills it once it has been measured."""
+    """Reserve a place for the answer here, and return the function that fills it."""
     from IPython.display import Markdown, display
 
     handle = display(Markdown("*The answer appears here once it has been measured.*"), display_id=True)
@@ -95,14 +95,14 @@ def answer() -> Callable[[str], None]:
 
 
 def say(text: str) -> None:
-    """Show a reading: sentences, in Markdown, computed from what was measured."""
+    """Show sentences, in Markdown, computed from what was measured."""
     from IPython.display import Markdown, display
 
     display(Markdown(_unbroken(text)))
 
 
 def _unbroken(text: str) -> str:
-    """Keep numbers on one line with their units."""
+    """Keep numbers on the same line as their units."""
     return _BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", text)
 
 

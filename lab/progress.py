@@ -1,6 +1,6 @@
-"""How far work is, for whoever watches: a bar on a terminal, a line in a notebook, plain lines elsewhere.
+"""The progress of work: a bar on a terminal, a line in a notebook, plain lines elsewhere.
 
-All of it goes to stderr, and nowhere if that is closed.
+It goes to stderr, or nowhere if that is closed.
 """
 
 import contextlib
@@ -12,17 +12,17 @@ from lab.errors import one_line
 
 
 class Display(Protocol):
-    """One line that replaces itself. Close it in any case: a terminal's cursor is hidden until then."""
+    """One line that replaces itself. Always close it: a terminal's cursor is hidden until then."""
 
     def show(self, text: str, share: float) -> None:
-        """Say how far the work is, and which `share` of it, from 0 to 1, is done."""
+        """Show the progress of the work, and the `share` of it that is done, from 0 to 1."""
 
     def close(self, last: str = "") -> None:
-        """Take the line away, and leave a last one if there is something to say."""
+        """Remove the line, and leave a last one if given."""
 
 
 def display(every_s: float = 0.0) -> Display:
-    """Return the display that fits where we run; plain lines come at most once in `every_s` seconds."""
+    """Return the display that fits where we run; plain lines come at most every `every_s` seconds."""
     if _in_notebook():
         return _InNotebook()
     if sys.stderr is None or sys.stderr.closed:
@@ -52,7 +52,7 @@ class _Nowhere:
 
 
 class _Plain:
-    """Prints a line for each text that is new."""
+    """Prints a line for each new text."""
 
     def __init__(self, every_s: float) -> None:
         self._every_s = every_s
@@ -70,12 +70,12 @@ class _Plain:
             self._print(last)
 
     def _print(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # nobody reads on, and the work goes on all the same
+        with contextlib.suppress(OSError):  # the reader may be gone: the work goes on all the same
             print(one_line(text), file=sys.stderr, flush=True)
 
 
 class _OnTerminal(_Plain):
-    """Draws a bar and the text, cut to the terminal's width. No thread of it disturbs what is measured."""
+    """Draws a bar and the text, cut to the terminal's width. It has no thread to disturb measurements."""
 
     def __init__(self, console: Any) -> None:
         from rich.progress import BarColumn, Progress, TextColumn
@@ -100,7 +100,7 @@ class _OnTerminal(_Plain):
 
 
 class _InNotebook:
-    """Updates one output of the cell; papermill keeps what it said last."""
+    """Updates one output of the cell; papermill keeps the last text."""
 
     def __init__(self) -> None:
         from IPython.display import display as show_output

@@ -1,4 +1,4 @@
-"""Numbers as people read and write them: three significant digits, with the unit that fits."""
+"""Numbers as people read and write them: three significant digits, with a fitting unit."""
 
 import math
 import re
@@ -9,7 +9,7 @@ from reprlib import repr
 from lab.errors import UsageError
 
 _NONE = "–"
-"""What stands where there is no number."""
+"""What to show where there is no number."""
 
 
 def seconds(value_s: float) -> str:
@@ -36,7 +36,7 @@ def per_second(rate_rps: float) -> str:
 
 
 def percent(share: float) -> str:
-    """Write a share from 0 to 1: 73.6 %. Less than all never reads 100 %, more than nothing never 0 %."""
+    """Write a share from 0 to 1: 73.6 %. Only all reads 100 %, and only nothing reads 0 %."""
     if not math.isfinite(share):
         return _NONE
     rounded = round(100 * share, 1)
@@ -48,7 +48,7 @@ def percent(share: float) -> str:
 
 
 def digits(value: float) -> str:
-    """Write a number with three significant digits, and never with an exponent below a million."""
+    """Write a number with three significant digits, and with an exponent only from a million on."""
     if not math.isfinite(value):
         return _NONE
     scientific = f"{value:.2e}"
@@ -63,7 +63,7 @@ def counted(number: float, noun: str) -> str:
 
 
 _UNITS_S = {"h": 3600.0, "min": 60.0, "ms": 1e-3, "m": 60.0, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "s": 1.0}
-"""Also the order in which they are looked for: m is how ms begins."""
+"""In the order in which they are looked for, as ms begins with m."""
 
 _NUMBER = r"(\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d+(?:\.\d*)?|\.\d+)"
 _UNIT = f"({'|'.join(_UNITS_S)})"
@@ -115,7 +115,7 @@ def _parse_parts(text: str) -> float | None:
 
 
 def _parse_ratio(text: str) -> float | None:
-    """Divide as a rate such as 30/m says."""
+    """Do the division in a rate such as 30/m."""
     found = _RATE.fullmatch(text)
     return _plain(found[1]) / _UNITS_S[found[3] or "s"] if found else None
 

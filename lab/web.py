@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 Work = Callable[[], Awaitable[LoopRun]]
-"""Runs the hot loop once, where the topology has it run."""
+"""Runs the hot loop once, wherever the topology runs it."""
 
 
 def blocking(kernel: Kernel, iterations: int) -> Work:
@@ -27,16 +27,15 @@ def blocking(kernel: Kernel, iterations: int) -> Work:
 
 
 MOST_TIMES = 1000
-"""How often one request may have the loop run."""
+"""How often one request may run the loop."""
 
 
 def create_app(work: Work) -> web.Application:
     """Make the application: `/`, `/healthz`, and `/api/slow`, which awaits `work()`.
 
-    `/api/slow?times=50` is a request that takes 50 times as long: it awaits `work()` as often, and names its
-    last run.
+    `/api/slow?times=50` takes 50 times as long: it awaits `work()` that often, and reports the last run.
 
-    Every answer names the process that made it in `X-Worker`; a slow one names the one that ran the loop,
+    Every answer names in `X-Worker` the process that made it; a slow one names the process that ran the loop,
     and gives the loop's wall time in `Server-Timing`.
     """
     app = web.Application()
@@ -73,5 +72,5 @@ def _slow(work: Work) -> Handler:
 def _times(request: web.Request) -> int:
     text = request.query.get("times", "1")
     if not (text.isdecimal() and len(text) < 5 and 1 <= int(text) <= MOST_TIMES):
-        raise web.HTTPBadRequest(text=f"times is a whole number from 1 to {MOST_TIMES}")
+        raise web.HTTPBadRequest(text=f"times must be a whole number from 1 to {MOST_TIMES}")
     return int(text)

@@ -56,6 +56,6 @@ def test_another_number_is_refused(times: str) -> None:
         async with TestClient(TestServer(create_app(blocking(python_loop, 10)))) as client:
             response = await client.get("/api/slow", params={"times": times})
             assert response.status == 400
-            assert await response.text() == f"times is a whole number from 1 to {MOST_TIMES}"
+            assert await response.text() == f"times must be a whole number from 1 to {MOST_TIMES}"
 
     asyncio.run(talk())

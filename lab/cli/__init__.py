@@ -1,4 +1,4 @@
-"""The `lab` command: finds a subcommand in a module of its own, and turns every error into one line."""
+"""The `lab` command: finds a subcommand in its own module, and turns every error into one line."""
 
 import importlib
 import sys
@@ -35,7 +35,7 @@ def _lab(debug: bool) -> None:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with its status: 0 done, 1 failed or an SLO missed, 2 wrong usage."""
+    """Run the command line and exit with its status: 0 done, 1 failed or an SLO missed, 2 wrong usage."""
     processes.guard_standard_streams()
     show_what_can_be_shown()
     arguments = list(sys.argv[1:] if args is None else args)

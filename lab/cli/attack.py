@@ -1,4 +1,4 @@
-"""`lab attack`: one open-loop attack, and what became of every request of it."""
+"""`lab attack`: one open-loop attack, and what became of each of its requests."""
 
 import json
 import signal
@@ -23,36 +23,38 @@ from lab.progress import display
 from lab.units import seconds
 
 _PLAIN_EVERY_S = 10.0
-"""A log of an attack wants no line each second."""
+"""The log of an attack does not need a line each second."""
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FORMATS = ("text", "json", "csv", "hist")
 _OF_REPORTS = ("source", "out", "form", "slos")
-"""The options that make sense for records that are already there; all others say how to attack."""
+"""The options that also apply to kept records; all others set up an attack."""
 
 
 @click.command("attack")
 @click.argument("url", required=False)
-@click.option("--rate", help="Requests per second, as 50, 50/s or 30/m.")
-@click.option("--duration", help="How long to send, as 30s or 1m30s.")
-@click.option("--stages", help='Rates over time, instead: "10/s for 10s, ramp to 50/s over 30s".')
+@click.option("--rate", help="Requests per second, such as 50, 50/s or 30/m.")
+@click.option("--duration", help="How long to send, such as 30s or 1m30s.")
+@click.option("--stages", help='Rates over time instead: "10/s for 10s, ramp to 50/s over 30s".')
 @click.option("--arrivals", default="constant", show_default=True, help="constant or poisson.")
 @click.option("--timeout", default="30s", show_default=True, help="Counted from when a request is due.")
 @click.option("--warmup", default="0", help="Sent first at the same rate, recorded, and kept apart.")
 @click.option("--generators", default=1, show_default=True, help="Processes that share the schedule.")
-@click.option("--seed", default=0, show_default=True, help="Of poisson arrivals.")
+@click.option("--seed", default=0, show_default=True, help="Seed of poisson arrivals.")
 @click.option("--remote", is_flag=True, help="Allow a target that is not on loopback.")
 @click.option("--method", default="GET", show_default=True)
 @click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="May be repeated.")
 @click.option("--body", type=click.Path(exists=True, path_type=Path, dir_okay=False), help="A file to send.")
 @click.option("--keepalive", is_flag=True, help="Reuse connections; else each request has its own.")
-@click.option("--connections", default=10_000, show_default=True, help="Idle ones kept at most.")
-@click.option("--in-flight", type=int, help="Unanswered requests at most; waiting counts into latency.")
+@click.option("--connections", default=10_000, show_default=True, help="Most idle ones to keep.")
+@click.option("--in-flight", type=int, help="Most unanswered requests; waiting counts as latency.")
 @click.option("--insecure", is_flag=True, help="Do not verify the server's certificate.")
 @click.option("--out", type=_FILE, help="Keep the records as Parquet.")
 @click.option("--from", "source", type=_FILE, help="Report on kept records instead.")
 @click.option("--format", "form", type=click.Choice(_FORMATS), default="text", show_default=True)
-@click.option("--slo", "slos", multiple=True, metavar="p99=250ms", help="May be repeated; missed: status 1.")
+@click.option(
+    "--slo", "slos", multiple=True, metavar="p99=250ms", help="May be repeated; status 1 if missed."
+)
 def command(
     url: str | None,
     source: Path | None,
@@ -66,7 +68,7 @@ def command(
     """Send requests to URL when they are due, whether or not earlier ones were answered.
 
     The generator takes real-time priority where the system allows it, so that a busy server does not delay
-    it; several do only if they are fewer than the CPUs. The report says whether.
+    it; several take it only if there are fewer of them than CPUs. The report says whether.
     """
     objectives = Slo.parse_all(slos)
     if out:
@@ -94,7 +96,7 @@ def command(
 
 
 def _hand_over(result: Result, form: str, out: Path | None, objectives: list[Slo]) -> int:
-    """Write what was asked for, the report even if the file cannot be; return the exit status."""
+    """Write what was asked for, the report even if writing the file fails; return the exit status."""
     try:
         if out:
             result.save(out)
@@ -123,17 +125,17 @@ def _written(result: Result, form: str, slos: list[Slo]) -> str:
 
 
 def _refuse_options_of_attacks() -> None:
-    """Kept records were measured already: an option that says how to attack would be ignored."""
+    """Refuse options that set up an attack: for kept records, they would be ignored."""
     context = click.get_current_context()
     for option in context.command.params:
         given = context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
         if given and option.name not in _OF_REPORTS:
-            raise UsageError(f"{option.opts[0]} says how to attack, and --from does not: leave one out")
+            raise UsageError(f"{option.opts[0]} sets up an attack, --from reads kept records: leave one out")
 
 
 @contextmanager
 def _warnings_as_lines() -> Iterator[None]:
-    """Say what the attack warns of as this command says everything: in one line."""
+    """Print the attack's warnings as this command prints everything: in one line."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", AboveCeilingWarning)
         warnings.showwarning = lambda message, *_: tell(f"lab: {message}")

@@ -1,4 +1,4 @@
-"""`lab doctor`: whether this machine is fit to measure on, and up to which rate its generator is believed."""
+"""`lab doctor`: whether this machine is fit to measure on, and up to which rate to believe its generator."""
 
 import json
 import time
@@ -17,7 +17,7 @@ from lab.study import stability
 from lab.study.stability import MOST_OTHERS_CPU, MOST_STEAL
 
 LEAST_CEILING_RPS = 500.0
-"""Ten times the article's rate: below this a study's highest rates could not be believed."""
+"""Ten times the article's rate: below this, a study's highest rates could not be believed."""
 
 _QUIET_S = 1.0
 _STEP_S = 1.0
@@ -51,7 +51,7 @@ def _examine() -> dict[str, Any]:
 
 
 def _ceilings() -> tuple[list[Step], list[Step]]:
-    """Measure how fast a generator can send and still be believed, on both kinds of connections."""
+    """Measure how fast a generator can send and still be believed, with both kinds of connections."""
     line = display()
 
     def show(step: Step) -> None:
@@ -72,10 +72,10 @@ def _complaints(quiet: stability.Noise, connect_rps: float) -> list[str]:
     if quiet.steal > MOST_STEAL:
         complaints.append(f"the hypervisor takes {quiet.steal:.0%} of the CPU time: measure at another time")
     if quiet.others_cpu > MOST_OTHERS_CPU:
-        complaints.append(f"other processes use {quiet.others_cpu:.0%} of the CPU time: end them first")
+        complaints.append(f"other processes use {quiet.others_cpu:.0%} of the CPU time: stop them first")
     if connect_rps < LEAST_CEILING_RPS:
         found, least = units.per_second(connect_rps), units.per_second(LEAST_CEILING_RPS)
-        complaints.append(f"the load generator can be believed up to {found} only, not {least}")
+        complaints.append(f"the load generator can be believed only up to {found}, less than {least}")
     return complaints
 
 
@@ -90,7 +90,7 @@ def _text(findings: dict[str, Any]) -> str:
         "Noise": f"stolen {quiet['steal']:.1%}, used by others {quiet['others_cpu']:.1%}",
         "Ceiling": f"{units.per_second(found['connect'])} with a connection per request",
         "": f"{units.per_second(found['keepalive'])} with kept-alive connections",
-        "Compare with": ", ".join(findings["tools"]["present"]) or "nothing: no other load generator is here",
+        "Compare with": ", ".join(findings["tools"]["present"]) or "nothing: no other load generator found",
         "Fit": "yes" if findings["fit"] else "NO: " + "; ".join(findings["complaints"]),
     }
     return "\n".join(f"{label:<14}{value}" for label, value in rows.items())

@@ -1,4 +1,4 @@
-"""What a command says: results on stdout, all else on stderr, each with what its reader can show."""
+"""What a command says: results on stdout, all else on stderr, in characters that the terminal can show."""
 
 import codecs
 import contextlib
@@ -9,14 +9,14 @@ import unicodedata
 from lab.errors import LabError, one_line
 
 _PLAIN = str.maketrans({"µ": "u", "–": "-"})
-"""How characters of our own are written where they cannot be shown."""
+"""Substitutes for our own characters that cannot be shown."""
 
 _UNDECODED = range(0xDC80, 0xDD00)
-"""How Python holds a byte of a file's name that is no text."""
+"""How Python represents a byte of a file name that is not text."""
 
 
 def show_what_can_be_shown() -> None:
-    """Have a terminal that lacks a character show the nearest one, instead of losing the result over it."""
+    """Show the nearest character if the terminal lacks one, rather than lose the result over it."""
     codecs.register_error("lab-nearest", _nearest)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -34,11 +34,11 @@ def _nearest(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def write_out(text: object) -> None:
-    """Print a result. Raises LabError if stdout does not take it, a full disk for one."""
+    """Print a result. Raises LabError if stdout refuses it, as on a full disk."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        raise  # nobody reads on: click leaves without a word
+        raise  # the reader is gone: click exits silently
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise LabError(
@@ -47,6 +47,6 @@ def write_out(text: object) -> None:
 
 
 def tell(text: object) -> None:
-    """Say something on stderr, in one line. If nobody can hear it, the work goes on all the same."""
+    """Print one line on stderr. If that fails, the work goes on all the same."""
     with contextlib.suppress(OSError):
         print(one_line(text), file=sys.stderr, flush=True)

@@ -20,7 +20,7 @@ _MOST_BINS = 60
 _SHORTEST_S = 0.1
 _MOST_SAID_BINS = 1000
 _KEEPS_UP = 0.98
-"""Below this share of the rate, the rate of good answers is worth a word."""
+"""Below this share of the rate, the rate of good answers is worth mentioning."""
 _KINDS = (".svg", ".png", ".pdf")
 _DOTS_PER_INCH = 160
 
@@ -30,9 +30,9 @@ _DOTS_PER_INCH = 160
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="An .svg, .png or .pdf; beside the records if not said.",
+    help="An .svg, .png or .pdf; by default, beside the records.",
 )
-@click.option("--bin", "bin_text", help="Width of a bar, as 1s; fitting if not said.")
+@click.option("--bin", "bin_text", help="Width of a bar, such as 1s; by default, one that fits.")
 def command(records: Path, out: Path | None, bin_text: str | None) -> None:
     """Draw what `lab attack --out` kept: throughput by outcome, latency quantiles, requests in flight."""
     out = out or records.with_suffix(".svg")
@@ -49,7 +49,7 @@ def command(records: Path, out: Path | None, bin_text: str | None) -> None:
     drawn_s = result.summary["duration_s"] if stopped_s is None else max(stopped_s, _SHORTEST_S)
     bin_s = parse_duration(bin_text) if bin_text else _fitting(drawn_s)
     if drawn_s / bin_s > _MOST_SAID_BINS:
-        raise UsageError(f"bars of {bin_text} would be over {_MOST_SAID_BINS:,}: take wider ones")
+        raise UsageError(f"a bin of {bin_text} makes over {_MOST_SAID_BINS:,} bars: use a wider one")
     image = io.BytesIO()
     figure = draw(over_time(requests, bin_s), _title(result.summary), stopped_s)
     url = one_line(result.summary["url"])
@@ -60,14 +60,14 @@ def command(records: Path, out: Path | None, bin_text: str | None) -> None:
 
 
 def _offered(requests: "pd.DataFrame", stopped_s: float | None) -> "pd.DataFrame":
-    """Return what had fallen due when an attack was interrupted: the rest of its plan is no measurement."""
+    """Return what had fallen due when an attack was interrupted: the rest of the plan was not measured."""
     if stopped_s is None:
         return requests
     return requests[(requests["due_s"] <= stopped_s) | (requests.index == 0)]
 
 
 def _title(summary: dict[str, Any]) -> str:
-    """What was found, in a line: what was sent, what came of it, and how long the slowest took."""
+    """The result in a line: what was sent, what became of it, and how long the slowest took."""
     sent_rps, answered_rps, p99_s = summary["sent_rate"], summary["throughput"], summary["latency_s"]["p99"]
     not_sent, unanswered = summary["outcomes"]["dropped"], summary["outcomes"]["unfinished"]
     failed = summary["planned"] - summary["ok"] - not_sent - unanswered
@@ -83,7 +83,7 @@ def _title(summary: dict[str, Any]) -> str:
 
 
 def _caveat(summary: dict[str, Any]) -> str:
-    """What a reader of the numbers must know first: that they are of a part, or not to be believed."""
+    """What a reader must know first: that the numbers cover only a part, or cannot be believed."""
     if summary["valid"]:
         return ""
     if summary["stopped_s"] is None:

@@ -1,4 +1,4 @@
-"""`lab runs`: what has been measured here, newest first, and whether its files still are what they were."""
+"""`lab runs`: what has been measured here, newest first, and whether its files are intact."""
 
 import json
 
@@ -13,7 +13,7 @@ from lab.study.store import Store
 
 @click.command("runs")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("--check", is_flag=True, help="Name what is damaged or altered; status 1 if anything is.")
+@click.option("--check", is_flag=True, help="List what is damaged or altered; status 1 if anything is.")
 def command(form: str, check: bool) -> int:
     """List the runs, newest first; with --check, compare the files of complete ones with their checksums."""
     return _check(form) if check else _list(form)
@@ -24,7 +24,7 @@ def _check(form: str) -> int:
     if form == "json":
         write_out(json.dumps(lines, indent=2))
     else:
-        (write_out if lines else tell)("\n".join(lines) or "every complete run is as it was")
+        (write_out if lines else tell)("\n".join(lines) or "every complete run is intact")
     return 1 if lines else 0
 
 

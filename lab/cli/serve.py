@@ -29,14 +29,14 @@ def _one_of(choices: tuple[str, ...]) -> str:
 @click.option("--kernel", default="python", show_default=True, help=_one_of(KERNELS))
 @click.option("--iterations", default=ITERATIONS, show_default=True, help="Where the hot loop starts.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Name or address to listen on.")
-@click.option("--port", default=0, show_default=True, help="0 for a free one.")
+@click.option("--port", default=0, show_default=True, help="0 for any free port.")
 @click.option("--keepalive/--no-keepalive", default=None, help="Whether a connection outlives its answer.")
 @click.option("--pool", default="process", show_default=True, help=f"Behind offload: {_one_of(POOLS)}")
 @click.option("--pin", is_flag=True, help="Give each worker a CPU of its own.")
 @click.option(
-    "--hang-timeout", "hang_timeout_s", type=float, help="End a worker blocked for so many seconds."
+    "--hang-timeout", "hang_timeout_s", type=float, help="End a worker blocked for this many seconds."
 )
-@click.option("--recycle-after", type=int, help="Replace a worker after about so many requests.")
+@click.option("--recycle-after", type=int, help="Replace a worker after about this many requests.")
 @click.option(
     "--drain", "drain_s", default=5.0, show_default=True, help="Seconds to finish when told to stop."
 )
@@ -45,7 +45,7 @@ def command(**options: Any) -> None:
     """Serve until SIGINT or SIGTERM. A line of JSON on stdout says when it accepts; the rest is on stderr.
 
     TERM or INT drains and stops, a second one stops at once; HUP recycles the workers; TTIN adds a worker and
-    TTOU removes one. They may be sent to this process or to the pid of the line.
+    TTOU removes one. Send them to this process or to the pid in that line.
     """
     spec = ServerSpec(**options)
     server: Server | None = None
@@ -63,7 +63,9 @@ def command(**options: Any) -> None:
     except KeyboardInterrupt:
         return
     with server:
-        if not processes.is_hung_up(_STDIN):  # closed from the start it says nothing: some job runners do so
+        if not processes.is_hung_up(
+            _STDIN
+        ):  # one closed from the start means nothing: some job runners do that
             processes.on_hang_up(_STDIN, lambda: os.kill(os.getpid(), signal.SIGTERM))
         ready = {"event": "ready", "url": server.url, "pid": server.pid, "workers": server.workers}
         write_out(json.dumps(ready))

@@ -29,17 +29,17 @@ from lab.study.progress import State
 from lab.study.run import Run, open_run, unfinished_run
 
 _KERNEL = ["--IPKernelApp.ignore_cwd=True", "--IPKernelApp.log_level=CRITICAL"]
-"""Nothing is imported from the folder it runs in; to be told to stop while idle is no error to be logged."""
+"""Nothing is imported from the folder it runs in; being told to stop while idle is not an error to log."""
 
 _MOST_PATH = 75
-"""Of the folder that holds ours: the path of a socket may have 107 bytes."""
+"""The longest path of the folder that holds ours: a socket's path may have 107 bytes."""
 
 SUMMARY = "00-summary"
-"""The notebook that is read first and runs last, because it only reads what the others measured."""
+"""The notebook to read first; it runs last, because it only reads what the others measured."""
 
 
 def notebooks() -> list[str]:
-    """Name the notebooks in the order in which they run."""
+    """Name the notebooks in running order."""
     names = sorted(path.stem for path in files.notebooks().glob("[0-9][0-9]-*.ipynb"))
     return [name for name in names if name != SUMMARY] + [SUMMARY]
 
@@ -67,7 +67,7 @@ def profiles() -> list[str]:
 
 
 def profile_parameters(profile: str, notebook: str) -> dict[str, Any]:
-    """Return what a profile sets for a notebook; what it does not set keeps the notebook's own default."""
+    """Return what a profile sets for a notebook; anything else keeps the notebook's default."""
     path = files.notebooks() / "profiles" / profile / f"{notebook}.yaml"
     if not path.exists():
         return {}
@@ -76,7 +76,7 @@ def profile_parameters(profile: str, notebook: str) -> dict[str, Any]:
     except yaml.YAMLError:
         parameters = None
     if not isinstance(parameters, dict):
-        raise LabError(f"{path} should hold a parameter a line, such as `rate: 20.0`")
+        raise LabError(f"{path} must hold one parameter per line, such as `rate: 20.0`")
     return parameters
 
 
@@ -99,7 +99,7 @@ def checked_parameters(
 
 
 def _defaults(notebook: str) -> dict[str, Any]:
-    """Read what a notebook's parameters cell sets."""
+    """Read the values that a notebook's parameters cell sets."""
     cells = json.loads((files.notebooks() / f"{notebook}.ipynb").read_bytes())["cells"]
     (cell,) = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", ())]
     lines = ast.parse("".join(cell["source"])).body
@@ -111,9 +111,9 @@ def _defaults(notebook: str) -> dict[str, Any]:
 
 
 def changes(assignments: Sequence[str], file: Path | None) -> dict[str, dict[str, Any]]:
-    """Read changes of parameters, by notebook: from a file first, then NOTEBOOK.NAME=VALUE.
+    """Read changes of parameters, by notebook: first from a file, then from NOTEBOOK.NAME=VALUE.
 
-    Raises UsageError for what is neither, or names no notebook.
+    Raises UsageError for anything malformed, or for an unknown notebook.
     """
     found: dict[str, dict[str, Any]] = {}
     for notebook, values in (_changes_in(file) if file else {}).items():
@@ -150,9 +150,9 @@ def _changes_in(file: Path) -> dict[str, dict[str, Any]]:
 
 
 def execute(notebook: str, output: Path, parameters: dict[str, Any]) -> str | None:
-    """Execute a notebook into `output`, and return None, or in one line why it failed.
+    """Execute a notebook into `output`; return None, or in one line why it failed.
 
-    What it had shown by then is in `output` in either case.
+    In either case, `output` holds what it had shown by then.
     """
     import papermill
 
@@ -174,9 +174,9 @@ def execute(notebook: str, output: Path, parameters: dict[str, Any]) -> str | No
 
 @contextmanager
 def _private_folder() -> Iterator[str]:
-    """Give a folder for all that a kernel and what it starts leave behind; it goes with them.
+    """Yield a folder for all that a kernel and its processes leave behind; it is deleted with them.
 
-    Raises LabError if there is no folder whose name is short enough for a socket's path.
+    Raises LabError if every possible folder's name is too long for a socket's path.
     """
     for place in (gettempdir(), "/tmp", "/dev/shm"):  # noqa: S108 - the folder in it is private
         if len(place) <= _MOST_PATH and os.access(place, os.W_OK):
@@ -184,20 +184,20 @@ def _private_folder() -> Iterator[str]:
                 yield private
             return
     raise LabError(
-        f"the temporary folder's name is too long for a socket: set TMPDIR to less than {gettempdir()}"
+        f"the temporary folder's name is too long for a socket: set TMPDIR to one shorter than {gettempdir()}"
     )
 
 
 @contextmanager
 def _environment(private: str) -> Iterator[None]:
-    """Have a kernel of this Python use this folder, and no settings but ours; results go where ours do."""
+    """Have a kernel of this Python use this folder, and only our settings; results go where ours do."""
     ours = {
         files.HOME: str(files.home()),
         "TMPDIR": private,
         "IPYTHONDIR": f"{private}/ipython",
         "JUPYTER_DATA_DIR": f"{private}/data",
         "JUPYTER_RUNTIME_DIR": f"{private}/runtime",
-        "JUPYTER_PATH": "",  # or another Python could be called python3
+        "JUPYTER_PATH": "",  # otherwise another Python might be called python3
         "JUPYTER_PREFER_ENV_PATH": "1",
         "PYTHONSAFEPATH": "1",  # nothing is imported from where it runs
         "PYTHONSTARTUP": "",
@@ -220,7 +220,7 @@ def _spoken_to_in(folder: str) -> Config:
 
 
 def _leave_word(output: Path, reason: str) -> str:
-    """Write into the notebook that its kernel died, as no kernel was left to do so; return the reason."""
+    """Write into the notebook that its kernel died, which no kernel was left to do; return the reason."""
     import nbformat
     from nbformat.v4 import new_code_cell, new_output
 
@@ -252,7 +252,7 @@ _POLL_S = 0.5
 def command(
     profile: str, only: tuple[str, ...], run_id: str, assignments: tuple[str, ...], file: Path | None
 ) -> int:
-    """Run the notebooks in order into one run and export its report, anew after each.
+    """Run the notebooks in order into one run, and export its report after each.
 
     Without --run, the newest unfinished run of the same profile, notebooks and parameters is resumed, if it
     was begun on this machine by this version.
@@ -276,7 +276,7 @@ def command(
                 failures.append(name)
             report = write_report(run.run_id, to_come=names[names.index(name) + 1 :])
     except KeyboardInterrupt:
-        tell("stopped; the same command goes on where it was")
+        tell("stopped; run the same command again to resume")
         raise
     if failures:
         tell(f"failed: {', '.join(failures)}; the rest is in the report")
@@ -287,10 +287,10 @@ def command(
 
 
 def _interrupt(number: int, frame: object) -> None:
-    """End as with Ctrl-C, also where a shell in the background had SIGINT ignored; once is enough."""
+    """End as on Ctrl-C, even if a shell had SIGINT ignored in the background; once is enough."""
     for each in processes.ending_signals():
         signal.signal(each, signal.SIG_IGN)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # that the kernel is gone is no news then
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # the kernel's end is then no news
     raise KeyboardInterrupt
 
 
@@ -300,12 +300,12 @@ def _open(profile: str, names: list[str], run_id: str, changed: dict[str, dict[s
     verb = "resuming" if resumed and not run_id else "run"
     tell(f"{verb} {run.run_id}: profile {profile}, {run.manifest.machine}")
     if run_id and (difference := other_version(run.manifest)):
-        tell(f"warning: {difference}; what is added now is not told apart from the rest")
+        tell(f"warning: {difference}; what is added now cannot be told apart from the rest")
     return run
 
 
 def _resumable(profile: str, names: list[str], changed: dict[str, dict[str, Any]]) -> str:
-    """Return the id of the run to resume, or "" for a new one, and say why when that might surprise."""
+    """Return the id of the run to resume, or "" for a new one, and say why if that might surprise."""
     if not (run := unfinished_run(profile, names, changed)):
         return ""
     if difference := other_machine(run) or other_version(run):
@@ -326,7 +326,7 @@ def _execute(run: Run, name: str, parameters: dict[str, Any]) -> bool:
 
 @contextmanager
 def _progress_shown(folder: Path, name: str) -> Iterator[None]:
-    """While the notebook runs, follow the file in which its measurement says how far it is."""
+    """While the notebook runs, follow the file in which its measurement reports its progress."""
     (folder / PROGRESS).unlink(missing_ok=True)
     done = threading.Event()
     watcher = threading.Thread(target=_watch, args=(folder, name, done), daemon=True)

@@ -22,7 +22,7 @@ Edges = NDArray[np.float64]
 def over_time(rows: pd.DataFrame, title: str, stopped_s: float | None = None) -> Figure:
     """Draw the rows that `lab.load.summary` makes: three panels over one axis of seconds.
 
-    `stopped_s` is when the attack was interrupted, and marked.
+    `stopped_s`, marked in the figure, is when the attack was interrupted.
     """
     bin_s = float(rows["start_s"].diff().iloc[1]) if len(rows) > 1 else 1.0
     edges_s = np.append(rows["start_s"], rows["start_s"].iloc[-1] + bin_s)
@@ -38,7 +38,7 @@ def over_time(rows: pd.DataFrame, title: str, stopped_s: float | None = None) ->
 
 
 def _throughput(axes: Axes, rows: pd.DataFrame, edges_s: Edges, bin_s: float) -> None:
-    """Stack what came to an end, well below, badly above, under the line of what fell due."""
+    """Stack what ended, good answers below and failures above, under the line of what fell due."""
     ok_look, bad_look = DARK_TO_LIGHT[2], DARK_TO_LIGHT[1]
     below = rows["ok"] / bin_s
     axes.bar(edges_s[:-1], below, 0.9 * bin_s, align="edge", color=ok_look.color, label="ok")
@@ -67,14 +67,14 @@ def _latency(axes: Axes, rows: pd.DataFrame, at_s: Edges) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: units.seconds(y)))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    if rows["p50_s"].notna().any():  # room for the legend, and no drama where nothing happens
+    if rows["p50_s"].notna().any():  # room for the legend, and no exaggerated wiggles
         axes.set_ylim(rows["p50_s"].min() / 2, 4 * rows["p99_s"].max())
     axes.set_ylabel("latency, by due time")
     axes.legend(loc="upper right", ncols=3)
 
 
 def _in_flight(axes: Axes, rows: pd.DataFrame, edges_s: Edges) -> None:
-    """Draw how many were unanswered at each edge of the bins."""
+    """Draw how many requests were unanswered at each edge of the bins."""
     unanswered = np.append(0, rows["in_flight"])
     axes.fill_between(edges_s, unanswered, color=INK, alpha=0.15, linewidth=0)
     axes.plot(edges_s, unanswered, color=INK)

@@ -1,4 +1,4 @@
-"""One look for every figure: quiet axes, colours that differ in grey, a marker for each series."""
+"""One look for every figure: quiet axes, colours that differ even in grey, a marker for each series."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -64,16 +64,16 @@ _RC = {
 def canvas(
     title: str, rows: int = 1, columns: int = 1, size: tuple[float, float] = (7.4, 4.2), **grid: Any
 ) -> Iterator[tuple[Figure, list[Axes]]]:
-    """Give a titled figure and its axes, row by row, in the lab's style and nobody else's."""
+    """Yield a titled figure and its axes, row by row, in the lab's style alone."""
     with drawing():
-        figure = Figure(figsize=size)  # not pyplot's, so no backend and no state has a say
+        figure = Figure(figsize=size)  # not pyplot's, so neither backend nor state matters
         axes = figure.subplots(rows, columns, squeeze=False, **grid)
         figure.suptitle(title, x=0.01, ha="left", fontsize=12.5, fontweight="bold")
         yield figure, list(axes.flat)
 
 
 def drawing() -> AbstractContextManager[None]:
-    """Draw by matplotlib's defaults and the lab's style, whatever the user has set."""
+    """Draw with matplotlib's defaults and the lab's style, whatever the user has set."""
     return mpl.style.context(["default", _RC])
 
 
@@ -85,13 +85,13 @@ def plain_log_ticks(axis: Axis, write: Callable[[float], str] = "{:g}".format) -
 
 
 def cross_flagged(axes: Axes, trials: pd.DataFrame, x: str, y: str) -> None:
-    """Cross the trials that are flagged: they are drawn like all others, and not to be trusted like them."""
+    """Cross out the flagged trials: they are drawn like all others, but should be trusted less."""
     if not (flagged := trials[~trials["valid"]]).empty:
         axes.plot(flagged[x], flagged[y], "x", color=INK, markersize=8, label="a flagged trial", zorder=4)
 
 
 def reference_line(axes: Axes, *, x: float | None = None, y: float | None = None, text: str) -> None:
-    """Draw a thin labelled line at a place the reader should compare with."""
+    """Draw a thin labelled line for the reader to compare with."""
     style: dict[str, Any] = {"color": QUIET, "linewidth": 1.0, "linestyle": (0, (4, 3)), "zorder": 1}
     if x is not None:
         axes.axvline(x, **style)

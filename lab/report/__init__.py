@@ -1,4 +1,4 @@
-"""Executed notebooks in, one HTML page out: it opens with no network, and its code is folded away."""
+"""Executed notebooks in, one HTML page out: it opens without a network, and its code is folded."""
 
 import html
 import re
@@ -32,9 +32,9 @@ class _Page:
 def write_report(run_id: str, to_come: Sequence[str] | None = None) -> Path:
     """Write `reports/<run_id>/index.html` from the run's executed notebooks; return its path.
 
-    The page says which notebooks are still to run: those in `to_come`, or else those that the run was begun
-    with and that have never been executed. Raises LabError if the run has no executed notebook yet, or one
-    of them cannot be read; UsageError if it cannot be a run.
+    The page says which notebooks are still to run: those in `to_come`, or else those planned for the run but
+    never executed. Raises LabError if the run has no executed notebook yet, or if one of them cannot be read;
+    UsageError if `run_id` cannot name a run.
     """
     folder = files.data() / files.named(run_id)
     executed = sorted((folder / "notebooks").glob("*.ipynb"))

@@ -35,7 +35,7 @@ class ServerSpec:
     topology: `single`, one process whose event loop runs the hot loop; `cluster`, `workers` such processes
         behind one port, kept running by a supervisor; `offload`, one event loop before a pool of `workers`.
     workers: how many; None for the CPUs available here. A `single` server has one.
-    dispatch: who gets the next connection of a cluster. `shared`: workers accept from one listening socket;
+    dispatch: which worker gets the next connection. `shared`: workers accept from one listening socket;
         `reuseport`: the kernel hashes connections over one listening socket per worker (Linux);
         `round-robin`: the supervisor passes each on to the next worker; `least-busy`: to one that has none.
     kernel, iterations: the hot loop, and where it starts counting down from.

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """Obeys the handle, over the channel, and the same signals as gunicorn.
+    """Obeys the handle, over the channel, and these of gunicorn's signals.
 
     TTIN, TTOU: one worker more, one less. HUP: recycle. TERM, INT: drain and stop; repeated: stop at once.
     """

@@ -68,7 +68,10 @@ def test_kept_records_are_not_attacked_with(
 ) -> None:
     assert run("--from", kept, option) == 2
     name = option.partition("=")[0]
-    assert capsys.readouterr().err == f"lab: {name} says how to attack, and --from does not: leave one out\n"
+    assert (
+        capsys.readouterr().err
+        == f"lab: {name} sets up an attack, --from reads kept records: leave one out\n"
+    )
 
 
 def test_a_folder_is_no_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,7 +87,7 @@ def test_a_profile_sets_what_it_says_and_nothing_else(notebooks: Path) -> None:
 @pytest.mark.parametrize("content", ["", "- 1\n- 2", "rate", "rate: [1, 2\nx: 1", "a: b: c"])
 def test_a_malformed_profile_is_one_line_that_names_it(notebooks: Path, content: str) -> None:
     (notebooks / "profiles" / "smoke" / "01-one.yaml").write_text(content)
-    with pytest.raises(LabError, match=r"01-one\.yaml should hold a parameter a line") as caught:
+    with pytest.raises(LabError, match=r"01-one\.yaml must hold one parameter per line") as caught:
         batch.profile_parameters("smoke", "01-one")
     assert "\n" not in str(caught.value)
 

@@ -310,7 +310,7 @@ class TestToAKill:
             _, err = process.communicate()
         assert process.returncode == 130
         assert [line for line in err.splitlines() if line][-2:] == [
-            "stopped; the same command goes on where it was",
+            "stopped; run the same command again to resume",
             "lab: interrupted",
         ]
         assert "Traceback" not in err

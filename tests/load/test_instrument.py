@@ -229,7 +229,7 @@ def test_kept_records_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[st
     for arguments, status, message in (
         (["--out", "c.txt"], "2", "ends in .svg"),
         (["--bin", "1ms"], "0", ""),
-        (["--bin", "1us"], "2", "take wider ones"),
+        (["--bin", "1us"], "2", "use a wider one"),
         (["--bin", "0"], "2", "a duration must be above 0"),
         (["--out", str(tmp_path / "none" / "c.svg")], "1", "is not a writable folder"),
     ):
@@ -267,7 +267,7 @@ def test_the_doctor_says_what_it_found(
     findings = json.loads(capsys.readouterr().out)
     assert left.value.code == 1  # a ceiling of 20/s is too low for a study
     assert not findings["fit"]
-    assert any("can be believed up to" in complaint for complaint in findings["complaints"])
+    assert any("can be believed only up to" in complaint for complaint in findings["complaints"])
     assert findings["machine"]["available_cpus"] >= 1
     assert kept_ceiling_rps(keepalive=True) == findings["ceiling_rps"]["keepalive"]
 
