@@ -37,6 +37,7 @@ def _lab(debug: bool) -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status: 0 done, 1 failed or an SLO missed, 2 wrong usage."""
     processes.guard_standard_streams()
+    _leave_out_what_takes_seconds()
     show_what_can_be_shown()
     arguments = list(sys.argv[1:] if args is None else args)
     try:
@@ -51,3 +52,8 @@ def main(args: Sequence[str] | None = None) -> None:
         tell("lab: interrupted")
         sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _leave_out_what_takes_seconds() -> None:
+    """Do without the grammar of IRIs, which takes seconds to import: no notebook has one to be checked."""
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # as if it were not installed

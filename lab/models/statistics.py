@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PlainValidator
-from scipy import stats
 
 from lab.checks import checked
 from lab.errors import UsageError
@@ -72,6 +71,8 @@ def estimate(values: Numbers) -> Estimate:
     """
     median, ends = float(np.median(values)), (float(np.min(values)), float(np.max(values)))
     if len(values) >= fewest_trials():
+        from scipy import stats  # takes a second to import, and a single block needs none of it
+
         ends = stats.bootstrap(
             (values,), np.median, n_resamples=_RESAMPLES, confidence_level=CONFIDENCE,
             method="percentile", rng=np.random.default_rng(0),

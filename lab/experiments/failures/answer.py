@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Any
 
 import pandas as pd
-from scipy import stats
 
 from lab.experiments.claims import Verdict, Word, weighed
 from lab.experiments.failures.facts import Scene, facts
@@ -204,6 +203,8 @@ class Share:
         """Return the bounds, each of which holds with 95 % confidence (Clopper & Pearson, 1934)."""
         if not self.whole:
             return 0.0, 1.0
+        from scipy import stats  # takes a second to import
+
         found = stats.binomtest(int(self.part), int(self.whole)).proportion_ci(_INTERVAL, method="exact")
         return float(found.low), float(found.high)
 
