@@ -1,5 +1,6 @@
 """Files are whole or not there at all; what is no plain file is written to, not replaced."""
 
+import errno
 import os
 import stat
 import threading
@@ -54,6 +55,21 @@ def test_the_mode_of_a_file_is_kept(tmp_path: Path) -> None:
     path.chmod(0o604)
     write_whole(path, b"content")
     assert stat.S_IMODE(path.stat().st_mode) == 0o604
+
+
+@pytest.mark.parametrize("refused", ["fchown", "fchmod"])
+def test_where_no_owner_or_mode_can_be_set_the_content_is_kept(
+    refused: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    write_whole(path, b"")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EINVAL, "invalid argument")
+
+    monkeypatch.setattr(os, refused, refuse)
+    write_whole(path, b"content")
+    assert path.read_bytes() == b"content"
 
 
 def test_a_file_that_may_not_be_written_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,6 +161,11 @@ def test_a_program_that_cannot_be_started_is_said(command: list[str], cwd: str, 
         start_program(command, cwd=Path(cwd), stdout=None, stderr=None)
 
 
+def test_an_environment_may_be_large() -> None:
+    with program("import os; assert len(os.environ['A']) == 100_000", env={"A": "b" * 100_000}) as started:
+        assert started.wait(PATIENCE_S) == 0
+
+
 def test_a_program_has_the_environment_and_the_files_that_it_is_given(tmp_path: Path) -> None:
     code = (
         "import os; print(dict(os.environ).get('A'), 'HOME' in os.environ, os.readlink('/proc/self/fd/FD'))"
@@ -222,6 +227,12 @@ def test_a_log_that_nobody_reads_stops_nobody_and_counts_what_it_lost() -> None:
     assert "lines lost, as nobody read this) " in lines[-1]
     assert lines[-1].endswith(" after")
     assert len(lines) - 1 + lost == 50_000
+
+
+def test_a_log_that_nobody_reads_does_not_keep_the_process_from_ending() -> None:
+    code = LOGGING.partition("print(")[0]
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as process:
+        assert process.wait(PATIENCE_S) == 0
 
 
 @pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])

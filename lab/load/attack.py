@@ -12,6 +12,7 @@ from lab.checks import Count, Whole, checked
 from lab.cpus import available_cpus
 from lab.errors import LabError, UsageError
 from lab.load.arrivals import (
+    Arrivals,
     Stage,
     Stages,
     Times,
@@ -21,10 +22,11 @@ from lab.load.arrivals import (
     peak_rps,
     total,
 )
-from lab.load.generators import JointLog, Message, joint_figures, offer
-from lab.load.limits import MOST_PER_CPU, warn_above
+from lab.load.generators import JointLog, joint_figures, offer
+from lab.load.limits import MOST_GENERATORS_PER_CPU, warn_above
 from lab.load.progress import Progress, teller
 from lab.load.target import Assignment, Headers, check
+from lab.processes import Message
 from lab.units import parse_duration, parse_rate
 
 if TYPE_CHECKING:
@@ -127,7 +129,7 @@ def attack(
     rate: Rate | None = None,
     duration: Duration | None = None,
     stages: str | None = None,
-    arrivals: str = "constant",
+    arrivals: Arrivals = "constant",
     timeout: Duration = 30.0,
     warmup: DurationOrNone = 0.0,
     generators: Count = 1,
@@ -160,11 +162,13 @@ def attack(
     """
     load = _stages(rate, duration, stages)
     due_s = due_times(load, arrivals, seed, float(warmup))
-    if generators > (most := MOST_PER_CPU * available_cpus()):
-        raise UsageError(f"generators must be at most {most}, {MOST_PER_CPU} for each CPU, got {generators}")
+    if generators > (most := MOST_GENERATORS_PER_CPU * available_cpus()):
+        raise UsageError(
+            f"generators must be at most {most}, {MOST_GENERATORS_PER_CPU} per CPU, got {generators}"
+        )
+    generators = min(generators, len(due_s))
     if in_flight is not None and in_flight < generators:
         raise UsageError(f"in_flight must be at least {generators}, one for each generator, got {in_flight}")
-    generators = min(generators, len(due_s))
     target, lasts_s = check(url, remote=remote), duration_s(load)
     payload = target.request(method, headers, body, keepalive=keepalive)
     assignment = Assignment(

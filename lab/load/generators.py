@@ -25,13 +25,13 @@ from lab.load.arrivals import Times
 from lab.load.limits import generators_with_room
 from lab.load.log import COLUMNS, read_columns
 from lab.load.target import Assignment
+from lab.processes import Message
 
 _LEAD_S = 0.05
 """From "all are ready" to the first due time: enough for the start to reach every generator."""
 
 _GRACE_S = 2.0
 
-Message = dict[str, Any]
 OnMessage = Callable[[int, Message, float], None]
 """Receives a generator's number, its message, and the seconds since the start."""
 

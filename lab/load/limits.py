@@ -11,7 +11,7 @@ from lab.cpus import available_cpus
 from lab.files import write_whole
 from lab.units import counted, per_second
 
-MOST_PER_CPU = 16
+MOST_GENERATORS_PER_CPU = 16
 """Generators that a CPU may have: more are probably a slip."""
 
 _NAME = "ceiling.json"

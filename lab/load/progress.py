@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lab.load.generators import Message, OnMessage
+from lab.load.generators import OnMessage
 from lab.load.log import OUTCOMES
+from lab.processes import Message
 
 
 @dataclass(frozen=True)

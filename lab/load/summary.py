@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lab.flags import Flag, passed
+from lab.load.arrivals import Times
 from lab.load.log import OUTCOMES, Outcome
 
 Values = NDArray[np.float64]
@@ -151,9 +152,6 @@ def flags_against(
     ]
     interrupted = [] if stopped_s is None else [Flag("interrupted", stopped_s)]
     return interrupted + passed(found)
-
-
-Times = NDArray[np.float64]
 
 
 def sending_ends_s(due_s: Times, sent_s: Times, ends_s: float, stopped_s: float | None = None) -> float:

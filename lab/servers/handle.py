@@ -99,18 +99,6 @@ class Server:
         """
         self._change("recycle")
 
-    def restart(self) -> None:
-        """Stop it and start it again on the same port; connections are refused meanwhile.
-
-        Raises LabError if it was stopped before, or cannot start again.
-        """
-        with self._ending:
-            if self._stopped:
-                raise LabError("the server was stopped: serve() starts a fresh one")
-            self.stop()
-            self._start(self._address[1])
-            atexit.register(self._at_exit)
-
     def log(self, lines: int = 20) -> str:
         """Return the end of its log; nothing once it is deleted, or if it prints elsewhere."""
         if self.log_path is None:

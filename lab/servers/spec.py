@@ -23,7 +23,7 @@ _A_DAY_S = 86_400
 Seconds = Annotated[Positive, Le(_A_DAY_S)]
 """Waiting for a process for more than a day would be a slip, and exceeds what a timer takes."""
 
-MOST_PER_CPU = 64
+MOST_WORKERS_PER_CPU = 64
 """Workers that a CPU may have unless the caller insists: more are probably a slip."""
 
 
@@ -52,7 +52,7 @@ class ServerSpec:
         or one; None for never.
     start_timeout_s: how long a worker may take to start accepting.
     drain_s: how long a worker that must go may take to answer what it has accepted.
-    unlimited: allow more than `MOST_PER_CPU` workers for each CPU.
+    unlimited: allow more than `MOST_WORKERS_PER_CPU` workers for each CPU.
 
     Raises UsageError if any of it is invalid.
     """
@@ -103,10 +103,10 @@ class ServerSpec:
             raise UsageError(f"workers must be at least 1, got {count}: to have none, stop the server")
         if self.topology == "single" and count != 1:
             raise UsageError(f"a single server has one worker, got {count}: use topology 'cluster'")
-        most = MOST_PER_CPU * available_cpus()
+        most = MOST_WORKERS_PER_CPU * available_cpus()
         if count > most and not self.unlimited:
             raise UsageError(
-                f"workers must be at most {most} here, {MOST_PER_CPU} per CPU, got {count}:"
+                f"workers must be at most {most} here, {MOST_WORKERS_PER_CPU} per CPU, got {count}:"
                 " set unlimited for more"
             )
 

@@ -126,7 +126,7 @@ class KeptWorker:
             with self._dispatch.listener() or contextlib.nullcontext() as listener:
                 return WorkerHandle(self._module, self._spec, self.index, listener)
         except OSError as error:  # too many processes, or too many open files
-            raise LabError(f"cannot start a worker: {error.strerror or error}") from None
+            raise LabError(f"cannot start a worker: {(error.strerror or str(error)).lower()}") from None
 
     def _install(self, worker: WorkerHandle) -> None:
         self.worker = worker

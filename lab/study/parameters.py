@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from lab.checks import Count, Positive, complaint
 from lab.cpus import available_cpus
 from lab.errors import UsageError
-from lab.servers.spec import MOST_PER_CPU
+from lab.servers.spec import MOST_WORKERS_PER_CPU
 
 _INJECTED = "# Parameters"
 """The start of the cell that papermill puts after a notebook's own parameters."""
@@ -37,8 +37,8 @@ _ADVICE = ": set it in the parameters cell or with {option} {name}"
 
 def startable(count: int) -> int:
     """Return a number of workers that a server may have here. Raises ValueError for more."""
-    if count > (most := MOST_PER_CPU * available_cpus()):
-        raise ValueError(f"must be at most {most} here, {MOST_PER_CPU} per CPU")
+    if count > (most := MOST_WORKERS_PER_CPU * available_cpus()):
+        raise ValueError(f"must be at most {most} here, {MOST_WORKERS_PER_CPU} per CPU")
     return count
 
 

@@ -151,8 +151,6 @@ def test_the_url_of_a_server_on_all_addresses_is_one_that_we_attack(
     with serve(host=host, dispatch=dispatch, workers=1, iterations=SHORT) as server:
         assert server.url.startswith(url)
         assert attack(server.url + "/", rate=20, duration=0.1).summary["ok"] == 2
-        server.restart()
-        assert get(server.url).status == 200
 
 
 @pytest.mark.parametrize("topology", ["single", "cluster", "offload"])
@@ -201,37 +199,7 @@ def test_a_second_signal_ends_it_at_once(topology: str, number: int) -> None:
         assert refused(server.url)
 
 
-def test_a_restart_keeps_the_address_and_changes_the_processes() -> None:
-    with serve(workers=2, iterations=SHORT) as server:
-        url, pids = server.url, {server.pid, *server.workers}
-        server.restart()
-        assert server.url == url
-        assert not pids & {server.pid, *server.workers}
-        assert all(gone(pid) for pid in pids)
-        assert get(url).status == 200
-
-
-def test_a_server_that_was_stopped_does_not_restart() -> None:
-    with serve("single", iterations=SHORT) as server:
-        pass
-    with pytest.raises(LabError, match=r"^the server was stopped: "):
-        server.restart()
-
-
-def test_a_restart_while_it_stops_is_refused_and_starts_nothing() -> None:
-    with serve(workers=1, iterations=ENDLESS, drain_s=1) as server, Connection(server.url) as client:
-        client.ask()
-        computing(server.workers)
-        stopping = threading.Thread(target=server.stop)
-        stopping.start()
-        until(lambda: refused(server.url))
-        with pytest.raises(LabError, match=r"^the server was stopped: "):
-            server.restart()
-        stopping.join()
-        assert refused(server.url)
-
-
-def test_orders_while_it_stops_are_refused() -> None:
+def test_commands_while_it_stops_are_refused() -> None:
     with serve(workers=1, iterations=ENDLESS, drain_s=1) as server, Connection(server.url) as client:
         client.ask()
         computing(server.workers)
@@ -267,5 +235,5 @@ def test_the_end_of_the_program_is_the_end_of_its_servers(tmp_path: Path) -> Non
 def test_the_log_tells_the_sum_and_the_worker() -> None:
     with serve("single", iterations=SHORT) as server:
         total = get(server.url).body.removeprefix("Result number is ")
-        assert server.log(lines=1).endswith(f" {total} {server.pid}")
+        until(lambda: server.log(lines=1).endswith(f" {total} {server.pid}"))
     assert server.log() == ""

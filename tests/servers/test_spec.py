@@ -7,7 +7,7 @@ import pytest
 from lab.cpus import available_cpus
 from lab.errors import UsageError
 from lab.servers import ServerSpec, serve
-from lab.servers.spec import MOST_PER_CPU, DispatchName
+from lab.servers.spec import MOST_WORKERS_PER_CPU, DispatchName
 
 
 def test_workers_default_to_the_cpus_available_here() -> None:
@@ -80,7 +80,7 @@ def test_a_misspelt_option_is_named() -> None:
 
 
 def test_more_workers_than_make_sense_are_refused_unless_told() -> None:
-    too_many = MOST_PER_CPU * available_cpus() + 1
+    too_many = MOST_WORKERS_PER_CPU * available_cpus() + 1
     with pytest.raises(UsageError, match=f"workers must be at most {too_many - 1} here.*got {too_many}"):
         ServerSpec(workers=too_many)
     assert ServerSpec(workers=too_many, unlimited=True).count == too_many

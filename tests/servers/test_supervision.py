@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -158,6 +159,16 @@ def test_what_is_one_process_cannot_be_scaled_or_recycled(options: dict[str, str
         with pytest.raises(UsageError, match=r"is one process: start a cluster to recycle it$"):
             server.recycle()
         assert server.workers == [server.pid]
+
+
+def test_a_worker_for_which_there_is_no_open_file_is_said_and_leaves_the_others() -> None:
+    with serve(workers=1, iterations=SHORT) as server:
+        before = server.workers
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (14, 14))
+        with pytest.raises(LabError, match="cannot start a worker: too many open files"):
+            server.scale(12)
+        assert server.workers == before
+        assert get(server.url).status == 200
 
 
 def test_a_new_worker_that_cannot_start_leaves_the_others(sabotage: Sabotage) -> None:

@@ -60,15 +60,6 @@ def test_workers_killed_one_after_the_other_do_not_end_the_service() -> None:
             load.has_answers(more=10)
 
 
-def test_a_restart_loop_under_load() -> None:
-    with serve(workers=1, iterations=100) as server:
-        with Load(server.url) as load:
-            for _ in range(4):
-                server.restart()
-                load.has_answers(more=5)
-        assert {answer.status for answer in load.answers} == {200}
-
-
 @pytest.mark.parametrize("topology", ["single", "cluster"])
 def test_stopping_under_load_is_bounded_and_complete(topology: str) -> None:
     with serve(topology, workers=1, iterations=ITERATIONS) as server, Load(server.url) as load:
