@@ -2,11 +2,10 @@
 
 import base64
 import html
-import io
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,12 +24,14 @@ def show(figure: "Figure | None", *, caption: str, save_as: Path | None = None) 
     if figure is None:
         say(f"*Not measured in this run, so there is no figure here: {caption}*")
         return
-    png = _render(figure, "png")
+    from lab.figures.style import rendered
+
+    png = rendered(figure, "png")
     if save_as is not None:
         from lab.files import write_whole
 
         write_whole(save_as.with_suffix(".png"), png)
-        write_whole(save_as.with_suffix(".svg"), _render(figure, "svg"))
+        write_whole(save_as.with_suffix(".svg"), rendered(figure, "svg"))
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     width, _ = figure.get_size_inches()
     _display_html(
@@ -59,20 +60,6 @@ def alt_text(figure: "Figure") -> str:
         for drawn, titles in panels.items()
     ]
     return f"{figure.get_suptitle()}. Chart of {'; '.join(described)}."
-
-
-def _render(figure: "Figure", kind: str) -> bytes:
-    import matplotlib as mpl
-
-    from lab.figures.style import drawing
-
-    buffer = io.BytesIO()
-    options: dict[str, Any] = (
-        {"dpi": 160, "pil_kwargs": {"optimize": True}} if kind == "png" else {"metadata": {"Date": None}}
-    )
-    with drawing(), mpl.rc_context({"svg.hashsalt": "scaling-lab"}):  # the same figure gives the same file
-        figure.savefig(buffer, format=kind, **options)
-    return buffer.getvalue()
 
 
 def table(frame: "pd.DataFrame", *, caption: str) -> None:

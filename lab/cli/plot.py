@@ -1,6 +1,5 @@
 """`lab plot`: an attack's kept records, drawn over time."""
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,6 @@ _MOST_SAID_BINS = 1000
 _KEEPS_UP = 0.98
 """Below this share of the rate, the rate of good answers is worth mentioning."""
 _KINDS = (".svg", ".png", ".pdf")
-_DOTS_PER_INCH = 160
 
 
 @click.command("plot")
@@ -41,6 +39,7 @@ def command(records: Path, out: Path | None, bin_text: str | None) -> None:
     check_writable(out)
     result = Result.load(records)
     from lab.figures.over_time import over_time as draw
+    from lab.figures.style import rendered
     from lab.load.summary import over_time
     from lab.units import parse_duration
 
@@ -50,12 +49,9 @@ def command(records: Path, out: Path | None, bin_text: str | None) -> None:
     bin_s = parse_duration(bin_text) if bin_text else _fitting(drawn_s)
     if drawn_s / bin_s > _MOST_SAID_BINS:
         raise UsageError(f"a bin of {bin_text} makes over {_MOST_SAID_BINS:,} bars: use a wider one")
-    image = io.BytesIO()
-    figure = draw(over_time(requests, bin_s), _title(result.summary), stopped_s)
     url = one_line(result.summary["url"])
-    figure.axes[0].set_title(url, loc="left", fontsize=9, fontweight="normal", parse_math=False)
-    figure.savefig(image, format=out.suffix[1:], dpi=_DOTS_PER_INCH)
-    write_whole(out, image.getvalue())
+    figure = draw(over_time(requests, bin_s), _title(result.summary), stopped_s, subtitle=url)
+    write_whole(out, rendered(figure, out.suffix[1:]))
     write_out(str(out))
 
 

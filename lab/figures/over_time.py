@@ -19,7 +19,7 @@ _QUANTILES = ("p50_s", "p90_s", "p99_s")
 Edges = NDArray[np.float64]
 
 
-def over_time(rows: pd.DataFrame, title: str, stopped_s: float | None = None) -> Figure:
+def over_time(rows: pd.DataFrame, title: str, stopped_s: float | None = None, subtitle: str = "") -> Figure:
     """Draw the rows that `lab.load.summary` makes: three panels over one axis of seconds.
 
     `stopped_s`, marked in the figure, is when the attack was interrupted.
@@ -33,6 +33,7 @@ def over_time(rows: pd.DataFrame, title: str, stopped_s: float | None = None) ->
         if stopped_s is not None:
             for panel in axes:
                 reference_line(panel, x=max(stopped_s, 0.0), text="interrupted" if panel is axes[0] else "")
+        axes[0].set_title(subtitle, fontsize=9, fontweight="normal", parse_math=False)
         figure.align_ylabels()
     return figure
 

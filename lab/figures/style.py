@@ -1,5 +1,6 @@
 """One look for every figure: quiet axes, colours that differ even in grey, a marker for each series."""
 
+import io
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -75,6 +76,21 @@ def canvas(
 def drawing() -> AbstractContextManager[None]:
     """Draw with matplotlib's defaults and the lab's style, whatever the user has set."""
     return mpl.style.context(["default", _RC])
+
+
+_SAVED: dict[str, dict[str, Any]] = {
+    "png": {"dpi": 160, "pil_kwargs": {"optimize": True}},
+    "svg": {"metadata": {"Date": None}},
+    "pdf": {"metadata": {"CreationDate": None}},
+}
+
+
+def rendered(figure: Figure, kind: str) -> bytes:
+    """Return a figure as `png`, `svg` or `pdf`; the same figure gives the same file."""
+    buffer = io.BytesIO()
+    with drawing(), mpl.rc_context({"svg.hashsalt": "scaling-lab"}):
+        figure.savefig(buffer, format=kind, **_SAVED[kind])
+    return buffer.getvalue()
 
 
 def plain_log_ticks(axis: Axis, write: Callable[[float], str] = "{:g}".format) -> None:

@@ -53,9 +53,9 @@ def test_the_title_says_what_a_result_is_worth(
     figures = import_module("lab.figures.over_time")
     draw, drawn = figures.over_time, []
 
-    def drawing(table: pd.DataFrame, title: str, stopped_s: float | None) -> Figure:
+    def drawing(table: pd.DataFrame, title: str, *more: Any, **about: Any) -> Figure:
         drawn.append(title)
-        figure: Figure = draw(table, title, stopped_s)
+        figure: Figure = draw(table, title, *more, **about)
         return figure
 
     monkeypatch.setattr(figures, "over_time", drawing)
@@ -81,8 +81,8 @@ def test_of_a_long_plan_only_what_was_offered_is_drawn_and_its_end_is_marked(
     figures = import_module("lab.figures.over_time")
     draw, drawn = figures.over_time, list[Figure]()
 
-    def drawing(*drawn_of: Any) -> Figure:
-        drawn.append(draw(*drawn_of))
+    def drawing(*drawn_of: Any, **about: Any) -> Figure:
+        drawn.append(draw(*drawn_of, **about))
         return drawn[-1]
 
     monkeypatch.setattr(figures, "over_time", drawing)
