@@ -149,12 +149,11 @@ def test_figures_depend_on_nobodys_settings(tmp_path: Path) -> None:
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.family: Nowhere\nbackend: nonsense\n")
     code = (
         "import sys, hashlib\n"
-        "import lab.notebook\n"
-        "from lab.figures.style import canvas\n"
+        "from lab.figures.style import canvas, rendered\n"
         "with canvas('A title') as (figure, (axes,)):\n"
         "    axes.plot([1, 2], [3, 4], label='a line')\n"
         "    axes.legend()\n"
-        "print(hashlib.sha256(lab.notebook._render(figure, 'svg')).hexdigest())\n"
+        "print(hashlib.sha256(rendered(figure, 'svg')).hexdigest())\n"
     )
 
     def drawn(**settings: str) -> str:
