@@ -51,7 +51,7 @@ class Parameters(_Parameters):
 
 
 def conditions(p: Parameters, loop_s: float) -> list[Condition]:
-    """Return each server at each rate; a load of 1 is what the loop alone would allow that server."""
+    """Return each server at each rate; a utilisation of 1 is what the loop alone would allow that server."""
     shared = p.model_dump(include={"duration_s", "arrivals", "kernel", "iterations", "timeout_s"})
     servers: list[dict[str, Any]] = [
         {"topology": "single", "workers": 1},
