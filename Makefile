@@ -15,7 +15,7 @@ test: $(READY) $(PEERS)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=. notebooks/00-summary.ipynb

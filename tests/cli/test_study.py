@@ -295,9 +295,7 @@ class TestToAKill:
         temporary = tmp_path / "t"
         temporary.mkdir()
         monkeypatch.setenv("TMPDIR", str(temporary))
-        ignored = signal.signal(
-            signal.SIGINT, signal.SIG_IGN
-        )  # as a shell does for what runs in the background
+        ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a shell's background
         try:
             process = start(tmp_path, *study("--only", "02"))
         finally:
@@ -350,14 +348,14 @@ class TestPapermill:
         assert are_gone(tmp_path, GONE_WITHIN_S)
 
     def test_notebooks_by_hand_add_up_and_the_summary_has_them_all(self, tmp_path: Path) -> None:
-        def by_hand(notebook: str, *parameters: str) -> str:
-            done = finish(tmp_path, *papermill(notebook, *parameters, output="out.ipynb"))
-            assert done.returncode == 0, done.stderr
-            return (tmp_path / "out.ipynb").read_text()
+        def by_hand(notebook: str, **parameters: object) -> str:
+            output = tmp_path / "out.ipynb"
+            assert batch.execute(notebook, output, parameters) is None
+            return output.read_text()
 
-        short = ("-p", "iterations", "20000", "-p", "duration_s", "0.5")
-        by_hand("02-single-vs-cluster", *short, "-p", "rate", "20")
-        by_hand("04-worker-scaling", *short, "-p", "workers", "[1, 2]", "-p", "blocks", "1")
+        short = {"iterations": 20_000, "duration_s": 0.5}
+        by_hand("02-single-vs-cluster", **short, rate=20)
+        by_hand("04-worker-scaling", **short, workers=[1, 2], blocks=1)
         summary = by_hand("00-summary")
         assert "<td>single-vs-cluster</td>" in summary
         assert "<td>worker-scaling</td>" in summary
@@ -365,24 +363,22 @@ class TestPapermill:
         kept = _checksums(run, "trials/*")
         assert len(kept) == 4
 
-        assert "40.0/s" in by_hand("02-single-vs-cluster", *short, "-p", "rate", "40")
+        assert "40.0/s" in by_hand("02-single-vs-cluster", **short, rate=40)
         assert _checksums(run, "trials/*").items() > kept.items(), "what was measured before is as it was"
         assert set(open_run(run.name).trials("single-vs-cluster")["rate"]) == {40}
 
     def test_a_wrong_parameter_is_named_in_the_last_line(self, tmp_path: Path) -> None:
-        wrong = {
-            ("raet", "20"): "unknown parameter 'raet': did you mean 'rate'?",
-            ("rate", "abc"): "parameter rate must be a number, got 'abc'",
-            ("workers", "0"): "parameter workers must be",
-            ("run", "007"): "parameter run must be text, got 7: set it in the parameters cell or with -r run",
-        }
-        started = {
-            words: start(tmp_path, *papermill("02-single-vs-cluster", "-p", *parameter))
-            for parameter, words in wrong.items()
-        }
-        for words, process in started.items():
-            with process:
-                _, err = process.communicate()
-            assert process.returncode != 0
-            assert err.rstrip().splitlines()[-1].startswith(f"UsageError: {words}")
+        command = papermill("02-single-vs-cluster", "-p", "run", "007")
+        done = finish(tmp_path, *command)
+        assert done.returncode != 0
+        last = "UsageError: parameter run must be text, got 7: set it in the parameters cell or with -r run"
+        assert done.stderr.rstrip().splitlines()[-1] == last
+        for parameters, words in (
+            ({"raet": 20}, "UsageError: unknown parameter 'raet': did you mean 'rate'?"),
+            ({"rate": "abc"}, "UsageError: parameter rate must be a number, got 'abc'"),
+            ({"workers": 0}, "UsageError: parameter workers must be"),
+        ):
+            said = batch.execute("02-single-vs-cluster", tmp_path / "out.ipynb", parameters)
+            assert said is not None
+            assert said.startswith(words)
         assert not (tmp_path / "data").exists(), "nothing was measured"

@@ -55,7 +55,7 @@ def test_what_is_missing_leaves_the_rest(missing: str) -> None:
 
 
 def test_a_run_with_nothing_in_it_says_so() -> None:
-    assert "has measured nothing" in _answer()
+    assert "has not measured enough to tell" in _answer()
     assert summary.scaling_figure({}, cpus=2) is None
     assert summary.sweep_figure({}, slo_loops=3) is None
     assert summary.health_table({}).empty

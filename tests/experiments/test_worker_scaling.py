@@ -152,7 +152,7 @@ def test_three_numbers_of_workers_fix_the_law() -> None:
 
 
 def test_one_number_of_workers_says_nothing_of_more_cpus() -> None:
-    assert "nothing was measured" in str(study.beyond(_measured([{1: 10, 2: 19}]), cpus=1).iloc[0, 0])
+    assert "were not measured" in str(study.beyond(_measured([{1: 10, 2: 19}]), cpus=1).iloc[0, 0])
 
 
 def test_the_table_has_each_value_with_its_interval() -> None:

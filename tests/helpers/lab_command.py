@@ -44,10 +44,10 @@ def study(*args: str) -> tuple[str, ...]:
     return ("lab", "study", "--profile", "smoke", *args)
 
 
-def papermill(notebook: str, *args: str, output: str = os.devnull) -> tuple[str, ...]:
+def papermill(notebook: str, *args: str) -> tuple[str, ...]:
     """Return the arguments of papermill for one of the notebooks."""
     path = files.notebooks() / f"{notebook}.ipynb"
-    return ("papermill", "--no-progress-bar", "-k", "python3", str(path), output, *args)
+    return ("papermill", "--no-progress-bar", "-k", "python3", str(path), os.devnull, *args)
 
 
 def processes(home: Path, of: str = "") -> list[psutil.Process]:

@@ -36,7 +36,7 @@ def test_a_stall_in_the_warm_up_is_forgotten() -> None:
 
 def test_a_stall_counts_from_where_the_warm_up_ends() -> None:
     found = asyncio.run(blocked(begin_in_s=0.1, for_s=0.5, until_s=0.6))
-    assert found["gc_longest_s"] == 0  # it was before
+    assert found["gc_longest_s"] < 0.001  # the long one was before
     assert 0.39 <= found["stall_longest_s"] <= found["stalled_s"]
     assert found["stalled_share"] > 0.5
 

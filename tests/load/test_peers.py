@@ -6,9 +6,7 @@ with 503.
 """
 
 import json
-import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -136,17 +134,6 @@ def fake(folder: Path, code: str) -> Tool:
 def test_a_tool_that_fails_is_one_line(on_path: Path, code: str, message: str) -> None:
     with pytest.raises(LabError, match=message):
         peers.run(fake(on_path, code), "http://127.0.0.1:1/", rate_rps=1, duration_s=1)
-
-
-def test_what_a_report_costs_is_counted(on_path: Path) -> None:
-    burn = "import time\nwhile time.process_time() < 0.3: pass"
-
-    def read(out: str, _: object) -> Numbers:
-        subprocess.run([sys.executable, "-c", burn], check=True)
-        return READ["wrk"]
-
-    tool = replace(fake(on_path, ""), read=read)
-    assert peers.run(tool, "http://127.0.0.1:1/", rate_rps=1, duration_s=1).cpu_s > 0.3
 
 
 def test_a_tool_that_does_not_end_is_ended(on_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ def test_a_trial_that_answered_nothing_counts() -> None:
 @pytest.mark.parametrize(
     ("workers", "rates", "named"),
     [
-        ([2, 4], [10, 20], "over one worker"),
+        ([2, 4], [10, 20], "relative to one worker"),
         ([1, 1], [10, 20], "two trials"),
         ([0, 1], [10, 20], "workers"),
         ([], [], "workers"),
@@ -115,7 +115,7 @@ def test_workers_beyond_the_cpus_are_not_fitted() -> None:
 
 
 def test_two_core_counts_are_refused_a_law() -> None:
-    with pytest.raises(UsageError, match="three numbers of workers up to 2 CPUs, not 2"):
+    with pytest.raises(UsageError, match="three numbers of workers up to 2 CPUs, got 2"):
         fit_law([1, 2, 3, 4], [50, 93, 93, 93], cpus=2)
 
 

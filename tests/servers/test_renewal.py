@@ -62,7 +62,7 @@ def test_new_workers_cost_the_supervisor_no_open_file(dispatch: str) -> None:
     with serve(dispatch=dispatch, workers=1, iterations=SHORT) as server:
         supervisor = psutil.Process(server.pid)
         before = supervisor.num_fds()
-        for _ in range(3):
+        for _ in range(2):
             server.recycle()
             server.scale(2)
             server.scale(1)

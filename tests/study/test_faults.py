@@ -63,7 +63,7 @@ def test_an_attack_that_is_over_too_soon_is_told_in_one_line() -> None:
     run = open_run()
     execute = with_actions(lambda _: [Action(0.0, _grow)])
     short = condition(20, **(TWO | {"duration_s": 0.3}))
-    with pytest.raises(LabError, match="let it last 2 s or longer"):
+    with pytest.raises(LabError, match="let it last at least 2 s"):
         run.measure("acts", [short], blocks=1, seed=1, execute=execute)
 
 

@@ -318,7 +318,7 @@ def test_a_run_knows_whether_it_was_begun_here_by_this_version() -> None:
 
 @pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "x" * 101, "two words", ".."])
 def test_a_run_s_name_is_a_folder_s_name(name: str) -> None:
-    with pytest.raises(UsageError, match="a run is named"):
+    with pytest.raises(UsageError, match="a run's name consists of"):
         open_run(name)
 
 
