@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from lab.errors import LabError, UsageError
 from lab.files import replacing
-from lab.load.log import OUTCOMES as OUTCOMES
-from lab.load.log import Outcome
+from lab.load.log import OUTCOMES, Outcome
 
 SCHEMA = pa.schema(
     [
