@@ -69,15 +69,16 @@ def estimate(values: Numbers) -> Estimate:
     The interval is that of the percentile bootstrap over trials, the same each time (Efron & Tibshirani,
     chapter 13), widened to include the median if rounding left it out.
     """
-    median, ends = float(np.median(values)), (float(np.min(values)), float(np.max(values)))
+    median, low, high = (float(summary(values)) for summary in (np.median, np.min, np.max))
     if len(values) >= fewest_trials():
         from scipy import stats  # takes a second to import, and a single block needs none of it
 
-        ends = stats.bootstrap(
+        interval = stats.bootstrap(
             (values,), np.median, n_resamples=_RESAMPLES, confidence_level=CONFIDENCE,
             method="percentile", rng=np.random.default_rng(0),
         ).confidence_interval  # fmt: skip
-    return Estimate(median, min(float(ends[0]), median), max(float(ends[1]), median), len(values))
+        low, high = float(interval.low), float(interval.high)
+    return Estimate(median, min(low, median), max(high, median), len(values))
 
 
 @checked
