@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from lab.notebook import answer, say, show, table
     from lab.servers import serve
     from lab.study.run import open_run
+    from lab.study.sustained import sustained
 
-__all__ = ["answer", "attack", "open_run", "say", "serve", "show", "table"]
+__all__ = ["answer", "attack", "open_run", "say", "serve", "show", "sustained", "table"]
 
 _HOME = {
     "answer": "lab.notebook",
@@ -19,6 +20,7 @@ _HOME = {
     "say": "lab.notebook",
     "serve": "lab.servers",
     "show": "lab.notebook",
+    "sustained": "lab.study.sustained",
     "table": "lab.notebook",
 }
 """Where each name lives; it is imported on first use, so that `import lab` stays light."""

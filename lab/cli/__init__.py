@@ -11,7 +11,7 @@ from lab import processes
 from lab.cli.output import show_what_can_be_shown, tell
 from lab.errors import LabError, UsageError
 
-COMMANDS = ("study", "serve", "attack", "plot", "report", "runs", "doctor")
+COMMANDS = ("study", "serve", "attack", "sustained", "plot", "report", "runs", "doctor")
 
 
 class _LazyGroup(click.Group):

@@ -3,7 +3,7 @@
 import json
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,24 +31,42 @@ _OF_REPORTS = ("source", "out", "form", "slos")
 """The options that also apply to kept records; all others set up an attack."""
 
 
+_SENT = click.Path(exists=True, path_type=Path, dir_okay=False)
+_OF_REQUESTS = (
+    click.option("--arrivals", default="constant", show_default=True, help="constant or poisson."),
+    click.option("--timeout", default="30s", show_default=True, help="Counted from when a request is due."),
+    click.option("--generators", default=1, show_default=True, help="Processes that share the schedule."),
+    click.option("--seed", default=0, show_default=True, help="Seed of poisson arrivals."),
+    click.option("--remote", is_flag=True, help="Allow a target that is not on loopback."),
+    click.option("--method", default="GET", show_default=True),
+    click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="May be repeated."),
+    click.option("--body", type=_SENT, help="A file to send."),
+    click.option("--keepalive", is_flag=True, help="Reuse connections; else each request has its own."),
+    click.option("--connections", default=10_000, show_default=True, help="Most idle ones to keep."),
+    click.option("--insecure", is_flag=True, help="Do not verify the server's certificate."),
+)
+
+
+def of_requests(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say what is sent, how, and to whom: those of `lab.attack`."""
+    for option in reversed(_OF_REQUESTS):
+        command = option(command)
+    return command
+
+
+def request_options(headers: tuple[str, ...], body: Path | None) -> dict[str, Any]:
+    """Return headers and body as `lab.attack` takes them. Raises UsageError for a malformed header."""
+    return {"headers": _headers(headers), "body": body.read_bytes() if body else b""}
+
+
 @click.command("attack")
 @click.argument("url", required=False)
 @click.option("--rate", help="Requests per second, such as 50, 50/s or 30/m.")
 @click.option("--duration", help="How long to send, such as 30s or 1m30s.")
+@of_requests
 @click.option("--stages", help='Rates over time instead: "10/s for 10s, ramp to 50/s over 30s".')
-@click.option("--arrivals", default="constant", show_default=True, help="constant or poisson.")
-@click.option("--timeout", default="30s", show_default=True, help="Counted from when a request is due.")
 @click.option("--warmup", default="0", help="Sent first at the same rate, recorded, and kept apart.")
-@click.option("--generators", default=1, show_default=True, help="Processes that share the schedule.")
-@click.option("--seed", default=0, show_default=True, help="Seed of poisson arrivals.")
-@click.option("--remote", is_flag=True, help="Allow a target that is not on loopback.")
-@click.option("--method", default="GET", show_default=True)
-@click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="May be repeated.")
-@click.option("--body", type=click.Path(exists=True, path_type=Path, dir_okay=False), help="A file to send.")
-@click.option("--keepalive", is_flag=True, help="Reuse connections; else each request has its own.")
-@click.option("--connections", default=10_000, show_default=True, help="Most idle ones to keep.")
 @click.option("--in-flight", type=int, help="Most unanswered requests; waiting counts as latency.")
-@click.option("--insecure", is_flag=True, help="Do not verify the server's certificate.")
 @click.option("--out", type=_FILE, help="Keep the records as Parquet.")
 @click.option("--from", "source", type=_FILE, help="Report on kept records instead.")
 @click.option("--format", "form", type=click.Choice(_FORMATS), default="text", show_default=True)
@@ -78,14 +96,14 @@ def command(
     if source:
         _refuse_options_of_attacks()
         return _hand_over(Result.load(source), form, out, objectives)
-    options |= {"headers": _headers(headers), "body": body.read_bytes() if body else b""}
+    options |= request_options(headers, body)
     line = display(_PLAIN_EVERY_S)
 
     def show(now: Progress) -> None:
         line.show(_line(now), min(max(now.elapsed_s / now.duration_s, 0.0), 1.0))
 
     try:
-        with _warnings_as_lines(), _ended_by_signals():
+        with warnings_as_lines(), ended_by_signals():
             result = attack(str(url), **options, on_progress=show)
     except Interrupted as interrupt:
         _hand_over(interrupt.result, form, out, [])
@@ -134,7 +152,7 @@ def _refuse_options_of_attacks() -> None:
 
 
 @contextmanager
-def _warnings_as_lines() -> Iterator[None]:
+def warnings_as_lines() -> Iterator[None]:
     """Print the attack's warnings as this command prints everything: in one line."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", AboveCeilingWarning)
@@ -143,7 +161,7 @@ def _warnings_as_lines() -> Iterator[None]:
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
+def ended_by_signals() -> Iterator[None]:
     """End an attack at these signals as at Ctrl-C, where SIGINT is ignored too (`lab attack &`)."""
     before = {number: signal.getsignal(number) for number in processes.ending_signals()}
     for number in before:

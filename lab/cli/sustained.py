@@ -1,0 +1,110 @@
+"""`lab sustained`: the highest rate that a server sustains under an SLO, as two bounds."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lab.cli.attack import ended_by_signals, of_requests, request_options, warnings_as_lines
+from lab.cli.output import tell, write_out
+from lab.flags import in_words
+from lab.progress import display
+from lab.study.sustained import RateTrial, Sustained, sustained
+from lab.units import counted, per_second, percent, seconds
+
+_USUAL_TRIALS = 12
+"""Of a search, in the median: what the bar on a terminal counts on."""
+
+
+@click.command("sustained")
+@click.argument("url")
+@click.option(
+    "--slo", "slos", multiple=True, metavar="p99=250ms", default=("p99=250ms",), show_default=True,
+    help="What every request, or nearly, must get; may be repeated.",
+)  # fmt: skip
+@click.option("--precision", default="5%", show_default=True, help="How far apart the bounds may be.")
+@click.option("--duration", default="3s", show_default=True, help="Of each trial.")
+@click.option("--max-rate", metavar="R", help="Stop at this rate, even if it is sustained.")
+@of_requests
+@click.option("--format", "form", type=click.Choice(("text", "json")), default="text", show_default=True)
+def command(
+    url: str,
+    slos: tuple[str, ...],
+    precision: str,
+    form: str,
+    headers: tuple[str, ...],
+    body: Path | None,
+    **options: Any,
+) -> int:
+    """Find the highest rate that the server at URL sustains.
+
+    A rate is sustained if its trials meet the SLO and their latency does not grow. Status 1 if no rate is.
+    """
+    line = display()
+
+    def show(trial: RateTrial, trials: Sequence[RateTrial]) -> None:
+        verdict = "is not believed" if trial.flags else "held" if trial.good else "is too much"
+        line.show(f"trial {len(trials)}: {per_second(trial.rate)} {verdict}", _share(len(trials)))
+
+    try:
+        with warnings_as_lines(), ended_by_signals():
+            found = sustained(
+                url, slo=slos, precision=precision, on_trial=show,  # type: ignore[arg-type]
+                **options, **request_options(headers, body),
+            )  # fmt: skip
+    finally:
+        line.close()
+    write_out(json.dumps(found.to_dict(), indent=2, allow_nan=False) if form == "json" else _text(found))
+    if found.reason:
+        tell(f"lab: {found.reason}")
+    return 0 if found.lower_rps is not None else 1
+
+
+def _share(trials: int) -> float:
+    return trials / (trials + _USUAL_TRIALS / 2)
+
+
+def _text(found: Sustained) -> str:
+    share = found.share_of_limit
+    rows = {
+        "Sustained": f"{_bounds(found)} ({found.arrivals} arrivals)",
+        "SLO": ", ".join(map(str, found.slos)),
+        "Own limit": "unknown: the server does not say its service times" if share is None
+        else f"{percent(share)} of it at the lower bound",
+        "Trials": _counts(found),
+    }  # fmt: skip
+    head = [f"{label:<11}{value}" for label, value in rows.items()]
+    return "\n".join([*head, "", *_table(found.trials)])
+
+
+def _bounds(found: Sustained) -> str:
+    lower, upper = found.lower_rps, found.upper_rps
+    if lower is None:
+        return "no rate" if upper is None else f"less than {per_second(upper)}"
+    return f"at least {per_second(lower)}" if upper is None else f"{per_second(lower)} to {per_second(upper)}"
+
+
+def _counts(found: Sustained) -> str:
+    flagged = sum(bool(trial.flags) for trial in found.trials)
+    text = f"{counted(len(found.trials), 'trial')}, {flagged} flagged"
+    return text if found.consistent else f"{text}; a lower rate failed than one that held: the speed changed"
+
+
+def _table(trials: Sequence[RateTrial]) -> list[str]:
+    rows = [("rate", "answered", "p99", "own limit", "")]
+    for trial in trials:
+        p99_s, share = trial.latency_s["p99"], trial.share_of_limit
+        rows.append(
+            (
+                per_second(trial.rate),
+                per_second(trial.throughput),
+                "-" if p99_s is None else seconds(p99_s),
+                "-" if share is None else percent(share),
+                f"flagged: {in_words(trial.flags)}" if trial.flags
+                else "held" if trial.good else f"missed: {', '.join(trial.missed)}",
+            )
+        )  # fmt: skip
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return ["  ".join([*map(str.rjust, row, widths), row[4]]).rstrip() for row in rows]

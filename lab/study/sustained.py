@@ -1,0 +1,336 @@
+"""The highest rate that a server sustains under an SLO, as two bounds: the number that people come for.
+
+The search is MLRsearch (IETF draft-ietf-bmwg-mlrsearch), by the library of its authors: it guesses from what
+an overloaded server answers, bisects in log rate, and measures each bound until its trials agree. Our part is
+what a trial is, and when it is good. A trial that the generator spoiled is repeated, not believed.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Protocol
+
+import numpy as np
+import pandas as pd
+from annotated_types import Ge, Lt
+from MLRsearch import (
+    AbstractMeasurer,
+    Config,
+    MeasurementResult,
+    MultipleLossRatioSearch,
+    SearchGoal,
+)
+
+from lab.checks import Before, Duration, Positive, Rate, Whole, checked
+from lab.cpus import available_cpus
+from lab.flags import Flag, in_words
+from lab.load.arrivals import Arrivals
+from lab.load.attack import attack
+from lab.load.report import Slo
+from lab.units import per_second, seconds
+
+
+def _of_text(value: Any) -> Any:
+    return float(value.removesuffix("%")) / 100 if isinstance(value, str) and value.endswith("%") else value
+
+
+Precision = Annotated[Positive, Before(_of_text), Ge(0.005), Lt(1)]
+"""A share, as a number or a text such as 5%."""
+
+BACKLOG = "backlog"
+"""What a trial misses whose latency grows as it goes on, however short the latency still is."""
+
+_GROWTH = 0.01
+"""Seconds of latency gained per second: an overload of this share, which only a longer trial would show."""
+
+_VISIBLE = 2.0
+"""With Poisson arrivals of n requests, an overload below this / sqrt(n) looks like chance."""
+
+_LEAST_REQUESTS = 10
+"""Of a trial whose trend says anything."""
+
+_TRIES = 3
+_TRIALS_A_BOUND = 3
+_FIRST_REQUESTS = 6
+_BEYOND = 2.0
+"""Times the rate of one request after the other on each CPU: where the search begins, in overload."""
+_DOWN_TO = 1000.0
+_MOST_RPS = 100_000.0
+_PATIENCE_TRIALS = 60
+_UNSETTLED = "the bounds did not settle: the server or the machine kept changing its speed"
+
+
+class Offered(Protocol):
+    """What became of a load, as `lab.load.attack` says it."""
+
+    @property
+    def requests(self) -> pd.DataFrame: ...
+    @property
+    def summary(self) -> Mapping[str, Any]: ...
+
+
+Offer = Callable[[float, float, int], Offered]
+"""Offers a load: requests per second, for so many seconds, and a seed for its arrivals."""
+
+
+@dataclass(frozen=True)
+class RateTrial:
+    """One rate, offered once: whether the SLO was met, and if not, what was `missed`.
+
+    `share_of_limit` is throughput x the trial's own mean service time / min(workers, CPUs): near 1, every
+    worker was busy all the time. None where the server does not say its service times.
+    """
+
+    rate: float
+    good: bool
+    missed: tuple[str, ...]
+    flags: tuple[Flag, ...]
+    throughput: float
+    share_of_limit: float | None
+    latency_s: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Sustained:
+    """The rates between which the highest sustained one lies, in requests per second.
+
+    A bound that does not exist is None, and `reason` says why. `share_of_limit` is that of the lower bound,
+    which still means something when the machine changed its speed in between. `consistent` is whether no rate
+    failed below one that held.
+    """
+
+    url: str
+    slos: tuple[Slo, ...]
+    arrivals: str
+    lower_rps: float | None
+    upper_rps: float | None
+    reason: str
+    trials: tuple[RateTrial, ...]
+
+    @property
+    def share_of_limit(self) -> float | None:
+        """The median share of the own limit at the lower bound."""
+        shares = [
+            trial.share_of_limit
+            for trial in self.trials
+            if trial.good and trial.rate == self.lower_rps and trial.share_of_limit is not None
+        ]
+        return float(np.median(shares)) if shares else None
+
+    @property
+    def consistent(self) -> bool:
+        """Whether every rate that held is below every rate that failed."""
+        held, failed = _classified(self.trials)
+        return max(held, default=0.0) < min(failed, default=math.inf)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as `lab sustained --format json` prints it."""
+        return {
+            "url": self.url,
+            "slo": [{"name": slo.name, "limit": slo.limit, "implied": slo.implied} for slo in self.slos],
+            "arrivals": self.arrivals,
+            "lower_rps": self.lower_rps,
+            "upper_rps": self.upper_rps,
+            "reason": self.reason or None,
+            "share_of_limit": self.share_of_limit,
+            "consistent": self.consistent,
+            "trials": [asdict(trial) | {"latency_s": dict(trial.latency_s)} for trial in self.trials],
+        }
+
+
+@checked
+def sustained(
+    url: str,
+    *,
+    slo: Sequence[str] = ("p99=250ms",),
+    precision: Precision = 0.05,
+    duration: Duration = 3.0,
+    max_rate: Rate | None = None,
+    arrivals: Arrivals = "constant",
+    seed: Whole = 0,
+    on_trial: Callable[[RateTrial, Sequence[RateTrial]], None] | None = None,
+    **options: Any,
+) -> Sustained:
+    """Search for the highest rate that the server at `url` sustains under an SLO.
+
+    A rate is sustained if a trial of `duration` meets every objective in `slo` and its latency does not grow;
+    each bound has the vote of three trials. The bounds are at most `precision` apart, as a share of the
+    upper. The search stops at `max_rate`. `options` are those of `attack`, such as `keepalive`, `timeout`,
+    `generators`, `remote`. `on_trial` hears of each trial, and of all until then.
+
+    Raises UsageError for what makes no sense, LabError if the server cannot be reached.
+    """
+    slos = Slo.parse_all(slo)
+
+    def offer(rate_rps: float, duration_s: float, number: int) -> Offered:
+        return attack(
+            url, rate=rate_rps, duration=duration_s, arrivals=arrivals, seed=seed + number, **options
+        )
+
+    alone = {**options, "in_flight": 1, "generators": 1}
+    first = attack(url, rate=1000, duration=_FIRST_REQUESTS / 1000, **alone)
+    one_s = float((first.requests["end_s"] - first.requests["sent_s"]).median())
+    search = Search(offer, slos, duration_s=duration, arrivals=arrivals, on_trial=on_trial)
+    guess_rps = _BEYOND * available_cpus() / one_s if one_s > 0 else 1 / duration
+    lower_rps, upper_rps, reason = search.run(guess_rps, max_rate or _MOST_RPS, precision)
+    return Sustained(url, tuple(slos), arrivals, lower_rps, upper_rps, reason, tuple(search.trials))
+
+
+class Search:
+    """Measures for MLRsearch, and keeps every trial: `offer` is what a server's load is made with."""
+
+    def __init__(
+        self,
+        offer: Offer,
+        slos: Sequence[Slo],
+        *,
+        duration_s: float,
+        arrivals: str,
+        on_trial: Callable[[RateTrial, Sequence[RateTrial]], None] | None = None,
+    ) -> None:
+        self._offer = offer
+        self._slos = slos
+        self._duration_s = duration_s
+        self._arrivals = arrivals
+        self._on_trial = on_trial
+        self.trials: list[RateTrial] = []
+
+    def run(
+        self, guess_rps: float, max_rps: float, precision: float
+    ) -> tuple[float | None, float | None, str]:
+        """Return the bounds, and why one is missing. The search begins at the guess, which overloads."""
+        goal = SearchGoal(
+            loss_ratio=0.0, exceed_ratio=0.5, relative_width=precision,
+            initial_trial_duration=self._duration_s, final_trial_duration=self._duration_s,
+            duration_sum=_TRIALS_A_BOUND * self._duration_s, preceding_targets=1, fail_fast=False,
+        )  # fmt: skip
+        top_rps = min(guess_rps, max_rps)
+        while True:
+            try:
+                lower_rps, upper_rps = self._bounds(goal, top_rps)
+            except RuntimeError:  # MLRsearch ran out of time
+                return None, None, _UNSETTLED
+            if upper_rps is not None or top_rps >= max_rps:
+                return self._told(lower_rps, upper_rps, max_rps)
+            top_rps = min(2 * _BEYOND * top_rps, max_rps)
+
+    def _bounds(self, goal: SearchGoal, top_rps: float) -> tuple[float | None, float | None]:
+        least_rps = min(max(top_rps / _DOWN_TO, 1 / self._duration_s), top_rps / 2)
+        config = Config()
+        config.goals, config.warmup_duration = (goal,), 0.0
+        config.min_load, config.max_load = (
+            least_rps,
+            top_rps,
+        )  # each is checked against the other
+        config.search_duration_max = _PATIENCE_TRIALS * self._duration_s
+        found = MultipleLossRatioSearch(config).search(_Measurer(self._measured), debug=_say_nothing)[goal]
+        lower, upper = found.relevant_lower_bound, found.relevant_upper_bound
+        return lower and float(lower), upper and float(upper)
+
+    def _measured(self, rate_rps: float, duration_s: float) -> RateTrial:
+        for _ in range(_TRIES):
+            trial = self._judged(self._offer(rate_rps, duration_s, len(self.trials)), rate_rps)
+            self.trials.append(trial)
+            if self._on_trial:
+                self._on_trial(trial, self.trials)
+            if not trial.flags:
+                break
+        return trial
+
+    def _judged(self, offered: Offered, rate_rps: float) -> RateTrial:
+        summary = offered.summary
+        missed = [slo.name for slo in self._slos if slo.missed(summary)]
+        if _grows(offered.requests, self._arrivals) or _ends_late(offered.requests, self._slos):
+            missed.append(BACKLOG)
+        flags = tuple(map(Flag.from_dict, summary["flags"]))
+        return RateTrial(
+            rate=rate_rps,
+            good=not missed and not flags,
+            missed=tuple(missed),
+            flags=flags,
+            throughput=summary["throughput"],
+            share_of_limit=share_of_limit(summary),
+            latency_s=summary["latency_s"],
+        )
+
+    def _told(
+        self, lower_rps: float | None, upper_rps: float | None, max_rps: float
+    ) -> tuple[float | None, float | None, str]:
+        at_upper = [trial for trial in self.trials if trial.rate == upper_rps]
+        if upper_rps is not None and all(trial.flags for trial in at_upper):
+            why = f"the load generator cannot be believed at {per_second(upper_rps)}: "
+            return lower_rps, None, why + in_words(at_upper[-1].flags)
+        if lower_rps is None:
+            last = min(self.trials, key=lambda trial: trial.rate)
+            return None, upper_rps, f"even {per_second(last.rate)} is too much: {_why(last)}"
+        if upper_rps is None:
+            return lower_rps, None, f"the search ended at {per_second(max_rps)}, which is sustained"
+        return lower_rps, upper_rps, ""
+
+
+class _Measurer(AbstractMeasurer):  # type: ignore[misc]  # the library has no types
+    """Says of a trial to MLRsearch which share of the load was too much: 0 for a good one."""
+
+    def __init__(self, measured: Callable[[float, float], RateTrial]) -> None:
+        self._measured = measured
+
+    def measure(self, intended_duration: float, intended_load: float) -> MeasurementResult:
+        """Measure a trial."""
+        trial = self._measured(intended_load, intended_duration)
+        offered = max(1, round(intended_load * intended_duration))
+        too_many = math.ceil(offered * max(0.0, 1 - trial.throughput / intended_load))
+        lost = 0 if trial.good else min(max(1, too_many), offered)
+        return MeasurementResult(intended_duration, intended_load, offered_count=offered, loss_count=lost)
+
+
+def share_of_limit(summary: Mapping[str, Any]) -> float | None:
+    """Return throughput x own mean service time / min(workers, CPUs), where the server says both."""
+    service_s, workers = summary["service_s"]["mean"], len(summary["workers"])
+    if service_s is None or not workers:
+        return None
+    return float(summary["throughput"] * service_s / min(workers, available_cpus()))
+
+
+def _grows(requests: pd.DataFrame, arrivals: str) -> bool:
+    """Say whether latency grows through a trial by more than chance, and more than a sound server's does."""
+    due_s = requests["due_s"].to_numpy(np.float64)
+    latency_s = requests["end_s"].to_numpy(np.float64) - due_s
+    ended = np.isfinite(latency_s)
+    if np.count_nonzero(ended) < _LEAST_REQUESTS:
+        return False
+    growth = np.polyfit(due_s[ended], latency_s[ended], 1)[0]
+    chance = _VISIBLE / math.sqrt(len(due_s)) if arrivals == "poisson" else 0.0
+    return bool(growth > max(_GROWTH, chance))
+
+
+def _ends_late(requests: pd.DataFrame, slos: Sequence[Slo]) -> bool:
+    """Say whether the last answer came later after the last sending than any latency may be."""
+    limits_s = [slo.limit for slo in slos if slo.name != "success"]
+    late_s = requests["end_s"].max() - requests["sent_s"].max()
+    return bool(limits_s and late_s > max(limits_s))
+
+
+def _classified(trials: Sequence[RateTrial]) -> tuple[list[float], list[float]]:
+    """Return the rates at which most trials, flagged ones left out, were good, and at which they were bad."""
+    votes: defaultdict[float, list[bool]] = defaultdict(list)
+    for trial in trials:
+        if not trial.flags:
+            votes[trial.rate].append(trial.good)
+    held = [rate for rate, good in votes.items() if 2 * sum(good) > len(good)]
+    failed = [rate for rate, good in votes.items() if 2 * sum(good) < len(good)]
+    return held, failed
+
+
+def _why(trial: RateTrial) -> str:
+    latencies = [name for name in trial.missed if name in trial.latency_s]
+    parts = [
+        f"{name} is {seconds(value)}" for name in latencies if (value := trial.latency_s[name]) is not None
+    ]
+    if "success" in trial.missed:
+        parts.append("requests fail")
+    return ", ".join(parts) or in_words(trial.flags) or "its latency keeps growing"
+
+
+def _say_nothing(text: str) -> None:
+    pass

@@ -1,0 +1,124 @@
+"""`lab sustained`: its text, its JSON and its exit statuses."""
+
+import json
+from typing import Any
+
+import pytest
+
+from lab.cli import main
+from lab.flags import Flag
+from lab.load.report import Slo
+from lab.study.sustained import RateTrial, Sustained
+
+URL = "http://127.0.0.1:1/api/slow"
+LATENCY_S = {"p50": 0.02, "p99": 0.03}
+
+
+def trial(rate: float, *missed: str, flags: tuple[Flag, ...] = ()) -> RateTrial:
+    return RateTrial(rate, not missed and not flags, missed, flags, min(rate, 156.0), 0.97, LATENCY_S)
+
+
+FOUND = Sustained(
+    URL, tuple(Slo.parse_all(["p99=250ms"])), "constant", 150.0, 157.0, "",
+    (trial(312.0, "p99", "backlog"), trial(157.0, "backlog"), trial(150.0), trial(150.0)),
+)  # fmt: skip
+
+
+def said(found: Sustained, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str, str]:
+    asked: dict[str, Any] = {}
+
+    def answered(url: str, **more: Any) -> Sustained:
+        asked.update(more, url=url)
+        for number, each in enumerate(found.trials, 1):
+            more["on_trial"](each, found.trials[:number])
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lab.cli.sustained.sustained", answered)
+        with pytest.raises(SystemExit) as left:
+            main(["sustained", URL, *options])
+    assert asked["url"] == URL
+    out, err = capsys.readouterr()
+    return int(str(left.value.code)), out, err
+
+
+def test_it_says_the_bounds_first_and_then_every_trial(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = said(FOUND, capsys)
+    assert status == 0
+    first, *_ = out.splitlines()
+    assert first == "Sustained  150/s to 157/s (constant arrivals)"
+    assert "97 % of it at the lower bound" in out
+    assert "4 trials, 0 flagged" in out
+    assert out.count("held") == 2
+    assert out.count("missed: ") == 2
+    assert "trial 4: 150/s held" in err
+
+
+def test_json_is_what_the_contract_says(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = said(FOUND, capsys, "--format", "json")
+    told = json.loads(out)
+    assert status == 0
+    assert (told["lower_rps"], told["upper_rps"], told["reason"]) == (150, 157, None)
+    assert told["share_of_limit"] == 0.97
+    assert told["consistent"] is True
+    assert told["slo"][1] == {"name": "success", "limit": 0.99, "implied": True}
+    assert told["trials"][0]["missed"] == ["p99", "backlog"]
+
+
+@pytest.mark.parametrize(
+    ("lower_rps", "upper_rps", "reason", "status", "first"),
+    [
+        (None, 10.0, "even 10.0/s is too much: p99 is 1.00 s", 1, "less than 10.0/s"),
+        (None, None, "the bounds did not settle", 1, "no rate"),
+        (50.0, None, "the search ended at 50.0/s, which is sustained", 0, "at least 50.0/s"),
+    ],
+)
+def test_a_bound_that_is_missing_is_explained(
+    lower_rps: float | None,
+    upper_rps: float | None,
+    reason: str,
+    status: int,
+    first: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = Sustained(URL, FOUND.slos, "constant", lower_rps, upper_rps, reason, FOUND.trials)
+    left, out, err = said(found, capsys)
+    assert left == status
+    assert out.startswith(f"Sustained  {first} (")
+    assert err.splitlines()[-1] == f"lab: {reason}"
+
+
+def test_what_is_not_believed_or_contradictory_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    spoiled = trial(400.0, flags=(Flag("send_lag", 0.5, 0.01),))
+    trials = (*FOUND.trials, spoiled, trial(100.0, "p99"))
+    found = Sustained(URL, FOUND.slos, "poisson", 150.0, 157.0, "", trials)
+    _, out, _ = said(found, capsys)
+    assert "6 trials, 1 flagged; a lower rate failed than one that held: the speed changed" in out
+    assert "flagged: the generator fell behind" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--slo", "p99=250"), "say the unit"),
+        (("--precision", "0"), "precision must be above 0"),
+        (("--header", "nonsense"), "malformed header"),
+        (("--max-rate", "fast"), "malformed rate"),
+    ],
+)
+def test_bad_input_is_one_line(
+    options: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["sustained", URL, *options])
+    _, err = capsys.readouterr()
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_server_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="1"):
+        main(["sustained", URL])
+    _, err = capsys.readouterr()
+    assert err.startswith("lab: ")
+    assert err.count("\n") == 1

@@ -1,0 +1,203 @@
+"""The highest sustained rate: found on servers of known capacity; where there is none, it says why."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.load_rows import GENERATOR
+
+from lab.errors import UsageError
+from lab.flags import Flag
+from lab.load.arrivals import Stage, due_times
+from lab.load.attack import summarized
+from lab.load.log import Outcome
+from lab.load.records import to_frame
+from lab.load.report import Slo
+from lab.models.simulation import waits
+from lab.servers import serve
+from lab.study.sustained import BACKLOG, Search, Sustained, sustained
+
+DURATION_S = 3.0
+SLOS = Slo.parse_all(["p99=250ms"])
+
+
+@dataclass
+class Simulated:
+    """A server of known capacity: `workers` that take `loop_s` each, give or take `noise`, from one queue."""
+
+    loop_s: float = 0.0128
+    workers: int = 2
+    noise: float = 0.2
+    slower: float = 1.0
+    """How many times longer each attack takes than the one before."""
+    believed_rps: float = float("inf")
+    fails: bool = False
+    arrivals: str = "constant"
+    random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(1))
+    rates: list[float] = field(default_factory=list)
+
+    @property
+    def capacity_rps(self) -> float:
+        return self.workers / self.loop_s
+
+    def __call__(self, rate_rps: float, duration_s: float, seed: int) -> "Answered":
+        self.rates.append(rate_rps)
+        due_s = due_times([Stage(rate_rps, rate_rps, duration_s)], self.arrivals, seed)
+        mean_s = self.loop_s * self.slower ** len(self.rates)
+        service_s = mean_s * self.random.normal(1, self.noise, len(due_s)).clip(0.2)
+        start_s = due_s + waits(due_s, service_s, self.workers)
+        outcome = Outcome.HTTP_ERROR if self.fails else Outcome.OK
+        log: dict[str, Any] = {
+            "sent_s": due_s,
+            "end_s": start_s + service_s,
+            "service_s": service_s,
+            "outcome": np.full(len(due_s), outcome, np.uint8),
+            "status": np.full(len(due_s), 500 if self.fails else 200, np.uint16),
+            "worker": (1 + np.arange(len(due_s)) % self.workers).astype(np.int32),
+            "bytes_in": np.full(len(due_s), 34),
+        }
+        lag_s = 1.0 if rate_rps > self.believed_rps else 0.0
+        result = summarized(
+            to_frame(due_s, log), warmup_errors={}, url="", arrivals=self.arrivals, rate=rate_rps,
+            duration_s=duration_s, generator=GENERATOR | {"lag_p99_s": lag_s},
+        )  # fmt: skip
+        return Answered(result.requests, result.summary)
+
+
+@dataclass
+class Answered:
+    requests: pd.DataFrame
+    summary: Mapping[str, Any]
+
+
+def searched(server: Simulated, *, slos: list[Slo] = SLOS, max_rps: float = 10_000, **more: Any) -> Sustained:
+    search = Search(server, slos, duration_s=DURATION_S, arrivals=server.arrivals, **more)
+    lower_rps, upper_rps, reason = search.run(2 * server.capacity_rps, max_rps, 0.05)
+    return Sustained("", tuple(slos), server.arrivals, lower_rps, upper_rps, reason, tuple(search.trials))
+
+
+def test_the_capacity_is_inside_the_bounds_however_noisy_the_server() -> None:
+    inside, trials = [], []
+    for seed in range(30):
+        server = Simulated(random=np.random.default_rng(seed), loop_s=0.008 + 0.0007 * seed)
+        found = searched(server)
+        assert found.lower_rps is not None
+        assert found.upper_rps is not None
+        assert found.lower_rps >= 0.95 * found.upper_rps - 1e-9
+        assert found.reason == ""
+        inside.append(found.lower_rps <= server.capacity_rps <= found.upper_rps)
+        trials.append(len(found.trials))
+    assert sum(inside) >= 27
+    assert np.median(trials) <= 12
+
+
+def test_without_noise_the_bounds_are_tight_and_the_limit_is_reached() -> None:
+    found = searched(Simulated(noise=0.0))
+    assert found.lower_rps is not None
+    assert found.lower_rps <= 2 / 0.0128 <= (found.upper_rps or 0)
+    assert found.consistent
+    assert 0.9 < (found.share_of_limit or 0) < 1.01
+
+
+def test_every_trial_is_kept_and_told() -> None:
+    server, heard = Simulated(), []
+    found = searched(server, on_trial=lambda trial, trials: heard.append((trial, len(trials))))
+    assert [trial.rate for trial in found.trials] == server.rates
+    assert heard == [(trial, number) for number, trial in enumerate(found.trials, 1)]
+
+
+def test_a_growing_backlog_is_missed_before_the_slo_is() -> None:
+    server = Simulated(noise=0.0, loop_s=0.0128)
+    search = Search(server, Slo.parse_all(["p99=10s"]), duration_s=DURATION_S, arrivals="constant")
+    lower_rps, _, _ = search.run(2 * server.capacity_rps, 10_000, 0.05)
+    assert lower_rps is not None
+    assert lower_rps <= server.capacity_rps
+    assert {trial.missed for trial in search.trials if not trial.good} == {(BACKLOG,)}
+
+
+@pytest.mark.parametrize(
+    ("server", "slo", "reason"),
+    [
+        (Simulated(), "p99=5ms", r"^even .*/s is too much: p99 is "),
+        (Simulated(fails=True), "p99=250ms", r"^even .*/s is too much: requests fail$"),
+    ],
+)
+def test_where_no_rate_is_sustained_it_says_why(server: Simulated, slo: str, reason: str) -> None:
+    found = searched(server, slos=Slo.parse_all([slo]))
+    assert found.lower_rps is None
+    assert found.share_of_limit is None
+    assert re.search(reason, found.reason)
+
+
+def test_it_ends_at_the_highest_rate_that_was_asked_for() -> None:
+    found = searched(Simulated(), max_rps=50)
+    assert (found.lower_rps, found.upper_rps) == (50, None)
+    assert found.reason == "the search ended at 50.0/s, which is sustained"
+
+
+def test_it_goes_beyond_a_guess_that_was_too_low() -> None:
+    server = Simulated()
+    search = Search(server, SLOS, duration_s=DURATION_S, arrivals="constant")
+    lower_rps, upper_rps, _ = search.run(server.capacity_rps / 10, 10_000, 0.05)
+    assert lower_rps is not None
+    assert upper_rps is not None
+    assert lower_rps <= server.capacity_rps <= upper_rps
+
+
+def test_a_trial_that_the_generator_spoiled_is_repeated_and_its_ceiling_is_no_bound() -> None:
+    server = Simulated(believed_rps=100)
+    found = searched(server)
+    assert found.upper_rps is None
+    assert found.reason.startswith("the load generator cannot be believed at ")
+    assert 90 < (found.lower_rps or 0) <= 100
+    spoiled = [trial.rate for trial in found.trials if trial.flags]
+    assert len(spoiled) % 3 == 0, "three tries each"
+    assert min(spoiled) > 100
+
+
+def test_a_rate_that_failed_below_one_that_held_is_a_contradiction() -> None:
+    found = searched(Simulated(noise=0.0))
+    assert found.consistent
+    first, *_ = [trial for trial in found.trials if not trial.good]
+    assert not replace(found, trials=(*found.trials, replace(first, rate=1.0))).consistent
+    spoiled = replace(first, rate=1.0, flags=(Flag("send_lag", 1.0, 0.1),))
+    assert replace(found, trials=(*found.trials, spoiled)).consistent, "it is not believed"
+
+
+def test_a_server_that_becomes_slower_ends_the_search_all_the_same() -> None:
+    found = searched(Simulated(slower=1.06))
+    assert len(found.trials) < 100
+
+
+def test_poisson_arrivals_are_sustained_at_less_than_the_capacity() -> None:
+    found = searched(Simulated(arrivals="poisson"), slos=Slo.parse_all(["p99=60ms"]))
+    assert 0.5 * 156 < (found.lower_rps or 0) < 156
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"slo": ["p99=250"]}, "say the unit"),
+        ({"precision": "200%"}, "precision must be below 1"),
+        ({"precision": 0}, "precision must be above 0"),
+        ({"duration": 0}, "duration"),
+        ({"arrivals": "uniform"}, "arrivals must be 'constant' or 'poisson'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        sustained("http://127.0.0.1:1/", **options)
+
+
+def test_a_server_of_ours_is_searched() -> None:
+    with serve(workers=1, iterations=100_000) as server:
+        found = sustained(server.url + "/api/slow", slo=["p90=300ms"], duration=0.6, precision=0.2)
+    assert found.lower_rps is not None
+    assert 0.5 < (found.share_of_limit or 0) < 1.1
+    told = found.to_dict()
+    assert told.keys() >= {"url", "slo", "lower_rps", "upper_rps", "reason", "share_of_limit", "consistent"}
+    assert told["trials"][0].keys() >= {"rate", "good", "flags", "throughput", "share_of_limit", "latency_s"}
