@@ -99,10 +99,19 @@ def start_with_channel(
     return process, ours
 
 
-def begin(lifeline: int) -> None:
-    """Set up a process that `start` started: tied to its starter, logging, with room for many files."""
+def begin(lifeline: int, log: str | None = None) -> None:
+    """Set up a process that `start` started: tied to its starter, logging, with room for many files.
+
+    If the starter ends first, nobody will read the file `log`, which is deleted.
+    """
+
+    def end() -> None:
+        if log is not None:
+            Path(log).unlink(missing_ok=True)
+        end_with_group()
+
     guard_standard_streams()
-    on_hang_up(lifeline, end_with_group)
+    on_hang_up(lifeline, end)
     log_without_waiting()
     with contextlib.suppress(OSError, ValueError):
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

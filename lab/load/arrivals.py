@@ -31,7 +31,7 @@ Times = NDArray[np.float64]
 @checked
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of a load: the rate goes in a straight line from `start_rps` to `end_rps` in `duration_s`."""
+    """A stage of a load: the rate goes in a straight line from `start_rps` to `end_rps` in `duration_s`."""
 
     start_rps: Annotated[float, BeforeValidator(parse_rate)]
     end_rps: Annotated[float, BeforeValidator(parse_rate)]

@@ -161,7 +161,6 @@ class Server:
     def _spawn(self, port: int) -> None:
         cluster = self.spec.topology == "cluster"
         bind = sockets.reserve if cluster and self.spec.dispatch == "reuseport" else sockets.listen
-        arguments = {"spec": asdict(self.spec), "index": 0, "alone": True}
         with (
             bind(self.spec.host, port) as listener,
             _opened(self._log) as log,
@@ -171,6 +170,8 @@ class Server:
             self.log_path = Path(log.name) if self._log is None else None
             self._address = listener.getsockname()[:2]
             self._counts = counts
+            kept = None if self.log_path is None else str(self.log_path)
+            arguments = {"spec": asdict(self.spec), "index": 0, "alone": True, "log": kept}
             self._process, self._channel = start_with_channel(
                 "lab.servers.supervisor" if cluster else "lab.servers.worker",
                 arguments,

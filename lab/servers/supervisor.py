@@ -94,7 +94,7 @@ async def _supervise(arguments: dict[str, Any], channel: Channel) -> int:
 def main(text: str) -> None:
     """Be the supervisor that was started, until the end of the process."""
     arguments = json.loads(text)
-    processes.begin(arguments["channel"])
+    processes.begin(arguments["channel"], arguments["log"])
     channel = Channel.adopt(arguments["channel"])
     sys.exit(asyncio.run(_supervise(arguments, channel)))
 

@@ -247,7 +247,7 @@ def main(text: str) -> None:
     spec = ServerSpec.received(arguments["spec"])
     if spec.pin and spec.topology != "offload":
         pin(arguments["index"])
-    processes.begin(arguments["channel"])
+    processes.begin(arguments["channel"], arguments.get("log"))
     channel = Channel.adopt(arguments["channel"])
     try:
         asyncio.run(_work(arguments, spec, channel))

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from helpers.clients import Connection, computing, gone, until
@@ -51,6 +52,18 @@ def starter(how: str = "", **options: object) -> Iterator[Started]:
 
 def all_gone(*pids: int) -> bool:
     return all(gone(pid) for pid in pids)
+
+
+@pytest.mark.parametrize("topology", ["single", "cluster", "offload"])
+def test_of_a_starter_that_is_killed_no_log_is_left(
+    topology: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with starter(topology=topology, workers=1, iterations=1000) as started:
+        assert list(tmp_path.glob("*.log"))
+        started.process.kill()
+        until(lambda: all_gone(started.pid, *started.workers), PROMISE_S)
+        assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("kernel", ["python", "numpy", "numba"])
