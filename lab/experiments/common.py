@@ -51,7 +51,7 @@ def _name(server: "pd.Series[Any]") -> str:
 def spread_is(blocks: int) -> str:
     """Say what a bar over this many blocks is: a 95 % interval, or the whole range if too few for one."""
     if blocks >= fewest_trials():
-        return f"95 % bootstrap interval over {blocks} blocks"
+        return f"95 % interval of the median over {blocks} blocks"
     return f"range over {counted(blocks, 'block')}, too few for a confidence interval"
 
 

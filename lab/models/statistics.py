@@ -1,6 +1,6 @@
 """From trials to a number, and how far to trust it: quantiles, intervals over blocks, paired ratios.
 
-The trial is the unit: its requests depend on each other, so only whole trials are resampled.
+The trial is the unit: its requests depend on each other.
 """
 
 import math
@@ -19,8 +19,6 @@ QUANTILE_METHOD: Literal["linear"] = "linear"
 """numpy's name for the quantile method, stated wherever a quantile is printed."""
 
 CONFIDENCE = 0.95
-
-_RESAMPLES = 9999
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -66,19 +64,22 @@ def quantile(values: Numbers, share: Annotated[float, Field(ge=0, le=1)]) -> flo
 def estimate(values: Numbers) -> Estimate:
     """Summarise a number per trial by its median, which one odd trial does not move.
 
-    The interval is that of the percentile bootstrap over trials, the same each time (Efron & Tibshirani,
-    chapter 13), widened to include the median if rounding left it out.
+    The interval runs from the k-th lowest to the k-th highest number, with the largest k that covers the
+    median of any distribution with `CONFIDENCE` (David & Nagaraja, Order Statistics, 7.1): of 6 to 8 numbers
+    it is the range, of 9 to 11 the second lowest to the second highest.
     """
-    median, low, high = (float(summary(values)) for summary in (np.median, np.min, np.max))
-    if len(values) >= fewest_trials():
-        from scipy import stats  # takes a second to import, and a single block needs none of it
+    ordered = np.sort(values)
+    rank = max(1, _rank(len(ordered)))
+    return Estimate(float(np.median(ordered)), float(ordered[rank - 1]), float(ordered[-rank]), len(ordered))
 
-        interval = stats.bootstrap(
-            (values,), np.median, n_resamples=_RESAMPLES, confidence_level=CONFIDENCE,
-            method="percentile", rng=np.random.default_rng(0),
-        ).confidence_interval  # fmt: skip
-        low, high = float(interval.low), float(interval.high)
-    return Estimate(median, min(low, median), max(high, median), len(values))
+
+def _rank(trials: int) -> int:
+    """Return the largest k for which k or more of the trials are likely on each side of the median, or 0."""
+    rank, tail = 0, 0.5**trials
+    while 1 - 2 * tail >= CONFIDENCE:
+        rank += 1
+        tail += math.comb(trials, rank) * 0.5**trials
+    return rank
 
 
 @checked

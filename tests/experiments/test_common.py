@@ -27,7 +27,7 @@ def test_cpus_means_a_worker_for_each() -> None:
 
 @pytest.mark.parametrize(
     ("blocks", "words"),
-    [(1, "range over 1 block,"), (5, "too few"), (6, "95 % bootstrap interval over 6 blocks")],
+    [(1, "range over 1 block,"), (5, "too few"), (6, "95 % interval of the median over 6 blocks")],
 )
 def test_a_bar_is_named_for_what_it_is(blocks: int, words: str) -> None:
     assert words in common.spread_is(blocks)
