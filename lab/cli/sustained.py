@@ -75,6 +75,10 @@ def _text(found: Sustained) -> str:
         else f"{percent(share)} of it at the lower bound",
         "Trials": _counts(found),
     }  # fmt: skip
+    if found.requests_wanting:
+        rows["Beware"] = (
+            f"{found.requests_wanting} requests more in a trial would tell its percentiles: take longer ones"
+        )
     head = [f"{label:<11}{value}" for label, value in rows.items()]
     return "\n".join([*head, "", *_table(found.trials)])
 

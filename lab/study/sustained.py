@@ -28,6 +28,7 @@ from lab.flags import Flag, in_words
 from lab.load.arrivals import Arrivals
 from lab.load.attack import attack
 from lab.load.report import Slo
+from lab.models.statistics import samples_needed
 from lab.units import per_second, seconds
 
 
@@ -76,13 +77,14 @@ Offer = Callable[[float, float, int], Offered]
 
 @dataclass(frozen=True)
 class RateTrial:
-    """One rate, offered once: whether the SLO was met, and if not, what was `missed`.
+    """One rate, offered once, as `requests`: whether the SLO was met, and if not, what was `missed`.
 
     `share_of_limit` is throughput x the trial's own mean service time / min(workers, CPUs): near 1, every
     worker was busy all the time. None where the server does not say its service times.
     """
 
     rate: float
+    requests: int
     good: bool
     missed: tuple[str, ...]
     flags: tuple[Flag, ...]
@@ -119,6 +121,14 @@ class Sustained:
         return float(np.median(shares)) if shares else None
 
     @property
+    def requests_wanting(self) -> int:
+        """How many requests a trial at the lower bound lacks to tell its percentiles with 95 % confidence."""
+        at_lower = [trial.requests for trial in self.trials if trial.rate == self.lower_rps]
+        shares = [int(slo.name[1:]) / 100 for slo in self.slos if slo.name[1:].isdecimal()]
+        needed = max((samples_needed(share) for share in shares), default=0)
+        return max(0, needed - min(at_lower)) if at_lower else 0
+
+    @property
     def consistent(self) -> bool:
         """Whether every rate that held is below every rate that failed."""
         held, failed = _classified(self.trials)
@@ -135,6 +145,7 @@ class Sustained:
             "reason": self.reason or None,
             "share_of_limit": self.share_of_limit,
             "consistent": self.consistent,
+            "requests_wanting": self.requests_wanting,
             "trials": [asdict(trial) | {"latency_s": dict(trial.latency_s)} for trial in self.trials],
         }
 
@@ -246,6 +257,7 @@ class Search:
         flags = tuple(map(Flag.from_dict, summary["flags"]))
         return RateTrial(
             rate=rate_rps,
+            requests=summary["planned"],
             good=not missed and not flags,
             missed=tuple(missed),
             flags=flags,

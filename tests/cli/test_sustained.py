@@ -15,7 +15,8 @@ LATENCY_S = {"p50": 0.02, "p99": 0.03}
 
 
 def trial(rate: float, *missed: str, flags: tuple[Flag, ...] = ()) -> RateTrial:
-    return RateTrial(rate, not missed and not flags, missed, flags, min(rate, 156.0), 0.97, LATENCY_S)
+    good = not missed and not flags
+    return RateTrial(rate, round(3 * rate), good, missed, flags, min(rate, 156.0), 0.97, LATENCY_S)
 
 
 FOUND = Sustained(
@@ -50,8 +51,16 @@ def test_it_says_the_bounds_first_and_then_every_trial(capsys: pytest.CaptureFix
     assert "97 % of it at the lower bound" in out
     assert "4 trials, 0 flagged" in out
     assert out.count("held") == 2
+    assert "Beware" not in out
     assert out.count("missed: ") == 2
     assert "trial 4: 150/s held" in err
+
+
+def test_too_few_requests_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    found = Sustained(URL, FOUND.slos, "constant", 50.0, 52.0, "", (trial(50.0), trial(52.0, "p99")))
+    _, out, _ = said(found, capsys)
+    assert found.requests_wanting == 299 - 150
+    assert "Beware     149 requests more in a trial would tell its percentiles" in out
 
 
 def test_json_is_what_the_contract_says(capsys: pytest.CaptureFixture[str]) -> None:
