@@ -7,7 +7,10 @@ READY := $(VENV)/.ready
 UV_VERSION := 0.13.8
 PEERS := node_modules/.ready
 
-.PHONY: study test lab bench lock clean
+.PHONY: help study test lab bench lock clean
+help:
+	@echo "make study, test, lab, bench, lock or clean: README.md and CONTRIBUTING.md say what each does"
+
 study: $(READY)
 	@$(BIN)/lab study
 

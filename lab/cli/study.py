@@ -241,7 +241,7 @@ _POLL_S = 0.5
 @click.option(
     "--only", multiple=True, metavar="NAME", help="Only this notebook, such as 02; may be repeated."
 )
-@click.option("--run", "run_id", default="", metavar="RUN", help="Add to or resume this run.")
+@click.option("--run", "run_id", default="", metavar="RUN", help="Add to or resume this run, or begin it.")
 @click.option(
     "-p", "assignments", multiple=True, metavar="NOTEBOOK.NAME=VALUE", help="Change a parameter; repeatable."
 )

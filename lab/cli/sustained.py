@@ -76,9 +76,8 @@ def _text(found: Sustained) -> str:
         "Trials": _counts(found),
     }  # fmt: skip
     if found.requests_wanting:
-        rows["Beware"] = (
-            f"{found.requests_wanting} requests more in a trial would tell its percentiles: take longer ones"
-        )
+        wanting = f"a trial lacks {found.requests_wanting} requests to tell its percentiles"
+        rows["Beware"] = f"{wanting}: take a longer --duration"
     head = [f"{label:<11}{value}" for label, value in rows.items()]
     return "\n".join([*head, "", *_table(found.trials)])
 

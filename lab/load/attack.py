@@ -197,7 +197,9 @@ def attack(
 
 
 def _stages(rate: float | str | None, duration: float | str | None, stages: str | None) -> Stages:
-    if (stages is None) == (rate is None) or (rate is None) != (duration is None):
+    if stages is not None and (rate is not None or duration is not None):
+        raise UsageError("stages say it all: leave out the rate and the duration")
+    if stages is None and (rate is None or duration is None):
         raise UsageError("say how much load to offer: a rate and a duration, or stages")
     if stages is not None:
         return parse_stages(stages)

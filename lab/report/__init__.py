@@ -37,6 +37,8 @@ def write_report(run_id: str, to_come: Sequence[str] | None = None) -> Path:
     UsageError if `run_id` cannot name a run.
     """
     folder = files.data() / files.named(run_id)
+    if not folder.is_dir():
+        raise LabError(f"there is no run {run_id!r}: `lab runs` lists them")
     executed = sorted((folder / "notebooks").glob("*.ipynb"))
     if not executed:
         raise LabError(

@@ -141,7 +141,7 @@ RATE = ("--rate", "5", "--duration", "1s")
         (("--rate", "1/s", "--duration", "1 fortnight"), 2, "malformed duration"),
         (("--rate", "1"), 2, "a rate and a duration, or stages"),
         ((), 2, "a rate and a duration, or stages"),
-        ((*RATE, "--stages", "5/s for 1s"), 2, "a rate and a duration, or stages"),
+        ((*RATE, "--stages", "5/s for 1s"), 2, "stages say it all: leave out the rate"),
         (("--stages", "fast"), 2, "malformed stages"),
         ((*RATE, "--arrivals", "uniform"), 2, "arrivals must be 'constant' or 'poisson'"),
         ((*RATE, "--timeout", "0"), 2, "timeout: a duration must be above 0"),

@@ -60,7 +60,7 @@ def test_too_few_requests_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     found = Sustained(URL, FOUND.slos, "constant", 50.0, 52.0, "", (trial(50.0), trial(52.0, "p99")))
     _, out, _ = said(found, capsys)
     assert found.requests_wanting == 299 - 150
-    assert "Beware     149 requests more in a trial would tell its percentiles" in out
+    assert "Beware     a trial lacks 149 requests to tell its percentiles" in out
 
 
 def test_json_is_what_the_contract_says(capsys: pytest.CaptureFixture[str]) -> None:
