@@ -82,7 +82,7 @@ def test_wrong_usage_is_one_line_and_status_2(
 def test_a_report_of_no_run_is_one_line_and_status_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert _status("report", "nosuch") == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("lab: run 'nosuch' has no executed notebooks")
+    assert line == "lab: there is no run 'nosuch': `lab runs` lists them"
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_debug_shows_the_traceback_above_the_line(capsys: pytest.CaptureFixture[
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
     assert any("write_report" in line for line in lines)
-    assert lines[-1].startswith("lab: run 'nosuch'")
+    assert lines[-1].startswith("lab: there is no run 'nosuch'")
 
 
 def test_a_home_that_cannot_be_written_is_one_line(

@@ -373,12 +373,6 @@ class TestPapermill:
         assert done.returncode != 0
         last = "UsageError: parameter run must be text, got 7: set it in the parameters cell or with -r run"
         assert done.stderr.rstrip().splitlines()[-1] == last
-        for parameters, words in (
-            ({"raet": 20}, "UsageError: unknown parameter 'raet': did you mean 'rate'?"),
-            ({"rate": "abc"}, "UsageError: parameter rate must be a number, got 'abc'"),
-            ({"workers": 0}, "UsageError: parameter workers must be"),
-        ):
-            said = batch.execute("02-single-vs-cluster", tmp_path / "out.ipynb", parameters)
-            assert said is not None
-            assert said.startswith(words)
+        unknown = batch.execute("02-single-vs-cluster", tmp_path / "out.ipynb", {"raet": 20})
+        assert unknown == "UsageError: unknown parameter 'raet': did you mean 'rate'?"
         assert not (tmp_path / "data").exists(), "nothing was measured"
