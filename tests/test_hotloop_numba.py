@@ -73,10 +73,12 @@ def test_other_threads_go_on_meanwhile() -> None:
 
 
 def test_a_process_may_end_while_a_thread_of_it_is_in_the_loop() -> None:
-    _python(f"""
+    said = _python(f"""
 import threading
 from lab.hotloop import kernel
 loop, started = kernel("numba"), threading.Event()
 threading.Thread(target=lambda: (started.set(), loop(100 * {ITERATIONS})), daemon=True).start()
 started.wait()
+print("in the loop")
 """)
+    assert said == "in the loop\n"

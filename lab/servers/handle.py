@@ -245,11 +245,13 @@ class Server:
         """End what is left of it, release what is held for it, and keep the log only if it failed."""
         self._stopped = True
         atexit.unregister(self._at_exit)
-        self._channel.close()
-        self._counts.close()
-        if self.log_path is not None and not failed:
-            self.log_path.unlink(missing_ok=True)
-        end_group(self._process)
+        try:
+            end_group(self._process)  # before its lifeline, whose end would delete the log
+        finally:
+            self._channel.close()
+            self._counts.close()
+            if self.log_path is not None and not failed:
+                self.log_path.unlink(missing_ok=True)
 
     def _at_exit(self) -> None:
         if os.getpid() == self._owner:  # not in a fork

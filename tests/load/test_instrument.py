@@ -173,8 +173,9 @@ def test_python_warns_of_more_than_the_ceiling(
 def test_generators_that_leave_no_cpu_are_not_believed(cpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.load.limits.available_cpus", lambda: cpus)
     keep_ceilings(40, 80)
-    with pytest.warns(AboveCeilingWarning, match=r"trusts 1 generator with .* more CPUs"):
+    with pytest.warns(AboveCeilingWarning, match=r"trusts 1 generator with .* more CPUs") as warned:
         warn_above(41, 8, keepalive=False)
+    assert len(warned) == 1
 
 
 def test_seconds_of_an_attack_add_up() -> None:

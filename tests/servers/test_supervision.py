@@ -71,6 +71,17 @@ def test_a_worker_that_is_never_ready_is_given_up(sabotage: Sabotage, topology: 
         serve(topology, workers=1, iterations=SHORT, start_timeout_s=0.3)
 
 
+@pytest.mark.parametrize("topology", ["single", "cluster"])
+def test_the_log_of_a_server_that_is_given_up_is_kept(
+    sabotage: Sabotage, topology: str, tmp_path: Path
+) -> None:
+    sabotage(HANGS)
+    for tries in range(1, 6):
+        with pytest.raises(LabError, match="was not ready"):
+            serve(topology, workers=1, iterations=SHORT, start_timeout_s=0.1)
+        assert len(list(tmp_path.glob("scaling-lab-*.log"))) == tries
+
+
 def test_workers_that_keep_dying_are_given_up_with_the_reason(sabotage: Sabotage) -> None:
     with serve(workers=1, iterations=SHORT) as server:
         (victim,) = server.workers
