@@ -9,7 +9,7 @@ from functools import cache, wraps
 from reprlib import repr
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 
 from lab.errors import UsageError
 from lab.units import parse_duration, parse_rate
@@ -67,6 +67,12 @@ Rate = Annotated[float, Before(parse_rate), Gt(0)]
 
 Duration = Annotated[float, Before(parse_duration)]
 """Seconds, as a number or a text such as 250ms: above 0."""
+
+
+A_DAY_S = 86_400
+
+Seconds = Annotated[Positive, Le(A_DAY_S)]
+"""How long something lasts or is waited for: over a day would be a slip, and more than timers take."""
 
 
 def checked(made: Checked) -> Checked:

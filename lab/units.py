@@ -97,6 +97,16 @@ def parse_rate(rate: str | float) -> float:
     return value_rps
 
 
+def parse_share(share: str | float) -> float:
+    """Return a share of 1: 99.9%, 0.999. A number is taken as it is. Raises UsageError if it is malformed."""
+    if not isinstance(share, str):
+        return share
+    try:
+        return float(share.removesuffix("%")) / (100 if share.endswith("%") else 1)
+    except ValueError:
+        raise UsageError(f"malformed share {share!r}: write 99.9% or 0.999") from None
+
+
 def _parsed(value: object, parse: Callable[[str], float | None], what: str, example: str) -> float:
     """Take a number as it is, and parse a text. True is neither."""
     parsed = parse(value.strip()) if isinstance(value, str) else value

@@ -8,13 +8,12 @@ import pytest
 from lab.cpus import affinity_cpus, available_cpus, host_cpus, quota_cpus
 
 
-def system(root: Path, groups: str, **files: str) -> Path:
-    (root / "proc/self").mkdir(parents=True)
-    (root / "proc/self/cgroup").write_text(groups)
-    for name, text in files.items():
-        file = root / "sys/fs/cgroup" / name.replace("__", "/").replace("_DOT_", ".").replace("_COMMA_", ",")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+def system(root: Path, groups: str, files: dict[str, str]) -> Path:
+    """Make the files of a system: the groups of this process, and files below the groups' mount."""
+    below = {f"sys/fs/cgroup/{name}": text for name, text in files.items()}
+    for name, text in {"proc/self/cgroup": groups, **below}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
     return root
 
 
@@ -26,52 +25,41 @@ def test_no_cgroups_no_quota(tmp_path: Path) -> None:
     assert quota_cpus(tmp_path) is None
 
 
-def test_v2_without_a_limit(tmp_path: Path) -> None:
-    assert quota_cpus(system(tmp_path, "0::/\n", cpu_DOT_max="max 100000\n")) is None
+OWN = "cpu,cpuacct/docker/abc/cpu.cfs_"
+HOSTS = "cpu,cpuacct/cpu.cfs_"
 
-
-def test_v2_is_a_fraction(tmp_path: Path) -> None:
-    assert quota_cpus(system(tmp_path, "0::/\n", cpu_DOT_max="150000 100000\n")) == 1.5
-
-
-def test_v2_the_smallest_of_all_enclosing_groups_holds(tmp_path: Path) -> None:
-    root = system(
-        tmp_path,
+QUOTAS: dict[str, tuple[str, dict[str, str], float | None]] = {
+    "v2 without a limit": ("0::/\n", {"cpu.max": "max 100000\n"}, None),
+    "v2 is a fraction": ("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5),
+    "v2, the smallest of all enclosing groups": (
         "0::/user/shell\n",
-        cpu_DOT_max="max 100000",
-        user__cpu_DOT_max="50000 100000",
-        user__shell__cpu_DOT_max="200000 100000",
-    )
-    assert quota_cpus(root) == 0.5
-
-
-def test_v1_quota_over_period(tmp_path: Path) -> None:
-    root = system(
-        tmp_path,
+        {"cpu.max": "max 100000", "user/cpu.max": "50000 100000", "user/shell/cpu.max": "200000 100000"},
+        0.5,
+    ),
+    "v1 is quota over period": (
         "5:memory:/docker/abc\n4:cpu,cpuacct:/docker/abc\n",
-        cpu_COMMA_cpuacct__docker__abc__cpu_DOT_cfs_quota_us="250000\n",
-        cpu_COMMA_cpuacct__docker__abc__cpu_DOT_cfs_period_us="100000\n",
-    )
-    assert quota_cpus(root) == 2.5
-
-
-def test_v1_inside_a_container_whose_group_has_the_hosts_name(tmp_path: Path) -> None:
-    root = system(
-        tmp_path,
+        {OWN + "quota_us": "250000\n", OWN + "period_us": "100000\n"},
+        2.5,
+    ),
+    "v1 inside a container whose group has the host's name": (
         "4:cpu,cpuacct:/docker/abc\n",
-        cpu_COMMA_cpuacct__cpu_DOT_cfs_quota_us="50000",
-        cpu_COMMA_cpuacct__cpu_DOT_cfs_period_us="100000",
-    )
-    assert quota_cpus(root) == 0.5
+        {HOSTS + "quota_us": "50000", HOSTS + "period_us": "100000"},
+        0.5,
+    ),
+    "v1 without a limit": (
+        "4:cpu:/\n",
+        {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"},
+        None,
+    ),
+    "a malformed file": ("0::/\n", {"cpu.max": ""}, None),
+}
 
 
-def test_v1_without_a_limit(tmp_path: Path) -> None:
-    root = system(tmp_path, "4:cpu:/\n", cpu__cpu_DOT_cfs_quota_us="-1", cpu__cpu_DOT_cfs_period_us="100000")
-    assert quota_cpus(root) is None
-
-
-def test_a_malformed_file_is_no_quota(tmp_path: Path) -> None:
-    assert quota_cpus(system(tmp_path, "0::/\n", cpu_DOT_max="")) is None
+@pytest.mark.parametrize(("groups", "files", "cpus"), QUOTAS.values(), ids=QUOTAS)
+def test_a_quota_is_read_from_the_groups(
+    groups: str, files: dict[str, str], cpus: float | None, tmp_path: Path
+) -> None:
+    assert quota_cpus(system(tmp_path, groups, files)) == cpus
 
 
 @pytest.mark.parametrize(
@@ -80,7 +68,7 @@ def test_a_malformed_file_is_no_quota(tmp_path: Path) -> None:
 def test_workers_are_the_quota_rounded_up_but_no_more_than_the_cpus(
     tmp_path: Path, quota: str, cpus: int | None
 ) -> None:
-    assert available_cpus(system(tmp_path, "0::/\n", cpu_DOT_max=quota)) == (cpus or affinity_cpus())
+    assert available_cpus(system(tmp_path, "0::/\n", {"cpu.max": quota})) == (cpus or affinity_cpus())
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no affinity")

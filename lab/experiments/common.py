@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import pandas as pd
-from pydantic import BeforeValidator
 
+from lab.checks import Before
 from lab.cpus import available_cpus
 from lab.errors import UsageError
 from lab.flags import KINDS
@@ -23,7 +23,7 @@ def _workers(value: Any) -> int | str:
     return text if text == "cpus" else startable(int(text))
 
 
-Workers = Annotated[int | str, BeforeValidator(_workers)]
+Workers = Annotated[int | str, Before(_workers)]
 """A number of workers, or "cpus": one for each CPU."""
 
 

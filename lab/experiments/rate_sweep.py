@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from lab import units
-from lab.checks import Count, Positive, Whole
+from lab.checks import Count, Positive, Seconds, Whole
 from lab.cpus import available_cpus
 from lab.errors import UsageError
 from lab.experiments.common import Workers, by_server, resolve
@@ -25,7 +25,7 @@ from lab.figures.style import (
 from lab.hotloop import KernelName
 from lab.load.arrivals import Arrivals
 from lab.servers.spec import DispatchName
-from lab.study.parameters import ListOf, Seconds
+from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
 

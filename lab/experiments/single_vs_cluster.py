@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lab import units
-from lab.checks import Count, Positive, Whole
+from lab.checks import Count, Positive, Seconds, Whole
 from lab.errors import UsageError
 from lab.experiments.claims import Verdict, Word, weighed
 from lab.experiments.common import Workers, by_server, resolve, with_unflagged
@@ -17,7 +17,6 @@ from lab.hotloop import KernelName
 from lab.models.overload import overload
 from lab.servers.spec import DispatchName
 from lab.study.parameters import Parameters as _Parameters
-from lab.study.parameters import Seconds
 from lab.study.plan import Condition
 
 EXPERIMENT = "single-vs-cluster"

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from pydantic import field_validator
 
 from lab import units
-from lab.checks import Count, Positive, Whole
+from lab.checks import Count, Positive, Seconds, Whole
 from lab.cpus import available_cpus
 from lab.experiments.claims import Verdict, Word, weighed
 from lab.figures.style import DARK_TO_LIGHT, QUIET, canvas, cross_flagged, reference_line
@@ -18,7 +18,7 @@ from lab.hotloop import KernelName
 from lab.models.scaling import Point, ScalingLaw, envelope, fit_law, speedups
 from lab.models.statistics import fewest_trials
 from lab.servers.spec import DispatchName
-from lab.study.parameters import ListOf, Seconds, WorkerCount
+from lab.study.parameters import ListOf, WorkerCount
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
 

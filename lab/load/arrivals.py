@@ -14,9 +14,8 @@ from typing import Annotated, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator
 
-from lab.checks import Duration, checked
+from lab.checks import Before, Duration, checked
 from lab.errors import UsageError
 from lab.units import parse_duration, parse_rate
 
@@ -33,8 +32,8 @@ Times = NDArray[np.float64]
 class Stage:
     """A stage of a load: the rate goes in a straight line from `start_rps` to `end_rps` in `duration_s`."""
 
-    start_rps: Annotated[float, BeforeValidator(parse_rate)]
-    end_rps: Annotated[float, BeforeValidator(parse_rate)]
+    start_rps: Annotated[float, Before(parse_rate)]
+    end_rps: Annotated[float, Before(parse_rate)]
     duration_s: Duration
 
     @property

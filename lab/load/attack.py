@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from lab.checks import Count, Whole, checked
+from lab.checks import Before, Count, Whole, checked
 from lab.cpus import available_cpus
 from lab.errors import LabError, UsageError
 from lab.load.arrivals import (
@@ -117,9 +117,9 @@ def summarized(rows: "pd.DataFrame", *, warmup_errors: Mapping[str, int], **kept
     return Result(requests, summary, warmup)
 
 
-Rate = Annotated[float | str, BeforeValidator(parse_rate), Field(gt=0)]
-Duration = Annotated[float | str, BeforeValidator(parse_duration)]
-DurationOrNone = Annotated[float | str, BeforeValidator(partial(parse_duration, zero=True))]
+Rate = Annotated[float | str, Before(parse_rate), Field(gt=0)]
+Duration = Annotated[float | str, Before(parse_duration)]
+DurationOrNone = Annotated[float | str, Before(partial(parse_duration, zero=True))]
 
 
 @checked

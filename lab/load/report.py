@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import UsageError, one_line
-from lab.units import counted, parse_duration, seconds
+from lab.units import counted, parse_duration, parse_share, seconds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,10 +179,6 @@ def _share_text(share: float) -> str:
 
 
 def _share(text: str) -> float:
-    try:
-        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= 1:
+    if not 0 < (value := parse_share(text)) <= 1:
         raise UsageError(f"malformed share {text!r}: write 99.9% or 0.999")
     return value

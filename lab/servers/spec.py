@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from annotated_types import Ge, Le, MinLen
 
-from lab.checks import Before, Count, Positive, Whole, checked, number
+from lab.checks import A_DAY_S, Before, Count, Seconds, Whole, checked, number
 from lab.cpus import available_cpus
 from lab.errors import UsageError
 from lab.hotloop import ITERATIONS, KernelName
@@ -19,12 +19,13 @@ Pool = Literal["process", "thread"]
 
 TOPOLOGIES, DISPATCHES, POOLS = get_args(Topology), get_args(DispatchName), get_args(Pool)
 
-_A_DAY_S = 86_400
-Seconds = Annotated[Positive, Le(_A_DAY_S)]
-"""Waiting for a process for more than a day would be a slip, and exceeds what a timer takes."""
-
 MOST_WORKERS_PER_CPU = 64
 """Workers that a CPU may have unless the caller insists: more are probably a slip."""
+
+
+def most_workers() -> int:
+    """Return how many workers a server may have here, unless the caller insists."""
+    return MOST_WORKERS_PER_CPU * available_cpus()
 
 
 @checked
@@ -70,7 +71,7 @@ class ServerSpec:
     hang_timeout_s: Seconds | None = None
     recycle_after: Count | None = None
     start_timeout_s: Seconds = 30.0
-    drain_s: Annotated[float, Before(number), Ge(0), Le(_A_DAY_S)] = 5.0
+    drain_s: Annotated[float, Before(number), Ge(0), Le(A_DAY_S)] = 5.0
     unlimited: bool = False
 
     def __post_init__(self) -> None:
@@ -103,10 +104,9 @@ class ServerSpec:
             raise UsageError(f"workers must be at least 1, got {count}: to have none, stop the server")
         if self.topology == "single" and count != 1:
             raise UsageError(f"a single server has one worker, got {count}: use topology 'cluster'")
-        most = MOST_WORKERS_PER_CPU * available_cpus()
-        if count > most and not self.unlimited:
+        if count > most_workers() and not self.unlimited:
             raise UsageError(
-                f"workers must be at most {most} here, {MOST_WORKERS_PER_CPU} per CPU, got {count}:"
+                f"workers must be at most {most_workers()} here, {MOST_WORKERS_PER_CPU} per CPU, got {count}:"
                 " set unlimited for more"
             )
 

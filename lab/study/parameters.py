@@ -6,13 +6,12 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from lab.checks import Count, Positive, complaint
-from lab.cpus import available_cpus
+from lab.checks import Before, Count, complaint
 from lab.errors import UsageError
-from lab.servers.spec import MOST_WORKERS_PER_CPU
+from lab.servers.spec import MOST_WORKERS_PER_CPU, most_workers
 
 _INJECTED = "# Parameters"
 """The start of the cell that papermill puts after a notebook's own parameters."""
@@ -37,19 +36,16 @@ _ADVICE = ": set it in the parameters cell or with {option} {name}"
 
 def startable(count: int) -> int:
     """Return a number of workers that a server may have here. Raises ValueError for more."""
-    if count > (most := MOST_WORKERS_PER_CPU * available_cpus()):
-        raise ValueError(f"must be at most {most} here, {MOST_WORKERS_PER_CPU} per CPU")
+    if count > most_workers():
+        raise ValueError(f"must be at most {most_workers()} here, {MOST_WORKERS_PER_CPU} per CPU")
     return count
 
 
 WorkerCount = Annotated[Count, AfterValidator(startable)]
 """A number of workers that a server starts with."""
 
-Seconds = Annotated[Positive, Field(le=86_400)]
-"""How long a trial, or a part of it, lasts: a day at most."""
-
 Item = TypeVar("Item")
-ListOf = Annotated[tuple[Item, ...], BeforeValidator(_sequence)]
+ListOf = Annotated[tuple[Item, ...], Before(_sequence)]
 """Values, each checked: `ListOf[Positive]`. Add `Field(min_length=1)` to require at least one."""
 
 

@@ -9,7 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -29,14 +29,10 @@ from lab.load.arrivals import Arrivals
 from lab.load.attack import attack
 from lab.load.report import Slo
 from lab.models.statistics import samples_needed
-from lab.units import per_second, seconds
+from lab.study.trial import Measured
+from lab.units import parse_share, per_second, seconds
 
-
-def _of_text(value: Any) -> Any:
-    return float(value.removesuffix("%")) / 100 if isinstance(value, str) and value.endswith("%") else value
-
-
-Precision = Annotated[Positive, Before(_of_text), Ge(0.005), Lt(1)]
+Precision = Annotated[Positive, Before(parse_share), Ge(0.005), Lt(1)]
 """A share, as a number or a text such as 5%."""
 
 BACKLOG = "backlog"
@@ -62,16 +58,7 @@ _PATIENCE_TRIALS = 60
 _UNSETTLED = "the bounds did not settle: the server or the machine kept changing its speed"
 
 
-class Offered(Protocol):
-    """What became of a load, as `lab.load.attack` says it."""
-
-    @property
-    def requests(self) -> pd.DataFrame: ...
-    @property
-    def summary(self) -> Mapping[str, Any]: ...
-
-
-Offer = Callable[[float, float, int], Offered]
+Offer = Callable[[float, float, int], Measured]
 """Offers a load: requests per second, for so many seconds, and a seed for its arrivals."""
 
 
@@ -174,7 +161,7 @@ def sustained(
     """
     slos = Slo.parse_all(slo)
 
-    def offer(rate_rps: float, duration_s: float, number: int) -> Offered:
+    def offer(rate_rps: float, duration_s: float, number: int) -> Measured:
         return attack(
             url, rate=rate_rps, duration=duration_s, arrivals=arrivals, seed=seed + number, **options
         )
@@ -230,10 +217,8 @@ class Search:
         least_rps = min(max(top_rps / _DOWN_TO, 1 / self._duration_s), top_rps / 2)
         config = Config()
         config.goals, config.warmup_duration = (goal,), 0.0
-        config.min_load, config.max_load = (
-            least_rps,
-            top_rps,
-        )  # each is checked against the other
+        config.min_load = least_rps  # first: each is checked against the other, which is vast by default
+        config.max_load = top_rps
         config.search_duration_max = _PATIENCE_TRIALS * self._duration_s
         found = MultipleLossRatioSearch(config).search(_Measurer(self._measured), debug=_say_nothing)[goal]
         lower, upper = found.relevant_lower_bound, found.relevant_upper_bound
@@ -249,7 +234,7 @@ class Search:
                 break
         return trial
 
-    def _judged(self, offered: Offered, rate_rps: float) -> RateTrial:
+    def _judged(self, offered: Measured, rate_rps: float) -> RateTrial:
         summary = offered.summary
         missed = [slo.name for slo in self._slos if slo.missed(summary)]
         if _grows(offered.requests, self._arrivals) or _ends_late(offered.requests, self._slos):

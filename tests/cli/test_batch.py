@@ -226,6 +226,8 @@ def test_malformed_changes_are_one_line(
         ({"raet": 20}, "02-single-vs-cluster: unknown parameter 'raet': did you mean 'rate'?"),
         ({"rate": -1}, "02-single-vs-cluster: parameter rate must be above 0, got -1"),
         ({"workers": 0}, "02-single-vs-cluster: parameter workers must be"),
+        ({"workers": 10**6}, "02-single-vs-cluster: parameter workers must be at most "),
+        ({"duration_s": 1e9}, "02-single-vs-cluster: parameter duration_s must be at most 86400, got"),
         ({"1": 2}, "02-single-vs-cluster: unknown parameter '1': this notebook has run, rate"),
     ],
 )

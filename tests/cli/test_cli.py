@@ -106,6 +106,17 @@ def test_what_a_command_raises_becomes_a_line_and_a_status(
     assert err.strip() == f"lab: {' '.join(str(error).split()) or 'interrupted'}"
 
 
+def test_no_command_waits_for_the_grammar_of_iris(tmp_path: Path) -> None:
+    code = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print(sys.modules['rfc3987_syntax'], 'jsonschema' in sys.modules))\n"
+        "from lab.cli import main\n"
+        "main(['report', 'nosuch'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "None True\n"
+
+
 def test_debug_shows_the_traceback_above_the_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert _status("--debug", "report", "nosuch") == 1
     lines = capsys.readouterr().err.splitlines()

@@ -261,3 +261,9 @@ def test_failures_of_the_client_itself_spoil_a_result() -> None:
 def test_flags_become_words_where_they_are_shown() -> None:
     (why,) = numbers(rows([0.1]), generator=GENERATOR | {"lag_p99_s": 0.02})["invalid_because"]
     assert why == "the generator fell behind: send lag p99 20.0 ms (limit 10.0 ms)"
+
+
+def test_a_flag_of_a_later_version_keeps_its_code() -> None:
+    later = Flag("p99_drift", 12.5, 10.0)
+    assert Flag.from_dict(later.to_dict()) == later
+    assert str(later) == "flagged by a later version: p99_drift 12.5 (limit 10)"

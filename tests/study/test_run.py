@@ -316,6 +316,13 @@ def test_a_run_knows_whether_it_was_begun_here_by_this_version() -> None:
     assert re.search(r"another version \(commit abc, here .*, numpy 1.0, here ", other_version(older))
 
 
+def test_a_run_that_was_named_is_not_the_run_of_the_day() -> None:
+    named = open_run("mine")
+    shared = open_run()
+    assert shared.run_id != named.run_id
+    assert open_run().run_id == shared.run_id
+
+
 @pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "x" * 101, "two words", ".."])
 def test_a_run_s_name_is_a_folder_s_name(name: str) -> None:
     with pytest.raises(UsageError, match="a run's name consists of"):

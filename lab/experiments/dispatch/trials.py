@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import pandas as pd
 from pydantic import Field
 
-from lab.checks import Count, Positive, Whole
+from lab.checks import Count, Positive, Seconds, Whole
 from lab.cpus import available_cpus
 from lab.experiments.common import Workers, resolve
 from lab.experiments.dispatch.theory import Queue, least_overhead_s, played, queue_of
@@ -14,7 +14,7 @@ from lab.hotloop import KernelName
 from lab.load.arrivals import Arrivals
 from lab.models.statistics import samples_needed
 from lab.servers.spec import DispatchName, Pool
-from lab.study.parameters import ListOf, Seconds
+from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
 from lab.study.run import Run

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from lab.checks import Count, Positive, Whole
+from lab.checks import Count, Positive, Seconds, Whole
 from lab.cpus import available_cpus
 from lab.errors import LabError
 from lab.hotloop import KernelName
 from lab.servers.spec import DispatchName
 from lab.study.faults import Action, with_actions
-from lab.study.parameters import ListOf, Seconds, WorkerCount
+from lab.study.parameters import ListOf, WorkerCount
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
 from lab.web import MOST_TIMES
