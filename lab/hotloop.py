@@ -77,18 +77,20 @@ def kernel(name: str = "python") -> Kernel:
 
 @dataclass(frozen=True)
 class LoopRun:
-    """One run of the hot loop: its sum, its wall time in seconds, and the process that ran it."""
+    """One run of the hot loop: its sum, its wall and CPU time in seconds, and the process that ran it."""
 
     total: float
     duration_s: float
+    cpu_s: float
+    """Of its thread: less than the wall time where it had to wait for a CPU."""
     pid: int
 
 
 def run(loop: Kernel, iterations: int) -> LoopRun:
     """Run the hot loop once, here and now."""
-    start = time.perf_counter()
+    wall_s, cpu_s = time.perf_counter(), time.thread_time()
     total = loop(iterations)
-    return LoopRun(total, time.perf_counter() - start, os.getpid())
+    return LoopRun(total, time.perf_counter() - wall_s, time.thread_time() - cpu_s, os.getpid())
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from lab.web import MOST_TIMES, blocking, create_app
 
 
 def test_it_runs_the_loop_as_often_and_names_the_sum_of_the_times() -> None:
-    runs = iter(LoopRun(total=float(number), duration_s=0.25, pid=42) for number in range(9))
+    runs = iter(LoopRun(total=float(number), duration_s=0.25, cpu_s=0.125, pid=42) for number in range(9))
 
     async def work() -> LoopRun:
         return next(runs)
@@ -19,7 +19,7 @@ def test_it_runs_the_loop_as_often_and_names_the_sum_of_the_times() -> None:
         async with TestClient(TestServer(create_app(work))) as client:
             response = await client.get("/api/slow?times=3")
             assert await response.text() == "Result number is 2.0"
-            assert response.headers["Server-Timing"] == "loop;dur=750.000"
+            assert response.headers["Server-Timing"] == "loop;dur=750.000, cpu;dur=375.000"
         assert next(runs).total == 3.0
 
     asyncio.run(talk())
@@ -37,7 +37,7 @@ def test_nothing_else_has_its_turn_between_the_runs() -> None:
 
     async def work() -> LoopRun:
         seen.append(turns)
-        return LoopRun(total=0.0, duration_s=0.0, pid=42)
+        return LoopRun(total=0.0, duration_s=0.0, cpu_s=0.0, pid=42)
 
     async def talk() -> None:
         async with TestClient(TestServer(create_app(work))) as client:

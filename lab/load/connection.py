@@ -12,7 +12,7 @@ from lab.load.log import Outcome, classify
 _HEAD_LIMIT = 262_144
 """Bytes before the body, interim answers included; as in browsers."""
 
-_LOOP = re.compile(rb'(?:^|,)\s*loop\s*;(?:[^,]*;)?\s*dur\s*=\s*"?([^\s;,"]*)')
+_TIMES = re.compile(rb'(?:^|,)\s*(loop|cpu)\s*;(?:[^,]*;)?\s*dur\s*=\s*"?([^\s;,"]*)')
 _MS = re.compile(rb"\d{1,12}(?:\.\d+)?(?:[eE]-\d{1,3})?")
 """Twelve digits are 30 years: anything longer is not a time, and its sum might be infinite."""
 
@@ -26,13 +26,15 @@ class MalformedAnswerError(ValueError):
 class Answer:
     """One answer. Feed it what arrives until it is complete.
 
-    `status` is 0 until the head is complete; `service_s` is the server's own `Server-Timing: loop`, NaN
-    without one; `worker` is `X-Worker`, 0 without one; `unreadable` says that one of them is not a number;
+    `status` is 0 until the head is complete; `service_s` and `service_cpu_s` are `loop` and `cpu` of the
+    server's own `Server-Timing`, NaN without them; `worker` is `X-Worker`, 0 without one; `unreadable` says
+    that one of them is not a number;
     `bytes_in` counts the body as received, without its framing.
     """
 
     __slots__ = (
-        *("bytes_in", "complete", "reusable", "service_s", "status", "unreadable", "worker"),
+        *("bytes_in", "complete", "reusable", "status", "unreadable", "worker"),
+        *("service_s", "service_cpu_s"),
         *("_chunked", "_head_bytes", "_length", "_parser", "_without_body"),
     )
 
@@ -50,7 +52,7 @@ class Answer:
 
     def _begin(self) -> None:
         self.status = 0
-        self.service_s = float("nan")
+        self.service_s = self.service_cpu_s = float("nan")
         self.worker = 0
         self.unreadable = False
         self.bytes_in = 0
@@ -110,8 +112,8 @@ class Answer:
             return
         match name.lower():
             case b"server-timing":
-                if loop := _LOOP.search(value):
-                    self._take_service(loop[1])
+                for name, ms in _TIMES.findall(value):
+                    self._take_time(name, ms)
             case b"x-worker":
                 if value.isdigit() and len(value) < 10:
                     self.worker = int(value)
@@ -122,11 +124,13 @@ class Answer:
             case b"transfer-encoding":
                 self._chunked = value.lower().rstrip().endswith(b"chunked")
 
-    def _take_service(self, ms: bytes) -> None:
-        if _MS.fullmatch(ms):
+    def _take_time(self, name: bytes, ms: bytes) -> None:
+        if not _MS.fullmatch(ms):
+            self.unreadable = True
+        elif name == b"loop":
             self.service_s = float(ms) / 1000
         else:
-            self.unreadable = True
+            self.service_cpu_s = float(ms) / 1000
 
     def on_headers_complete(self) -> None:
         if self.complete:

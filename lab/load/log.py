@@ -1,4 +1,4 @@
-"""What a generator notes while it sends: flat arrays, 40 bytes per request, piped as they are."""
+"""What a generator notes while it sends: flat arrays, 48 bytes per request, piped as they are."""
 
 import errno
 import os
@@ -51,6 +51,7 @@ COLUMNS = {
     "sent_s": "d",
     "end_s": "d",
     "service_s": "d",
+    "service_cpu_s": "d",
     "outcome": "B",
     "status": "H",
     "worker": "i",
@@ -73,6 +74,7 @@ class Log:
         self.sent_s = array("d", [_NAN]) * planned
         self.end_s = array("d", [_NAN]) * planned
         self.service_s = array("d", [_NAN]) * planned
+        self.service_cpu_s = array("d", [_NAN]) * planned
         self.outcome = array("B", [Outcome.DROPPED]) * planned
         self.status = array("H", [0]) * planned
         self.worker = array("i", [0]) * planned

@@ -23,14 +23,20 @@ SCHEMA = pa.schema(
         pa.field("outcome", pa.dictionary(pa.int8(), pa.string()), nullable=False),
         pa.field("status", pa.int16()),
         pa.field("service_s", pa.float64()),
+        pa.field("service_cpu_s", pa.float64()),
         pa.field("worker", pa.int32()),
         pa.field("bytes_in", pa.int64()),
     ]
 )
 """A row per planned request, with times in seconds from the start on one clock; null for what did not happen.
 
-`sent_s` is when sending began: before the connection was made, if it needed a new one.
+`sent_s` is when sending began: before the connection was made, if it needed a new one. `service_s` and
+`service_cpu_s` are what the server says of its loop: wall time and CPU time.
 """
+
+_CPU_AT = SCHEMA.get_field_index("service_cpu_s")
+_BEFORE_CPU_TIME = SCHEMA.remove(_CPU_AT)
+"""The columns of files that are older than `service_cpu_s`."""
 
 WHOLE = ("status", "worker", "bytes_in")
 """Whole numbers that may be missing, which makes them float64 in a frame."""
@@ -53,6 +59,7 @@ def to_frame(due_s: NDArray[np.float64], columns: Mapping[str, NDArray[Any]]) ->
         "outcome": pd.Categorical.from_codes(outcome.astype(np.int8), dtype=_OUTCOME),
         "status": _where(columns["status"], columns["status"] > 0),
         "service_s": columns["service_s"],
+        "service_cpu_s": columns["service_cpu_s"],
         "worker": _where(columns["worker"], columns["worker"] > 0),
         "bytes_in": _where(columns["bytes_in"], outcome != Outcome.DROPPED),
     }
@@ -108,6 +115,8 @@ def read_with_metadata(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     try:
         with Path(path).open("rb") as file:  # given a folder's name, pyarrow would read all files in it
             table = pq.read_table(file)
+        if table.schema.equals(_BEFORE_CPU_TIME):
+            table = table.add_column(_CPU_AT, SCHEMA.field(_CPU_AT), pa.nulls(len(table), pa.float64()))
         if not table.schema.equals(SCHEMA):
             raise UsageError(f"not request records: columns {table.schema.names}")
         requests = table.to_pandas().astype(dict.fromkeys(WHOLE, "float64"))

@@ -25,6 +25,7 @@ def report(summary: Mapping[str, Any], slos: "Sequence[Slo]" = ()) -> str:
         _quantiles("Latencies", summary["latency_s"]),
         _quantiles("  of ok", summary["latency_ok_s"]),
         _quantiles("Service", summary["service_s"]),
+        _quantiles("  of CPU", summary["service_cpu_s"]),
         _quantiles("Send Lag", summary["send_lag_s"]),
         (
             "Bytes In",

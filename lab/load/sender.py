@@ -224,6 +224,7 @@ class Sender:
         log.outcome[request] = outcome
         log.status[request] = answer.status
         log.service_s[request] = answer.service_s
+        log.service_cpu_s[request] = answer.service_cpu_s
         log.worker[request] = answer.worker
         log.bytes_in[request] = answer.bytes_in
         self.outcomes[outcome] += 1

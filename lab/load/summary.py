@@ -34,7 +34,9 @@ def summarize(
     `planned`, `sent`, `outcomes` and `errors` are those of `account`; `requests` were sent and have ended.
     `success` is ok / planned. `throughput` is ok / (0 to the last end, or to the end of sending if that is
     later: n requests span n gaps). `latency_s` runs from due to end over all `requests`, including failures;
-    `latency_ok_s` over the ok ones. `rate` and `duration_s` are what was asked for. `sent_rate` is
+    `latency_ok_s` over the ok ones; `service_s` and
+    `service_cpu_s` are wall and CPU time of the server's loop. `rate` and `duration_s` are what was asked
+    for. `sent_rate` is
     sent / (0 to the end of sending, see `sending_ends_s`). `total_s` is first due to last end; `stopped_s` is
     when an interrupt came. `send_lag_s` runs from due to sent, including waits for a slot of the in-flight
     limit.
@@ -69,7 +71,8 @@ def summarize(
         "status_codes": _counts(requests["status"]),
         "latency_s": latency_s,
         "latency_ok_s": distribution(latency[ok], _LATENCY_QUANTILES),
-        "service_s": distribution(_present(requests["service_s"].to_numpy(np.float64)), _LATENCY_QUANTILES),
+        "service_s": _reported(requests["service_s"]),
+        "service_cpu_s": _reported(requests["service_cpu_s"]),
         "send_lag_s": lag_s,
         "bytes_in": int(np.nansum(requests["bytes_in"].to_numpy(np.float64))),
         "workers": _counts(requests["worker"]),
@@ -99,6 +102,10 @@ def distribution(values: Values, percentiles: Sequence[int]) -> dict[str, float 
         return dict.fromkeys(names)
     low, *middle, high = np.percentile(values, [0, *percentiles, 100], overwrite_input=True).tolist()
     return dict(zip(names, [low, float(values.mean()), *middle, high], strict=True))
+
+
+def _reported(times_s: "pd.Series[Any]") -> dict[str, float | None]:
+    return distribution(_present(times_s.to_numpy(np.float64)), _LATENCY_QUANTILES)
 
 
 def _present(values: Values) -> Values:

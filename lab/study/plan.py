@@ -51,6 +51,7 @@ TRIALS = pa.schema(
         *_fields(pa.float64(), *(f"latency_{name}_s" for name in LATENCY)),
         *_fields(pa.float64(), *(f"latency_ok_{name}_s" for name in LATENCY)),
         *_fields(pa.float64(), *(f"service_{name}_s" for name in SERVICE)),
+        *_fields(pa.float64(), *(f"service_cpu_{name}_s" for name in SERVICE)),
         *_fields(pa.float64(), *(f"send_lag_{name}_s" for name in LAG)),
         pa.field("workers_seen", pa.int64()),
         *_fields(pa.float64(), "worker_max_share", "generator_cpu_s"),
@@ -61,7 +62,7 @@ TRIALS = pa.schema(
 )
 """A row per trial; the labels of its condition are further columns."""
 
-BEFORE = {"pin": False}
+BEFORE: dict[str, object] = {"pin": False, **{f"service_cpu_{name}_s": None for name in SERVICE}}
 """The values of columns for trials measured before those columns existed."""
 
 

@@ -118,6 +118,7 @@ def make_row(trial: Trial, summary: Mapping[str, Any], noise: Noise, started_at:
         **_flat("latency", summary["latency_s"], LATENCY),
         **_flat("latency_ok", summary["latency_ok_s"], LATENCY),
         **_flat("service", summary["service_s"], SERVICE),
+        **_flat("service_cpu", summary["service_cpu_s"], SERVICE),
         **_flat("send_lag", summary["send_lag_s"], LAG),
         "workers_seen": len(workers),
         "worker_max_share": max(workers.values()) / answered if answered else None,

@@ -28,6 +28,7 @@ def rows(
         "outcome": outcome,
         "status": np.where(answered, np.where(outcome == Outcome.OK, 200, 503), 0).astype(np.uint16),
         "service_s": np.where(answered, 0.02, np.nan),
+        "service_cpu_s": np.where(answered, 0.01, np.nan),
         "worker": np.where(answered, 11 + np.arange(count) % 2, 0).astype(np.int32),
         "bytes_in": np.where(answered, 34, 0),
     }

@@ -53,6 +53,7 @@ def _request(i: int, due_s: float, latency_s: float) -> dict[str, Any]:
             "outcome": "refused",
             "status": None,
             "service_s": None,
+            "service_cpu_s": None,
             "worker": None,
             "bytes_in": 0,
         }
@@ -60,6 +61,7 @@ def _request(i: int, due_s: float, latency_s: float) -> dict[str, Any]:
         "outcome": "ok",
         "status": 200,
         "service_s": 0.001,
+        "service_cpu_s": 0.0009,
         "worker": 100 + i % 2,
         "bytes_in": 34,
     }

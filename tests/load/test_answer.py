@@ -110,18 +110,21 @@ def test_a_number_that_is_none_is_ignored_and_said_to_be(field: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("timing", "service_s"),
+    ("timing", "service_s", "service_cpu_s"),
     [
-        (b'db;dur=9, loop;desc="a;b";dur="37.5"', 0.0375),
-        (b"loop; dur = 2 , db;dur=nan", 0.002),
-        (b"loop;dur=5e-05", 5e-8),
-        (b"loop;dur=0", 0.0),
-        (b"db;dur=nan, looping;dur=inf, loop", math.nan),
+        (b'db;dur=9, loop;desc="a;b";dur="37.5"', 0.0375, math.nan),
+        (b"loop; dur = 2 , db;dur=nan", 0.002, math.nan),
+        (b"loop;dur=5e-05", 5e-8, math.nan),
+        (b"loop;dur=0,cpu;dur=0", 0.0, 0.0),
+        (b"db;dur=nan, looping;dur=inf, loop, cpus;dur=1", math.nan, math.nan),
+        (b"loop;dur=2, cpu;dur=1.5", 0.002, 0.0015),
+        (b"cpu;dur=1.5\r\nServer-Timing: loop;dur=2", 0.002, 0.0015),
     ],
 )
-def test_a_time_is_read_where_there_is_one(timing: bytes, service_s: float) -> None:
+def test_a_time_is_read_where_there_is_one(timing: bytes, service_s: float, service_cpu_s: float) -> None:
     answer = read(FIELDS + b"Server-Timing: " + timing + b"\r\n\r\nhello", [])
     assert answer.service_s == pytest.approx(service_s, nan_ok=True)
+    assert answer.service_cpu_s == pytest.approx(service_cpu_s, nan_ok=True)
     assert not answer.unreadable
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from helpers.load_rows import GENERATOR, any_rows, rows
 from hypothesis import HealthCheck, given, settings
@@ -153,5 +154,15 @@ def test_merging_undoes_splitting(values: list[float], shares: int) -> None:
 def test_columns_say_what_did_not_happen() -> None:
     requests = rows([0.1, 0.1, 0.1], [Outcome.OK, Outcome.DROPPED, Outcome.UNFINISHED])
     missing = requests.isna().to_numpy().tolist()
-    assert missing[1] == [False, True, True, False, True, True, True, True]
-    assert missing[2] == [False, False, True, False, True, True, True, False]
+    assert missing[1] == [False, True, True, False, True, True, True, True, True]
+    assert missing[2] == [False, False, True, False, True, True, True, True, False]
+
+
+def test_a_file_without_cpu_times_is_read_as_one_that_does_not_know_them(tmp_path: Path) -> None:
+    path = tmp_path / "requests.parquet"
+    records.write(path, rows([0.1, 0.2]))
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns("service_cpu_s"), path)
+    older = records.read(path)
+    assert older["service_cpu_s"].isna().all()
+    assert older.drop(columns="service_cpu_s").equals(rows([0.1, 0.2]).drop(columns="service_cpu_s"))

@@ -129,6 +129,7 @@ Duration      [attack, total]                   1.00 s, 410 ms
 Latencies     [min, mean, 50, 90, 95, 99, max]  20.0 ms, 72.5 ms, 75.0 ms, 117 ms, 118 ms, 120 ms, 120 ms
   of ok       [min, mean, 50, 90, 95, 99, max]  20.0 ms, 56.7 ms, 40.0 ms, 96.0 ms, 103 ms, 109 ms, 110 ms
 Service       [min, mean, 50, 90, 95, 99, max]  20.0 ms, 20.0 ms, 20.0 ms, 20.0 ms, 20.0 ms, 20.0 ms, 20.0 ms
+  of CPU      [min, mean, 50, 90, 95, 99, max]  10.0 ms, 10.0 ms, 10.0 ms, 10.0 ms, 10.0 ms, 10.0 ms, 10.0 ms
 Send Lag      [50, 99, max]                     500 µs, 500 µs, 500 µs
 Bytes In      [total, mean]                     136, 34.00
 Success       [ratio]                           75.00%

@@ -198,7 +198,8 @@ def closed_loop(url: str, *, rate: float, duration_s: float, timeout_s: float = 
         time.sleep(max(0.0, sent_s + 1 / rate - end_s))
         sent_s = time.monotonic() - start_s
     sent, end, outcomes, statuses, sizes = (np.array(column) for column in zip(*rows, strict=True))
-    unknown = {"service_s": np.full(len(rows), np.nan), "worker": np.zeros(len(rows), np.int32)}
+    unknown = {name: np.full(len(rows), np.nan) for name in ("service_s", "service_cpu_s")}
+    unknown["worker"] = np.zeros(len(rows), np.int32)
     known = {"sent_s": sent, "end_s": end, "outcome": outcomes, "status": statuses, "bytes_in": sizes}
     return to_frame(sent, known | unknown)
 
