@@ -17,6 +17,7 @@ from lab.experiments.failures import facts
 from lab.experiments.failures import trials as failures
 from lab.machine import Machine
 from lab.models.queueing import workers_needed
+from lab.study.estimates import Stated, table_of
 from lab.study.manifest import Manifest
 from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
@@ -166,6 +167,17 @@ def health_table(trials: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 def _range(values: "pd.Series[float]") -> str:
     return f"{values.min():.2f} to {values.max():.2f}" if values.notna().any() else ""
+
+
+def estimates(run: Run) -> pd.DataFrame:
+    """Gather what the pages of a run state, a row per estimate (`estimates.COLUMNS`); the run keeps them."""
+    trials = trials_of(run)
+    rows: list[Stated] = []
+    if (mine := trials.get(worker_scaling.EXPERIMENT)) is not None:
+        rows += worker_scaling.estimates(mine)
+    found = table_of(rows)
+    run.keep("estimates", found)
+    return found
 
 
 def verdicts(run: Run) -> list[Verdict]:

@@ -18,6 +18,7 @@ from lab.hotloop import KernelName
 from lab.models.scaling import Point, ScalingLaw, envelope, fit_law, speedups
 from lab.models.statistics import fewest_trials
 from lab.servers.spec import DispatchName
+from lab.study.estimates import Stated, stated
 from lab.study.parameters import ListOf, WorkerCount
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
@@ -76,9 +77,32 @@ def scaling(trials: pd.DataFrame) -> pd.DataFrame:
     Each has its interval in *_low and *_high (with too few blocks, the range). Speed-up is relative to one
     worker in the same block.
     """
+    return pd.DataFrame({"workers": point.workers} | _columns(point) for point in _points(trials))
+
+
+def estimates(trials: pd.DataFrame) -> list[Stated]:
+    """State the highest throughput of each number of workers, and its speed-up over one."""
+    points, dispatch = _points(trials), trials["dispatch"].iloc[0]
+    throughputs = [
+        stated(
+            EXPERIMENT, "highest throughput", point.throughput_rps, "requests/s",
+            workers=point.workers, dispatch=dispatch,
+        )
+        for point in points
+    ]  # fmt: skip
+    return throughputs + [
+        stated(
+            EXPERIMENT, "speed-up over one worker", point.speedup, compares=True,
+            workers=point.workers, dispatch=dispatch,
+        )
+        for point in points
+        if point.workers > 1
+    ]  # fmt: skip
+
+
+def _points(trials: pd.DataFrame) -> list[Point]:
     answered = trials[trials["throughput_rps"] > 0]
-    points = speedups(list(answered["workers"]), list(answered["block"]), list(answered["throughput_rps"]))
-    return pd.DataFrame({"workers": point.workers} | _columns(point) for point in points)
+    return speedups(list(answered["workers"]), list(answered["block"]), list(answered["throughput_rps"]))
 
 
 def _columns(point: Point) -> dict[str, float]:

@@ -6,6 +6,7 @@ The trial is the unit: its requests depend on each other.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -36,22 +37,48 @@ Numbers = Annotated[Sequence[float] | NDArray[np.float64], PlainValidator(_numbe
 """A list of finite numbers, at least one."""
 
 
+class Interval(StrEnum):
+    """What `low` to `high` of an estimate is: an interval of `CONFIDENCE`, or less than one."""
+
+    MEDIAN = "order statistics of the median"
+    PROPORTION = "Clopper-Pearson"
+    SEARCH = "bounds of a search"
+    RANGE = "range, too few for an interval"
+
+    @property
+    def covers(self) -> bool:
+        """Whether it promises to hold the true value with `CONFIDENCE`."""
+        return self in (Interval.MEDIAN, Interval.PROPORTION)
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """The median of `trials` numbers; `low` to `high` is how far off it may be.
+    """A number from `trials` independent ones; `low` to `high` is how far off it may be, as `interval` says.
 
-    That is an interval of `CONFIDENCE`, or the whole range of the numbers if they are too few for one.
+    The ends of a range are the lowest and the highest of the numbers, which are too few for an interval.
     """
 
     value: float
     low: float
     high: float
     trials: int
+    interval: Interval = Interval.RANGE
 
     @property
     def is_interval(self) -> bool:
-        """Whether there were enough trials for an interval."""
-        return self.trials >= fewest_trials()
+        """Whether there were enough trials for an interval of `CONFIDENCE`."""
+        return self.interval.covers
+
+    @property
+    def smallest_told(self) -> float | None:
+        """The smallest difference from 1 that a ratio of this scatter would have shown, as a share.
+
+        A true ratio nearer to 1 would have left 1 inside the interval. None without an interval, or if the
+        interval reaches down to 0.
+        """
+        if not self.is_interval or self.low <= 0:
+            return None
+        return max(self.value / self.low, self.high / self.value) - 1
 
 
 @checked
@@ -70,7 +97,13 @@ def estimate(values: Numbers) -> Estimate:
     """
     ordered = np.sort(values)
     rank = max(1, _rank(len(ordered)))
-    return Estimate(float(np.median(ordered)), float(ordered[rank - 1]), float(ordered[-rank]), len(ordered))
+    return Estimate(
+        value=float(np.median(ordered)),
+        low=float(ordered[rank - 1]),
+        high=float(ordered[-rank]),
+        trials=len(ordered),
+        interval=Interval.MEDIAN if len(ordered) >= fewest_trials() else Interval.RANGE,
+    )
 
 
 def _rank(trials: int) -> int:
@@ -94,6 +127,23 @@ def paired_ratio(numerators: Numbers, denominators: Numbers) -> Estimate:
     if under.min() <= 0:
         raise UsageError("a ratio needs a denominator above 0 in every block: leave the others out")
     return estimate(over / under)
+
+
+@checked
+def proportion(part: Annotated[int, Field(ge=0)], whole: Annotated[int, Field(ge=1)]) -> Estimate:
+    """Return the share of `whole` independent events of which `part` went one way.
+
+    The interval holds the true share with at least `CONFIDENCE`, however few they are (Clopper & Pearson,
+    Biometrika 26, 1934). Requests of one event are not independent: count the events.
+    """
+    from scipy.special import betaincinv  # takes a moment to import
+
+    if part > whole:
+        raise UsageError(f"a part is at most the whole, got {part} of {whole}")
+    tail = (1 - CONFIDENCE) / 2
+    low = float(betaincinv(part, whole - part + 1, tail)) if part else 0.0
+    high = float(betaincinv(part + 1, whole - part, 1 - tail)) if part < whole else 1.0
+    return Estimate(part / whole, low, high, whole, Interval.PROPORTION)
 
 
 @checked

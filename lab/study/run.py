@@ -4,7 +4,7 @@ import logging
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,6 +71,20 @@ class Run:
                 self._store.save_table("tables", name, make())
         return self._store.table("tables", name)
 
+    def keep(self, name: str, frame: pd.DataFrame) -> None:
+        """Keep a table that follows from the rest of the run, in place of an earlier one of that name.
+
+        A run that takes nothing more stays as it is: a complete one, one of another machine, one that is
+        being measured.
+        """
+        with suppress(LabError):
+            self._replace("tables", name, frame)
+
+    def newest(self, beginning: str) -> pd.DataFrame | None:
+        """Return the table kept last of those whose names begin like this; None if there is none."""
+        name = self._store.newest("tables", beginning)
+        return None if name is None else self._store.table("tables", name)
+
     def measure(
         self,
         experiment: str,
@@ -113,11 +127,13 @@ class Run:
 
     def _note_what_was_asked(self, experiment: str) -> None:
         frame = pd.DataFrame({"trial_id": sorted(set(self._asked[experiment]))})
-        name = f"{experiment}.last"
-        same = self._store.has_table(_ASKED, name) and self._store.table(_ASKED, name).equals(frame)
+        self._replace(_ASKED, f"{experiment}.last", frame)
+
+    def _replace(self, kind: str, name: str, frame: pd.DataFrame) -> None:
+        same = self._store.has_table(kind, name) and self._store.table(kind, name).equals(frame)
         if not same and self.manifest.state == "unfinished":  # a complete run stays as it is
             with self._adding():
-                self._store.save_table(_ASKED, name, frame)
+                self._store.save_table(kind, name, frame)
 
     def requests(self, trials: pd.DataFrame | str) -> pd.DataFrame:
         """Return the requests of these trials, or of an experiment's, with latency and factors.

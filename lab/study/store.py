@@ -195,6 +195,11 @@ class Store:
     def has_table(self, kind: str, name: str) -> bool:
         return self._path(kind, name).exists()
 
+    def newest(self, kind: str, beginning: str) -> str | None:
+        """Name the table written last of those whose names begin like this; None if there is none."""
+        found = sorted((self.folder / kind).glob(f"{beginning}*.parquet"))
+        return max(found, key=lambda path: path.stat().st_mtime).stem if found else None
+
     def table(self, kind: str, name: str) -> pd.DataFrame:
         return _frame(read_table(self._path(kind, name)))
 

@@ -13,7 +13,7 @@ from lab.experiments.claims import Verdict, Word
 from lab.experiments.summary import verdicts
 from lab.flags import Flag
 from lab.machine import describe
-from lab.study.run import Run, open_run
+from lab.study.run import Run, damage, open_run
 
 SCALED = trials(
     {"workers": 1, "throughput_rps": 10.0},
@@ -248,3 +248,23 @@ def test_a_verdict_that_flagged_trials_make_is_none() -> None:
     (verdict,) = judged(2, article(spoilt, CLUSTER))
     assert (verdict.flagged, verdict.trials) == (1, 2)
     assert verdict.word is Word.UNTOLD
+
+
+def test_what_pages_state_is_gathered_and_kept_in_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCALING_LAB_HOME", str(tmp_path))
+    run = open_run("measured")
+    monkeypatch.setattr(run, "trials", MeasuredRun(scaled({1: 10.0, 2: 18.0})).trials)
+    found = summary.estimates(run)
+    assert set(found["experiment"]) == {worker_scaling.EXPERIMENT}
+    pd.testing.assert_frame_equal(open_run("measured").newest("estimates"), found)
+    monkeypatch.setattr(run, "trials", MeasuredRun({}).trials)
+    summary.estimates(run)
+    kept = run.newest("estimates")
+    assert kept is not None
+    assert kept.empty, "they follow what was measured"
+    run.seal()
+    monkeypatch.setattr(run, "trials", MeasuredRun(scaled({1: 10.0, 2: 18.0})).trials)
+    assert len(summary.estimates(run)) == len(found)
+    assert damage() == [], "a complete run stays as it is"

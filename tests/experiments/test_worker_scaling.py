@@ -216,3 +216,18 @@ def test_conditions_overload_each_number_of_workers_by_what_its_cpus_allow(
 def test_impossible_parameters_are_refused(change: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
         study.Parameters.from_notebook(PARAMETERS | change)
+
+
+def test_what_is_stated_is_what_the_table_shows() -> None:
+    measured = _measured(3 * TWO_BLOCKS)
+    shown = study.scaling(measured).set_index("workers")
+    rows = {(row.quantity, row.factors): row for row in study.estimates(measured)}
+    assert len(rows) == 3, "a speed-up over itself is no estimate"
+    gain = rows["speed-up over one worker", "dispatch=round-robin, workers=2"]
+    assert (gain.value, gain.low, gain.high) == tuple(
+        shown.loc[2, ["speedup", "speedup_low", "speedup_high"]]
+    )
+    assert gain.n == 6
+    assert gain.smallest_told == pytest.approx(max(gain.value / gain.low, gain.high / gain.value) - 1)
+    base = rows["highest throughput", "dispatch=round-robin, workers=1"]
+    assert (base.value, base.unit) == (shown.loc[1, "throughput_rps"], "requests/s")

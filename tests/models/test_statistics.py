@@ -7,9 +7,18 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from lab.errors import UsageError
-from lab.models.statistics import estimate, fewest_trials, paired_ratio, quantile, samples_needed
+from lab.models.statistics import (
+    Interval,
+    estimate,
+    fewest_trials,
+    paired_ratio,
+    proportion,
+    quantile,
+    samples_needed,
+)
 
 numbers = st.lists(st.floats(0.01, 100), min_size=1, max_size=30)
 
@@ -79,6 +88,51 @@ def test_intervals_cover_the_true_median_as_often_as_they_say(trials: int, draw:
     assert covered / len(found) >= 0.94
 
 
+@pytest.mark.parametrize("blocks", [6, 7, 12])
+def test_intervals_of_paired_ratios_cover_the_true_one_though_blocks_differ(blocks: int) -> None:
+    """A machine of two speeds, 1.6 apart, and a scatter of 10 % in each trial: only the blocks differ."""
+    random = np.random.default_rng(6)
+    covered = 0
+    for _ in range(1000):
+        speed = random.choice([1.0, 1.6], blocks) * random.lognormal(0, 0.1, blocks)
+        one, two = (speed * random.lognormal(0, 0.1, blocks) for _ in range(2))
+        ratio = paired_ratio(1.9 * two, one)
+        covered += ratio.low <= 1.9 <= ratio.high
+    assert covered / 1000 >= 0.94
+
+
+@pytest.mark.parametrize(("part", "whole"), [(0, 20), (1, 20), (19, 20), (20, 20), (444, 444), (3, 7)])
+def test_proportions_are_those_of_scipy(part: int, whole: int) -> None:
+    found, expected = proportion(part, whole), binomtest(part, whole).proportion_ci(0.95, method="exact")
+    assert (found.value, found.trials) == (part / whole, whole)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.interval is Interval.PROPORTION
+    assert found.is_interval
+
+
+@pytest.mark.parametrize("whole", [6, 20, 60])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.95])
+def test_intervals_of_proportions_cover_the_true_one(whole: int, share: float) -> None:
+    drawn = np.random.default_rng(7).binomial(whole, share, 2000)
+    found = {part: proportion(part, whole) for part in set(drawn.tolist())}
+    assert np.mean([found[part].low <= share <= found[part].high for part in drawn.tolist()]) >= 0.94
+
+
+@pytest.mark.parametrize("effect", [0.8, 0.97, 1.05, 1.2])
+def test_a_ratio_further_from_1_than_the_smallest_told_is_told_from_1(effect: float) -> None:
+    scatter = np.array([0.9, 0.97, 1.0, 1.01, 1.02, 1.06])
+    smallest = estimate(scatter).smallest_told
+    assert smallest is not None
+    found = estimate(effect * scatter / np.median(scatter))
+    assert (found.low > 1 or found.high < 1) == (max(effect, 1 / effect) - 1 > smallest)
+    assert found.smallest_told == pytest.approx(smallest), "it is of the scatter, whatever the ratio"
+
+
+def test_too_few_trials_could_have_seen_nothing() -> None:
+    assert estimate([1.0, 1.1, 1.2]).smallest_told is None
+    assert estimate([0.0, 1.0, 1.0, 1.0, 1.0, 1.0]).smallest_told is None
+
+
 def test_ratios_are_taken_within_blocks() -> None:
     one_worker = np.array([10, 20, 30, 40, 50, 60], dtype=float)
     ratio = paired_ratio(2 * one_worker, one_worker)
@@ -114,6 +168,8 @@ def test_samples_needed_are_enough_and_one_less_is_not(share: float, confidence:
             "values must be a list of at least one number, but its shape is (0,), got []",
         ),
         (lambda: quantile([1], 99), "share must be at most 1, got 99"),
+        (lambda: proportion(3, 2), "a part is at most the whole, got 3 of 2"),
+        (lambda: proportion(0, 0), "whole must be at least 1, got 0"),
         (lambda: fewest_trials(95), "confidence must be below 1, got 95"),
         (lambda: samples_needed(0), "share must be above 0, got 0"),
         (lambda: paired_ratio([1, 2], [1]), "pairs need as many values on both sides, got 2 and 1"),
