@@ -258,7 +258,9 @@ def test_what_pages_state_is_gathered_and_kept_in_the_run(
     monkeypatch.setattr(run, "trials", MeasuredRun(scaled({1: 10.0, 2: 18.0})).trials)
     found = summary.estimates(run)
     assert set(found["experiment"]) == {worker_scaling.EXPERIMENT}
-    pd.testing.assert_frame_equal(open_run("measured").newest("estimates"), found)
+    kept = open_run("measured").newest("estimates")
+    assert kept is not None
+    pd.testing.assert_frame_equal(kept, found)
     monkeypatch.setattr(run, "trials", MeasuredRun({}).trials)
     summary.estimates(run)
     kept = run.newest("estimates")
