@@ -48,6 +48,13 @@ def _name(server: "pd.Series[Any]") -> str:
     return f"{counted(server['workers'], 'worker')}, {server['dispatch']}"
 
 
+def named_by(trials: pd.DataFrame) -> dict[str, Any]:
+    """Return the factors that name the server of these trials: one process, or workers and their dispatch."""
+    server = trials.iloc[0]
+    several = {"workers": int(server["workers"]), "dispatch": server["dispatch"]}
+    return {"topology": server["topology"]} | ({} if server["topology"] == "single" else several)
+
+
 def spread_is(blocks: int) -> str:
     """Say what a bar over this many blocks is: a 95 % interval, or the whole range if too few for one."""
     if blocks >= fewest_trials():

@@ -1,7 +1,7 @@
 """What does one request cost? The hot loop alone, per kernel, with no server around it."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -12,10 +12,13 @@ from lab import hotloop, units
 from lab.checks import Count, Positive, Whole
 from lab.figures.style import DARK_TO_LIGHT, INK, canvas, plain_log_ticks
 from lab.hotloop import KernelName
-from lab.models.statistics import quantile
+from lab.models.statistics import Estimate, quantile
+from lab.study.estimates import Stated, stated
 from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.run import Run
+
+EXPERIMENT = "hot-loop"
 
 
 class Parameters(_Parameters):
@@ -29,14 +32,20 @@ class Parameters(_Parameters):
 
 
 def measure(run: Run, kernels: Sequence[str], iterations: int, repeats: int) -> pd.DataFrame:
-    """Return a row per loop: kernel, repeat, wall_s, cpu_s; measured once per run and set of parameters."""
-    name = f"hot-loop-{'-'.join(kernels)}-{iterations}-{repeats}"
+    """Return a row per loop: kernel, iterations, repeat, wall_s, cpu_s; a run measures these once."""
+    name = f"{EXPERIMENT}-{'-'.join(kernels)}-{iterations}-{repeats}"
     return run.table(name, lambda: _measure(kernels, iterations, repeats))
 
 
 def _measure(kernels: Sequence[str], iterations: int, repeats: int) -> pd.DataFrame:
     return pd.DataFrame(
-        {"kernel": kernel, "repeat": number, "wall_s": cost.wall_s, "cpu_s": cost.cpu_s}
+        {
+            "kernel": kernel,
+            "iterations": iterations,
+            "repeat": number,
+            "wall_s": cost.wall_s,
+            "cpu_s": cost.cpu_s,
+        }
         for kernel in kernels
         for number, cost in enumerate(hotloop.measure(kernel, iterations, repeats), start=1)
     )
@@ -57,7 +66,10 @@ def agreement(kernels: Sequence[str]) -> pd.DataFrame:
 
 
 def costs(loops: pd.DataFrame) -> pd.DataFrame:
-    """Summarise the loops, a row per kernel: median_s, p95_s, cpu_share, loops_rps (of one core)."""
+    """Summarise the loops, a row per kernel, the slowest first.
+
+    Columns: min_s, median_s, p95_s, max_s, cpu_share, loops_rps (of one core), times_as_fast (as it).
+    """
     rows = []
     for kernel, mine in loops.groupby("kernel", sort=False):
         wall_s = mine["wall_s"].to_numpy()
@@ -65,13 +77,42 @@ def costs(loops: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "kernel": kernel,
+                "min_s": float(wall_s.min()),
                 "median_s": median_s,
                 "p95_s": quantile(wall_s, 0.95),
+                "max_s": float(wall_s.max()),
                 "cpu_share": min(1.0, mine["cpu_s"].sum() / wall_s.sum()),  # of two clocks
                 "loops_rps": 1 / median_s,
             }
         )
-    return pd.DataFrame(rows).sort_values("median_s", ascending=False, ignore_index=True)
+    costs = pd.DataFrame(rows).sort_values("median_s", ascending=False, ignore_index=True)
+    return costs.assign(times_as_fast=costs["median_s"].max() / costs["median_s"])
+
+
+def estimates(loops: pd.DataFrame) -> list[Stated]:
+    """State what a loop takes, and how many times as fast each other kernel is as the slowest.
+
+    All loops are of one minute of one machine: one look at its speed, however many they are, so the range of
+    their times is no interval.
+    """
+    of: dict[str, Any] = {"iterations": int(loops["iterations"].iloc[0])} if "iterations" in loops else {}
+    slowest, *faster = known = costs(loops).to_dict("records")
+    times = [
+        stated(
+            EXPERIMENT, "time of one loop, median",
+            Estimate(cost["median_s"], cost["min_s"], cost["max_s"], trials=1), "s",
+            kernel=cost["kernel"], **of,
+        )
+        for cost in known
+    ]  # fmt: skip
+    return times + [
+        stated(
+            EXPERIMENT, f"times as fast as kernel {slowest['kernel']}",
+            Estimate(ratio, ratio, ratio, trials=1), compares=True, kernel=cost["kernel"], **of,
+        )
+        for cost in faster
+        for ratio in [cost["times_as_fast"]]
+    ]  # fmt: skip
 
 
 def cost_table(costs: pd.DataFrame, rate_rps: float) -> pd.DataFrame:
@@ -98,7 +139,7 @@ def answer(costs: pd.DataFrame, rate_rps: float) -> str:
         f"{units.digits(rate_rps * slowest['median_s'])} cores busy."
     )
     if len(costs) > 1:
-        times = units.digits(slowest["median_s"] / fastest["median_s"])
+        times = units.digits(fastest["times_as_fast"])
         text += (
             f" Kernel `{fastest['kernel']}` does the same work {times} times as fast: "
             "before clustering, look at the loop."

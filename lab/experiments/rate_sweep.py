@@ -12,7 +12,7 @@ from lab import units
 from lab.checks import Count, Positive, Seconds, Whole
 from lab.cpus import available_cpus
 from lab.errors import UsageError
-from lab.experiments.common import Workers, by_server, resolve
+from lab.experiments.common import Workers, by_server, named_by, resolve
 from lab.figures.style import (
     DARK_TO_LIGHT,
     QUIET,
@@ -24,7 +24,9 @@ from lab.figures.style import (
 )
 from lab.hotloop import KernelName
 from lab.load.arrivals import Arrivals
+from lab.models.statistics import estimate
 from lab.servers.spec import DispatchName
+from lab.study.estimates import Stated, stated
 from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
@@ -94,6 +96,29 @@ def brackets(trials: pd.DataFrame, slo_s: float) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def estimates(trials: pd.DataFrame) -> list[Stated]:
+    """State each point of the sweep's lines: throughput, p99 and success of a server at a load or a rate."""
+    rows = []
+    for _, server in by_server(trials):
+        for step, mine in server.groupby(server["load"].fillna(server["rate"])):
+            offered: dict[str, Any] = {"load" if mine["load"].notna().all() else "rate": float(step)}
+            rows += [
+                stated(EXPERIMENT, quantity, estimate(list(known)), unit, **named_by(mine), **offered)
+                for quantity, (column, unit) in _STATED.items()
+                if len(known := mine[column].dropna())
+            ]
+    return rows
+
+
+_STATED = {
+    "throughput in the sweep": ("throughput_rps", "requests/s"),
+    "latency in the sweep, p99": ("latency_p99_s", "s"),
+    "latency in the sweep, p50": ("latency_p50_s", "s"),
+    "share answered well in the sweep": ("success", ""),
+}
+"""What the sweep's figure draws: its columns and units."""
 
 
 def bracket_table(brackets: pd.DataFrame) -> pd.DataFrame:

@@ -11,11 +11,13 @@ from lab import units
 from lab.checks import Count, Positive, Seconds, Whole
 from lab.errors import UsageError
 from lab.experiments.claims import Verdict, Word, weighed
-from lab.experiments.common import Workers, by_server, resolve, with_unflagged
+from lab.experiments.common import Workers, by_server, named_by, resolve, spread_is, with_unflagged
 from lab.figures.style import DARK_TO_LIGHT, INK, canvas, reference_line
 from lab.hotloop import KernelName
 from lab.models.overload import overload
+from lab.models.statistics import Estimate, estimate, paired_ratio
 from lab.servers.spec import DispatchName
+from lab.study.estimates import Stated, stated
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
 
@@ -119,11 +121,50 @@ def answer(trials: pd.DataFrame) -> str:
         f"**Answer.** Offered {units.per_second(single['rate'])} for {single['duration_s']:g} s, "
         f"one process {_outcome(single)}. A cluster of {int(cluster['workers'])} {_outcome(cluster)}."
     )
-    if single["throughput_rps"]:
-        gain = units.digits(cluster["throughput_rps"] / single["throughput_rps"])
-        blocks = units.counted(trials["block"].nunique(), "block")
-        text += f" Its throughput is {gain} times that of one process (medians over {blocks})."
+    if (more := gain(trials)) is not None:
+        text += f" Its throughput is {_times(more)} that of one process."
     return text
+
+
+def gain(trials: pd.DataFrame) -> Estimate | None:
+    """Return the cluster's throughput over that of one process, paired within blocks; None without a base."""
+    rates = trials.pivot_table(index="block", columns="topology", values="throughput_rps", aggfunc="median")
+    if not {"single", "cluster"} <= set(rates):
+        return None
+    rates = rates[rates["single"] > 0].dropna()
+    return paired_ratio(list(rates["cluster"]), list(rates["single"])) if len(rates) else None
+
+
+def _times(ratio: Estimate) -> str:
+    text = f"{units.digits(ratio.value)} times"
+    if ratio.trials == 1:
+        return text
+    spread = f"{units.digits(ratio.low)} to {units.digits(ratio.high)}"
+    return f"{text} ({spread}, {spread_is(ratio.trials)})"
+
+
+_STATED = {
+    "share answered well": ("success", ""),
+    "throughput": ("throughput_rps", "requests/s"),
+    "mean latency": ("latency_mean_s", "s"),
+    "slowest latency": ("latency_max_s", "s"),
+}
+"""The numbers of a server that this page states: their columns and units."""
+
+
+def estimates(trials: pd.DataFrame) -> list[Stated]:
+    """State what the article's load does to each server, and the ratio of their throughputs."""
+    at = " at the article's load"
+    rows = [
+        stated(EXPERIMENT, quantity + at, estimate(list(known)), unit, **named_by(mine))
+        for _, mine in by_server(trials)
+        for quantity, (column, unit) in _STATED.items()
+        if len(known := mine[column].dropna())
+    ]
+    if (more := gain(trials)) is not None:
+        cluster = named_by(trials[trials["topology"] == "cluster"])
+        rows.append(stated(EXPERIMENT, "throughput over one process" + at, more, compares=True, **cluster))
+    return rows
 
 
 def _outcome(row: "pd.Series[float]") -> str:

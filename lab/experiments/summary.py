@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from lab import files, units
 from lab.checks import Positive
 from lab.errors import LabError
-from lab.experiments import rate_sweep, single_vs_cluster, worker_scaling
+from lab.experiments import hot_loop, rate_sweep, single_vs_cluster, worker_scaling
 from lab.experiments.claims import Verdict
 from lab.experiments.dispatch import answer as dispatch_answer
 from lab.experiments.dispatch import trials as dispatch
@@ -17,7 +17,7 @@ from lab.experiments.failures import facts
 from lab.experiments.failures import trials as failures
 from lab.machine import Machine
 from lab.models.queueing import workers_needed
-from lab.study.estimates import Stated, table_of
+from lab.study.estimates import table_of
 from lab.study.manifest import Manifest
 from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
@@ -169,12 +169,21 @@ def _range(values: "pd.Series[float]") -> str:
     return f"{values.min():.2f} to {values.max():.2f}" if values.notna().any() else ""
 
 
+_STATING = {
+    single_vs_cluster.EXPERIMENT: single_vs_cluster.estimates,
+    rate_sweep.EXPERIMENT: rate_sweep.estimates,
+    worker_scaling.EXPERIMENT: worker_scaling.estimates,
+}
+"""What states the estimates of an experiment, from its trials."""
+
+
 def estimates(run: Run) -> pd.DataFrame:
     """Gather what the pages of a run state, a row per estimate (`estimates.COLUMNS`); the run keeps them."""
-    trials = trials_of(run)
-    rows: list[Stated] = []
-    if (mine := trials.get(worker_scaling.EXPERIMENT)) is not None:
-        rows += worker_scaling.estimates(mine)
+    trials, loops = trials_of(run), run.newest(hot_loop.EXPERIMENT)
+    rows = [] if loops is None else hot_loop.estimates(loops)
+    for experiment, state in _STATING.items():
+        if (mine := trials.get(experiment)) is not None:
+            rows += state(mine)
     found = table_of(rows)
     run.keep("estimates", found)
     return found

@@ -45,6 +45,21 @@ def test_the_cores_that_a_rate_keeps_busy_are_rate_times_loop_time(loops: pd.Dat
     assert "10.0 times" in answer
 
 
+def test_what_is_stated_is_of_one_sitting_and_so_without_an_interval(loops: pd.DataFrame) -> None:
+    python, numpy, faster = study.estimates(loops.assign(iterations=1000))
+    assert (python.factors, numpy.factors) == (
+        "iterations=1000, kernel=python",
+        "iterations=1000, kernel=numpy",
+    )
+    assert (python.value, python.low, python.high) == pytest.approx((0.030, 0.010, 0.100))
+    assert faster.quantity == "times as fast as kernel python"
+    assert faster.value == pytest.approx(10)
+    assert {(row.n, row.interval.covers, row.smallest_told) for row in (python, numpy, faster)} == {
+        (1, False, None)
+    }
+    assert study.estimates(loops)[0].factors == "kernel=python", "a run may be older than that column"
+
+
 def test_one_kernel_is_compared_with_no_other(loops: pd.DataFrame) -> None:
     costs = study.costs(loops[loops["kernel"] == "python"])
     assert "times as fast" not in study.answer(costs, rate_rps=50)

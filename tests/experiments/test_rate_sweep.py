@@ -146,3 +146,20 @@ def test_nothing_measured_is_one_clear_line() -> None:
 def test_impossible_parameters_are_refused(change: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
         study.Parameters.from_notebook(PARAMETERS | change)
+
+
+def test_what_is_stated_are_the_points_of_the_figure() -> None:
+    measured = trials(
+        *(
+            {"block": block, "rate": rate, "load": load, "latency_p99_s": p99_s}
+            for block, p99_s in enumerate([0.1, 0.2, 0.4], start=1)
+            for rate, load in ((5.0, 0.5), (12.0, 1.2))
+        )
+    )
+    rows = {(row.quantity, row.factors): row for row in study.estimates(measured)}
+    assert len(rows) == 8, "four numbers at two loads"
+    p99 = rows["latency in the sweep, p99", "load=1.2, topology=single"]
+    assert (p99.value, p99.low, p99.high, p99.n, p99.unit) == (0.2, 0.1, 0.4, 3, "s")
+    assert not p99.interval.covers, "three blocks are too few"
+    by_rate = study.estimates(measured.assign(load=float("nan")))
+    assert {row.factors for row in by_rate} == {"rate=5, topology=single", "rate=12, topology=single"}

@@ -9,6 +9,7 @@ from helpers.trial_rows import trials
 
 from lab.errors import UsageError
 from lab.experiments import single_vs_cluster as study
+from lab.units import per_second
 
 PARAMETERS: dict[str, Any] = {
     "run": "",
@@ -141,3 +142,52 @@ def test_a_server_that_answers_nothing_is_judged_by_the_calibrated_loop() -> Non
 def test_impossible_parameters_are_refused(change: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
         study.Parameters.from_notebook(PARAMETERS | change)
+
+
+def _six_blocks() -> pd.DataFrame:
+    """Make six blocks of a machine that changes its speed, in which two workers answer 1.8 times as much."""
+    servers: list[dict[str, Any]] = [{"topology": "single"}, {"topology": "cluster", "workers": 2}]
+    return trials(
+        *(
+            server | {"block": block, "throughput_rps": rate_rps * server.get("workers", 1) ** 0.848}
+            for block, rate_rps in enumerate([10, 16, 10, 16, 10, 16], start=1)
+            for server in servers
+        )
+    )
+
+
+def test_the_ratio_is_paired_so_that_the_speed_of_a_block_cancels() -> None:
+    ratio = study.gain(_six_blocks())
+    assert ratio is not None
+    assert (ratio.low, ratio.value, ratio.high) == pytest.approx((1.8, 1.8, 1.8), abs=0.001)
+    text = study.answer(_six_blocks())
+    assert "1.80 times (1.80 to 1.80, 95 % interval of the median over 6 blocks) that of one process" in text
+
+
+def test_what_is_stated_is_what_is_shown() -> None:
+    measured = _six_blocks()
+    shown = study.beside_the_article(measured).set_index("server")
+    rows = {
+        (row.quantity.removesuffix(" at the article's load"), row.factors): row
+        for row in study.estimates(measured)
+    }
+    cluster = "dispatch=round-robin, topology=cluster, workers=2"
+    assert len(rows) == 9
+    assert shown.loc["here, one process", "throughput"] == per_second(
+        rows["throughput", "topology=single"].value
+    )
+    ratio, measured_ratio = rows["throughput over one process", cluster], study.gain(measured)
+    assert measured_ratio is not None
+    assert (ratio.value, ratio.n, ratio.smallest_told) == (
+        measured_ratio.value,
+        6,
+        measured_ratio.smallest_told,
+    )
+
+
+def test_without_an_answer_of_one_process_there_is_no_ratio() -> None:
+    dead = _six_blocks()
+    dead.loc[dead["topology"] == "single", "throughput_rps"] = 0.0
+    assert study.gain(dead) is None
+    assert not [row for row in study.estimates(dead) if "over one process" in row.quantity]
+    assert study.gain(dead[dead["topology"] == "single"]) is None
