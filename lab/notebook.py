@@ -62,11 +62,17 @@ def alt_text(figure: "Figure") -> str:
     return f"{figure.get_suptitle()}. Chart of {'; '.join(described)}."
 
 
-def table(frame: "pd.DataFrame", *, caption: str) -> None:
-    """Show a small table of ready-made text and numbers under a caption, without its index."""
+def table(frame: "pd.DataFrame", *, caption: str, folded: bool = False) -> None:
+    """Show a table of ready-made text and numbers under a caption, without its index.
+
+    A long one may be `folded`: then only its caption is seen, until the reader opens it.
+    """
     body = frame.to_html(index=False, border=0, justify="unset", na_rep="–", classes="lab")
-    caption_html = f"<caption>{html.escape(caption)}</caption>"
-    _display_html(_unbroken(body.replace("<thead>", f"{caption_html}<thead>", 1)))
+    if folded:
+        markup = f'<details class="table"><summary>{html.escape(caption)}</summary>{body}</details>'
+    else:
+        markup = body.replace("<thead>", f"<caption>{html.escape(caption)}</caption><thead>", 1)
+    _display_html(_unbroken(markup))
 
 
 def answer() -> Callable[[str], None]:

@@ -109,6 +109,14 @@ def test_a_table_has_a_caption_headings_and_text_only(shown: list[Any]) -> None:
     assert page.text("td") == "<one> 5.00/s – –"
 
 
+def test_a_long_table_is_folded_under_its_caption(shown: list[Any]) -> None:
+    lab.table(pd.DataFrame({"rate": ["5.00/s"]}), caption="Rates & <rates>", folded=True)
+    page = Page(shown[0].data)
+    assert page.text("summary") == "Rates & <rates>"
+    assert page.text("td") == "5.00/s"
+    assert page.text("caption") == ""
+
+
 def test_an_answer_takes_the_place_that_was_held_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str, str]] = []
 

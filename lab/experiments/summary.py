@@ -17,7 +17,7 @@ from lab.experiments.failures import facts
 from lab.experiments.failures import trials as failures
 from lab.machine import Machine
 from lab.models.queueing import workers_needed
-from lab.study.estimates import table_of
+from lab.study.estimates import contradictions, table_of
 from lab.study.manifest import Manifest
 from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
@@ -88,6 +88,12 @@ def sweep_figure(trials: dict[str, pd.DataFrame], slo_loops: float) -> Figure | 
         return None
     loop_s = sweep_loop_s(mine)
     return rate_sweep.figure(mine, loop_s, slo_loops * loop_s)
+
+
+def figures(trials: dict[str, pd.DataFrame], cpus: int, slo_loops: float) -> list[Figure]:
+    """Return the figures of scaling and of the sweep, as far as they were measured."""
+    drawn = (scaling_figure(trials, cpus), sweep_figure(trials, slo_loops))
+    return [figure for figure in drawn if figure is not None]
 
 
 def article_figure(run: Run, trials: dict[str, pd.DataFrame]) -> Figure | None:
@@ -187,6 +193,41 @@ def estimates(run: Run) -> pd.DataFrame:
     found = table_of(rows)
     run.keep("estimates", found)
     return found
+
+
+def estimate_table(estimates: pd.DataFrame) -> pd.DataFrame:
+    """Put estimates in words: value, interval and its kind, n, and the smallest difference seen."""
+    rows = estimates.to_dict("records")
+    return pd.DataFrame(
+        {
+            "experiment": estimates["experiment"],
+            "quantity": estimates["quantity"],
+            "of": estimates["factors"],
+            "value": [_valued(row["value"], row["unit"]) for row in rows],
+            "from": [_valued(row["low"], row["unit"]) for row in rows],
+            "to": [_valued(row["high"], row["unit"]) for row in rows],
+            "which is": estimates["interval"],
+            "n": estimates["n"],
+            "smallest difference seen": [
+                units.percent(row["smallest_told"]) if row["compares"] else "" for row in rows
+            ],
+        }
+    )
+
+
+def _valued(value: float, unit: str) -> str:
+    if unit == "s":
+        return units.seconds(value)
+    return units.per_second(value) if unit.endswith("/s") else f"{units.digits(value)} {unit}".rstrip()
+
+
+def consistency(estimates: pd.DataFrame) -> str:
+    """Say whether any number of the run is stated with two values, and which."""
+    different = contradictions(estimates)
+    if different.empty:
+        return f"Of the run's {units.counted(len(estimates), 'estimate')}, none is stated with two values."
+    names = dict.fromkeys(f"{row['quantity']} ({row['factors']})" for row in different.to_dict("records"))
+    return f"**Stated with more than one value, and not to be believed:** {'; '.join(names)}."
 
 
 def verdicts(run: Run) -> list[Verdict]:

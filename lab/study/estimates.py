@@ -15,8 +15,8 @@ class Stated:
     `quantity` says what it is, and `factors` of what, such as "dispatch=least-busy, workers=2": together they
     name it, so that no other number goes by them. `unit` is "" for a ratio or a share, which no machine's
     speed is in. A bound of a search that was not found is nan. `n` counts what is independent: blocks,
-    events, or the trials of a search. `smallest_told` is of a comparison: the smallest difference that would
-    have been seen, as a share.
+    events, or the trials of a search. `compares` is of a ratio of two conditions; `smallest_told` is then the
+    smallest difference that would have been seen, as a share, or None if these blocks would have shown none.
     """
 
     experiment: str
@@ -28,6 +28,7 @@ class Stated:
     unit: str
     interval: Interval
     n: int
+    compares: bool = False
     smallest_told: float | None = None
 
 
@@ -43,7 +44,7 @@ def stated(
     """State an estimate. `compares` is for a ratio of two conditions: it says what would have been seen."""
     return Stated(
         experiment, quantity, named(**factors), found.value, found.low, found.high, unit, found.interval,
-        found.trials, found.smallest_told if compares else None,
+        found.trials, compares, found.smallest_told if compares else None,
     )  # fmt: skip
 
 
@@ -61,7 +62,9 @@ COLUMNS = tuple(field.name for field in fields(Stated))
 def table_of(rows: Iterable[Stated]) -> pd.DataFrame:
     """Return a row per estimate, in the order of `COLUMNS`; those without a value are left out."""
     frame = pd.DataFrame([vars(row) for row in rows], columns=list(COLUMNS))
-    frame = frame.astype({"value": float, "low": float, "high": float, "smallest_told": float, "n": int})
+    frame = frame.astype(
+        {"value": float, "low": float, "high": float, "smallest_told": float, "n": int, "compares": bool}
+    )
     return frame.assign(interval=frame["interval"].map(str))[frame["value"].notna()].reset_index(drop=True)
 
 

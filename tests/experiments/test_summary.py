@@ -13,6 +13,7 @@ from lab.experiments.claims import Verdict, Word
 from lab.experiments.summary import verdicts
 from lab.flags import Flag
 from lab.machine import describe
+from lab.study.estimates import contradictions, table_of
 from lab.study.run import Run, damage, open_run
 
 SCALED = trials(
@@ -270,3 +271,32 @@ def test_what_pages_state_is_gathered_and_kept_in_the_run(
     monkeypatch.setattr(run, "trials", MeasuredRun(scaled({1: 10.0, 2: 18.0})).trials)
     assert len(summary.estimates(run)) == len(found)
     assert damage() == [], "a complete run stays as it is"
+
+
+def test_estimates_are_shown_with_their_units_and_what_would_have_been_seen() -> None:
+    measured = scaled(*(6 * [{1: 10.0, 2: 18.0}]))[worker_scaling.EXPERIMENT]
+    stated = table_of(worker_scaling.estimates(measured))
+    table = summary.estimate_table(stated)
+    assert table["value"].tolist() == ["10.0/s", "18.0/s", "1.80"]
+    assert table["smallest difference seen"].tolist() == ["", "", "0 %"]
+    assert table["n"].tolist() == [6, 6, 6]
+    assert summary.consistency(stated) == "Of the run's 3 estimates, none is stated with two values."
+    twice = pd.concat([stated, stated.assign(experiment="summary", value=[10.0, 18.0, 1.9])])
+    assert "more than one value, and not to be believed:** speed-up over one worker (" in summary.consistency(
+        twice
+    )
+    assert summary.estimate_table(stated.head(0)).empty
+
+
+def test_one_quantity_has_one_value_on_all_pages() -> None:
+    """All experiments on one machine, each with other numbers: no two of them state the same thing."""
+    rows = [
+        *worker_scaling.estimates(SCALED),
+        *rate_sweep.estimates(SWEPT),
+        *single_vs_cluster.estimates(ARTICLE),
+    ]
+    stated = table_of(rows)
+    assert contradictions(stated).empty
+    assert not stated.duplicated(["experiment", "quantity", "factors", "unit"]).any(), (
+        "a name is of one number"
+    )

@@ -1,0 +1,209 @@
+"""The report judged by the twelve rules of Hoefler and Belli, each by what the run itself shows.
+
+Scientific Benchmarking of Parallel Computing Systems, SC15. The rules are in our words. What a run does not
+show is not kept, whatever the code intends.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lab import units
+from lab.machine import Machine
+from lab.models.statistics import QUANTILE_METHOD, Interval, samples_needed
+from lab.study.manifest import Manifest
+from lab.study.plan import FACTORS
+
+Kept = Literal["yes", "in part", "no"]
+Found = tuple[Kept, str]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a run shows of itself: its estimates, its trials by experiment, its manifest, and its figures."""
+
+    estimates: pd.DataFrame
+    trials: Mapping[str, pd.DataFrame]
+    manifest: Manifest
+    figures: Sequence[Figure] = ()
+
+    @property
+    def machine(self) -> Machine:
+        """The machine that was measured."""
+        return self.manifest.machine
+
+    @property
+    def compared(self) -> pd.DataFrame:
+        """The ratios of two conditions."""
+        return self.estimates[self.estimates["compares"]]
+
+    @property
+    def all_trials(self) -> pd.DataFrame:
+        """The trials of all experiments."""
+        return pd.concat(self.trials.values()) if self.trials else pd.DataFrame(columns=["planned"])
+
+    def of(self, quantity: str) -> pd.DataFrame:
+        """The estimates whose quantity has these words."""
+        return self.estimates[self.estimates["quantity"].str.contains(quantity, regex=False)]
+
+
+def table(evidence: Evidence) -> pd.DataFrame:
+    """Say of each rule whether this run keeps it, and what shows that."""
+    judged = [(rule, *judge(evidence)) for rule, judge in RULES.items()]
+    return pd.DataFrame(
+        {
+            "": range(1, len(judged) + 1),
+            "rule": [rule for rule, _, _ in judged],
+            "kept": [kept for _, kept, _ in judged],
+            "evidence": [shown for _, _, shown in judged],
+        }
+    )
+
+
+def _base(run: Evidence) -> Found:
+    speedups, bases = run.of("speed-up over one worker"), run.of("highest throughput")
+    bases = bases[bases["factors"].str.contains("workers=1", regex=False)]
+    if speedups.empty or bases.empty:
+        return "no", "no speed-up over one worker was measured"
+    rates = ", ".join(map(units.per_second, bases["value"]))
+    return (
+        "yes",
+        f"{_many(len(speedups), 'speed-up')} over one worker of the same cluster, which answers {rates}",
+    )
+
+
+def _resources(run: Evidence) -> Found:
+    cpus, host = run.machine.available_cpus, run.machine.host_cpus
+    most = int(run.all_trials["workers"].max()) if len(run.all_trials) else 0
+    shown = f"up to {_many(most, 'worker')} on {cpus} of {_many(host, 'CPU')}; one kind of work, the hot loop"
+    return ("yes" if most >= cpus == host else "in part" if most >= cpus else "no"), shown
+
+
+def _means(run: Evidence) -> Found:
+    rates = run.estimates[run.estimates["unit"].str.endswith("/s")]
+    if rates.empty:
+        return "no", "no rate was measured"
+    means = rates["quantity"].str.contains("mean", regex=False).sum()
+    shown = f"{means} of {_many(len(rates), 'rate')} are means: the others are medians over blocks, or bounds"
+    return ("no" if means else "yes"), shown
+
+
+def _ratios(run: Evidence) -> Found:
+    if run.compared.empty:
+        return "no", "no ratio is stated, and nothing in its place"
+    shown = (
+        f"{_many(len(run.compared), 'ratio')}, each the median of those within blocks, which the machine's "
+    )
+    return "no", shown + "speed is not in; the rates and times behind them are stated too"
+
+
+def _intervals(run: Evidence) -> Found:
+    return _share_with_interval(run.estimates[run.estimates["interval"] != Interval.SEARCH.value], "estimate")
+
+
+def _share_with_interval(rows: pd.DataFrame, noun: str) -> Found:
+    if rows.empty:
+        return "no", f"no {noun} is stated"
+    told = rows["interval"].map(lambda kind: Interval(kind).covers)
+    shown = f"{told.sum()} of {_many(len(rows), noun)} {'has' if told.sum() == 1 else 'have'} a 95 % interval"
+    if not told.all():
+        shown += "; the others are of too few blocks, and say so"
+    return ("yes" if told.all() else "in part" if told.any() else "no"), shown
+
+
+def _normality(run: Evidence) -> Found:
+    kinds = run.estimates["interval"].value_counts()
+    shown = "; ".join(f"{kind}: {count}" for kind, count in kinds.items() if Interval(str(kind)).covers)
+    if not shown:
+        return "no", "no interval is stated"
+    return "yes", f"intervals by {shown}; none is of normal theory"
+
+
+def _comparisons(run: Evidence) -> Found:
+    kept, shown = _share_with_interval(run.compared, "comparison")
+    smallest = run.compared["smallest_told"].dropna()
+    if len(smallest):
+        shown += f"; what they would have shown: from {units.percent(smallest.min())}"
+        shown += f" to {units.percent(smallest.max())}"
+    return kept, shown
+
+
+def _percentiles(run: Evidence) -> Found:
+    needed = samples_needed(0.99)
+    stated = len(run.of("p99")) + len(run.of("slowest"))
+    enough = int((run.all_trials["planned"] >= needed).sum())
+    shown = f"{_many(stated, 'estimate')} of a p99 or of the slowest; {enough} of "
+    shown += f"{_many(len(run.all_trials), 'trial')} have the {needed} requests that a p99 takes"
+    all_enough = 0 < enough == len(run.all_trials)
+    return ("no" if not stated else "yes" if all_enough else "in part"), shown
+
+
+def _setup(run: Evidence) -> Found:
+    manifest = run.manifest
+    commit = (manifest.git_commit or "unknown")[:7]
+    clean = manifest.git_commit is not None and manifest.git_dirty is False
+    shown = f"commit {commit}{'' if clean else ', or something near it'}; {len(manifest.packages)} packages; "
+    shown += f"{run.machine.cpu_model}, kernel {run.machine.kernel}; {len(FACTORS)} factors of each trial"
+    known = bool(manifest.packages) and len(run.all_trials) > 0
+    return ("yes" if clean and known else "in part" if known else "no"), shown
+
+
+def _timing(run: Evidence) -> Found:
+    if run.all_trials.empty:
+        return "no", "no trial was measured"
+    lag_s = run.all_trials["send_lag_p99_s"]
+    shown = (
+        f"one clock, from when a request is due; sent late by at most {units.seconds(lag_s.max())} (p99 of a "
+    )
+    shown += f"trial); quantiles by '{QUANTILE_METHOD}'; {(~run.all_trials['valid']).sum()} of "
+    shown += f"{_many(len(lag_s), 'trial')} flagged, none dropped"
+    return ("yes" if lag_s.notna().all() else "in part"), shown
+
+
+def _bounds(run: Evidence) -> Found:
+    limits, speedups = run.of("share of the own limit"), run.of("speed-up over one worker")
+    told = []
+    if len(speedups):
+        best, cpus = units.digits(speedups["value"].max()), _many(run.machine.available_cpus, "CPU")
+        told.append(f"a speed-up of {best} on {cpus}, where one for each is the ideal")
+    if len(limits):
+        told.append(f"{_many(len(limits), 'number')} as a share of what the loops alone allow")
+    return ("yes" if told else "no"), "; ".join(told) or "nothing was measured that has a limit"
+
+
+def _plots(run: Evidence) -> Found:
+    lines = [line for figure in run.figures for axes in figure.axes for line in axes.get_lines()]
+    data = [(line, np.asarray(line.get_xdata(), dtype=float)) for line in lines]
+    points = sum(len(x) for line, x in data if line.get_linestyle() == "None" and line.get_marker() != "None")
+    joined = [x for line, x in data if line.get_linestyle() != "None" and len(x) > 1]
+    jumps = sum(bool((np.diff(x) < 0).any()) for x in joined)
+    if not points:
+        return "no", "no figure was drawn"
+    shown = f"this page's figures draw {_many(points, 'measurement')} beside {_many(len(joined), 'line')}; "
+    shown += f"{jumps} of these join what has no order"
+    return ("yes" if not jumps else "no"), shown
+
+
+def _many(number: int, noun: str) -> str:
+    return units.counted(number, noun)
+
+
+RULES: dict[str, Callable[[Evidence], Found]] = {
+    "A speed-up says what it is relative to, and how fast that is": _base,
+    "If only a part of the machine or of the work is used, it says why": _resources,
+    "Costs are averaged arithmetically and rates harmonically, if at all": _means,
+    "Not ratios are summarised, but the costs or rates behind them": _ratios,
+    "What varies is stated with a confidence interval": _intervals,
+    "No distribution is taken to be normal without a test": _normality,
+    "Differences are told from chance by a sound test": _comparisons,
+    "Where a centre says too little, percentiles are stated": _percentiles,
+    "Factors, hardware, software and settings are all on record": _setup,
+    "It says how times are measured, synchronised and summarised": _timing,
+    "Measured values stand beside the best that is possible": _bounds,
+    "Figures show what it takes to read them; lines join only what has an order": _plots,
+}
+"""The rules in our words, and what judges each."""

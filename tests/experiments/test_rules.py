@@ -1,0 +1,129 @@
+"""The twelve rules: kept only by what the run shows, and never by a run that shows nothing."""
+
+from typing import Any
+
+import pandas as pd
+import pytest
+from helpers.trial_rows import trials
+
+from lab.experiments import rules
+from lab.experiments.rules import Evidence, table
+from lab.figures.style import canvas
+from lab.models.statistics import Estimate, Interval, estimate, proportion
+from lab.study.estimates import Stated, stated, table_of
+from lab.study.manifest import Manifest, new_manifest
+
+MANIFEST = new_manifest("judged", profile="", notebooks=(), parameters={}).model_copy(
+    update={"git_commit": "0123456789abcdef", "git_dirty": False, "packages": {"numpy": "2.0"}}
+)
+MANIFEST = MANIFEST.model_copy(
+    update={"machine": MANIFEST.machine.model_copy(update={"available_cpus": 2, "host_cpus": 2})}
+)
+SIX, THREE = estimate([0.9, 1.0, 1.1, 1.2, 1.3, 1.5]), estimate([0.9, 1.0, 1.1])
+GAIN = stated("scaling", "speed-up over one worker", SIX, compares=True, workers=2)
+BASE = stated("scaling", "highest throughput", SIX, "requests/s", workers=1)
+
+
+def kept(
+    *rows: Stated,
+    measured: pd.DataFrame | None = None,
+    manifest: Manifest = MANIFEST,
+    figures: Any = (),
+) -> dict[int, tuple[str, str]]:
+    """Return, for each rule, whether it is kept, and the evidence."""
+    found = {} if measured is None else {"scaling": measured}
+    judged = table(Evidence(table_of(rows), found, manifest, figures))
+    return {row[""]: (row["kept"], row["evidence"]) for row in judged.to_dict("records")}
+
+
+def test_a_run_that_shows_nothing_keeps_no_rule() -> None:
+    judged = kept()
+    assert list(judged) == list(range(1, 13))
+    assert {word for word, _ in judged.values()} == {"no"}
+    assert all(evidence for _, evidence in judged.values())
+    assert len(rules.RULES) == 12
+
+
+def test_a_speedup_needs_its_base() -> None:
+    assert kept(GAIN)[1][0] == "no"
+    word, evidence = kept(GAIN, BASE)[1]
+    assert word == "yes"
+    assert "1 speed-up over one worker of the same cluster, which answers 1.15/s" in evidence
+
+
+@pytest.mark.parametrize(
+    ("workers", "host", "word"), [(2, 2, "yes"), (4, 2, "yes"), (2, 8, "in part"), (1, 2, "no")]
+)
+def test_the_whole_machine_is_used_or_not(workers: int, host: int, word: str) -> None:
+    machine = MANIFEST.machine.model_copy(update={"host_cpus": host})
+    judged = kept(
+        measured=trials({"workers": workers}), manifest=MANIFEST.model_copy(update={"machine": machine})
+    )
+    assert judged[2][0] == word
+
+
+def test_a_mean_of_rates_and_a_median_of_ratios_break_rules() -> None:
+    assert kept(BASE)[3][0] == "yes"
+    assert kept(BASE, stated("scaling", "mean throughput", SIX, "requests/s"))[3][0] == "no"
+    assert kept(BASE, GAIN)[4][0] == "no"
+
+
+def test_intervals_are_counted_and_ranges_are_none() -> None:
+    few = stated("scaling", "speed-up of few", THREE, compares=True)
+    bounds = stated("sustained", "rate", Estimate(9, 9, 10, 12, Interval.SEARCH), "requests/s")
+    assert kept(BASE, GAIN, bounds)[5] == ("yes", "2 of 2 estimates have a 95 % interval")
+    assert kept(GAIN, few)[5][0] == kept(GAIN, few)[7][0] == "in part"
+    assert kept(few)[5][0] == kept(few)[7][0] == "no"
+    assert kept(few)[6] == ("no", "no interval is stated")
+    word, evidence = kept(GAIN, stated("failures", "lost", proportion(1, 20)))[6]
+    assert word == "yes"
+    assert "Clopper-Pearson: 1" in evidence
+
+
+def test_comparisons_say_what_they_would_have_shown() -> None:
+    assert "would have shown: from 30.4 % to 30.4 %" in kept(GAIN)[7][1]
+
+
+@pytest.mark.parametrize(("planned", "word"), [([300, 400], "yes"), ([300, 30], "in part")])
+def test_a_p99_takes_its_requests(planned: list[int], word: str) -> None:
+    p99 = stated("sweep", "latency, p99", SIX, "s")
+    measured = trials(*({"planned": number} for number in planned))
+    assert kept(p99, measured=measured)[8][0] == word
+    assert kept(measured=measured)[8][0] == "no", "no percentile is stated"
+
+
+def test_the_setup_is_on_record_only_for_a_known_commit() -> None:
+    measured = trials({})
+    assert kept(measured=measured)[9][0] == "yes"
+    for change in ({"git_dirty": True}, {"git_commit": None}):
+        word, evidence = kept(measured=measured, manifest=MANIFEST.model_copy(update=change))[9]
+        assert word == "in part"
+        assert "or something near it" in evidence
+
+
+def test_timing_is_told_by_lag_and_flags() -> None:
+    measured = trials({"send_lag_p99_s": 0.002}, {"send_lag_p99_s": 0.001, "valid": False})
+    word, evidence = kept(measured=measured)[10]
+    assert word == "yes"
+    assert "at most 2.00 ms" in evidence
+    assert "1 of 2 trials flagged" in evidence
+    assert kept(measured=trials({"send_lag_p99_s": float("nan")}))[10][0] == "in part"
+
+
+def test_a_limit_stands_beside_what_was_measured() -> None:
+    limit = stated("sustained", "sustained rate, share of the own limit", SIX)
+    assert "1 number as a share" in kept(limit)[11][1]
+    assert "1.15 on 2 CPUs" in kept(GAIN)[11][1]
+
+
+def test_lines_join_only_what_has_an_order() -> None:
+    def drawn(x: list[float]) -> Any:
+        with canvas("Is it in order?") as (figure, (axes,)):
+            axes.plot([1, 2, 3], [1, 2, 3], "o")
+            axes.plot(x, [1, 2, 3], "-")
+        return figure
+
+    assert kept(figures=[drawn([1, 2, 3])])[12][0] == "yes"
+    word, evidence = kept(figures=[drawn([1, 3, 2])])[12]
+    assert word == "no"
+    assert "3 measurements beside 1 line; 1 of these" in evidence
