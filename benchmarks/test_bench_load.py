@@ -18,7 +18,7 @@ import pytest
 
 from lab.load import peers
 from lab.load.attack import Result, attack
-from lab.load.peers.tools import TOOLS
+from lab.load.peers import TOOLS
 from lab.load.reference_server import reference_server
 
 TRIES = 3

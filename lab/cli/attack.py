@@ -15,9 +15,8 @@ from lab import processes
 from lab.cli.output import tell, write_out
 from lab.errors import UsageError
 from lab.files import check_writable
-from lab.load.attack import Interrupted, Result, attack
-from lab.load.limits import AboveCeilingWarning
-from lab.load.progress import Progress
+from lab.load.attack import Interrupted, Progress, Result, attack
+from lab.load.generators import AboveCeilingWarning
 from lab.load.report import Slo
 from lab.progress import display
 from lab.units import seconds

@@ -11,7 +11,7 @@ from lab import machine, units
 from lab.cli.output import write_out
 from lab.load import ceiling, peers
 from lab.load.ceiling import Step, ceiling_rps, measure_ceiling, reasons
-from lab.load.limits import keep_ceilings
+from lab.load.generators import keep_ceilings
 from lab.progress import display
 from lab.study import stability
 from lab.study.stability import MOST_OTHERS_CPU, MOST_STEAL

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lab.flags import Flag
 from lab.load.attack import attack
-from lab.load.limits import AboveCeilingWarning
+from lab.load.generators import AboveCeilingWarning
 from lab.load.reference_server import reference_server
 from lab.units import parse_duration
 

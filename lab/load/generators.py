@@ -1,12 +1,19 @@
-"""Many generators as one: they share a schedule and limits, begin together, and merge their logs."""
+"""Many generators as one: they share a schedule and limits, begin together, and merge their logs.
+
+How many there may be, and up to which rate each is believed, is known here too.
+"""
 
 import contextlib
 import json
+import math
 import pickle
+import platform
 import queue
 import subprocess
+import sys
 import tempfile
 import time
+import warnings
 from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,14 +25,15 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lab import processes
+from lab import files, processes
 from lab.cpus import available_cpus
 from lab.errors import LabError
+from lab.files import write_whole
 from lab.load.arrivals import Times
-from lab.load.limits import generators_with_room
 from lab.load.log import COLUMNS, read_columns
 from lab.load.target import Assignment
 from lab.processes import Message
+from lab.units import counted, per_second
 
 _LEAD_S = 0.05
 """From "all are ready" to the first due time: enough for the start to reach every generator."""
@@ -239,3 +247,72 @@ def most_in_flight(sent_s: Times, end_s: Times) -> int:
     sent, end = (np.sort(times[~np.isnan(times)]) for times in (sent_s, end_s))
     there = np.arange(1, len(sent) + 1) - np.searchsorted(end, sent, side="right")
     return int(there.max(initial=0))
+
+
+MOST_GENERATORS_PER_CPU = 16
+"""Generators that a CPU may have: more are probably a slip."""
+
+_CEILINGS = "ceiling.json"
+
+
+class AboveCeilingWarning(UserWarning):
+    """A generator is asked for a rate above the one at which it was believed."""
+
+
+def generators_with_room() -> int:
+    """Return how many generators leave a CPU to the server, if there is more than one CPU."""
+    return max(1, available_cpus() - 1)
+
+
+def keep_ceilings(connect_rps: float, keepalive_rps: float) -> None:
+    """Remember both ceilings for later attacks here: with a connection per request, and kept alive.
+
+    Raises LabError if they cannot be written.
+    """
+    kept = {"machine": platform.node(), "connect_rps": connect_rps, "keepalive_rps": keepalive_rps}
+    write_whole(files.data() / _CEILINGS, (json.dumps(kept) + "\n").encode())
+
+
+def kept_ceiling_rps(*, keepalive: bool) -> float | None:
+    """Return the ceiling measured on this machine, or None."""
+    try:
+        kept = json.loads((files.data() / _CEILINGS).read_text())
+        rate_rps = float(kept["keepalive_rps" if keepalive else "connect_rps"])
+        return rate_rps if kept["machine"] == platform.node() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def warn_above(peak_rps: float, generators: int, *, keepalive: bool) -> None:
+    """Warn if the highest rate of an attack is above the one at which its generators were believed.
+
+    Generators that leave the server no CPU do not count. The warning names the caller's line. The result
+    itself says whether it is valid.
+    """
+    ceiling_rps = kept_ceiling_rps(keepalive=keepalive)
+    believed = min(generators, generators_with_room())
+    if ceiling_rps is None or peak_rps <= believed * ceiling_rps:
+        return
+    warnings.warn(
+        f"{per_second(peak_rps)} is more than lab doctor trusts {counted(believed, 'generator')} with"
+        f" ({per_second(ceiling_rps)} each): {_advice(peak_rps, ceiling_rps)}",
+        AboveCeilingWarning,
+        stacklevel=_callers_level(),
+    )
+
+
+def _advice(peak_rps: float, ceiling_rps: float) -> str:
+    if not ceiling_rps:
+        return "rerun lab doctor when the machine is quiet"
+    enough = math.ceil(peak_rps / ceiling_rps)
+    if enough > generators_with_room():
+        return "use a machine with more CPUs"
+    return f"add --generators {enough} (generators={enough})"
+
+
+def _callers_level() -> int:
+    """Return how far up the stack the first frame outside both this package and pydantic is."""
+    level, frame = 0, sys._getframe(1)
+    while frame.f_back and frame.f_globals["__name__"].partition(".")[0] in ("lab", "pydantic"):
+        level, frame = level + 1, frame.f_back
+    return level + 1

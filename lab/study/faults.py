@@ -13,7 +13,7 @@ from lab.study.plan import EVENTS, Condition, Event
 from lab.study.trial import Execute, fresh_server, offer
 
 if TYPE_CHECKING:
-    from lab.load.progress import Progress
+    from lab.load.attack import Progress
     from lab.servers import Server
 
 _POLL_S = 0.02

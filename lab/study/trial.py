@@ -13,7 +13,7 @@ from lab.study.plan import LAG, LATENCY, SERVICE, Condition, Trial
 from lab.study.stability import Noise
 
 if TYPE_CHECKING:
-    from lab.load.progress import Progress
+    from lab.load.attack import Progress
     from lab.servers import Server
 
 

@@ -13,8 +13,7 @@ from lab.experiments.instrument import peers as peer_tools
 from lab.flags import Flag
 from lab.load import peers
 from lab.load.attack import attack
-from lab.load.peers import Tool, reports
-from lab.load.peers.tools import Job
+from lab.load.peers import Job, Tool, reports
 from lab.load.reference_server import reference_server
 from lab.study.run import open_run
 

@@ -26,7 +26,7 @@ from lab.experiments.instrument.stalls import closed_loop
 from lab.figures.over_time import over_time as draw
 from lab.load.attack import Result, attack, summarized
 from lab.load.ceiling import Step, ceiling_rps, measure_ceiling, reasons
-from lab.load.limits import AboveCeilingWarning, keep_ceilings, kept_ceiling_rps, warn_above
+from lab.load.generators import AboveCeilingWarning, keep_ceilings, kept_ceiling_rps, warn_above
 from lab.load.log import OUTCOMES, Outcome
 from lab.load.reference_server import reference_server
 from lab.load.report import report
@@ -141,7 +141,7 @@ def test_a_ceiling_that_cannot_be_kept_is_said(home: Path) -> None:
 def test_the_command_warns_of_more_than_the_ceiling(
     load: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lab.load.limits.available_cpus", lambda: 4)
+    monkeypatch.setattr("lab.load.generators.available_cpus", lambda: 4)
     keep_ceilings(40, 80)
     with reference_server() as server:
         for generators in ("1", "3"):
@@ -157,7 +157,7 @@ def test_the_command_warns_of_more_than_the_ceiling(
 def test_python_warns_of_more_than_the_ceiling(
     ceiling_rps: float, advice: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lab.load.limits.available_cpus", lambda: 4)
+    monkeypatch.setattr("lab.load.generators.available_cpus", lambda: 4)
     keep_ceilings(1000, ceiling_rps)
     with reference_server() as server:
         with pytest.warns(AboveCeilingWarning, match=advice) as warned:
@@ -171,7 +171,7 @@ def test_python_warns_of_more_than_the_ceiling(
 
 @pytest.mark.parametrize("cpus", [1, 2])
 def test_generators_that_leave_no_cpu_are_not_believed(cpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.load.limits.available_cpus", lambda: cpus)
+    monkeypatch.setattr("lab.load.generators.available_cpus", lambda: cpus)
     keep_ceilings(40, 80)
     with pytest.warns(AboveCeilingWarning, match=r"trusts 1 generator with .* more CPUs") as warned:
         warn_above(41, 8, keepalive=False)

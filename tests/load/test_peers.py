@@ -15,9 +15,8 @@ import pytest
 from lab.errors import LabError
 from lab.load import peers
 from lab.load.attack import attack
-from lab.load.peers import Tool, reports
+from lab.load.peers import TOOLS, Tool, reports
 from lab.load.peers.reports import Numbers
-from lab.load.peers.tools import TOOLS
 from lab.load.reference_server import reference_server
 
 ROOT = Path(__file__).parent.parent.parent
@@ -137,7 +136,7 @@ def test_a_tool_that_fails_is_one_line(on_path: Path, code: str, message: str) -
 
 
 def test_a_tool_that_does_not_end_is_ended(on_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.load.peers.tools._GRACE_S", 0.0)
+    monkeypatch.setattr("lab.load.peers._GRACE_S", 0.0)
     with pytest.raises(LabError, match="did not end in time"):
         peers.run(fake(on_path, "import time; time.sleep(100)"), "http://x/", rate_rps=1, duration_s=1)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from helpers.load_servers import greet, serving
 
-from lab.load.progress import Progress, teller
+from lab.load.attack import Progress, teller
 
 
 def said(sent: int, in_flight: int = 0, latency_s: tuple[float, ...] = (), **more: Any) -> dict[str, Any]:
