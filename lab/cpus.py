@@ -23,8 +23,8 @@ def quota_cpus(root: Path = Path("/")) -> float | None:
 
     The quotas of all enclosing groups hold, so the smallest counts. `root` is where `proc` and `sys` are.
     """
-    quotas = [quota for quota in _quotas(root) if quota is not None]
-    return min(quotas, default=None)
+    quotas = map(quota_of, cpu_groups(root))
+    return min((quota for quota in quotas if quota is not None), default=None)
 
 
 def available_cpus(root: Path = Path("/")) -> int:
@@ -34,23 +34,29 @@ def available_cpus(root: Path = Path("/")) -> int:
     return max(1, math.ceil(min([*counts, quota] if quota is not None else counts)))
 
 
-def _quotas(root: Path) -> Iterator[float | None]:
-    for line in read_small(root / "proc/self/cgroup").splitlines():
+def cpu_groups(root: Path = Path("/"), pid: int | str = "self") -> Iterator[Path]:
+    """Yield the folders of the control groups that may limit a process's CPUs, the innermost first.
+
+    They are of version 1 or 2 of cgroups. `root` is where `proc` and `sys` are.
+    """
+    for line in read_small(root / f"proc/{pid}/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
-        mount = root / "sys/fs/cgroup" / controllers
-        for folder in _enclosing(mount, group):
-            if not controllers:
-                yield _quota(*read_small(folder / "cpu.max").split())
-            elif "cpu" in controllers.split(","):
-                yield _quota(
-                    read_small(folder / "cpu.cfs_quota_us"), read_small(folder / "cpu.cfs_period_us")
-                )
+        if not controllers or "cpu" in controllers.split(","):
+            yield from _enclosing(root / "sys/fs/cgroup" / controllers, group)
+
+
+def quota_of(group: Path) -> float | None:
+    """Return the CPUs that the quota of one control group is worth, or None where it has none."""
+    if both := read_small(group / "cpu.max"):
+        return _quota(*both.split())
+    return _quota(read_small(group / "cpu.cfs_quota_us"), read_small(group / "cpu.cfs_period_us"))
 
 
 def _enclosing(mount: Path, group: str) -> Iterator[Path]:
     # A container may see its group's path as the host names it: folders that are missing here are skipped.
     inside = PurePosixPath(group.lstrip("/"))
-    yield from (mount / folder for folder in (inside, *inside.parents))
+    folders = (mount / folder for folder in (inside, *inside.parents))
+    yield from (folder for folder in folders if folder.is_dir())
 
 
 def _quota(quota_us: str = "", period_us: str = "") -> float | None:

@@ -48,15 +48,17 @@ def start(
     stdout: Stream = None,
     stderr: Stream = None,
     new_session: bool = True,
+    prefix: Sequence[str] = (),
 ) -> "subprocess.Popen[bytes]":
     """Run `python -m MODULE ARGUMENTS`, one of our modules, which calls `begin` first.
 
     It inherits only `fds` and its standard streams. It imports nothing from the caller's folder, which may
     hold its own `lab/` or `queue.py`. In a session of its own, it hears no interrupts of the caller's group:
-    interrupting a notebook's kernel interrupts every process in its group.
+    interrupting a notebook's kernel interrupts every process in its group. `prefix` is a command that becomes
+    the one after it, in the same process.
     """
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", module, *arguments],
+        [*prefix, sys.executable, "-P", "-m", module, *arguments],
         stdin=stdin,
         stdout=_or_nowhere(stdout, 1),
         stderr=_or_nowhere(stderr, 2),
@@ -73,6 +75,7 @@ def start_with_channel(
     log: Stream,
     out: Stream = None,
     new_session: bool = True,
+    prefix: Sequence[str] = (),
 ) -> "tuple[subprocess.Popen[bytes], Channel]":
     """Run one of our modules with a channel to it, which is also its lifeline; return both.
 
@@ -90,6 +93,7 @@ def start_with_channel(
             stdout=log if out is None else out,
             stderr=log,
             new_session=new_session,
+            prefix=prefix,
         )
     except BaseException:
         ours.close()

@@ -18,6 +18,7 @@ from weakref import WeakSet
 from lab.checks import checked
 from lab.errors import LabError, UsageError
 from lab.processes import Channel, Message, end_group, ending, start_with_channel
+from lab.quota import Quota, Throttling, new_quota
 from lab.servers import sockets
 from lab.servers.counters import SharedCounts, WorkerCounters
 from lab.servers.spec import ServerSpec
@@ -50,7 +51,8 @@ class Server:
     def __init__(self, spec: ServerSpec, *, log: IO[str] | None = None) -> None:
         """Start it, and return when all its workers accept. It prints to `log`, or else to `log_path`.
 
-        Raises LabError, with the reason, if the port is unavailable or a worker cannot start.
+        Raises LabError, with the reason, if the port is unavailable, if a worker cannot start, or if the
+        quota cannot be set.
         """
         self.spec = spec
         self._log = log
@@ -80,6 +82,10 @@ class Server:
         if self.spec.has_workers:
             return [WorkerCounters(**counters) for counters in self._ask("counters")]
         return [WorkerCounters(0, self.pid, *self._counts.read(), restarts=0)]
+
+    def throttling(self) -> Throttling | None:
+        """Return what its quota has done so far; None if it has none."""
+        return None if self._quota is None else self._quota.throttling()
 
     @checked
     def scale(self, workers: int) -> None:
@@ -128,6 +134,8 @@ class Server:
                 return
             failed = self._process.poll() not in (None, 0)
             try:
+                if self._quota is not None:
+                    self._quota.limit(False)  # it should end as fast as any other
                 self._process.send_signal(signal.SIGTERM)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.wait(self.spec.drain_s + _GRACE_S)
@@ -150,10 +158,21 @@ class Server:
 
     def _start(self, port: int) -> None:
         self._failure: str | None = None
-        self._spawn(port)
+        self._quota: Quota | None = None
+        if self.spec.quota_cpus is not None:
+            self._quota = new_quota(self.spec.quota_cpus)
+        try:
+            self._spawn(port)
+        except BaseException:
+            self._unlimit()
+            raise
         self._stopped = False
         try:
+            if self._quota is not None:
+                self._quota.take(self.pid)
             self._wait_until_ready()
+            if self._quota is not None:
+                self._quota.limit(True)
         except BaseException as error:
             self._end(failed=isinstance(error, LabError))
             raise
@@ -178,6 +197,7 @@ class Server:
                 fds={"listener": listener.fileno(), "counts": fd},
                 log=log,
                 new_session=True,
+                prefix=() if self._quota is None else self._quota.prefix,
             )
         self.pid = self._process.pid
 
@@ -250,8 +270,13 @@ class Server:
         finally:
             self._channel.close()
             self._counts.close()
+            self._unlimit()
             if self.log_path is not None and not failed:
                 self.log_path.unlink(missing_ok=True)
+
+    def _unlimit(self) -> None:
+        if self._quota is not None:
+            self._quota.close()
 
     def _at_exit(self) -> None:
         if os.getpid() == self._owner:  # not in a fork

@@ -1,6 +1,7 @@
 """What server to start: one frozen value, checked when it is made, that travels to every process as JSON."""
 
 import inspect
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from lab.checks import A_DAY_S, Before, Count, Seconds, Whole, checked, number
 from lab.cpus import available_cpus
 from lab.errors import UsageError
 from lab.hotloop import ITERATIONS, KernelName
+from lab.quota import LEAST_CPUS
 
 Topology = Literal["single", "cluster", "offload"]
 DispatchName = Literal["shared", "reuseport", "round-robin", "least-busy"]
@@ -35,7 +37,7 @@ class ServerSpec:
 
     topology: `single`, one process whose event loop runs the hot loop; `cluster`, `workers` such processes
         behind one port, kept running by a supervisor; `offload`, one event loop before a pool of `workers`.
-    workers: how many; None for the CPUs available here. A `single` server has one.
+    workers: how many; None for the CPUs available to it. A `single` server has one.
     dispatch: which worker gets the next connection. `shared`: workers accept from one listening socket;
         `reuseport`: the kernel hashes connections over one listening socket per worker (Linux);
         `round-robin`: the supervisor passes each on to the next worker; `least-busy`: to one that has none.
@@ -46,6 +48,7 @@ class ServerSpec:
         `Connection: close`; the others keep connections.
     pool: what `offload` runs the loop in, `process` or `thread`.
     pin: give each worker a CPU of its own, in turn (Linux).
+    quota_cpus: hold all its processes together to so many CPUs, a fraction, once it accepts; None for all.
     hang_timeout_s: end a worker whose event loop is blocked for longer than this; None for never, because a
         blocked loop is normal here. It acts after at most a quarter more. Not for `offload`: its event loop
         is never blocked, and its pool is not watched.
@@ -68,6 +71,7 @@ class ServerSpec:
     keepalive: bool | None = None
     pool: Pool = "process"
     pin: bool = False
+    quota_cpus: Annotated[float, Before(number), Ge(LEAST_CPUS), Le(2**20)] | None = None
     hang_timeout_s: Seconds | None = None
     recycle_after: Count | None = None
     start_timeout_s: Seconds = 30.0
@@ -76,7 +80,7 @@ class ServerSpec:
 
     def __post_init__(self) -> None:
         if self.workers is None:
-            object.__setattr__(self, "workers", 1 if self.topology == "single" else available_cpus())
+            object.__setattr__(self, "workers", 1 if self.topology == "single" else self._cpus)
         self.check_workers(self.count)
         if self.recycle_after is not None and self.topology != "cluster":
             raise UsageError(
@@ -120,6 +124,12 @@ class ServerSpec:
         """How many workers, with None resolved."""
         assert self.workers is not None  # noqa: S101 - set on creation, which mypy cannot see
         return self.workers
+
+    @property
+    def _cpus(self) -> int:
+        """The CPUs that it can use, its own quota rounded up as any other is."""
+        cpus = available_cpus()
+        return cpus if self.quota_cpus is None else min(cpus, math.ceil(self.quota_cpus))
 
     @property
     def _one_request_per_connection(self) -> bool:

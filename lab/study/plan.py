@@ -46,6 +46,7 @@ TRIALS = pa.schema(
         pa.field("timeout_s", pa.float64()),
         pa.field("path", pa.string()),
         *_fields(pa.bool_(), "keepalive", "pin"),
+        pa.field("quota_cpus", pa.float64()),
         *_fields(pa.int64(), "warmup", "planned", "sent", *OUTCOMES),
         *_fields(pa.float64(), "success", "throughput_rps"),
         *_fields(pa.float64(), *(f"latency_{name}_s" for name in LATENCY)),
@@ -55,6 +56,8 @@ TRIALS = pa.schema(
         *_fields(pa.float64(), *(f"send_lag_{name}_s" for name in LAG)),
         pa.field("workers_seen", pa.int64()),
         *_fields(pa.float64(), "worker_max_share", "generator_cpu_s"),
+        *_fields(pa.int64(), "cpu_periods", "cpu_periods_throttled"),
+        pa.field("cpu_throttled_s", pa.float64()),
         *_fields(pa.float64(), "steal", "others_cpu", "cpu_pressure", "load1"),
         pa.field("valid", pa.bool_()),
         pa.field("flags", FLAGS),
@@ -62,7 +65,15 @@ TRIALS = pa.schema(
 )
 """A row per trial; the labels of its condition are further columns."""
 
-BEFORE: dict[str, object] = {"pin": False, **{f"service_cpu_{name}_s": None for name in SERVICE}}
+BEFORE: dict[str, Any] = {"pin": False} | dict.fromkeys(
+    (
+        *(f"service_cpu_{name}_s" for name in SERVICE),
+        "quota_cpus",
+        "cpu_periods",
+        "cpu_periods_throttled",
+        "cpu_throttled_s",
+    )
+)
 """The values of columns for trials measured before those columns existed."""
 
 
@@ -111,7 +122,8 @@ def _labels(labels: Mapping[str, Any]) -> dict[str, Label]:
 class Condition:
     """One server under one load: the factors of a trial. Rates are per second, `*_s` are seconds.
 
-    `keepalive` lets both sides keep connections; `pin` gives each worker a CPU of its own, in turn. `warmup`
+    `keepalive` lets both sides keep connections; `pin` gives each worker a CPU of its own, in turn;
+    `quota_cpus` holds the whole server to so many CPUs, a fraction, or to none if it is None. `warmup`
     requests per worker are sent first and go unrecorded. `labels` are further columns that name what the
     notebook varies, such as {"load": 0.8}; two otherwise equal conditions must differ in them. 20, 20.0 and
     numpy's 20 are one condition. Raises UsageError if a value is invalid.
@@ -130,6 +142,7 @@ class Condition:
     path: str = "/api/slow"
     keepalive: bool = False
     pin: bool = False
+    quota_cpus: Positive | None = None
     warmup: Whole = 1
     labels: Annotated[Mapping[str, Any], AfterValidator(_labels)] = field(default_factory=dict, hash=False)
 
@@ -142,6 +155,7 @@ class Condition:
             kernel=self.kernel,
             iterations=self.iterations,
             pin=self.pin,
+            quota_cpus=self.quota_cpus,
         )
         if not self.path.startswith("/"):
             raise UsageError(f"path must start with a slash, such as /api/slow, got {self.path!r}")
@@ -217,9 +231,13 @@ def trial_id(experiment: str, block: int, condition: Condition) -> str:
     return f"{experiment}.b{block:02d}.{_digest(experiment, block, condition)}"
 
 
+_LATER_FACTORS = {name: default for name, default in BEFORE.items() if name in FACTORS}
+
+
 def _digest(experiment: str, block: int, condition: Condition) -> str:
     columns = asdict(condition)
-    if not condition.pin:
-        del columns["pin"]  # runs older than this factor keep their ids, and their trials
+    for name, default in _LATER_FACTORS.items():
+        if columns[name] == default:
+            del columns[name]  # runs older than this factor keep their ids, and their trials
     identity = json.dumps([experiment, block, columns], sort_keys=True)
     return hashlib.sha256(identity.encode()).hexdigest()[:12]

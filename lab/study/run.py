@@ -192,7 +192,8 @@ class Run:
     def _measure_trial(self, trial: Trial, execute: Execute) -> None:
         started_at, before = datetime.now(UTC), snapshot()
         result = execute(trial.condition, trial.seed)
-        row = make_row(trial, result.summary, between(before, snapshot()), started_at)
+        noise, throttling = between(before, snapshot()), getattr(result, "throttling", None)
+        row = make_row(trial, result.summary, noise, started_at, throttling)
         self._store.save_trial(row, result.requests, getattr(result, "events", None))
 
 

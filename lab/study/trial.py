@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -9,6 +10,7 @@ import pandas as pd
 
 from lab.errors import LabError
 from lab.load.log import OUTCOMES
+from lab.quota import Throttling
 from lab.study.plan import LAG, LATENCY, SERVICE, Condition, Trial
 from lab.study.stability import Noise
 
@@ -18,7 +20,10 @@ if TYPE_CHECKING:
 
 
 class Measured(Protocol):
-    """What an attack gives, as `lab.load` makes it; with `events` (plan.EVENTS), they are kept too."""
+    """What an attack gives, as `lab.load` makes it.
+
+    With `events` (plan.EVENTS), they are kept too; so is the `throttling` of its server by a quota.
+    """
 
     @property
     def requests(self) -> pd.DataFrame: ...
@@ -34,7 +39,20 @@ def serve_and_attack(condition: Condition, seed: int) -> Measured:
     """Start the condition's server, warm it up, attack it, and stop it whatever happens."""
     # The attack is over once every request has ended: no client waits for an answer while the server stops.
     with fresh_server(condition, drain_s=0) as server:
-        return offer(server, condition, seed)
+        before = server.throttling()
+        result = offer(server, condition, seed)
+        after = server.throttling()
+    throttling = None if before is None or after is None else after.since(before)
+    return Attacked(result.requests, result.summary, throttling)
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What an attack gave, and what a quota did to its server meanwhile, if it had one."""
+
+    requests: pd.DataFrame
+    summary: Mapping[str, Any]
+    throttling: Throttling | None
 
 
 @contextmanager
@@ -51,6 +69,7 @@ def fresh_server(condition: Condition, **options: Any) -> Iterator["Server"]:
         iterations=condition.iterations,
         keepalive=None if condition.keepalive else False,  # None: kept, where the dispatch allows it
         pin=condition.pin,
+        quota_cpus=condition.quota_cpus,
         **options,
     ) as server:
         _warm_up(server.url + condition.path, condition.warmup * condition.workers, condition.timeout_s)
@@ -93,7 +112,13 @@ def _warm_up(url: str, count: int, timeout_s: float) -> None:
             raise LabError(f"the server did not answer its warm-up: {error}") from error
 
 
-def make_row(trial: Trial, summary: Mapping[str, Any], noise: Noise, started_at: datetime) -> dict[str, Any]:
+def make_row(
+    trial: Trial,
+    summary: Mapping[str, Any],
+    noise: Noise,
+    started_at: datetime,
+    throttling: Throttling | None = None,
+) -> dict[str, Any]:
     """Flatten a trial into its row.
 
     The row is flagged as invalid, never dropped, if the generator reports that it was unhealthy, or if the
@@ -123,6 +148,9 @@ def make_row(trial: Trial, summary: Mapping[str, Any], noise: Noise, started_at:
         "workers_seen": len(workers),
         "worker_max_share": max(workers.values()) / answered if answered else None,
         "generator_cpu_s": summary["generator"]["cpu_s"],
+        "cpu_periods": throttling and throttling.periods,
+        "cpu_periods_throttled": throttling and throttling.throttled,
+        "cpu_throttled_s": throttling and throttling.throttled_s,
         "steal": noise.steal,
         "others_cpu": noise.others_cpu,
         "cpu_pressure": noise.cpu_pressure,

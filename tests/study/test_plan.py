@@ -47,7 +47,7 @@ def test_an_id_outlives_another_seed_more_blocks_and_more_conditions() -> None:
 
 
 def test_an_id_outlives_a_new_factor_that_is_at_its_default() -> None:
-    """As runs hold it that were measured before workers could be pinned."""
+    """As runs hold it that were measured before workers could be pinned, or held to a quota."""
     assert trial_id("sweep", 1, condition(20)) == "sweep.b01.8214b96942d5"
 
 
@@ -56,7 +56,7 @@ def test_an_id_changes_with_experiment_block_and_every_factor() -> None:
     changes: dict[str, Any] = {
             "rate": 21, "duration_s": 2, "iterations": 5, "kernel": "numpy", "arrivals": "poisson",
             "timeout_s": 3, "path": "/", "keepalive": True, "pin": True, "warmup": 2, "labels": {"load": 0.5},
-            "topology": "cluster", "dispatch": "shared",
+            "topology": "cluster", "dispatch": "shared", "quota_cpus": 0.5,
     }  # fmt: skip
     changed = [replace(base, **{name: value}) for name, value in changes.items()]
     ids = {trial_id("sweep", 1, one) for one in [base, *changed]} | {
@@ -87,6 +87,8 @@ def test_trials_of_a_block_meet_the_same_arrivals_and_blocks_different_ones() ->
         ({"rate": float("inf")}, "rate must be finite, got inf"),
         ({"rate": float("nan")}, "rate must be above 0, got nan"),
         ({"rate": "fast"}, "rate must be a number, got 'fast'"),
+        ({"quota_cpus": 0}, "quota_cpus must be above 0, got 0"),
+        ({"quota_cpus": 0.001}, "quota_cpus must be at least 0.01, got 0.001"),
         ({"rate": True}, "rate must be a number, got True"),
         ({"duration_s": -1}, "duration_s must be above 0, got -1"),
         ({"timeout_s": 0}, "timeout_s must be above 0, got 0"),

@@ -9,6 +9,7 @@ import papermill
 import psutil
 import pytest
 import requests
+from helpers.quotas import groups, needs_a_quota
 from helpers.study_fakes import condition
 
 from lab.errors import LabError
@@ -34,6 +35,19 @@ def test_a_trial_serves_attacks_and_leaves_no_process() -> None:
     answered = run.requests("real")
     assert (answered["latency_s"] > answered["service_s"]).all()
     assert len(answered) == trials["planned"].sum()
+
+
+@needs_a_quota
+def test_a_trial_under_a_quota_says_how_often_its_server_was_stopped() -> None:
+    run = open_run()
+    conditions = [condition(60, **SHORT, quota_cpus=0.1), condition(20, **SHORT)]
+    trials = run.measure("held", conditions, blocks=1, seed=1).set_index("rate")
+    held, free = trials.loc[60], trials.loc[20]
+    assert held["quota_cpus"] == 0.1
+    assert 0 < held["cpu_periods_throttled"] <= held["cpu_periods"]
+    assert held["cpu_throttled_s"] > 0
+    assert free[["quota_cpus", "cpu_periods", "cpu_throttled_s"]].isna().all()
+    assert not [group for group in groups() if f"-{os.getpid()}-" in group.name]
 
 
 @pytest.mark.parametrize(
