@@ -1,6 +1,7 @@
 """The answer of a whole run: how far clustering goes, how many workers a rate needs, what claims hold."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -8,16 +9,19 @@ from matplotlib.figure import Figure
 from lab import files, units
 from lab.checks import Positive
 from lab.errors import LabError
-from lab.experiments import hot_loop, rate_sweep, single_vs_cluster, worker_scaling
+from lab.experiments import hot_loop, rate_sweep, single_vs_cluster
 from lab.experiments.claims import Verdict
 from lab.experiments.dispatch import answer as dispatch_answer
 from lab.experiments.dispatch import trials as dispatch
 from lab.experiments.failures import answer as failures_answer
 from lab.experiments.failures import facts
 from lab.experiments.failures import trials as failures
+from lab.experiments.worker_scaling import answer as scaling_answer
+from lab.experiments.worker_scaling import figure as scaling_figures
+from lab.experiments.worker_scaling import trials as scaling
 from lab.machine import Machine
 from lab.models.queueing import workers_needed
-from lab.study.estimates import contradictions, table_of
+from lab.study.estimates import Stated, contradictions, table_of
 from lab.study.manifest import Manifest
 from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
@@ -27,7 +31,7 @@ from lab.study.store import Store
 EXPERIMENTS = (
     single_vs_cluster.EXPERIMENT,
     rate_sweep.EXPERIMENT,
-    worker_scaling.EXPERIMENT,
+    scaling.EXPERIMENT,
     dispatch.EXPERIMENT,
     failures.EXPERIMENT,
 )
@@ -58,14 +62,15 @@ def _touched_at(manifest: Manifest) -> float:
 def trials_of(run: Run) -> dict[str, pd.DataFrame]:
     """Return the trials of each experiment that the run has measured."""
     found = {experiment: run.trials(experiment) for experiment in EXPERIMENTS}
+    found[scaling.EXPERIMENT] = scaling.accounted(run, found[scaling.EXPERIMENT])
     return {experiment: trials for experiment, trials in found.items() if len(trials)}
 
 
 def answer(trials: dict[str, pd.DataFrame], cpus: int, slo_loops: float) -> str:
     """Answer the study's question in a few sentences: from scaling and the sweep, else the article's load."""
     parts = []
-    if (scaled := trials.get(worker_scaling.EXPERIMENT)) is not None:
-        parts.append(worker_scaling.answer(worker_scaling.scaling(scaled), cpus))
+    if (scaled := trials.get(scaling.EXPERIMENT)) is not None:
+        parts.append(scaling_answer.answer(scaled, cpus))
     if (swept := trials.get(rate_sweep.EXPERIMENT)) is not None:
         slo_s = slo_loops * sweep_loop_s(swept)
         parts.append(rate_sweep.answer(rate_sweep.brackets(swept, slo_s), slo_s))
@@ -77,9 +82,9 @@ def answer(trials: dict[str, pd.DataFrame], cpus: int, slo_loops: float) -> str:
 
 def scaling_figure(trials: dict[str, pd.DataFrame], cpus: int) -> Figure | None:
     """Draw the scaling curve, if it was measured."""
-    if (mine := trials.get(worker_scaling.EXPERIMENT)) is None:
+    if (mine := trials.get(scaling.EXPERIMENT)) is None:
         return None
-    return worker_scaling.figure(mine, worker_scaling.scaling(mine), cpus)
+    return scaling_figures.figure(mine, cpus)
 
 
 def sweep_figure(trials: dict[str, pd.DataFrame], slo_loops: float) -> Figure | None:
@@ -119,7 +124,7 @@ def workers_table(
     trials: dict[str, pd.DataFrame], rates_rps: Sequence[float], wait_loops: float, cpus: int
 ) -> pd.DataFrame:
     """Say how many workers each rate needs, by exact M/D/c with the measured service time."""
-    if (mine := trials.get(worker_scaling.EXPERIMENT)) is None:
+    if (mine := trials.get(scaling.EXPERIMENT)) is None:
         return pd.DataFrame({"": ["Worker scaling was not measured in this run: run notebook 04."]})
     service_s = busy_service_s(mine, cpus)
     needed = [
@@ -175,19 +180,16 @@ def _range(values: "pd.Series[float]") -> str:
     return f"{values.min():.2f} to {values.max():.2f}" if values.notna().any() else ""
 
 
-_STATING = {
-    single_vs_cluster.EXPERIMENT: single_vs_cluster.estimates,
-    rate_sweep.EXPERIMENT: rate_sweep.estimates,
-    worker_scaling.EXPERIMENT: worker_scaling.estimates,
-}
-"""What states the estimates of an experiment, from its trials."""
-
-
 def estimates(run: Run) -> pd.DataFrame:
     """Gather what the pages of a run state, a row per estimate (`estimates.COLUMNS`); the run keeps them."""
     trials, loops = trials_of(run), run.newest(hot_loop.EXPERIMENT)
     rows = [] if loops is None else hot_loop.estimates(loops)
-    for experiment, state in _STATING.items():
+    stating: dict[str, Callable[[pd.DataFrame], list[Stated]]] = {
+        single_vs_cluster.EXPERIMENT: single_vs_cluster.estimates,
+        rate_sweep.EXPERIMENT: rate_sweep.estimates,
+        scaling.EXPERIMENT: partial(scaling_answer.estimates, cpus=run.manifest.machine.available_cpus),
+    }
+    for experiment, state in stating.items():
         if (mine := trials.get(experiment)) is not None:
             rows += state(mine)
     found = table_of(rows)
@@ -232,10 +234,10 @@ def consistency(estimates: pd.DataFrame) -> str:
 
 def verdicts(run: Run) -> list[Verdict]:
     """Judge every claim, in the article's order; what the run did not measure has no verdict."""
-    article, scaled = run.trials(single_vs_cluster.EXPERIMENT), run.trials(worker_scaling.EXPERIMENT)
+    article, cpus = run.trials(single_vs_cluster.EXPERIMENT), run.manifest.machine.available_cpus
     return [
-        *single_vs_cluster.verdicts(article, run.manifest.machine.available_cpus),
-        worker_scaling.verdict(scaled),
+        *single_vs_cluster.verdicts(article, cpus),
+        scaling_answer.verdict(scaling.accounted(run, run.trials(scaling.EXPERIMENT)), cpus),
         _of_dispatch(run),
         *_of_failures(run),
         Verdict(8),

@@ -80,17 +80,6 @@ class Estimate:
             return None
         return max(self.value / self.low, self.high / self.value) - 1
 
-    @property
-    def least_told(self) -> float:
-        """Of a ratio: the smallest difference from 1 that an interval of this width could have told.
-
-        A ratio of value / low has an interval from 1 on, and one of value / high has one up to 1. It is .05
-        for 5 %, and infinite without an interval.
-        """
-        if not self.is_interval or self.low <= 0:
-            return math.inf
-        return max(self.value / self.low, self.high / self.value) - 1
-
 
 @checked
 def quantile(values: Numbers, share: Annotated[float, Field(ge=0, le=1)]) -> float:

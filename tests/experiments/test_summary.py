@@ -5,23 +5,20 @@ from typing import Any, cast
 
 import pandas as pd
 import pytest
+from helpers.busy_workers import BusyRun, measured, scaled
 from helpers.trial_rows import trials
 
 from lab.errors import LabError
 from lab.experiments import rate_sweep, single_vs_cluster, summary, worker_scaling
 from lab.experiments.claims import Verdict, Word
 from lab.experiments.summary import verdicts
+from lab.experiments.worker_scaling import answer as scaling_answer
 from lab.flags import Flag
 from lab.machine import describe
 from lab.study.estimates import contradictions, table_of
 from lab.study.run import Run, damage, open_run
 
-SCALED = trials(
-    {"workers": 1, "throughput_rps": 10.0},
-    {"workers": 2, "throughput_rps": 18.0},
-    {"workers": 4, "throughput_rps": 17.0, "service_p50_s": 0.4},
-    topology="cluster",
-)
+SCALED = measured(*[{1: 10.0, 2: 18.0, 4: 17.0}] * 6)
 SWEPT = trials(
     {"rate": 5.0, "load": 0.5},
     {"rate": 12.0, "load": 1.2, "latency_p99_s": 3.0},
@@ -41,7 +38,7 @@ def _answer(*measured: str) -> str:
 
 def test_the_answer_is_of_scaling_and_the_sweep_and_there_is_one() -> None:
     text = _answer(*MEASURED)
-    assert text.startswith("**Answer.** One worker answers 10.0/s")
+    assert text.startswith("**Answer.** **2 workers on 2 CPUs answer 1.80 times")
     assert "1.80 times" in text
     assert "one process **up to 5.00/s**" in text
     assert text.count("**Answer.**") == 1
@@ -146,7 +143,7 @@ SINGLE: dict[str, Any] = {"rate": 50.0, "throughput_rps": 10.0, "service_mean_s"
 CLUSTER: dict[str, Any] = {"rate": 50.0, "topology": "cluster", "workers": 8, "service_mean_s": 0.1}
 
 
-class MeasuredRun:
+class MeasuredRun(BusyRun):
     """Has the trials that it is given, of a machine with two CPUs."""
 
     def __init__(self, measured: dict[str, pd.DataFrame], cpus: int = 2) -> None:
@@ -165,16 +162,6 @@ def judged(number: int, measured: dict[str, pd.DataFrame] | None = None, cpus: i
 
 def article(*rows: dict[str, Any]) -> dict[str, pd.DataFrame]:
     return {single_vs_cluster.EXPERIMENT: trials(*rows)}
-
-
-def scaled(*blocks: dict[int, float]) -> dict[str, pd.DataFrame]:
-    """Make blocks of a scaling experiment, each the requests per second for so many workers."""
-    rows = [
-        {"block": number, "workers": workers, "throughput_rps": rate_rps}
-        for number, block in enumerate(blocks, start=1)
-        for workers, rate_rps in block.items()
-    ]
-    return {worker_scaling.EXPERIMENT: trials(*rows, topology="cluster")}
 
 
 def test_every_claim_has_a_verdict_and_nothing_measured_is_nothing_judged() -> None:
@@ -220,28 +207,11 @@ def test_the_plain_server_falls_behind_and_the_cluster_keeps_up(
 
 def test_one_server_alone_is_no_comparison() -> None:
     assert judged(2, article(SINGLE))[0].evidence == ""
-    assert judged(3, scaled({2: 20.0, 4: 30.0}))[0].evidence == ""
 
 
-@pytest.mark.parametrize(
-    ("blocks", "word"),
-    [
-        ([{1: 10.0, 2: 18.0}, {1: 10.0, 2: 19.0}], "holds"),
-        ([{1: 10.0, 2: 21.0}, {1: 10.0, 2: 22.0}], "holds in part"),
-        ([{1: 10.0, 2: 19.0}, {1: 10.0, 2: 21.0}], "cannot be told here"),
-        ([{1: 10.0, 2: 9.0}, {1: 10.0, 2: 8.0}], "holds in part"),
-        ([{1: 10.0, 2: 9.0}, {1: 10.0, 2: 12.0}], "cannot be told here"),
-    ],
-)
-def test_clustering_multiplies_by_less_than_the_workers(blocks: list[dict[int, float]], word: str) -> None:
-    (verdict,) = judged(3, scaled(*(3 * blocks)))
-    assert verdict.word.value == word
-
-
-def test_fewer_than_six_blocks_do_not_tell_a_multiple() -> None:
-    (verdict,) = judged(3, scaled(*(5 * [{1: 10.0, 2: 18.0}])))
-    assert verdict.word is Word.UNTOLD
-    assert verdict.evidence == "2 workers over one: 1.80 times (1.80 to 1.80 over 5 blocks)"
+def test_the_multiple_is_judged_by_what_the_runs_workers_did() -> None:
+    (verdict,) = judged(3, {worker_scaling.EXPERIMENT: scaled(*[{1: 10.0, 2: 18.0}] * 6)})
+    assert verdict.word is Word.HOLDS
 
 
 def test_a_verdict_that_flagged_trials_make_is_none() -> None:
@@ -256,7 +226,9 @@ def test_what_pages_state_is_gathered_and_kept_in_the_run(
 ) -> None:
     monkeypatch.setenv("SCALING_LAB_HOME", str(tmp_path))
     run = open_run("measured")
-    monkeypatch.setattr(run, "trials", MeasuredRun(scaled({1: 10.0, 2: 18.0})).trials)
+    busy = MeasuredRun({worker_scaling.EXPERIMENT: scaled({1: 10.0, 2: 18.0})})
+    monkeypatch.setattr(run, "trials", busy.trials)
+    monkeypatch.setattr(run, "requests", busy.requests)
     found = summary.estimates(run)
     assert set(found["experiment"]) == {worker_scaling.EXPERIMENT}
     kept = open_run("measured").newest("estimates")
@@ -268,14 +240,14 @@ def test_what_pages_state_is_gathered_and_kept_in_the_run(
     assert kept is not None
     assert kept.empty, "they follow what was measured"
     run.seal()
-    monkeypatch.setattr(run, "trials", MeasuredRun(scaled({1: 10.0, 2: 18.0})).trials)
+    monkeypatch.setattr(run, "trials", busy.trials)
     assert len(summary.estimates(run)) == len(found)
     assert damage() == [], "a complete run stays as it is"
 
 
 def test_estimates_are_shown_with_their_units_and_what_would_have_been_seen() -> None:
-    measured = scaled(*(6 * [{1: 10.0, 2: 18.0}]))[worker_scaling.EXPERIMENT]
-    stated = table_of(worker_scaling.estimates(measured))
+    rows = scaling_answer.estimates(measured(*(6 * [{1: 10.0, 2: 18.0}])), cpus=2)
+    stated = table_of(rows[:3])
     table = summary.estimate_table(stated)
     assert table["value"].tolist() == ["10.0/s", "18.0/s", "1.80"]
     assert table["smallest difference seen"].tolist() == ["", "", "0 %"]
@@ -291,7 +263,7 @@ def test_estimates_are_shown_with_their_units_and_what_would_have_been_seen() ->
 def test_one_quantity_has_one_value_on_all_pages() -> None:
     """All experiments on one machine, each with other numbers: no two of them state the same thing."""
     rows = [
-        *worker_scaling.estimates(SCALED),
+        *scaling_answer.estimates(SCALED, cpus=2),
         *rate_sweep.estimates(SWEPT),
         *single_vs_cluster.estimates(ARTICLE),
     ]

@@ -1,21 +1,27 @@
-"""Worker scaling: speed-ups known by hand, and laws that hold whatever was measured."""
+"""Worker scaling: speed-ups and losses known by hand, and laws that hold whatever was measured."""
 
+import math
 from itertools import pairwise
 from typing import Any
 
 import pandas as pd
 import pytest
-from helpers.trial_rows import trials
+from helpers.busy_workers import measured
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.errors import UsageError
-from lab.experiments import worker_scaling as study
+from lab.experiments.claims import Word
+from lab.experiments.worker_scaling import answer, losses, scaling
+from lab.experiments.worker_scaling import trials as study
 from lab.models.scaling import ScalingLaw
+from lab.models.stack import LOSSES
+from lab.models.statistics import estimate
 
 PARAMETERS: dict[str, Any] = {
     "run": "",
     "workers": [1, 2, 4],
+    "growth": 2,
     "overload": 1.5,
     "duration_s": 2,
     "dispatch": "shared",
@@ -27,115 +33,189 @@ PARAMETERS: dict[str, Any] = {
     "seed": 1,
 }
 
+SIX = [{1: 10.0 * speed, 2: 18.0 * speed, 4: 17.0 * speed} for speed in (1, 2, 1, 2, 1, 2)]
+"""Blocks of a machine with two speeds: ratios agree where rates do not."""
 
-def _measured(blocks: list[dict[int, float]]) -> pd.DataFrame:
-    """Make trials of blocks that map workers to requests per second."""
-    return trials(
-        *(
-            {"block": number, "workers": workers, "throughput_rps": rate_rps}
-            for number, block in enumerate(blocks, start=1)
-            for workers, rate_rps in block.items()
-        ),
-        topology="cluster",
-    )
-
-
-TWO_BLOCKS = [{2: 20.0, 1: 10.0}, {1: 20.0, 2: 36.0}]
 rates_rps = st.floats(0.01, 1e4)
 any_blocks = st.lists(
-    st.fixed_dictionaries({1: rates_rps, 2: rates_rps, 4: rates_rps}), min_size=1, max_size=5
+    st.fixed_dictionaries({1: rates_rps, 2: rates_rps, 4: rates_rps}), min_size=1, max_size=7
 )
 
 
 def test_two_blocks_by_hand() -> None:
-    one, two = study.scaling(_measured(TWO_BLOCKS)).to_dict("records")
-    assert one["workers"] == 1
-    assert one["throughput_rps"] == 15
-    assert one["speedup"] == one["efficiency"] == one["speedup_low"] == one["speedup_high"] == 1
-    assert two["workers"] == 2
-    assert [two["throughput_rps_low"], two["throughput_rps"], two["throughput_rps_high"]] == [20, 28, 36]
-    assert [two["speedup_low"], two["speedup"], two["speedup_high"]] == pytest.approx([1.8, 1.9, 2.0])
-    assert [two["efficiency_low"], two["efficiency"], two["efficiency_high"]] == pytest.approx(
-        [0.9, 0.95, 1.0]
-    )
+    one, two = scaling.points(measured({2: 20.0, 1: 10.0}, {1: 20.0, 2: 36.0}))
+    assert (one.workers, one.throughput_rps.value, one.speedup.value) == pytest.approx((1, 15, 1))
+    assert two.workers == 2
+    rates = two.throughput_rps
+    assert (rates.low, rates.value, rates.high) == pytest.approx((20, 28, 36))
+    assert (two.speedup.low, two.speedup.value, two.speedup.high) == pytest.approx((1.8, 1.9, 2.0))
+    assert two.efficiency.value == pytest.approx(0.95)
 
 
 def test_speedup_is_over_the_same_block_so_a_slow_one_cancels() -> None:
-    scaling = study.scaling(_measured([{1: 10, 2: 19}, {1: 1, 2: 1.9}, {1: 100, 2: 190}]))
-    assert scaling["speedup"].iloc[1] == pytest.approx(1.9)
-    assert scaling["speedup_low"].iloc[1] == pytest.approx(scaling["speedup_high"].iloc[1])
+    two = scaling.points(measured({1: 10, 2: 19}, {1: 1, 2: 1.9}, {1: 100, 2: 190}))[1]
+    assert (two.speedup.low, two.speedup.high) == pytest.approx((1.9, 1.9))
 
 
-def test_enough_blocks_give_an_interval_narrower_than_the_range() -> None:
-    gains = [1.1, 1.8, 1.81, 1.82, 1.83, 1.84, 1.85, 1.86, 2.6]
-    two = study.scaling(_measured([{1: 10, 2: 10 * gain} for gain in gains])).iloc[1]
-    assert two["speedup"] == pytest.approx(1.83)
-    assert 1.1 < two["speedup_low"] <= 1.83 <= two["speedup_high"] < 2.6
+def test_a_block_whose_base_answered_nothing_is_left_out() -> None:
+    points = scaling.points(measured({1: 0, 2: 50}, {1: 10, 2: 18}))
+    assert [point.speedup.value for point in points] == pytest.approx([1, 1.8])
+    assert points[1].speedup.trials == 1
+    assert scaling.points(measured({1: 0, 2: 50})) == []
 
 
-def test_a_block_whose_base_answered_nothing_is_left_out_of_speedups() -> None:
-    scaling = study.scaling(_measured([{1: 0, 2: 50}, {1: 10, 2: 18}]))
-    assert scaling["speedup"].tolist() == pytest.approx([1, 1.8])
-    assert scaling["speedup_high"].iloc[1] == pytest.approx(1.8)
+@pytest.mark.parametrize(("workers", "left"), [(2, [1, 4]), (1, [])])
+def test_a_trial_that_was_not_overloaded_tells_no_highest_throughput(workers: int, left: list[int]) -> None:
+    """It is judged by its own utilisation: the rate was planned for loops that then took less time."""
+    rows = measured({1: 10, 2: 18, 4: 17})
+    idle = rows["workers"] == workers
+    changed = rows.assign(highest_rps=rows["highest_rps"].mask(idle))
+    assert [point.workers for point in scaling.points(changed)] == left
+    assert "was not overloaded" in str(scaling.table(changed).iloc[int(workers == 2)].to_dict())
 
 
-def test_a_number_of_workers_that_answered_nothing_has_no_point() -> None:
-    assert study.scaling(_measured([{1: 10, 2: 18, 4: 0}]))["workers"].tolist() == [1, 2]
+def test_utilisation_is_by_the_trials_own_service_times() -> None:
+    rows = measured({1: 10, 2: 18})
+    assert rows["utilisation"].tolist() == pytest.approx([1.3, 1.3])
+    assert rows["highest_rps"].tolist() == pytest.approx([10, 18])
 
 
-def test_no_base_at_all_is_one_clear_line() -> None:
-    with pytest.raises(UsageError, match="one worker"):
-        study.scaling(_measured([{1: 0, 2: 50}]))
-
-
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(any_blocks, st.floats(0.1, 10))
-def test_a_faster_machine_changes_throughput_and_no_speedup(
+def test_a_faster_machine_changes_throughput_and_no_ratio(
     blocks: list[dict[int, float]], factor: float
 ) -> None:
-    scaled = study.scaling(_measured(blocks))
-    faster = study.scaling(_measured([{n: factor * rate for n, rate in block.items()} for block in blocks]))
-    assert faster["throughput_rps"].tolist() == pytest.approx((factor * scaled["throughput_rps"]).tolist())
-    assert faster["speedup"].tolist() == pytest.approx(scaled["speedup"].tolist())
+    slow = measured(*blocks)
+    fast = measured(*({n: factor * rate for n, rate in block.items()} for block in blocks))
+    pairs = list(zip(scaling.points(slow), scaling.points(fast), strict=True))
+    assert [point.workers for point, _ in pairs] == [1, 2, 4]
+    for before, after in pairs:
+        assert after.throughput_rps.value == pytest.approx(factor * before.throughput_rps.value)
+        assert after.speedup.value == pytest.approx(before.speedup.value)
+    ratios = losses.stacks(slow)[list(LOSSES)], losses.stacks(fast)[list(LOSSES)]
+    assert ratios[0].to_numpy() == pytest.approx(ratios[1].to_numpy())
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(any_blocks)
-def test_every_value_lies_within_its_interval(blocks: list[dict[int, float]]) -> None:
-    scaled = study.scaling(_measured(blocks))
-    assert scaled["workers"].tolist() == [1, 2, 4]
-    for name in ("throughput_rps", "speedup", "efficiency"):
-        slack = 1e-12 * scaled[name]
-        assert (scaled[f"{name}_low"] <= scaled[name] + slack).all()
-        assert (scaled[name] <= scaled[f"{name}_high"] + slack).all()
-    assert scaled["efficiency"].tolist() == pytest.approx((scaled["speedup"] / scaled["workers"]).tolist())
+def test_stacks_multiply_and_add_up_to_the_speedup_of_the_curve(blocks: list[dict[int, float]]) -> None:
+    rows = measured(*blocks)
+    stacks = losses.stacks(rows)
+    assert len(stacks) == 2 * len(blocks)
+    for point in scaling.points(rows)[1:]:
+        mine = stacks[stacks["workers"] == point.workers]
+        bar = losses.middle(mine)
+        assert bar["speedup"] == pytest.approx(point.speedup.value), "one quantity has one estimate"
+        left = 1 - sum(bar[f"lost_{name}"] for name in LOSSES)
+        assert point.workers * left == pytest.approx(point.speedup.value)
+        product = point.workers * mine[list(LOSSES)].prod(axis=1)
+        assert product.tolist() == pytest.approx(mine["speedup"].tolist())
 
 
-def test_the_best_is_the_fewest_workers_within_3_percent_of_the_highest() -> None:
-    scaling = study.scaling(_measured([{1: 10, 2: 19.5, 3: 20, 4: 20.1}]))
-    assert study.best(scaling)["workers"] == 2
-    scaling = study.scaling(_measured([{1: 10, 2: 19.4, 3: 20, 4: 20.1}]))
-    assert study.best(scaling)["workers"] == 3
+def test_the_middle_of_an_even_number_of_stacks_is_the_mean_of_two() -> None:
+    lost = {f"lost_{name}": 0.1 for name in LOSSES}
+    stacks = pd.DataFrame([{"workers": 2, "speedup": speedup} | lost for speedup in (1.0, 9.0, 4.0, 2.0)])
+    assert losses.middle(stacks)["speedup"] == 3
+    assert losses.middle(stacks.head(3))["speedup"] == 4
 
 
-def test_the_answer_states_gain_and_efficiency_and_what_more_workers_do() -> None:
-    text = study.answer(study.scaling(_measured([{1: 10, 2: 18, 4: 17}])), cpus=2)
-    assert "1.80 times" in text
-    assert "90 %" in text
-    assert "4 answer 17.0/s" in text
-    assert "More workers" not in study.answer(study.scaling(_measured([{1: 10, 2: 18}])), cpus=2)
+def test_what_more_workers_than_cpus_lose_is_waiting_for_a_cpu() -> None:
+    stacks = losses.stacks(measured(*SIX))
+    four = losses.largest(stacks, 4)
+    assert four is not None
+    assert (four.name, four.is_told) == ("on_cpu", True)
+    assert four.share.value == pytest.approx(0.466, abs=0.001)
+    assert losses.in_words(four).startswith("**47 % of the ideal** (47 to 47 %) **is waiting for a CPU**")
+    assert losses.largest(stacks, 3) is None
 
 
-def test_more_workers_that_answer_less_are_told_from_those_within_the_spread() -> None:
-    worse = study.scaling(_measured([{1: 10, 2: 20, 4: 15}, {1: 11, 2: 21, 4: 16}]))
-    assert "answer less" in study.answer(worse, cpus=2)
-    alike = study.scaling(_measured([{1: 10, 2: 20, 4: 15}, {1: 11, 2: 21, 4: 22}]))
-    assert "no clear difference" in study.answer(alike, cpus=2)
+def test_a_loss_that_is_not_the_largest_in_all_blocks_does_not_stand_out() -> None:
+    blocks = [{1: 10.0, 2: rate} for rate in (19, 21, 19, 21, 19, 21)]
+    found = losses.largest(losses.stacks(measured(*blocks)), 2)
+    assert found is not None
+    assert not found.is_told
+    assert losses.in_words(found).startswith("no loss stands out")
+
+
+def test_too_few_blocks_do_not_tell_the_largest_loss() -> None:
+    found = losses.largest(losses.stacks(measured(*SIX[:5])), 4)
+    assert found is not None
+    assert losses.in_words(found) == "which loss is the largest cannot be told from 5 blocks"
+
+
+def test_without_the_cpu_time_of_loops_there_is_no_stack_but_a_curve() -> None:
+    rows = measured(*SIX).assign(loop_cpu_s=math.nan)
+    assert losses.stacks(rows).empty
+    assert "Cannot be told" in str(losses.table(losses.stacks(rows)).iloc[0, 0])
+    assert losses.largest(losses.stacks(rows), 4) is None
+    assert "1.80 times" in answer.answer(rows, cpus=2)
+
+
+def test_the_answer_states_the_gain_what_more_workers_do_and_the_largest_loss() -> None:
+    text = answer.answer(measured(*SIX), cpus=2)
+    assert "**2 workers on 2 CPUs answer 1.80 times what one does** (1.80 to 1.80 over 6 blocks)" in text
+    assert "90 % of the ideal" in text
+    assert "4 workers answer 0.944 (0.944 to 0.944) times what 2 do: less." in text
+    assert "With 4 workers on 2 CPUs, **47 % of the ideal** (47 to 47 %) **is waiting for a CPU**" in text
+    assert "4 workers" not in answer.answer(measured(*({1: 10.0, 2: 18.0} for _ in range(6))), cpus=2)
+
+
+def test_the_answer_speaks_of_a_worker_per_cpu_whatever_number_was_best() -> None:
+    blocks = [{1: 10.0, 2: 15.0, 3: 19.0, 4: 20.0}] * 6
+    assert "**3 workers on 3 CPUs" in answer.answer(measured(*blocks, cpus=3), cpus=3)
+    assert "**4 workers on 64 CPUs" in answer.answer(measured(*blocks, cpus=64), cpus=64)
+
+
+def test_no_clear_difference_comes_with_the_smallest_that_would_have_been_seen() -> None:
+    blocks = [{1: 10.0, 2: 18.0, 4: 18.0 * ratio} for ratio in (0.95, 0.99, 1.0, 1.0, 1.01, 1.04)]
+    text = answer.answer(measured(*blocks), cpus=2)
+    assert "no clear difference, and one of 5.3 % would have been seen" in text
+
+
+def test_fewer_than_six_blocks_tell_nothing_and_nothing_is_bold() -> None:
+    text = answer.answer(measured(*SIX[:5]), cpus=2).removeprefix("**Answer.**")
+    assert "Cannot be told from 5 blocks" in text
+    assert "**" not in text
+
+
+def test_more_than_the_cpus_can_give_is_not_to_be_believed() -> None:
+    text = answer.answer(measured(*[{1: 10.0, 2: 21.3}] * 6), cpus=2)
+    assert "That is more than 2 CPUs can give: the machine's speed changed" in text
+    assert "more than" not in answer.answer(measured(*[{1: 10.0, 2: 19.9}] * 6), cpus=2)
+
+
+def test_without_a_base_the_answer_is_that_it_cannot_be_told() -> None:
+    assert "Cannot be told" in answer.answer(measured({1: 0, 2: 50}), cpus=2)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "word"),
+    [
+        ([{1: 10.0, 2: 18.0}, {1: 10.0, 2: 19.0}], "holds"),
+        ([{1: 10.0, 2: 21.0}, {1: 10.0, 2: 22.0}], "holds in part"),
+        ([{1: 10.0, 2: 19.0}, {1: 10.0, 2: 21.0}], "cannot be told here"),
+        ([{1: 10.0, 2: 9.0}, {1: 10.0, 2: 8.0}], "holds in part"),
+        ([{1: 10.0, 2: 9.0}, {1: 10.0, 2: 12.0}], "cannot be told here"),
+    ],
+)
+def test_clustering_multiplies_by_less_than_the_workers(blocks: list[dict[int, float]], word: str) -> None:
+    assert answer.verdict(measured(*(3 * blocks)), cpus=2).word.value == word
+
+
+def test_fewer_than_six_blocks_do_not_tell_a_multiple() -> None:
+    found = answer.verdict(measured(*(5 * [{1: 10.0, 2: 18.0}])), cpus=2)
+    assert found.word is Word.UNTOLD
+    assert found.evidence == "2 workers over one: 1.80 times (1.80 to 1.80 over 5 blocks), too few of 6"
+
+
+def test_no_base_or_no_cluster_is_no_evidence() -> None:
+    assert answer.verdict(measured({2: 20.0, 4: 30.0}), cpus=2).evidence == ""
+    assert answer.verdict(measured({1: 20.0}), cpus=2).evidence == ""
 
 
 def test_two_numbers_of_workers_leave_open_what_more_cpus_bring() -> None:
     """1.80 and 1.60 times: contention alone leaves more of it than coherency alone, by Gunther's law."""
-    expected = study.beyond(_measured([{1: 10, 2: 18, 4: 99}, {1: 20, 2: 32}]), cpus=2)
+    expected = scaling.beyond(measured(*[{1: 10.0, 2: 18.0, 4: 99.0}, {1: 20.0, 2: 32.0}] * 3), cpus=2)
     assert expected["CPUs, and workers"].tolist() == [4, 8, 16]
     a, b = 2 / 1.8 - 1, (2 / 1.6 - 1) / 2
     assert float(expected["at most"].iloc[1]) == pytest.approx(8 / (1 + 7 * a), abs=0.005)
@@ -145,46 +225,51 @@ def test_two_numbers_of_workers_leave_open_what_more_cpus_bring() -> None:
 def test_three_numbers_of_workers_fix_the_law() -> None:
     law = ScalingLaw(10, 0.05, 0.01)
     block = {n: float(law.throughput_rps(n)) for n in (1, 2, 3, 4)} | {8: 1.0}
-    expected = study.beyond(_measured([block, block]), cpus=4)
+    expected = scaling.beyond(measured(*[block] * 6), cpus=4)
     gain = float(law.throughput_rps(8) / 10)
     assert float(expected["at most"].iloc[0]) == pytest.approx(gain, abs=0.005)
     assert expected["at most"].tolist() == expected["speed-up, at least"].tolist()
 
 
-def test_one_number_of_workers_says_nothing_of_more_cpus() -> None:
-    assert "were not measured" in str(study.beyond(_measured([{1: 10, 2: 19}]), cpus=1).iloc[0, 0])
+@pytest.mark.parametrize(("blocks", "cpus"), [(6, 1), (5, 2)])
+def test_one_number_of_workers_or_few_blocks_say_nothing_of_more_cpus(blocks: int, cpus: int) -> None:
+    found = scaling.beyond(measured(*[{1: 10.0, 2: 19.0}] * blocks), cpus)
+    assert "Cannot be told" in str(found.iloc[0, 0])
 
 
-def test_the_table_has_each_value_with_its_interval() -> None:
-    table = study.scaling_table(study.scaling(_measured(TWO_BLOCKS)))
+def test_the_tables_have_each_value_with_its_interval_and_its_blocks() -> None:
+    table = scaling.table(measured({2: 20.0, 1: 10.0}, {1: 20.0, 2: 36.0}))
     assert table["workers"].tolist() == [1, 2]
     assert table["highest throughput, requests/s"].tolist() == ["15.0 (10.0 to 20.0)", "28.0 (20.0 to 36.0)"]
     assert table["speed-up"].iloc[1] == "1.90 (1.80 to 2.00)"
     assert table["efficiency"].iloc[1] == "0.950 (0.900 to 1.00)"
+    assert table["blocks"].tolist() == ["2 of 2", "2 of 2"]
+    factors = losses.table(losses.stacks(measured(*SIX))).set_index("workers")
+    assert factors.loc[4, "on a CPU (waiting)"] == "0.500 (0.500 to 0.500)"
 
 
 @pytest.mark.parametrize(
-    ("cpus", "workers"),
+    ("cpus", "growth", "workers"),
     [
-        (1, [1, 2]),
-        (2, [1, 2, 3, 4]),
-        (4, [1, 2, 3, 4, 5, 6, 7, 8]),
-        (8, [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 16]),
+        (1, 2, [1, 2]),
+        (2, 2, [1, 2, 4]),
+        (6, 2, [1, 2, 4, 6, 8, 12]),
+        (2, 1.25, [1, 2, 3, 4]),
+        (8, 1.25, [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 16]),
     ],
 )
-def test_default_workers(cpus: int, workers: list[int]) -> None:
-    assert study.default_workers(cpus) == workers
+def test_default_workers(cpus: int, growth: float, workers: list[int]) -> None:
+    assert study.default_workers(cpus, growth) == workers
 
 
-@given(st.integers(1, 512))
-def test_default_workers_go_from_1_to_twice_the_cpus_in_few_steps(cpus: int) -> None:
-    workers = study.default_workers(cpus)
+@given(st.integers(1, 512), st.floats(1.01, 4))
+def test_default_workers_go_from_1_to_twice_the_cpus_in_steps(cpus: int, growth: float) -> None:
+    workers = study.default_workers(cpus, growth)
     assert workers == sorted(set(workers))
     assert workers[0] == 1
     assert workers[-1] == 2 * cpus
     assert cpus in workers
-    assert len(workers) <= 35
-    assert all(later <= max(earlier + 1, 1.25 * earlier) for earlier, later in pairwise(workers))
+    assert all(later <= max(earlier + 1, growth * earlier) for earlier, later in pairwise(workers))
 
 
 def test_conditions_overload_each_number_of_workers_by_what_its_cpus_allow(
@@ -198,7 +283,7 @@ def test_conditions_overload_each_number_of_workers_by_what_its_cpus_allow(
     }
     assert not any(one.pin for one in found)
     found = study.conditions(study.Parameters(**PARAMETERS | {"workers": [], "pin": True}), loop_s=0.1)
-    assert [one.workers for one in found] == [1, 2, 3, 4]
+    assert [one.workers for one in found] == [1, 2, 4]
     assert all(one.pin for one in found)
 
 
@@ -210,6 +295,7 @@ def test_conditions_overload_each_number_of_workers_by_what_its_cpus_allow(
         ({"workers": [0, 1]}, r"workers\[0\]"),
         ({"dispatch": "rond-robin"}, "dispatch"),
         ({"overload": 0}, "overload"),
+        ({"growth": 1}, "growth must be above 1"),
         ({"pin": "perhaps"}, "pin"),
     ],
 )
@@ -219,15 +305,19 @@ def test_impossible_parameters_are_refused(change: dict[str, Any], complaint: st
 
 
 def test_what_is_stated_is_what_the_table_shows() -> None:
-    measured = _measured(3 * TWO_BLOCKS)
-    shown = study.scaling(measured).set_index("workers")
-    rows = {(row.quantity, row.factors): row for row in study.estimates(measured)}
-    assert len(rows) == 3, "a speed-up over itself is no estimate"
-    gain = rows["speed-up over one worker", "dispatch=round-robin, workers=2"]
-    assert (gain.value, gain.low, gain.high) == tuple(
-        shown.loc[2, ["speedup", "speedup_low", "speedup_high"]]
-    )
-    assert gain.n == 6
-    assert gain.smallest_told == pytest.approx(max(gain.value / gain.low, gain.high / gain.value) - 1)
-    base = rows["highest throughput", "dispatch=round-robin, workers=1"]
-    assert (base.value, base.unit) == (shown.loc[1, "throughput_rps"], "requests/s")
+    rows = measured(*SIX)
+    shown = scaling.table(rows).set_index("workers")
+    factors = losses.table(losses.stacks(rows)).set_index("workers")
+    found = {(row.quantity, row.factors): row for row in answer.estimates(rows, cpus=2)}
+    assert len(found) == 3 + 2 + 2 * 4 + 1, "a speed-up over itself is no estimate"
+
+    def text(quantity: str, workers: int) -> str:
+        row = found[quantity, f"dispatch=round-robin, workers={workers}"]
+        assert (row.n, row.unit) == (6, "requests/s" if quantity == "highest throughput" else "")
+        return scaling.worded(estimate([row.low, row.value, row.high]))
+
+    assert text("speed-up over one worker", 2) == shown.loc[2, "speed-up"]
+    assert text("highest throughput", 1) == shown.loc[1, "highest throughput, requests/s"]
+    assert text("factor of the speed-up: on a CPU (waiting)", 4) == factors.loc[4, "on a CPU (waiting)"]
+    more = found["throughput of 4 workers over that of 2", "dispatch=round-robin"]
+    assert more.smallest_told == pytest.approx(max(more.value / more.low, more.high / more.value) - 1)

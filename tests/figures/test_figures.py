@@ -10,12 +10,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.busy_workers import measured
 from helpers.trial_rows import trials
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-from lab.experiments import hot_loop, rate_sweep, single_vs_cluster, worker_scaling
+from lab.experiments import hot_loop, rate_sweep, single_vs_cluster
+from lab.experiments.worker_scaling import figure as scaling_figures
+from lab.experiments.worker_scaling import losses
 from lab.figures.style import DARK_TO_LIGHT, canvas
 
 TITLE = "What it says"
@@ -56,7 +60,7 @@ def _sweep(**changes: Any) -> pd.DataFrame:
 
 
 def _scaled() -> pd.DataFrame:
-    return trials(*({"workers": n, "throughput_rps": rate} for n, rate in ((1, 10.0), (2, 18.0), (4, 17.0))))
+    return measured(*[{1: 10.0, 2: 18.0, 4: 17.0}] * 6)
 
 
 def loop_times() -> Figure:
@@ -73,12 +77,21 @@ def rate_sweep_figure() -> Figure:
 
 
 def worker_scaling_figure() -> Figure:
-    return worker_scaling.figure(_scaled(), worker_scaling.scaling(_scaled()), 2)
+    return _known(scaling_figures.figure(_scaled(), 2))
+
+
+def speedup_stack() -> Figure:
+    return _known(scaling_figures.stack_figure(losses.stacks(_scaled()), 2))
+
+
+def _known(figure: Figure | None) -> Figure:
+    assert figure is not None
+    return figure
 
 
 every_figure = pytest.mark.parametrize(
     "draw",
-    [loop_times, latency_over_time, rate_sweep_figure, worker_scaling_figure],
+    [loop_times, latency_over_time, rate_sweep_figure, worker_scaling_figure, speedup_stack],
     ids=lambda draw: draw.__name__,
 )
 
@@ -216,19 +229,45 @@ def test_a_server_without_a_single_answer_is_drawn() -> None:
 
 
 def test_scaling_has_the_ideal_line_the_cpus_and_every_trial() -> None:
-    rate, share = worker_scaling_figure().axes
-    assert [(0, 0), (4, 40)] in _lines(rate)
-    assert [(1, 10), (2, 18), (4, 17)] in _lines(rate)
+    (rate,) = worker_scaling_figure().axes
+    assert np.array(_lines(rate)[0]) == pytest.approx(np.array([(0, 0), (4, 40)]))
+    by_length = {len(line): line for line in _lines(rate)}
+    assert np.array(by_length[3]) == pytest.approx(np.array([(1, 10), (2, 18), (4, 17)]))
+    assert 18 in by_length, "a point per trial"
     assert "ideal" in _texts(rate)
     assert "2 CPUs" in _texts(rate)
-    assert "2 CPUs" in _texts(share)
     assert sorted(_legend(rate)) == ["a trial", "median over blocks"]
-    assert [(1, 1), (2, pytest.approx(0.9)), (4, pytest.approx(0.425))] in _lines(share)
 
 
 def test_a_fraction_of_a_cpu_is_named_as_one() -> None:
-    rate, _ = worker_scaling.figure(_scaled(), worker_scaling.scaling(_scaled()), 1.5).axes
+    (rate,) = _known(scaling_figures.figure(_scaled(), 1.5)).axes
     assert "1.5 CPUs" in _texts(rate)
+
+
+def test_scaling_without_a_base_has_no_figure() -> None:
+    assert scaling_figures.figure(measured({2: 18.0}), 2) is None
+    assert scaling_figures.stack_figure(losses.stacks(measured({2: 18.0})), 2) is None
+
+
+def test_the_stack_fills_each_bar_from_the_measured_speedup_to_the_ideal() -> None:
+    figure = speedup_stack()
+    (axes,) = figure.axes
+    tops = {1: 0.0, 2: 0.0, 4: 0.0}
+    for bar in axes.patches:
+        assert isinstance(bar, Rectangle)
+        workers = (1, 2, 4)[round(bar.get_x() + bar.get_width() / 2)]
+        tops[workers] = max(tops[workers], bar.get_y() + bar.get_height())
+    assert tops == pytest.approx({1: 1, 2: 2, 4: 4})
+    assert "1.70\nof 4" in _texts(axes)
+    assert "waiting for a CPU: 1.86" in _texts(axes)
+    assert "idle" not in _texts(axes), "what is too thin to see has no name"
+    assert figure.get_suptitle() == "4 workers on 2 CPUs: 47 % of the ideal is waiting for a CPU"
+
+
+def test_a_loss_that_cannot_be_told_is_not_in_the_title() -> None:
+    few = losses.stacks(measured(*[{1: 10.0, 2: 18.0, 4: 17.0}] * 5))
+    title = _known(scaling_figures.stack_figure(few, 2)).get_suptitle()
+    assert title == "Where the rest of the ideal speed-up went"
 
 
 def test_a_figure_that_fails_half_way_is_forgotten_too() -> None:

@@ -1,0 +1,5 @@
+"""How far does adding workers take us? Highest throughput, and where the rest of the ideal went."""
+
+from lab.experiments.worker_scaling.trials import EXPERIMENT, Parameters
+
+__all__ = ["EXPERIMENT", "Parameters"]

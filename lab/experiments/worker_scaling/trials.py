@@ -1,0 +1,117 @@
+"""How far does adding workers take us? Each number of them, offered more than it can answer."""
+
+import math
+from dataclasses import fields
+
+import pandas as pd
+from pydantic import field_validator
+
+from lab.checks import Count, Positive, Seconds, Whole
+from lab.cpus import available_cpus
+from lab.hotloop import KernelName
+from lab.models.stack import WorkerTime, worker_time
+from lab.servers.spec import DispatchName
+from lab.study.parameters import ListOf, WorkerCount
+from lab.study.parameters import Parameters as _Parameters
+from lab.study.plan import Condition
+from lab.study.run import Run
+
+EXPERIMENT = "worker-scaling"
+
+OVERLOADED = 1.1
+"""From this own utilisation on, a trial tells the highest throughput: below, workers may have had time."""
+
+
+class Parameters(_Parameters):
+    """What notebook 04 lets its reader set; no `workers` means those of `default_workers`."""
+
+    run: str
+    workers: ListOf[WorkerCount]
+    growth: Positive
+    overload: Positive
+    duration_s: Seconds
+    dispatch: DispatchName
+    pin: bool
+    kernel: KernelName
+    iterations: Whole
+    timeout_s: Seconds
+    blocks: Count
+    seed: Whole
+
+    @field_validator("workers")
+    @classmethod
+    def _has_a_base(cls, workers: tuple[int, ...]) -> tuple[int, ...]:
+        if workers and 1 not in workers:
+            raise ValueError("must include 1, the base of every speed-up")
+        if len(set(workers)) < len(workers):
+            raise ValueError("must list each number once")
+        return workers
+
+    @field_validator("growth")
+    @classmethod
+    def _grows(cls, growth: float) -> float:
+        if growth <= 1:
+            raise ValueError("must be above 1")
+        return growth
+
+
+def default_workers(cpus: int, growth: float) -> list[int]:
+    """Return 1 to 2 x cpus, each number at most `growth` times the one before; the number of CPUs, too."""
+    counts = {cpus, 2 * cpus}
+    n = 1
+    while n < 2 * cpus:
+        counts.add(n)
+        n = max(n + 1, int(growth * n))
+    return sorted(counts)
+
+
+def conditions(p: Parameters, loop_s: float) -> list[Condition]:
+    """Return a condition per number of workers, at `overload` times the rate that its loops alone allow."""
+    cpus = available_cpus()
+    shared = p.model_dump(include={"duration_s", "dispatch", "pin", "kernel", "iterations", "timeout_s"})
+    return [
+        Condition(topology="cluster", workers=n, rate=p.overload * min(n, cpus) / loop_s, **shared)
+        for n in p.workers or default_workers(cpus, p.growth)
+    ]
+
+
+_TIMES = [column.name for column in fields(WorkerTime) if column.name != "workers"]
+
+
+def accounted(run: Run, trials: pd.DataFrame) -> pd.DataFrame:
+    """Add to each trial how its workers spent their time, as columns of `lab.models.stack.WorkerTime`.
+
+    highest_rps: throughput while all workers could be busy; nan if they never were busy together, or if the
+    trial's own utilisation was below `OVERLOADED`: its throughput may then not be the highest. utilisation:
+    rate x own mean service time / workers.
+    """
+    requests = run.requests(trials)
+    answered = requests[requests["outcome"] == "ok"]
+    of_trial = dict(list(answered.groupby("trial_id")))
+    nothing = answered.head(0)
+    rows = [
+        _time_of(int(workers), of_trial.get(trial_id, nothing))
+        for trial_id, workers in zip(trials["trial_id"], trials["workers"], strict=True)
+    ]
+    times = pd.DataFrame(rows, index=trials.index, columns=_TIMES, dtype=float)
+    utilisation = trials["rate"] * trials["service_mean_s"] / trials["workers"]
+    highest_rps = (times["answered"] / times["window_s"]).where(utilisation >= OVERLOADED)
+    return trials.join(times).assign(utilisation=utilisation, highest_rps=highest_rps)
+
+
+def _time_of(workers: int, answered: pd.DataFrame) -> dict[str, float]:
+    columns = ("worker", "sent_s", "end_s", "service_s", "service_cpu_s")
+    known = {name: answered.get(name, math.nan) for name in columns}
+    found = worker_time(workers, **pd.DataFrame(known, answered.index, dtype=float))
+    return vars(found) if found else {}
+
+
+def time_of(trial: "pd.Series[float]") -> WorkerTime:
+    """Return what `accounted` put in a trial's row."""
+    return WorkerTime(int(trial["workers"]), **{name: float(trial[name]) for name in _TIMES})
+
+
+def highest(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the trials that tell the highest throughput of their number of workers."""
+    told: pd.DataFrame = trials[trials["highest_rps"] > 0]
+    return told
