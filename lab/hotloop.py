@@ -1,4 +1,7 @@
-"""The work itself: the article's sum of atan(i) x tan(i), as kernels, and what one run costs."""
+"""The work itself: the article's sum of atan(i) x tan(i), as kernels, and what one run costs.
+
+Another kernel only sleeps: with it, few CPUs carry many workers, and show what their harness can feed.
+"""
 
 import math
 import os
@@ -51,13 +54,32 @@ def _numba_kernel() -> Kernel:
         return compiled(cache=False)
 
 
-KernelName = Literal["python", "numpy", "numba"]
+SLEEP_STEP_S = 1e-7
+"""What the kernel `sleep` takes for one step: about what plain Python needs on a current CPU.
+
+It is a constant, so that all workers of a server sleep equally long. Who needs the loop's own time on this
+machine asks for as many steps as make it.
+"""
+
+
+def sleep_loop(iterations: int) -> float:
+    """Block this thread, and so its event loop, but no CPU; compute nothing."""
+    time.sleep(max(0.0, iterations * SLEEP_STEP_S))
+    return 0.0
+
+
+SummingName = Literal["python", "numpy", "numba"]
+KernelName = Literal[SummingName, "sleep"]
 
 _MAKERS: dict[str, Callable[[], Kernel]] = {
     "python": lambda: python_loop,
     "numpy": _numpy_kernel,
     "numba": _numba_kernel,
+    "sleep": lambda: sleep_loop,
 }
+
+SUMMING = get_args(SummingName)
+"""The kernels that do the work, unlike `sleep`."""
 
 KERNELS = get_args(KernelName)
 

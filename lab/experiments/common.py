@@ -1,8 +1,8 @@
-"""What several notebooks share: a worker for each CPU, servers by name, flagged trials, what a bar means."""
+"""What several notebooks share: workers and loops that suit the machine, servers by name, flagged trials."""
 
 import hashlib
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import pandas as pd
 
@@ -11,7 +11,9 @@ from lab.cpus import available_cpus
 from lab.errors import UsageError
 from lab.flags import KINDS
 from lab.models.statistics import fewest_trials
-from lab.study.parameters import startable
+from lab.study import control
+from lab.study.parameters import Parameters, startable
+from lab.study.run import Run
 from lab.units import counted
 
 
@@ -30,6 +32,36 @@ Workers = Annotated[int | str, Before(_workers)]
 def resolve(workers: int | str) -> int:
     """Return the number of workers: "cpus" means one for each CPU that this process may use."""
     return available_cpus() if workers == "cpus" else int(workers)
+
+
+AUTO = "auto"
+
+
+def _iterations(value: Any) -> int | str:
+    """Read a number of iterations, or the word for what suits this machine."""
+    if value == AUTO:
+        return AUTO
+    try:
+        read = float(value)
+    except (TypeError, ValueError):
+        read = -1.0
+    if isinstance(value, bool) or read < 0 or read != int(read):
+        raise ValueError(f"must be {AUTO!r} or a whole number, at least 0")
+    return int(read)
+
+
+Iterations = Annotated[int | str, Before(_iterations)]
+"""The length of the hot loop, or "auto": the shortest that this machine's harness can feed to all workers."""
+
+Settings = TypeVar("Settings", bound=Parameters)
+
+
+def settled(p: Settings, run: Run) -> Settings:
+    """Return the parameters with a number for "auto" iterations: the same in all notebooks of a run."""
+    given = p.model_dump()
+    if given["iterations"] != AUTO:
+        return p
+    return p.model_copy(update={"iterations": control.iterations(run, given["kernel"])})
 
 
 def by_server(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

@@ -11,7 +11,7 @@ from pydantic import Field
 from lab import hotloop, units
 from lab.checks import Count, Positive, Whole
 from lab.figures.style import DARK_TO_LIGHT, INK, canvas, plain_log_ticks
-from lab.hotloop import KernelName
+from lab.hotloop import SummingName
 from lab.models.statistics import Estimate, quantile
 from lab.study.estimates import Stated, stated
 from lab.study.parameters import ListOf
@@ -25,7 +25,7 @@ class Parameters(_Parameters):
     """What notebook 01 lets its reader set."""
 
     run: str
-    kernels: Annotated[ListOf[KernelName], Field(min_length=1)]
+    kernels: Annotated[ListOf[SummingName], Field(min_length=1)]
     iterations: Whole
     repeats: Count
     rate: Positive

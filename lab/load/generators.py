@@ -264,6 +264,19 @@ def generators_with_room() -> int:
     return max(1, available_cpus() - 1)
 
 
+ASSUMED_CEILING_RPS = 1000.0
+"""What one generator is asked for at most where `lab doctor` has not measured more: slow machines do that."""
+
+_SHARE_OF_CEILING = 0.5
+"""A ceiling is the best of three short tries: half of it is left for worse moments."""
+
+
+def generators_for(rate_rps: float, *, keepalive: bool) -> int:
+    """Return how many generators a rate needs, each at half its ceiling, if there are CPUs for them."""
+    ceiling_rps = kept_ceiling_rps(keepalive=keepalive) or ASSUMED_CEILING_RPS
+    return min(math.ceil(rate_rps / (_SHARE_OF_CEILING * ceiling_rps)), generators_with_room())
+
+
 def keep_ceilings(connect_rps: float, keepalive_rps: float) -> None:
     """Remember both ceilings for later attacks here: with a connection per request, and kept alive.
 

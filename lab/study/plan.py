@@ -56,6 +56,7 @@ TRIALS = pa.schema(
         *_fields(pa.float64(), *(f"send_lag_{name}_s" for name in LAG)),
         pa.field("workers_seen", pa.int64()),
         *_fields(pa.float64(), "worker_max_share", "generator_cpu_s"),
+        pa.field("generators", pa.int64()),
         *_fields(pa.int64(), "cpu_periods", "cpu_periods_throttled"),
         pa.field("cpu_throttled_s", pa.float64()),
         *_fields(pa.float64(), "steal", "others_cpu", "cpu_pressure", "load1"),
@@ -67,6 +68,7 @@ TRIALS = pa.schema(
 
 BEFORE: dict[str, Any] = {"pin": False} | dict.fromkeys(
     (
+        "generators",
         *(f"service_cpu_{name}_s" for name in SERVICE),
         "quota_cpus",
         "cpu_periods",

@@ -56,8 +56,14 @@ class Run:
 
     def loop_s(self, kernel: str = "python", iterations: int = ITERATIONS) -> float:
         """Return the median seconds of a hot loop, timed once per run so that derived rates never change."""
-        loops = self.table(f"loop-{kernel}-{iterations}", lambda: _time_loops(kernel, iterations))
-        return float(loops["wall_s"].median())
+        return float(self._loops(kernel, iterations)["wall_s"].median())
+
+    def loop_cpu_s(self, kernel: str = "python", iterations: int = ITERATIONS) -> float:
+        """Return the median CPU seconds of the same loops: what they take on a CPU of their own."""
+        return float(self._loops(kernel, iterations)["cpu_s"].median())
+
+    def _loops(self, kernel: str, iterations: int) -> pd.DataFrame:
+        return self.table(f"loop-{kernel}-{iterations}", lambda: _time_loops(kernel, iterations))
 
     def table(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """Return the table of that name; `make` is called only if the run does not have it yet.

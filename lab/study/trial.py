@@ -82,8 +82,9 @@ def offer(
     seed: int,
     on_progress: "Callable[[Progress], None] | None" = None,
 ) -> Measured:
-    """Offer the condition's load to its server."""
+    """Offer the condition's load to its server, with as many generators as its rate needs."""
     from lab.load.attack import attack
+    from lab.load.generators import generators_for
 
     result: Measured = attack(
         server.url + condition.path,
@@ -92,6 +93,7 @@ def offer(
         arrivals=condition.arrivals,
         timeout=condition.timeout_s,
         keepalive=condition.keepalive,
+        generators=generators_for(condition.rate, keepalive=condition.keepalive),
         seed=seed,
         on_progress=on_progress,
     )
@@ -147,6 +149,7 @@ def make_row(
         **_flat("send_lag", summary["send_lag_s"], LAG),
         "workers_seen": len(workers),
         "worker_max_share": max(workers.values()) / answered if answered else None,
+        "generators": summary["generator"].get("processes"),
         "generator_cpu_s": summary["generator"]["cpu_s"],
         "cpu_periods": throttling and throttling.periods,
         "cpu_periods_throttled": throttling and throttling.throttled,

@@ -8,6 +8,9 @@ from lab.cpus import available_cpus
 from lab.errors import UsageError
 from lab.experiments import common
 from lab.flags import Flag
+from lab.study import control
+from lab.study.parameters import Parameters
+from lab.study.run import open_run
 
 
 def test_servers_are_named_by_what_tells_them_apart() -> None:
@@ -73,3 +76,21 @@ def test_a_table_has_rows_without_the_flagged_trials_if_there_are_some(
 ) -> None:
     rows = [*({"rate": rate} for rate in rates), *({"rate": rate, "valid": False} for rate in flagged_rates)]
     assert common.with_unflagged(trials(*rows), _highest).to_dict("list") == table
+
+
+class _Loops(Parameters):
+    kernel: str = "python"
+    iterations: common.Iterations = "auto"
+
+
+def test_auto_iterations_become_those_of_the_run_and_numbers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "iterations", lambda run, kernel: 1234)
+    run = open_run()
+    assert common.settled(_Loops(), run).iterations == 1234
+    assert common.settled(_Loops(iterations="1e5"), run).iterations == 100_000
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, "automatic", True, None, [7]])
+def test_iterations_are_a_whole_number_or_auto(wrong: object) -> None:
+    with pytest.raises(UsageError, match="parameter iterations must be 'auto' or a whole number, at least 0"):
+        _Loops.from_notebook({"kernel": "python", "iterations": wrong})

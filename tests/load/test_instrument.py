@@ -26,7 +26,13 @@ from lab.experiments.instrument.stalls import closed_loop
 from lab.figures.over_time import over_time as draw
 from lab.load.attack import Result, attack, summarized
 from lab.load.ceiling import Step, ceiling_rps, measure_ceiling, reasons
-from lab.load.generators import AboveCeilingWarning, keep_ceilings, kept_ceiling_rps, warn_above
+from lab.load.generators import (
+    AboveCeilingWarning,
+    generators_for,
+    keep_ceilings,
+    kept_ceiling_rps,
+    warn_above,
+)
 from lab.load.log import OUTCOMES, Outcome
 from lab.load.reference_server import reference_server
 from lab.load.report import report
@@ -167,6 +173,20 @@ def test_python_warns_of_more_than_the_ceiling(
             warnings.simplefilter("error", AboveCeilingWarning)
             attack(server.url, rate=100, duration=0.1)
             measure_ceiling(rates_rps=(100,), duration=0.05, keepalive=True)
+
+
+@pytest.mark.parametrize(
+    ("rate_rps", "cpus", "enough"),
+    [(10, 64, 1), (500, 64, 1), (501, 64, 2), (6400, 64, 13), (6400, 2, 1), (6400, 1, 1)],
+)
+def test_a_rate_gets_as_many_generators_as_it_needs_and_the_cpus_allow(
+    rate_rps: float, cpus: int, enough: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.load.generators.available_cpus", lambda: cpus)
+    assert generators_for(rate_rps, keepalive=False) == enough
+    keep_ceilings(0, 4000)
+    assert generators_for(rate_rps, keepalive=False) == enough, "a ceiling of 0 says that none was found"
+    assert generators_for(rate_rps, keepalive=True) == min(enough, max(1, -(-rate_rps // 2000)))
 
 
 @pytest.mark.parametrize("cpus", [1, 2])

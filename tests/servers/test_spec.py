@@ -31,7 +31,7 @@ def test_connections_are_kept_unless_dispatch_needs_one_for_each_request(dispatc
             {"dispatch": "random"},
             "dispatch must be 'shared', 'reuseport', 'round-robin' or 'least-busy', got 'random'",
         ),
-        ({"kernel": "rust"}, "kernel must be 'python', 'numpy' or 'numba', got 'rust'"),
+        ({"kernel": "rust"}, "kernel must be 'python', 'numpy', 'numba' or 'sleep', got 'rust'"),
         ({"pool": "fibre"}, "pool must be 'process' or 'thread', got 'fibre'"),
         ({"workers": 0}, "workers must be at least 1, got 0"),
         ({"workers": -2}, "workers must be at least 1, got -2"),

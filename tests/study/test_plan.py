@@ -97,7 +97,7 @@ def test_trials_of_a_block_meet_the_same_arrivals_and_blocks_different_ones() ->
         ({"workers": 2}, "single server has one worker"),
         ({"iterations": -1}, "iterations must be at least 0, got -1"),
         ({"warmup": -1}, "warmup must be at least 0, got -1"),
-        ({"kernel": "fortran"}, "kernel must be 'python', 'numpy' or 'numba', got 'fortran'"),
+        ({"kernel": "fortran"}, "kernel must be 'python', 'numpy', 'numba' or 'sleep', got 'fortran'"),
         ({"dispatch": "random"}, "dispatch must be 'shared'"),
         ({"topology": "ring"}, "topology must be 'single'"),
         ({"arrivals": "bursts"}, "arrivals must be 'constant' or 'poisson', got 'bursts'"),

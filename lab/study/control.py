@@ -1,0 +1,179 @@
+"""The control: workers that sleep as long as a loop takes, so that nothing but the harness is at work.
+
+A few CPUs carry many such workers. The share of time that they are kept asleep says whether the supervisor
+and the generators of this machine can feed so many workers at all, with loops of that length.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from lab.cpus import available_cpus
+from lab.flags import Flag
+from lab.hotloop import SLEEP_STEP_S
+from lab.study.plan import Condition
+from lab.study.run import Run
+from lab.study.trial import fresh_server, offer
+
+if TYPE_CHECKING:
+    from lab.servers import Server
+
+OVERLOAD = 1.2
+"""The loops that are offered, as a multiple of those that the workers have time for."""
+
+HELD = 0.9
+"""The share of time that workers must be kept busy: what the harness takes from them is then less than
+differences that the study tells apart."""
+
+STEP = 7**5
+"""Loops are multiples of so many iterations: one server runs any of them, by `?times=`."""
+
+LADDER = tuple(times * STEP for times in (1, 3, 7, 20, 49))
+"""The loops to choose from, up to the article's 7^7; beyond that, a trial holds too few requests."""
+
+_FIRST = 7 * STEP
+_TRIES = 2
+_LEAST_S = 0.6
+_LASTS_LOOPS = 10.0
+_SETTLED_LOOPS = 2.0
+"""So many loops after the start, every worker has had its first."""
+
+
+@dataclass(frozen=True)
+class Fed:
+    """What one control showed: workers that slept for `loop_s` at a time, in place of so many iterations.
+
+    `share` is the share of time that they were kept asleep; `throughput_rps` is what that amounts to.
+    """
+
+    workers: int
+    iterations: int
+    loop_s: float
+    rate_rps: float
+    throughput_rps: float
+    share: float
+    generators: int
+    flags: tuple[Flag, ...]
+
+    @property
+    def held(self) -> bool:
+        """Whether the harness can feed so many workers, and its generators can be believed meanwhile."""
+        return self.share >= HELD and not self.flags
+
+
+Feed = Callable[[int], Fed]
+"""Offers loops of so many iterations to workers that are already running."""
+
+
+@contextmanager
+def sleepers(workers: int, step_s: float) -> Iterator[Feed]:
+    """Start workers that sleep, and yield how to feed them; `step_s` is what `STEP` iterations take here."""
+    first = _condition(workers, step_s, STEP)
+    with fresh_server(first, drain_s=0, unlimited=True) as server:
+        yield lambda iterations: _feed(server, _condition(workers, step_s, iterations), step_s, iterations)
+
+
+def _condition(workers: int, step_s: float, iterations: int) -> Condition:
+    times = max(1, round(iterations / STEP))
+    return Condition(
+        rate=OVERLOAD * workers / (times * step_s),
+        duration_s=max(_LEAST_S, _LASTS_LOOPS * times * step_s),
+        topology="cluster",
+        workers=workers,
+        kernel="sleep",
+        iterations=max(1, round(step_s / SLEEP_STEP_S)),
+        path=f"/api/slow?times={times}",
+    )
+
+
+def _feed(server: "Server", condition: Condition, step_s: float, iterations: int) -> Fed:
+    offered = offer(server, condition, seed=0)
+    loop_s = step_s * iterations / STEP
+    share = busy_share(offered.requests, condition.workers, _SETTLED_LOOPS * loop_s, condition.duration_s)
+    summary = offered.summary
+    slept_s = summary["service_s"]["mean"] or loop_s
+    return Fed(
+        workers=condition.workers,
+        iterations=iterations,
+        loop_s=loop_s,
+        rate_rps=condition.rate,
+        throughput_rps=share * condition.workers / slept_s,
+        share=share,
+        generators=int(summary["generator"]["processes"]),
+        flags=tuple(map(Flag.from_dict, summary["flags"])),
+    )
+
+
+def busy_share(requests: pd.DataFrame, workers: int, from_s: float, to_s: float) -> float:
+    """Return the share of the time between two moments that workers spent on the loops they reported."""
+    end_s = requests["end_s"].to_numpy(np.float64)
+    begin_s = end_s - requests["service_s"].to_numpy(np.float64)
+    busy_s = np.minimum(end_s, to_s) - np.maximum(begin_s, from_s)
+    return float(np.nansum(np.maximum(busy_s, 0.0))) / (workers * (to_s - from_s))
+
+
+def shortest_loop(feed: Feed) -> list[Fed]:
+    """Find the shortest loop of the ladder that is held: every control that led there, the answer last.
+
+    Begins with 7^6 and goes down while that holds, or up until it does. If none holds, the longest is last.
+    """
+    place = LADDER.index(_FIRST)
+    seen, found = _tried(feed, LADDER[place])
+    step = -1 if found.held else 1
+    while 0 <= (place := place + step) < len(LADDER):
+        more, this = _tried(feed, LADDER[place])
+        seen += more
+        if step < 0 and not this.held:
+            break
+        found = this
+        if step > 0 and this.held:
+            break
+    return [*(fed for fed in seen if fed is not found), found]
+
+
+def _tried(feed: Feed, iterations: int) -> tuple[list[Fed], Fed]:
+    """Feed these loops until they hold, twice at most: one disturbance says nothing about the harness."""
+    seen: list[Fed] = []
+    while len(seen) < _TRIES and not (seen and seen[-1].held):
+        seen.append(feed(iterations))
+    return seen, seen[-1]
+
+
+def step_s(run: Run) -> float:
+    """Return what `STEP` iterations of plain Python take on a CPU of their own, as the run has timed it."""
+    return run.loop_cpu_s("python", _FIRST) * STEP / _FIRST
+
+
+TABLE = "auto-iterations"
+
+
+def auto(run: Run) -> pd.DataFrame:
+    """Return the controls that set the length of this run's loops, a row each, the deciding one last.
+
+    They have two workers for each CPU, which sleep; the study computes, and so answers at most half as much.
+    A loop at which these are kept busy is one for which the study's highest rate is below half of what
+    supervisor and generators can do here. Measured once per run: every notebook gets the same loops.
+    """
+    return run.table(TABLE, lambda: _auto(step_s(run)))
+
+
+def _auto(step_s: float) -> pd.DataFrame:
+    with sleepers(2 * available_cpus(), step_s) as feed:
+        return frame(shortest_loop(feed))
+
+
+def frame(controls: list[Fed]) -> pd.DataFrame:
+    """Return a row per control, with the fields of `Fed`, and `held`."""
+    return pd.DataFrame([vars(fed) | {"held": fed.held} for fed in controls])
+
+
+def iterations(run: Run, kernel: str = "python") -> int:
+    """Return what "auto" means in this run: a loop of that kernel that lasts as long as the chosen one."""
+    chosen = int(auto(run)["iterations"].iloc[-1])
+    if kernel in ("python", "sleep"):
+        return chosen
+    return max(1, round(chosen * run.loop_cpu_s("python") / run.loop_cpu_s(kernel)))
