@@ -75,7 +75,7 @@ def test_numbers_arrive_as_text_or_as_other_numbers() -> None:
         ({"workers": 0}, "workers must be at least 1, got 0"),
         ({"workers": 1.5}, "workers must be a whole number, got 1.5"),
         ({"workers": True}, "workers must be a number, got True"),
-        ({"kernel": "fortran"}, "kernel must be 'python', 'numpy' or 'numba', got 'fortran'"),
+        ({"kernel": "fortran"}, "kernel must be 'python', 'numpy', 'numba' or 'sleep', got 'fortran'"),
         (
             {"dispatch": "random"},
             "dispatch must be 'shared', 'reuseport', 'round-robin' or 'least-busy', got 'random'",
