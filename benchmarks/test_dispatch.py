@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from lab.experiments.dispatch.theory import least_overhead_s
+from lab.experiments.dispatch.trials import least_overhead_s
 from lab.hotloop import measure
 from lab.models.queueing import mdc_mean_wait, mdc_wait_quantile
 from lab.models.simulation import waits

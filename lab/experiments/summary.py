@@ -192,6 +192,8 @@ def estimates(run: Run) -> pd.DataFrame:
     for experiment, state in stating.items():
         if (mine := trials.get(experiment)) is not None:
             rows += state(mine)
+    if len(mine := _dispatch_trials(run)):
+        rows += dispatch_answer.estimates(mine)
     found = table_of(rows)
     run.keep("estimates", found)
     return found
@@ -238,18 +240,16 @@ def verdicts(run: Run) -> list[Verdict]:
     return [
         *single_vs_cluster.verdicts(article, cpus),
         scaling_answer.verdict(scaling.accounted(run, run.trials(scaling.EXPERIMENT)), cpus),
-        _of_dispatch(run),
+        dispatch_answer.verdict(dispatched) if len(dispatched := _dispatch_trials(run)) else Verdict(4),
         *_of_failures(run),
         Verdict(8),
         Verdict(9),
     ]
 
 
-def _of_dispatch(run: Run) -> Verdict:
+def _dispatch_trials(run: Run) -> pd.DataFrame:
     trials = run.trials(dispatch.EXPERIMENT)
-    if trials.empty:
-        return Verdict(4)
-    return dispatch_answer.verdict(dispatch.beside_theory(trials, run.requests(trials)))
+    return trials if trials.empty else dispatch.beside_theory(trials, run.requests(trials))
 
 
 def _of_failures(run: Run) -> list[Verdict]:

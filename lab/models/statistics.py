@@ -163,3 +163,29 @@ def samples_needed(share: Share, confidence: Share = CONFIDENCE) -> int:
     It is the smallest n with 1 - share^n >= confidence: the highest sample is then a bound (Wilks, 1941).
     """
     return math.ceil(math.log(1 - confidence) / math.log(share))
+
+
+@checked
+def pairing_gain(numerators: Numbers, denominators: Numbers) -> float:
+    """Return how many times the blocks an unpaired comparison would need, to tell as much as these pairs.
+
+    It is the sum of both variances over the variance of the differences, all of logarithms, as `paired_ratio`
+    compares ratios: 1 if blocks have nothing in common, nan if nothing varies.
+    """
+    over, under = np.log(numerators), np.log(denominators)
+    paired = float(np.var(over - under))
+    return float(np.var(over) + np.var(under)) / paired if paired else math.nan
+
+
+@checked
+def busiest_by_chance(
+    sizes: Numbers, workers: Annotated[int, Field(ge=1)], draws: int = 2000, seed: int = 0
+) -> NDArray[np.float64]:
+    """Return the busiest worker's share if fair coins dealt out the connections: one per draw.
+
+    `sizes` is how many requests each connection carries; they all go to the worker that has it.
+    """
+    random = np.random.default_rng(seed)
+    alike = zip(*np.unique(np.asarray(sizes), return_counts=True), strict=True)
+    dealt = sum(size * random.multinomial(many, [1 / workers] * workers, draws) for size, many in alike)
+    return np.asarray(np.max(dealt, axis=1) / np.sum(sizes))

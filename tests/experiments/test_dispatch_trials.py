@@ -1,8 +1,9 @@
-"""Arrangements: which trials are planned, and what makes measured ones comparable."""
+"""Arrangements: which trials are planned, their queues in theory, and what trials are compared with."""
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any, cast, get_args
 
+import numpy as np
 import pandas as pd
 import pytest
 from helpers.trial_rows import trials
@@ -10,8 +11,11 @@ from helpers.trial_rows import trials
 from lab.cli import study as batch
 from lab.errors import UsageError
 from lab.experiments.dispatch import trials as study
-from lab.load.arrivals import Stage, due_times
+from lab.experiments.dispatch.trials import Queue, answers_by_connection, curve, least_overhead_s, queue_of
+from lab.load.arrivals import Arrivals, Stage, due_times
+from lab.models.queueing import mdc_wait_quantile
 from lab.models.statistics import fewest_trials, samples_needed
+from lab.servers.spec import DispatchName
 from lab.study.plan import Condition, make_plan
 from lab.study.run import Run
 
@@ -19,6 +23,7 @@ PARAMETERS: dict[str, Any] = {
     "run": "",
     "dispatches": ["shared", "reuseport", "round-robin", "least-busy"],
     "pools": ["process", "thread"],
+    "kept": ["round-robin", "process"],
     "poisson": [0.5, 0.8],
     "constant": [0.9],
     "workers": 1,
@@ -46,7 +51,7 @@ def names(conditions: Iterable[Condition]) -> set[str]:
     return {study.name_of(condition.factors()) for condition in conditions}
 
 
-def test_each_arrangement_meets_arrivals_of_both_kinds_and_those_that_may_keep_connections_do() -> None:
+def test_each_arrangement_meets_arrivals_of_both_kinds_and_those_in_kept_keep_connections_too() -> None:
     planned = study.conditions(parameters(), loop_s)
     random = [c for c in planned if c.arrivals == "poisson" and not c.keepalive]
     assert len(random) == 8 * 2
@@ -56,7 +61,7 @@ def test_each_arrangement_meets_arrivals_of_both_kinds_and_those_that_may_keep_c
         "threads, numba", "threads, python",
     }  # fmt: skip
     kept = [c for c in planned if c.keepalive]
-    assert names(kept) == {"shared", "reuseport", "round-robin", "pool of processes"}
+    assert names(kept) == {"round-robin, kept", "pool of processes, kept"}
     assert {(c.arrivals, c.labels["load"]) for c in kept} == {("poisson", 0.8)}
 
 
@@ -71,22 +76,43 @@ def test_only_arrangements_to_choose_between_are_measured_in_every_block() -> No
             return pd.DataFrame({"seed": [seed]})
 
     assert len(study.measure(cast(Run, OnlyPlans()), parameters())) == 2
-    processes = {"shared", "reuseport", "round-robin", "least-busy", "pool of processes"}
-    assert names(measured[2]) == processes
-    assert {(c.arrivals, c.labels["load"], c.keepalive) for c in measured[2]} == {("poisson", 0.8, False)}
+    assert names(measured[2]) == {
+        "shared", "reuseport", "round-robin", "least-busy", "pool of processes",
+        "round-robin, kept", "pool of processes, kept",
+    }  # fmt: skip
+    assert {(c.arrivals, c.labels["load"]) for c in measured[2]} == {("poisson", 0.8)}
     assert measured[1] | measured[2] == set(study.conditions(parameters(), loop_s))
+
+    measured.clear()
+    assert len(study.measure(cast(Run, OnlyPlans()), parameters(other_blocks=0))) == 1
+    assert list(measured) == [2]
+
+
+def test_what_is_compared_is_chosen_by_plan_whatever_came_of_it() -> None:
+    rows: list[dict[str, Any]] = [
+        {"dispatch": "shared", "load": 0.8, "valid": False, "success": 0.0},
+        {"dispatch": "shared", "load": 0.5},
+        {"dispatch": "shared", "load": 0.8, "arrivals": "constant"},
+        {"topology": "single", "load": 0.8, "workers": 1},
+        {"topology": "offload", "pool": "thread", "load": 0.8},
+        {"topology": "offload", "load": 0.8, "keepalive": True},
+    ]
+    defaults = {"arrivals": "poisson", "workers": 2, "topology": "cluster", "pool": "process"}
+    assert study.compared(trials(*rows, **defaults)).index.tolist() == [0, 5]
 
 
 def test_every_trial_lasts_until_it_has_met_as_many_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "available_cpus", lambda: 4)
     planned = study.conditions(parameters(workers=3), loop_s)
-    assert {round(c.rate * c.duration_s, 9) for c in planned} == {540}
+    assert {round(c.rate * c.duration_s, 9) for c in planned} == {480}
 
 
-def test_quick_can_spare_a_block_and_has_requests_enough_for_a_p90(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quick_has_blocks_enough_for_an_interval_and_requests_for_a_p90(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(study, "available_cpus", lambda: 2)
     quick = parameters(**batch.profile_parameters("quick", "05-dispatch"), workers="cpus")
-    assert quick.blocks > fewest_trials()
+    assert quick.blocks >= fewest_trials()
     planned = study.conditions(quick, lambda *_: 0.013)
     for block in make_plan(study.EXPERIMENT, planned, blocks=quick.blocks, seed=quick.seed):
         for trial in block.trials:
@@ -102,44 +128,120 @@ def test_rates_follow_from_the_loop_of_each_kernel() -> None:
 
 
 def test_threads_run_both_kernels_once_each() -> None:
-    found = list(map(study.name_of, study.arrangements(parameters(threads_kernel="python"))))
-    assert found.count("threads, python") == 1
-    assert "threads, numba" not in found
+    planned = study.conditions(parameters(threads_kernel="python", poisson=[0.5], constant=[]), loop_s)
+    assert [c.kernel for c in planned if c.pool == "thread"] == ["python"]
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("poisson", []), ("poisson", [1.0]), ("constant", [0]), ("pools", ["fiber"])]
+    ("name", "value"),
+    [
+        ("poisson", []),
+        ("poisson", [1.0]),
+        ("constant", [0]),
+        ("pools", ["fiber"]),
+        ("kept", ["least-busy"]),
+        ("dispatches", []),
+    ],
 )
 def test_what_makes_no_sense_is_refused_by_name(name: str, value: object) -> None:
     with pytest.raises(UsageError, match=f"parameter {name}"):
         parameters(**{name: value})
 
 
+DISPATCHES = get_args(DispatchName)
+POOL = {"topology": "offload", "pool": "process", "kernel": "python"}
+
+
+def at(queue: Queue, utilisation: float, arrivals: Arrivals = "poisson") -> "pd.Series[float]":
+    found = curve(queue, 2, arrivals, 0.95)
+    return found[np.isclose(found["utilisation"], utilisation)].iloc[0]
+
+
+def test_poisson_curves_are_the_exact_ones() -> None:
+    for queue, sharing in ((Queue.CENTRAL, 2), (Queue.TURNS, 2), (Queue.HASHED, 1), (Queue.ONE, 1)):
+        for name, quantile in (("p50", 0.5), ("tail", 0.95)):
+            assert at(queue, 0.8)[name] == pytest.approx(1 + mdc_wait_quantile(quantile, sharing, 0.8))
+
+
+def test_taking_all_that_waits_lies_between_one_queue_and_many() -> None:
+    for utilisation in (0.5, 0.8):
+        central, batches, hashed = (
+            at(queue, utilisation)["tail"] for queue in (Queue.CENTRAL, Queue.BATCHES, Queue.HASHED)
+        )
+        assert central < batches < hashed
+
+
+def test_at_a_constant_rate_only_a_hash_lets_anyone_wait() -> None:
+    for queue in (Queue.BATCHES, Queue.TURNS, Queue.CENTRAL):
+        assert curve(queue, 2, "constant", 0.95)["tail"].tolist() == pytest.approx([1.0] * 19)
+    assert at(Queue.HASHED, 0.8, "constant")["tail"] > 1.5
+
+
+def test_a_queue_follows_from_the_factors_of_an_arrangement() -> None:
+    found = {dispatch: queue_of({"topology": "cluster", "dispatch": dispatch}) for dispatch in DISPATCHES}
+    assert found == {
+        "shared": Queue.BATCHES,
+        "reuseport": Queue.HASHED,
+        "round-robin": Queue.TURNS,
+        "least-busy": Queue.CENTRAL,
+    }
+    assert queue_of({"topology": "single"}) is Queue.ONE
+    assert queue_of(POOL) is Queue.CENTRAL
+
+
+def test_threads_that_hold_the_gil_have_no_curve() -> None:
+    threads = POOL | {"pool": "thread"}
+    assert queue_of(threads) is Queue.GIL
+    assert queue_of(threads | {"kernel": "numba"}) is Queue.CENTRAL
+    assert curve(Queue.GIL, 2, "poisson", 0.95).empty
+
+
 def beside_theory(*rows: dict[str, Any], due_s: tuple[float, ...] = (0.0,) * 4) -> pd.DataFrame:
-    """Make trials of requests that take .1 s each, and put them beside theory."""
+    """Make trials of requests that take .1 s each, by workers 7 and 8 in turn, and put them beside theory."""
     common: dict[str, Any] = {"arrivals": "poisson", "load": 0.8, "workers": 2, "topology": "cluster"}
     made = trials(
         *({"trial_id": f"t{n}", "place": n, "sent": 300, **row} for n, row in enumerate(rows)),
-        **common | {"rate": 16.0, "pool": "process", "keepalive": False, "overhead_s": 0.0},
+        **common | {"rate": 16.0, "pool": "process", "keepalive": False, "service_s": 0.1, "extra": 0.0},
     )
-    requests = [
-        {"trial_id": row["trial_id"], "due_s": due, "service_s": 0.1, "end_s": due + 0.1 + row["overhead_s"]}
+    requests = pd.DataFrame(
+        {
+            "trial_id": row["trial_id"],
+            "due_s": due,
+            "sent_s": due,
+            "service_s": row["service_s"],
+            "end_s": due + 0.1 + row["extra"],
+            "worker": 7.0 + number % 2,
+        }
         for _, row in made.iterrows()
-        for due in due_s
-    ]
-    return study.beside_theory(made, pd.DataFrame(requests))
+        for number, due in enumerate(due_s)
+    )
+    return study.beside_theory(made.drop(columns=["service_s", "extra"]), requests)
 
 
-def test_excess_is_over_one_queue_that_meets_the_same_arrivals() -> None:
+def test_latency_is_put_over_one_queue_that_meets_the_same_arrivals() -> None:
     made = beside_theory(
         {"dispatch": "least-busy", "latency_mean_s": 0.15, "latency_p99_s": 0.2},
         {"dispatch": "shared", "latency_mean_s": 0.3, "latency_p99_s": 0.6},
     )
-    # Four loops of .1 s on two workers: the ideal ends them after .1, .1, .2 and .2 s.
-    assert made["mean_ideal_s"].tolist() == pytest.approx([0.15] * 2)
-    assert made["excess"].tolist() == pytest.approx([1.0, 2.0])
+    # Four loops of .1 s on two workers: the ideal ends them after .1, .1, .2 and .2 s. Batches: one worker
+    # takes all four.
+    assert made["ideal_s"].tolist() == pytest.approx([0.15] * 2)
+    assert made["over_ideal"].tolist() == pytest.approx([1.0, 2.0])
+    assert made["theory_s"].tolist() == pytest.approx([0.15, 0.25])
+    assert made["theory_tail_s"].tolist() == pytest.approx([0.2, 0.397])
     assert made["utilisation"].tolist() == pytest.approx([0.8] * 2)
-    assert made["tail"].tolist() == pytest.approx([2.0, 6.0])
+
+
+def test_all_ideals_hold_the_same_overhead_so_that_what_an_arrangement_costs_counts() -> None:
+    made = beside_theory(
+        {"dispatch": "shared", "extra": 0.01, "latency_mean_s": 0.16},
+        {"dispatch": "round-robin", "extra": 0.05, "latency_mean_s": 0.32},
+        {"dispatch": "round-robin", "extra": 0.001, "keepalive": True},
+    )
+    assert made["extra_s"].tolist() == pytest.approx([0.01, 0.05, 0.001])
+    assert made["overhead_s"].tolist() == pytest.approx([0.01] * 3)
+    assert made["ideal_s"].tolist() == pytest.approx([0.165] * 3)
+    assert made["over_ideal"].tolist()[1] == pytest.approx(0.32 / 0.165)
 
 
 def test_a_trial_stands_at_the_utilisation_that_it_had_not_the_planned_one() -> None:
@@ -149,37 +251,52 @@ def test_a_trial_stands_at_the_utilisation_that_it_had_not_the_planned_one() -> 
     )
     # Threads that take turns at the GIL have one worker's time, and their loop costs what it costs alone.
     assert made["utilisation"].tolist() == pytest.approx([1.0, 1.6])
-    assert study.steady(made).empty
+    assert np.isnan(made["theory_s"].tolist()[1])
+    assert np.isnan(made["extra_s"].tolist()[1])
+    assert made["ideal_s"].tolist()[1] == pytest.approx(0.15)
 
 
-def test_utilisation_theory_ideal_and_unit_hold_the_least_overhead_of_the_arrangement() -> None:
-    shared = {"dispatch": "shared", "latency_mean_s": 0.18, "latency_p99_s": 0.24}
-    made = beside_theory(
-        {**shared, "overhead_s": 0.02},
-        {**shared, "overhead_s": 7.0},  # its queue never ended
-        {**shared, "overhead_s": 0.01, "keepalive": True},
-        {**shared, "dispatch": "least-busy", "overhead_s": 0.05},
-        {**shared, "topology": "offload", "pool": "thread", "overhead_s": 7.0},
+def test_requests_without_an_answer_take_the_mean_and_trials_without_one_the_calibrated_loop() -> None:
+    nothing = {"dispatch": "shared", "service_s": np.nan, "service_mean_s": np.nan}
+    assert beside_theory(nothing)["ideal_s"].tolist() == pytest.approx([0.15])
+    assert beside_theory(nothing)["utilisation"].tolist() == pytest.approx([0.8])
+
+
+def test_the_least_on_top_is_that_of_requests_that_found_an_idle_worker() -> None:
+    waited_s = np.array([0.0, 0.0, 0.0, 0.5, 0.9, 1.4, 2.0, np.nan])
+    answered = pd.DataFrame(
+        {"due_s": np.arange(8.0), "service_s": 1.0, "end_s": np.arange(8) + 1.1 + waited_s}
     )
-    assert made["cost_s"].tolist() == pytest.approx([0.12, 0.12, 0.11, 0.15, 0.1])
-    assert made["utilisation"].tolist() == pytest.approx([0.96, 0.96, 0.88, 1.2, 1.6])
-    assert made["mean_ideal_s"].tolist()[:2] == pytest.approx([0.18] * 2)
-    assert made["mean_theory_s"].tolist()[0] == pytest.approx(0.30)
-    assert made["excess"].tolist()[0] == pytest.approx(1.0)
-    assert made["tail"].tolist()[0] == pytest.approx(2.0)
+    assert least_overhead_s(answered) == pytest.approx(0.1)
+    assert np.isnan(least_overhead_s(answered.assign(end_s=np.nan)))
 
 
-def test_kept_connections_take_no_more_than_new_ones() -> None:
-    made = beside_theory(
-        {"dispatch": "shared", "overhead_s": 0.02},
-        {"dispatch": "shared", "overhead_s": 7.0, "keepalive": True},
+def test_coins_deal_out_connections_and_what_was_kept_stays_together() -> None:
+    once = {"dispatch": "round-robin", "worker_max_share": 0.5}
+    apart = (0.0, 1.0, 2.0, 3.0)  # one kept connection serves all four
+    new, kept, pool = (
+        beside_theory(row, due_s=apart).iloc[0]
+        for row in (once, once | {"keepalive": True}, once | {"keepalive": True, "topology": "offload"})
     )
-    assert made["cost_s"].tolist() == pytest.approx([0.12] * 2)
+    assert [row["connections"] for row in (new, kept, pool)] == [4, 1, 4]
+    assert new["busiest"] == 1
+    # Four coins: the busiest of two has 2 in 6 of 16 cases, 3 in 8, 4 in 2.
+    shares, counts = np.unique(new["coins"], return_counts=True)
+    assert shares.tolist() == [1, 1.5, 2]
+    assert counts / counts.sum() == pytest.approx([6 / 16, 8 / 16, 2 / 16], abs=0.04)
+    assert set(kept["coins"]) == {2}
+    assert (pool["coins"] == new["coins"]).all()
 
 
-def test_a_trial_without_an_answer_takes_the_calibrated_loop() -> None:
-    made = beside_theory({"dispatch": "shared", "service_mean_s": float("nan"), "loop_s": 0.1})
-    assert made["utilisation"].tolist() == pytest.approx([0.8])
+def test_the_connection_used_last_is_used_again() -> None:
+    requests = pd.DataFrame(
+        [(0.0, 2.0, 7.0), (1.0, 3.0, 8.0), (4.0, 5.0, 8.0), (4.5, 6.0, 7.0), (9.0, 10.0, np.nan)],
+        columns=["sent_s", "end_s", "worker"],
+    )
+    assert answers_by_connection(requests, kept=True) == [2, 2]
+    assert answers_by_connection(requests[::-1], kept=True) == [2, 2]
+    assert answers_by_connection(requests.iloc[[0, 1, 2]], kept=True) == [1, 2]
+    assert answers_by_connection(requests, kept=False) == [1] * 4
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ from scipy.stats import binomtest
 from lab.errors import UsageError
 from lab.models.statistics import (
     Interval,
+    busiest_by_chance,
     estimate,
     fewest_trials,
     paired_ratio,
+    pairing_gain,
     proportion,
     quantile,
     samples_needed,
@@ -180,3 +182,27 @@ def test_what_cannot_be_summarised_is_refused(ask: Callable[[], object], line: s
     with pytest.raises(UsageError) as error:
         ask()
     assert str(error.value).startswith(line)
+
+
+def test_pairing_gains_what_blocks_have_in_common() -> None:
+    random = np.random.default_rng(3)
+    block, one, other = random.normal(0, [[3], [1], [1]], (3, 4000))
+    assert pairing_gain(np.exp(block + one), np.exp(block + other)) == pytest.approx(10, rel=0.1)
+    assert pairing_gain(np.exp(one), np.exp(other)) == pytest.approx(1, rel=0.1)
+    assert math.isnan(pairing_gain([1, 2, 3], [1, 2, 3]))
+
+
+def test_the_busiest_by_chance_is_that_of_fair_coins() -> None:
+    two = busiest_by_chance([1, 1], 2, draws=4000)
+    assert set(two) == {0.5, 1}
+    assert two.mean() == pytest.approx(0.75, abs=0.02)
+    assert set(busiest_by_chance([3, 1], 2)) == {0.75, 1}
+    assert busiest_by_chance([1] * 100_000, 4).max() < 0.26
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=20), st.integers(1, 8))
+def test_the_busiest_has_at_least_a_fair_share_and_at_most_all(sizes: list[int], workers: int) -> None:
+    shares = busiest_by_chance(sizes, workers, draws=50)
+    assert len(shares) == 50
+    assert (1 / workers - 1e-12 <= shares).all()
+    assert (shares <= 1 + 1e-12).all()

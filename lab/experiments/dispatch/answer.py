@@ -1,207 +1,309 @@
-"""Which arrangement is nearest to one ideal queue, as far as the trials can tell: tables, answer, verdict.
+"""Which arrangement to choose, as far as the trials can tell: tables, answer, verdict.
 
-Arrangements are compared by `excess`: mean latency divided by that of one central queue with the same
-arrivals and service times. This removes chance, the machine's speed, and what an arrangement adds to every
-request alike; and a mean needs far fewer requests than a percentile. Ratios are paired within blocks. With
-too few blocks for a 95 % interval, nothing is decided.
+The first planned arrangement is the reference. Latency is compared raw, as ratios to it that are paired
+within blocks; beside that as ratios to an ideal queue of the same arrivals and loops, which takes out that
+machines change their speed between trials. Nothing is told that the whole interval does not say.
 """
 
-import math
 from dataclasses import dataclass
+from typing import Literal
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from lab import units
 from lab.experiments.claims import Verdict, Word, weighed
-from lab.experiments.dispatch.trials import busiest, by_arrangement, spread_over_processes, steady
-from lab.models.statistics import Estimate, estimate
+from lab.experiments.dispatch.trials import EXPERIMENT, by_arrangement, compared
+from lab.models.statistics import Estimate, estimate, paired_ratio, pairing_gain
+from lab.study.estimates import Stated, stated
 
-MATTERS = 1.1
-"""Ratios below this count as equal: no choice hangs on them."""
+LATENCY_MATTERS = 1.05
+"""Latencies within this factor of each other count as equal: no choice hangs on them."""
 
-NEARLY_ALL = 0.9
-"""This close to overload, a queue grows for a hundred service times: latency tells how long a trial was."""
+SHARE_MATTERS = 1.1
+"""Workers whose busiest one answers at most this times its fair share count as balanced."""
+
+Told = Literal["more", "alike", "less"]
+
+
+def told(ratio: Estimate, matters: float = LATENCY_MATTERS) -> Told | None:
+    """Say what the whole interval of a ratio says; None if it says several things, or is no interval."""
+    if not ratio.is_interval:
+        return None
+    if ratio.low > matters:
+        return "more"
+    if ratio.high < 1 / matters:
+        return "less"
+    return "alike" if 1 / matters <= ratio.low and ratio.high <= matters else None
 
 
 @dataclass(frozen=True)
-class Standing:
-    """An arrangement's excess, and its ratio to that of the best one, block by block.
+class Comparison:
+    """An arrangement over the reference: mean latency, its tail, the mean over ideal; what pairing gained.
 
-    `left_out` counts its trials without a steady state.
+    `each` is the ratio of mean latencies in each block, of which `mean` is the median.
     """
 
     name: str
-    excess: Estimate
-    over_best: Estimate
-    left_out: int
+    trials: pd.DataFrame
+    each: list[float]
+    mean: Estimate
+    tail: Estimate
+    over_ideal: Estimate
+    pairing: float
 
 
-def exceeds(ratio: Estimate) -> bool | None:
-    """Say whether a ratio is above 1 by as much as matters; None if these blocks cannot tell."""
-    if not ratio.is_interval:
-        return None
-    return True if ratio.low > MATTERS else False if ratio.high <= MATTERS else None
+def comparisons(trials: pd.DataFrame) -> list[Comparison]:
+    """Return the compared arrangements, the reference first; fewer than two leave nothing to compare."""
+    groups = by_arrangement(compared(trials))
+    return [_compare(name, mine, groups[0][1]) for name, mine in groups]
 
 
-def over_blocks(values: "pd.Series[float]") -> Estimate:
-    """Return the median of a value per block, without missing values; nan if there is none."""
-    known = values.dropna()
-    return estimate(list(known)) if len(known) else Estimate(math.nan, math.nan, math.nan, 0)
+def _compare(name: str, mine: pd.DataFrame, reference: pd.DataFrame) -> Comparison:
+    pairs = mine.merge(reference, on="block", suffixes=("", "_reference"))
+    mean, tail, over_ideal = (
+        (list(pairs[column]), list(pairs[f"{column}_reference"]))
+        for column in ("latency_mean_s", "tail_s", "over_ideal")
+    )
+    return Comparison(
+        name=name,
+        trials=mine,
+        each=[over / under for over, under in zip(*mean, strict=True)],
+        mean=paired_ratio(*mean),
+        tail=paired_ratio(*tail),
+        over_ideal=paired_ratio(*over_ideal),
+        pairing=pairing_gain(*mean),
+    )
 
 
-def to_choose_by(trials: pd.DataFrame) -> pd.DataFrame:
-    """Return the trials to choose by: several processes, the highest Poisson utilisation, a steady state."""
-    return steady(spread_over_processes(busiest(trials)))
-
-
-def standings(trials: pd.DataFrame) -> list[Standing]:
-    """Return how the arrangements compare with new connections, the best first.
-
-    The best has the lowest median of those with enough blocks for an interval, if there are any.
-    """
-    top = spread_over_processes(busiest(trials))
-    groups = dict(by_arrangement(top[~top["keepalive"]]))
-    excess = {name: _by_block(steady(mine)) for name, mine in groups.items()}
-    found = {name: over_blocks(values) for name, values in excess.items()}
-    order = sorted(found, key=lambda name: _rank(found[name]))
-    return [
-        Standing(
-            name,
-            found[name],
-            over_blocks(excess[name] / excess[order[0]]),
-            left_out=len(groups[name]) - len(steady(groups[name])),
-        )
-        for name in order
-    ]
-
-
-def _by_block(trials: pd.DataFrame) -> "pd.Series[float]":
-    return trials.groupby("block")["excess"].median()
-
-
-def _rank(excess: Estimate) -> tuple[bool, bool, float]:
-    return not excess.is_interval, math.isnan(excess.value), excess.value
+def by_word(trials: pd.DataFrame) -> dict[Told | None, list[Comparison]]:
+    """Sort what is compared with the reference by what can be told of it."""
+    words: tuple[Told | None, ...] = ("more", "less", "alike", None)
+    others = comparisons(trials)[1:]
+    return {word: [one for one in others if told(one.mean) == word] for word in words}
 
 
 def answer(trials: pd.DataFrame) -> str:
-    """Say which arrangement to choose, as far as the trials can tell."""
-    found = [standing for standing in standings(trials) if standing.excess.trials]
+    """Say which arrangements are slower or faster than the reference, as far as the trials can tell."""
+    found = comparisons(trials)
     if len(found) < 2:
-        return "**Answer.** Nothing to compare: fewer than two arrangements were measured in a steady state."
-    best, *rest = found
-    worse = [f"{s.name} ({_ratio(s.over_best)})" for s in rest if exceeds(s.over_best)]
-    alike = [s.name for s in rest if exceeds(s.over_best) is False]
-    if worse:
-        told = f"**Requests take longer with {listed(worse)} than with {best.name}.**"
-        if alike:
-            told += f" They take as long with {listed(alike)}."
-    elif len(alike) == len(rest):
-        told = f"**No arrangement is slower than {best.name} by {units.percent(MATTERS - 1)} or more.**"
-    else:
-        told = "**These trials cannot tell which arrangement is best.**"
+        return "**Answer.** Nothing to compare: fewer than two arrangements of several workers were measured."
+    reference, than = found[0].name, by_word(trials)
+    sentences = {
+        f"**Requests take longer than with {reference}**: {{}}.": than["more"],
+        f"**Requests take less time than with {reference}**: {{}}.": than["less"],
+        f"As long as with {reference}: {{}}.": than["alike"],
+        f"Not to be told from {reference} here: {{}}.": than[None],
+    }
+    told_of_each = (text.format(_listed(those)) for text, those in sentences.items() if those)
+    blocks = min(one.mean.trials for one in found[1:])
     return (
-        f"**Answer.** {told} The measure is mean latency divided by an ideal queue's, under random arrivals"
-        f" at a utilisation of {own_utilisation(trials)}, paired over"
-        f" {units.counted(best.excess.trials, 'block')}."
+        f"**Answer.** {' '.join(told_of_each)} These are ratios of mean latency, paired over"
+        f" {units.counted(blocks, 'block')}, under random arrivals at a utilisation of"
+        f" {_span(compared(trials)['utilisation'])}."
     )
 
 
-def standings_table(trials: pd.DataFrame) -> pd.DataFrame:
-    """Put the standings in a table."""
-    words = {True: "longer", False: "as long", None: "cannot be told"}
-    return pd.DataFrame(
+def _listed(found: list[Comparison]) -> str:
+    return ", ".join(f"{one.name} {ratio(one.mean)}" for one in found)
+
+
+_TAKE = {"more": "longer", "less": "less time", "alike": "as long", None: "cannot be told"}
+
+
+def comparison_table(trials: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate the comparisons, each with the smallest difference that it would have shown."""
+    tail = tail_name(trials)
+    rows = [
         {
-            "arrangement": s.name,
-            "blocks": s.excess.trials,
-            "left out": s.left_out,
-            "mean latency over ideal": _ratio(s.excess),
-            "over the best": "" if number == 0 else _ratio(s.over_best),
-            "requests take": words[exceeds(s.over_best)] if number or not s.excess.trials else "the best",
+            "arrangement": one.name,
+            "blocks": one.mean.trials,
+            "own utilisation": _span(one.trials["utilisation"]),
+            "mean latency": ratio(one.mean) if number else "1",
+            f"{tail} latency": ratio(one.tail) if number else "1",
+            "mean over ideal": ratio(one.over_ideal) if number else "1",
+            "smallest difference to be seen": _percent(one.mean.smallest_told) if number else "",
+            "pairing gained": units.digits(one.pairing) if number else "",
+            "requests take": _TAKE[told(one.mean)] if number else "the reference",
         }
-        for number, s in enumerate(standings(trials))
-    )
+        for number, one in enumerate(comparisons(trials))
+    ]
+    return pd.DataFrame(rows or [{"": "Nothing of several workers was measured."}])
 
 
-def kept_table(trials: pd.DataFrame) -> pd.DataFrame:
-    """Tabulate how many times as long requests take with kept connections as with new ones."""
+def tail_name(trials: pd.DataFrame) -> str:
+    """Return the name of the percentile for which these trials have enough samples: p99, p95, p90 or p50."""
+    return f"p{100 * trials['tail_share'].iloc[0]:.0f}"
+
+
+@dataclass(frozen=True)
+class Share:
+    """The busiest worker's answers over its fair share, and the medians that fair coins would give."""
+
+    found: Estimate
+    coins: NDArray[np.float64]
+
+    @property
+    def by_chance(self) -> tuple[float, float]:
+        """The median of what coins give, and what they exceed once in twenty times."""
+        return float(np.median(self.coins)), float(np.quantile(self.coins, 0.95))
+
+    @property
+    def than_coins(self) -> Told | None:
+        """Whether this is more or less than coins give nineteen times in twenty; None with too few blocks."""
+        if not self.found.is_interval:
+            return None
+        low, high = np.quantile(self.coins, [0.05, 0.95])
+        return "more" if self.found.value > high else "less" if self.found.value < low else "alike"
+
+
+def share(trials: pd.DataFrame) -> Share | None:
+    """Return how evenly one arrangement shared its answers; None if there were none."""
+    answered = trials[trials["connections"] > 0]
+    if answered.empty:
+        return None
+    return Share(estimate(list(answered["busiest"])), np.median(np.stack(list(answered["coins"])), axis=0))
+
+
+_UNEVEN = {"more": "more", "less": "less", "alike": "as much", None: "cannot be told"}
+
+
+def shares_table(trials: pd.DataFrame) -> pd.DataFrame:
+    """Put the busiest worker's share beside what fair coins give with as many answers and connections."""
     rows = []
-    for name, mine in by_arrangement(to_choose_by(trials)):
-        kept, new = _by_block(mine[mine["keepalive"]]), _by_block(mine[~mine["keepalive"]])
-        ratio = over_blocks(kept / new)
-        if ratio.trials:
-            row = {"arrangement": name, "blocks": ratio.trials, "kept over new connections": _ratio(ratio)}
-            rows.append(row)
+    for name, mine in by_arrangement(compared(trials)):
+        if found := share(mine):
+            usual, most = found.by_chance
+            rows.append(
+                {
+                    "arrangement": name,
+                    "blocks": found.found.trials,
+                    "answers of a trial": f"{mine['ok'].median():.0f}",
+                    "connections": f"{mine['connections'].median():.0f}",
+                    "busiest worker, over its fair share": ratio(found.found),
+                    "fair coins, median": f"{usual:.2f}",
+                    "fair coins, 95 %": f"{most:.2f}",
+                    "uneven, compared with coins": _UNEVEN[found.than_coins],
+                }
+            )
+    return pd.DataFrame(rows or [{"": "No answers of several workers were measured."}])
+
+
+def theory_table(trials: pd.DataFrame) -> pd.DataFrame:
+    """Put measured latency beside that of the same arrivals in each queue; new connections only."""
+    tail, rows = tail_name(trials), []
+    of_new = trials[~trials["keepalive"]].sort_values(["arrivals", "load"], ascending=[False, True])
+    for _, at_load in of_new.groupby(["arrivals", "load"], sort=False):
+        for name, mine in by_arrangement(at_load):
+            row = mine.median(numeric_only=True)
+            over = (mine["latency_mean_s"] / mine["theory_s"]).dropna()
+            rows.append(
+                {
+                    "arrangement": name,
+                    "planned": f"{mine['arrivals'].iloc[0]}, {units.percent(row['load'])}",
+                    "trials": len(mine),
+                    "own utilisation": _span(mine["utilisation"]),
+                    "mean, measured": units.seconds(row["latency_mean_s"]),
+                    "mean, theory": units.seconds(row["theory_s"]),
+                    "measured over theory": ratio(estimate(list(over))) if len(over) else "–",
+                    f"{tail}, measured": units.seconds(row["tail_s"]),
+                    f"{tail}, theory": units.seconds(row["theory_tail_s"]),
+                    "least on top of a loop": units.seconds(row["extra_s"]),
+                }
+            )
     return pd.DataFrame(rows)
 
 
 def threads_table(trials: pd.DataFrame) -> pd.DataFrame:
-    """Tabulate what threads are worth to a loop that holds the GIL, and to one that does not."""
-    threads = trials[trials["topology"].eq("offload") & trials["pool"].eq("thread") & ~trials["keepalive"]]
-    medians = {name: mine.median(numeric_only=True) for name, mine in by_arrangement(busiest(threads))}
-    return pd.DataFrame(
+    """Tabulate what threads are worth to a loop that holds the GIL, and to one that does not: medians."""
+    threads = trials["topology"].eq("offload") & trials["pool"].eq("thread")
+    mine = trials[threads & (trials["arrivals"] == "poisson")]
+    rows = [
         {
             "threads": int(row["workers"]),
             "pool": name,
-            "offered": units.per_second(row["sent"] / row["duration_s"]),
+            "trials": len(group),
+            "offered": units.per_second(row["rate"]),
             "answered": units.per_second(row["throughput_rps"]),
-            "utilisation": units.percent(row["utilisation"]),
-            "mean latency, service times": units.digits(
-                row["latency_mean_s"] / row["cost_s"] if row["utilisation"] <= NEARLY_ALL else math.nan
-            ),
+            "own utilisation": units.percent(row["utilisation"]),
+            "mean latency": units.seconds(row["latency_mean_s"]),
         }
-        for name, row in medians.items()
-    )
+        for name, group in by_arrangement(mine[mine["load"] == mine["load"].max()])
+        for row in [group.median(numeric_only=True)]
+    ]
+    return pd.DataFrame(rows or [{"": "No pool of threads was measured."}])
+
+
+def estimates(trials: pd.DataFrame) -> list[Stated]:
+    """State how each arrangement compares with the reference, and its busiest worker's share."""
+    found = comparisons(trials)
+    ratios = [
+        stated(EXPERIMENT, f"{quantity} over that of {found[0].name}", each, compares=True, arrangement=one.name)
+        for one in found[1:]
+        for quantity, each in (("mean latency", one.mean), ("mean latency over ideal", one.over_ideal))
+    ]
+    shares = [
+        stated(EXPERIMENT, "busiest worker over its fair share", shared.found, arrangement=one.name)
+        for one in found
+        if (shared := share(one.trials))
+    ]
+    return ratios + shares
 
 
 def verdict(trials: pd.DataFrame) -> Verdict:
     """Judge claim 4: turns balance well, and a shared socket does not always.
 
-    Turns do if the busiest worker answers at most `MATTERS` times its fair share. The socket is worse if,
-    compared with turns, its busiest worker answers more or its requests take longer by as much as matters.
+    Turns do if the whole interval of the busiest worker's share is within `SHARE_MATTERS` of the fair one.
+    The socket is worse if that interval is beyond it, and more than fair coins give; or if requests take
+    longer than with turns.
     """
-    top = to_choose_by(trials)
+    top = compared(trials)
     among = top["topology"].eq("cluster") & top["dispatch"].isin(["round-robin", "shared"])
     return weighed(top[among & ~top["keepalive"]], _balance)
 
 
 def _balance(top: pd.DataFrame) -> Verdict:
-    if top["dispatch"].nunique() < 2:
+    of = {name: top[top["dispatch"] == name] for name in ("round-robin", "shared")}
+    turns, socket = (share(mine) for mine in of.values())
+    if turns is None or socket is None or not set(of["shared"]["block"]) & set(of["round-robin"]["block"]):
         return Verdict(4)
-    share, excess = (
-        top.assign(of_fair=top["worker_max_share"] * top["workers"]).pivot_table(
-            index="block", columns="dispatch", values=column
-        )
-        for column in ("of_fair", "excess")
+    longer = _compare("shared", of["shared"], of["round-robin"]).mean
+    shares = (
+        f"{name} {ratio(one.found)}, fair coins {one.by_chance[0]:.2f} to {one.by_chance[1]:.2f}"
+        for name, one in (("round-robin", turns), ("shared", socket))
     )
-    turns = over_blocks(share["round-robin"])
-    uneven, longer = (over_blocks(ratio["shared"] / ratio["round-robin"]) for ratio in (share, excess))
     evidence = (
-        f"busiest worker over its fair share with round-robin: {_ratio(turns)}; shared over round-robin: "
-        f"busiest worker {_ratio(uneven)}, mean latency over ideal {_ratio(longer)}"
+        f"busiest worker over its fair share: {'; '.join(shares)}; "
+        f"mean latency, shared over round-robin: {ratio(longer)}"
     )
-    return Verdict(4, evidence, Word.of(_not(exceeds(turns)), _either(exceeds(uneven), exceeds(longer))))
+    uneven = _beyond(socket.found, SHARE_MATTERS)
+    if uneven and socket.than_coins != "more":
+        uneven = None
+    worse = _either(uneven, _beyond(longer, LATENCY_MATTERS))
+    even = _beyond(turns.found, SHARE_MATTERS)
+    return Verdict(4, evidence, Word.of(None if even is None else not even, worse))
 
 
-def _not(known: bool | None) -> bool | None:
-    return None if known is None else not known
+def _beyond(found: Estimate, bar: float) -> bool | None:
+    """Say whether a whole interval is above a bar; None if the bar is inside it, or it is no interval."""
+    if not found.is_interval:
+        return None
+    return True if found.low > bar else False if found.high <= bar else None
 
 
 def _either(one: bool | None, other: bool | None) -> bool | None:
     return True if True in (one, other) else None if None in (one, other) else False
 
 
-def own_utilisation(trials: pd.DataFrame) -> str:
-    """Write the utilisations of the compared trials, by their own service times."""
-    own = to_choose_by(trials)["utilisation"]
-    return " to ".join(dict.fromkeys([units.percent(own.min()), units.percent(own.max())]))
+def ratio(found: Estimate) -> str:
+    """Write a ratio with its interval, if it has one."""
+    return f"{found.value:.2f}" + (f" ({found.low:.2f} to {found.high:.2f})" if found.trials > 1 else "")
 
 
-def _ratio(ratio: Estimate) -> str:
-    if math.isnan(ratio.value):
-        return "–"
-    return f"{ratio.value:.2f}" + (f" ({ratio.low:.2f} to {ratio.high:.2f})" if ratio.trials > 1 else "")
+def _span(shares: "pd.Series[float]") -> str:
+    return " to ".join(dict.fromkeys([units.percent(shares.min()), units.percent(shares.max())]))
 
 
-def listed(words: list[str]) -> str:
-    """Join words as a sentence does: a, b and c."""
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+def _percent(difference: float | None) -> str:
+    return "cannot be told" if difference is None else units.percent(difference)

@@ -1,52 +1,26 @@
-"""The trials of every arrangement: figures with their titles, and a table beside theory."""
+"""The trials of every arrangement, in figures whose titles say what can be told."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from lab import units
-from lab.experiments.dispatch.answer import exceeds, listed, over_blocks, standings, to_choose_by
-from lab.experiments.dispatch.theory import Queue, curve
-from lab.experiments.dispatch.trials import by_arrangement
-from lab.figures.style import DARK_TO_LIGHT, GRID, INK, QUIET, Look, canvas, plain_log_ticks, reference_line
-
-
-def theory_table(trials: pd.DataFrame) -> pd.DataFrame:
-    """Put measured latency beside that of the same arrivals in each queue; new connections only."""
-    tail, rows = tail_name(trials), []
-    of_new = trials[~trials["keepalive"]].sort_values(["arrivals", "load"], ascending=[False, True])
-    for _, at_load in of_new.groupby(["arrivals", "load"], sort=False):
-        for name, mine in by_arrangement(at_load):
-            row = mine.median(numeric_only=True)
-            holds_gil = mine["queue"].iloc[0] == Queue.GIL
-            rows.append(
-                {
-                    "arrangement": name,
-                    "planned": f"{mine['arrivals'].iloc[0]}, {units.percent(row['load'])}",
-                    "trials": len(mine),
-                    "utilisation": units.percent(row["utilisation"]),
-                    "mean, measured": units.seconds(row["latency_mean_s"]),
-                    "mean, theory": units.seconds(row["mean_theory_s"]),
-                    "ratio": units.digits(_over_theory(mine)),
-                    f"{tail}, measured": units.seconds(row["tail_s"]),
-                    f"{tail}, theory": units.seconds(row["tail_theory_s"]),
-                    "on top of a loop": units.seconds(math.nan if holds_gil else row["overhead_s"]),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def _over_theory(trials: pd.DataFrame) -> float:
-    return float((trials["latency_mean_s"] / trials["mean_theory_s"]).median())
-
-
-def tail_name(trials: pd.DataFrame) -> str:
-    """Return the name of the percentile for which these trials have enough samples: p99, p95, p90 or p50."""
-    return f"p{100 * trials['tail_share'].iloc[0]:.0f}"
-
+from lab.experiments.dispatch.answer import (
+    LATENCY_MATTERS,
+    SHARE_MATTERS,
+    Comparison,
+    by_word,
+    comparisons,
+    share,
+    tail_name,
+)
+from lab.experiments.dispatch.trials import by_arrangement, curve
+from lab.figures.style import DARK_TO_LIGHT, GRID, INK, QUIET, Look, canvas, plain_log_ticks
+from lab.models.statistics import Estimate
 
 _MOST_COLUMNS = 4
 _TAIL, _P50 = DARK_TO_LIGHT[1], DARK_TO_LIGHT[0]
@@ -60,11 +34,12 @@ def latency_figure(trials: pd.DataFrame, arrivals: str) -> Figure | None:
     mine = trials[(trials["arrivals"] == arrivals) & ~trials["keepalive"]]
     if mine.empty:
         return None
+    mine = mine.assign(p50=mine["latency_p50_s"] / mine["own_s"], tail=mine["tail_s"] / mine["own_s"])
     groups = by_arrangement(mine)
     rows = math.ceil(len(groups) / _MOST_COLUMNS)
     columns = math.ceil(len(groups) / rows)
     size = (max(7.4, 2.6 * columns), 2.9 * rows + 0.4)
-    with canvas(_title(groups, arrivals), rows, columns, size, sharex=True, sharey=True) as (figure, panels):
+    with canvas(_title(mine, arrivals), rows, columns, size, sharex=True, sharey=True) as (figure, panels):
         for axes, (name, group) in zip(panels, groups, strict=False):
             _panel(axes, group, int(mine["workers"].max()), arrivals)
             axes.set_title(name)
@@ -72,27 +47,22 @@ def latency_figure(trials: pd.DataFrame, arrivals: str) -> Figure | None:
             axes.set_axis_off()
         panels[0].set_yscale("log")
         panels[0].set_ylim(0.8, 2.2 * max(10.0, float(mine["tail"].max())))
-        right = max(1.05, 1.05 * float(mine["utilisation"].max()))
-        panels[0].set_xlim(0, right)
+        panels[0].set_xlim(0, max(1.05, 1.05 * float(mine["utilisation"].max())))
         panels[0].xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))  # also far beyond 100 %
         plain_log_ticks(panels[0].yaxis)
         panels[0].xaxis.set_major_formatter(PercentFormatter(1))
         for axes in panels[::columns]:
             axes.set_ylabel("latency, service times")
         for axes in panels[len(groups) - columns : len(groups)]:  # those with none below them
-            axes.set_xlabel("utilisation")
+            axes.set_xlabel("own utilisation")
             axes.tick_params(labelbottom=True)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
-def _title(groups: list[tuple[str, pd.DataFrame]], arrivals: str) -> str:
+def _title(trials: pd.DataFrame, arrivals: str) -> str:
     kind = "Random arrivals" if arrivals == "poisson" else "A constant rate"
-    ratios = [ratio for _, group in groups if not math.isnan(ratio := _over_theory(group))]
-    if not ratios:
-        return kind
-    span = " to ".join(dict.fromkeys(f"{ratio:.2f}" for ratio in (min(ratios), max(ratios))))
-    return f"{kind}: mean latency is {span} times theory's"
+    return f"{kind}: does latency follow from the queue that each arrangement forms?"
 
 
 def _panel(axes: Axes, trials: pd.DataFrame, workers: int, arrivals: str) -> None:
@@ -109,76 +79,75 @@ def _panel(axes: Axes, trials: pd.DataFrame, workers: int, arrivals: str) -> Non
                   markeredgecolor="white", markersize=7, label=f"{name}, a trial")  # fmt: skip
 
 
-_KINDS = {False: "a connection per request", True: "kept connections"}
-_SHADES = ("#0b3c5d", "#3a9188", "#5b7c99", "#7fb5ae")
+_RAW, _OVER_IDEAL = DARK_TO_LIGHT[0], DARK_TO_LIGHT[1]
+_COINS: dict[str, Any] = {"color": DARK_TO_LIGHT[2].color, "alpha": 0.5}
 
 
-def ranking_figure(trials: pd.DataFrame, requests: pd.DataFrame) -> Figure | None:
-    """Draw who answered, and mean latency over ideal: a row for each arrangement and kind of connections.
+def comparison_figure(trials: pd.DataFrame) -> Figure | None:
+    """Draw mean latency over the reference's, and the busiest worker's share beside what fair coins give.
 
-    `requests` are those at the highest Poisson load; None if no trial had a steady state.
+    A row per arrangement; None if there are no two to compare.
     """
-    steady = to_choose_by(trials)
-    if steady.empty:
+    found = comparisons(trials)
+    if len(found) < 2:
         return None
-    groups = by_arrangement(steady)[::-1]
-    kinds = [kept for kept in _KINDS if kept in set(steady["keepalive"])]
-    worse = [standing.name for standing in standings(trials) if exceeds(standing.over_best)]
-    title = (
-        f"Random arrivals: requests take longer with {listed(worse)}"
-        if worse
-        else "Random arrivals: who answered, and how much longer requests take than ideal"
-    )
-    with canvas(
-        title, columns=2, size=(10.4, 1.7 + 0.62 * len(groups)), sharey=True, width_ratios=(1, 1.1)
-    ) as (figure, (left, right)):
-        for number, (kept, look) in enumerate(zip(kinds, DARK_TO_LIGHT, strict=False)):
-            offset = 0.21 * (len(kinds) - 1) - 0.42 * number
-            for place, (_, group) in enumerate(groups):
-                mine = group[group["keepalive"] == kept]
-                _stack(left, place + offset, shares(requests[requests["trial_id"].isin(mine["trial_id"])]))
-                _spread(right, place + offset, mine["excess"], look)
-            right.plot([], [], look.marker, color=look.color, label=_KINDS[kept])
-        left.set_yticks(range(len(groups)), [name for name, _ in groups])
-        left.set_xlim(0, 1)
-        left.xaxis.set_major_formatter(PercentFormatter(1))
-        left.set_xlabel(f"share of the answers; upper bar: {_KINDS[kinds[0]]}")
-        left.axvline(1 / int(steady["workers"].max()), color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
-        left.set_title("Who answered: a colour per worker")
-        right.set_title("How much longer requests take than ideal")
-        right.set_xlabel("mean latency, multiples of an ideal central queue's")
-        right.set_xlim(min(0.9, float(steady["excess"].min())), 1.15 * float(steady["excess"].max()))
-        reference_line(right, x=1, text="")
-        figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=len(kinds))
+    reference, size = found[0].name, (10.4, 2.1 + 0.5 * len(found))
+    with canvas(_finding(trials, reference), columns=2, size=size, sharey=True) as (figure, (left, right)):
+        left.axvspan(1 / LATENCY_MATTERS, LATENCY_MATTERS, color=GRID, label="too little to matter")
+        right.axvspan(1, SHARE_MATTERS, color=GRID)
+        for height, one in enumerate(found):
+            if height:
+                _dots(left, height - 0.1, one.mean, _RAW, one.each)
+                _dots(left, height + 0.1, one.over_ideal, _OVER_IDEAL)
+            if shared := share(one.trials):
+                usual, most = shared.by_chance
+                right.barh(
+                    height, most - usual, left=usual, height=0.6, color=DARK_TO_LIGHT[2].color, alpha=0.5
+                )
+                _dots(right, height, shared.found, _RAW, list(one.trials["busiest"]))
+        left.plot(1, 0, "|", color=INK, markersize=16, markeredgewidth=2)
+        left.annotate(
+            "the reference", (1, 0), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9
+        )
+        left.set_yticks(range(len(found)), [one.name for one in found])
+        left.set_ylim(len(found) - 0.4, -0.6)
+        left.set_xscale("log")
+        left.xaxis.set_major_locator(LogLocator(subs=(0.5, 0.7, 1, 1.5, 2, 3)))
+        left.xaxis.set_major_formatter("{x:g}")
+        left.xaxis.set_minor_locator(NullLocator())
+        left.set_title("How long requests take")
+        left.set_xlabel(f"mean latency, multiples of that with {reference}")
+        right.set_title("Who answers")
+        right.set_xlabel("answers of the busiest worker, multiples of its fair share")
+        right.set_xlim(0.95, 1.05 * max(1.5, *(one.trials["busiest"].max() for one in found)))
+        for look, text in ((_RAW, "as measured"), (_OVER_IDEAL, "over an ideal queue of the same loops")):
+            left.plot([], [], look.marker, color=look.color, label=text)
+        left.bar(1, 0, **_COINS, label="fair coins: median to 95 %")
         for axes in (left, right):
             axes.grid(visible=False, axis="y")
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
-def shares(requests: pd.DataFrame) -> "pd.Series[float]":
-    """Return what share of a trial's answers each worker gave, busiest first: the median over trials."""
-    answered = requests[requests["worker"].notna()]
-    share = answered.groupby("trial_id")["worker"].value_counts(normalize=True)
-    rank = share.groupby("trial_id").rank(ascending=False, method="first").astype(int)
-    return share.groupby(rank).median()
+def _finding(trials: pd.DataFrame, reference: str) -> str:
+    than = by_word(trials)
+    if than["more"]:
+        return f"Random arrivals: requests take longer than with {reference} with {_names(than['more'])}"
+    if than["less"]:
+        return f"Random arrivals: requests take less time than with {reference} with {_names(than['less'])}"
+    return f"Random arrivals: is any arrangement slower than {reference}, and who answers?"
 
 
-def _stack(axes: Axes, height: float, shares: "pd.Series[float]") -> None:
-    left = 0.0
-    for number, share in enumerate(shares):
-        axes.barh(height, share, left=left, height=0.36, color=_SHADES[number % len(_SHADES)],
-                  edgecolor="white", linewidth=0.8)  # fmt: skip
-        if share > 0.08:
-            axes.text(left + share / 2, height, f"{share:.0%}", ha="center", va="center", fontsize=8.5,
-                      color="white")  # fmt: skip
-        left += share
+def _names(found: list[Comparison]) -> str:
+    names = [one.name for one in found]
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def _spread(axes: Axes, height: float, excess: "pd.Series[float]", look: Look) -> None:
-    axes.plot(excess, [height] * len(excess), look.marker, color=look.color, alpha=0.35, markersize=6)
-    if len(excess):
-        median = over_blocks(excess)
-        axes.plot([median.low, median.high], [height, height], color=look.color, linewidth=2.2)
-        axes.plot(median.value, height, look.marker, color=look.color, markersize=8)
-        axes.annotate(f"{median.value:.2f}", (median.value, height), xytext=(0, 5),
-                      textcoords="offset points", ha="center", va="bottom", fontsize=9)  # fmt: skip
+def _dots(axes: Axes, height: float, median: Estimate, look: Look, each: Sequence[float] = ()) -> None:
+    """Draw the median with its value and its interval, and a pale dot per block."""
+    axes.plot(each, [height] * len(each), look.marker, color=look.color, alpha=0.3, markersize=5)
+    axes.plot([median.low, median.high], [height, height], color=look.color, linewidth=2.0)
+    axes.plot(median.value, height, look.marker, color=look.color, markersize=7)
+    below = look is _OVER_IDEAL
+    axes.annotate(f"{median.value:.2f}", (median.value, height), xytext=(0, -4 if below else 4), ha="center",
+                  textcoords="offset points", va="top" if below else "bottom", fontsize=8.5)  # fmt: skip

@@ -1,18 +1,27 @@
-"""Who should get the next request? Every arrangement, under constant and under random arrivals."""
+"""Every arrangement under constant and random arrivals, and what its trials are compared with.
 
+These are theory, which is the queue that it forms; the ideal, which is one central queue; and fair coins.
+"""
+
+import heapq
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any
+from enum import StrEnum
+from functools import lru_cache
+from typing import Annotated, Any, Literal
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import Field
 
 from lab.checks import Count, Positive, Seconds, Whole
 from lab.cpus import available_cpus
 from lab.experiments.common import Workers, resolve
-from lab.experiments.dispatch.theory import Queue, least_overhead_s, played, queue_of
 from lab.hotloop import KernelName
 from lab.load.arrivals import Arrivals
-from lab.models.statistics import samples_needed
+from lab.models.queueing import mdc_wait_quantile
+from lab.models.simulation import Dispatch, waits
+from lab.models.statistics import busiest_by_chance, samples_needed
 from lab.servers.spec import DispatchName, Pool
 from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
@@ -29,11 +38,12 @@ TAILS = (0.99, 0.95, 0.9)
 
 
 class Parameters(_Parameters):
-    """What notebook 05 lets its reader set."""
+    """What notebook 05 lets its reader set; all else is compared with the first of `dispatches`."""
 
     run: str
-    dispatches: ListOf[DispatchName]
+    dispatches: Annotated[ListOf[DispatchName], Field(min_length=1)]
     pools: ListOf[Pool]
+    kept: ListOf[Literal["shared", "reuseport", "round-robin", "process"]]
     poisson: Annotated[ListOf[Utilisation], Field(min_length=1)]
     constant: ListOf[Utilisation]
     workers: Workers
@@ -44,12 +54,12 @@ class Parameters(_Parameters):
     threads_iterations: Whole
     timeout_s: Seconds
     blocks: Count
-    other_blocks: Count
+    other_blocks: Whole
     seed: Whole
 
 
 def arrangements(p: Parameters) -> list[dict[str, Any]]:
-    """Return the arrangements to compare, each as factors of a condition, one process first."""
+    """Return the arrangements to measure, each as factors of a condition, that of reference first."""
     workers = resolve(p.workers)
     loop = {"kernel": p.kernel, "iterations": p.iterations}
     clusters = [
@@ -60,7 +70,7 @@ def arrangements(p: Parameters) -> list[dict[str, Any]]:
         for pool in p.pools
         for kernel, iterations in _loops_in(pool, p).items()
     ]
-    return [{"topology": "single", "workers": 1, **loop}, *clusters, *pools]
+    return [*clusters, *pools, {"topology": "single", "workers": 1, **loop}]
 
 
 def _loops_in(pool: Pool, p: Parameters) -> dict[KernelName, int]:
@@ -69,59 +79,64 @@ def _loops_in(pool: Pool, p: Parameters) -> dict[KernelName, int]:
     return loops if pool == "process" else {p.threads_kernel: p.threads_iterations} | loops
 
 
-_FACTORS = ["topology", "dispatch", "pool", "kernel"]
+_FACTORS = ["topology", "dispatch", "pool", "kernel", "keepalive"]
 """The factors that tell arrangements apart; except for one process, all have as many workers."""
 
 
 def name_of(arrangement: Mapping[Any, Any]) -> str:
     """Return what figures and tables call an arrangement, by its factors."""
+    kept = ", kept" if arrangement["keepalive"] else ""
     match arrangement["topology"]:
         case "single":
             return "one process"
         case "cluster":
-            return str(arrangement["dispatch"])
-    return f"threads, {arrangement['kernel']}" if arrangement["pool"] == "thread" else "pool of processes"
+            return f"{arrangement['dispatch']}{kept}"
+    threads = arrangement["pool"] == "thread"
+    return f"threads, {arrangement['kernel']}" if threads else f"pool of processes{kept}"
 
 
 def by_arrangement(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Split trials or requests by their arrangement: each with its name, in the order of the plan."""
-    groups = rows.sort_values("place", kind="stable").groupby(_FACTORS, sort=False)
+    """Split trials by their arrangement: each with its name, as planned, new connections before kept ones."""
+    groups = rows.sort_values(["place", "keepalive"], kind="stable").groupby(_FACTORS, sort=False)
     return [(name_of(group.iloc[0].to_dict()), group) for _, group in groups]
 
 
 def measure(run: Run, p: Parameters) -> pd.DataFrame:
-    """Measure `compared` conditions in `blocks` blocks, all others in `other_blocks`; a row per trial."""
+    """Measure what is compared in `blocks` blocks, and all else in `other_blocks`; a row per trial."""
     planned = conditions(p, run.loop_s)
-    groups = (
-        ([condition for condition in planned if compared(p, condition)], p.blocks),
-        ([condition for condition in planned if not compared(p, condition)], p.other_blocks),
-    )
-    return pd.concat(
-        [run.measure(EXPERIMENT, group, blocks=blocks, seed=p.seed) for group, blocks in groups if group],
-        ignore_index=True,
-    )
+    groups: dict[int, list[Condition]] = {}
+    for one in planned:
+        groups.setdefault(p.blocks if _is_compared(p, one) else p.other_blocks, []).append(one)
+    wanted = {blocks: group for blocks, group in groups.items() if blocks}
+    tables = [run.measure(EXPERIMENT, group, blocks=blocks, seed=p.seed) for blocks, group in wanted.items()]
+    return pd.concat(tables, ignore_index=True)
 
 
-def compared(p: Parameters, condition: Condition) -> bool:
-    """Say whether a condition is one to choose between: these need many blocks, others only a look.
-
-    These are arrangements over several processes, at the highest Poisson utilisation, with a connection per
-    request.
-    """
-    spreads = condition.topology != "single" and condition.pool == "process"
+def _is_compared(p: Parameters, condition: Condition) -> bool:
     busiest = condition.arrivals == "poisson" and condition.labels["load"] == max(p.poisson)
-    return spreads and busiest and not condition.keepalive
+    return condition.topology != "single" and condition.pool == "process" and busiest
+
+
+def compared(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the trials to choose by, as they were planned, whatever came of them.
+
+    These spread random arrivals over several processes, at the highest utilisation that was aimed at.
+    """
+    poisson = trials[trials["arrivals"] == "poisson"]
+    busiest = poisson["load"] == poisson["load"].max()
+    spread = (poisson["topology"] != "single") & (poisson["pool"] == "process") & (poisson["workers"] > 1)
+    chosen: pd.DataFrame = poisson[busiest & spread]
+    return chosen
 
 
 def conditions(p: Parameters, loop_s: Callable[[str, int], float]) -> list[Condition]:
     """Return each arrangement at each utilisation, under both arrivals; `loop_s` times a kernel's loop.
 
-    Arrangements of several processes are also measured with kept connections, where these can matter. One
-    process, a longer loop and a lower load are attacked longer, for as many requests: percentiles need them.
+    One process, a longer loop and a lower load are attacked longer, for as many requests: percentiles need
+    them.
     """
     cpus = available_cpus()
-    requests = p.duration_s * max(p.poisson + p.constant) * min(resolve(p.workers), cpus)
-    requests /= loop_s(p.kernel, p.iterations)
+    requests = p.duration_s * max(p.poisson) * min(resolve(p.workers), cpus) / loop_s(p.kernel, p.iterations)
     return [
         Condition(
             rate=rate,
@@ -142,86 +157,175 @@ def conditions(p: Parameters, loop_s: Callable[[str, int], float]) -> list[Condi
 def _loads(p: Parameters, arrangement: dict[str, Any]) -> Iterator[tuple[Arrivals, float, bool]]:
     yield from (("poisson", load, False) for load in dict.fromkeys(p.poisson))
     yield from (("constant", load, False) for load in dict.fromkeys(p.constant))
-    if _may_keep(**arrangement):
+    if arrangement.get("dispatch", arrangement.get("pool")) in p.kept:
         yield "poisson", max(p.poisson), True
 
 
-def _may_keep(topology: str, dispatch: str = "", pool: str = "process", **_: object) -> bool:
-    """Say whether it spreads over processes and may keep connections; least-busy must close each."""
-    return topology != "single" and pool == "process" and dispatch != "least-busy"
+class Queue(StrEnum):
+    """Where requests wait."""
+
+    CENTRAL = "one central queue"
+    TURNS = "workers take turns"
+    BATCHES = "a free worker takes all that wait"
+    HASHED = "a queue per worker, by hash"
+    ONE = "one worker, one queue"
+    GIL = "one at a time: the GIL"
 
 
-def tail_of(trials: pd.DataFrame) -> float:
-    """Return the rarest of `TAILS` for which every one of these trials has enough samples, or the median."""
-    fewest = trials["sent"].min()
-    return next((share for share in TAILS if samples_needed(share) <= fewest), 0.5)
+_OF_CLUSTER = {
+    "shared": Queue.BATCHES,
+    "reuseport": Queue.HASHED,
+    "round-robin": Queue.TURNS,
+    "least-busy": Queue.CENTRAL,
+}
+
+_PLAYED: dict[Queue, Dispatch] = {
+    Queue.BATCHES: "batches",
+    Queue.HASHED: "random",
+    Queue.TURNS: "round-robin",
+}
+
+
+def queue_of(factors: Mapping[Any, Any]) -> Queue:
+    """Return the queue that an arrangement forms with new connections, by the factors of its condition."""
+    match factors["topology"]:
+        case "single":
+            return Queue.ONE
+        case "cluster":
+            return _OF_CLUSTER[factors["dispatch"]]
+    holds_gil = factors["pool"] == "thread" and factors["kernel"] == "python"
+    return Queue.GIL if holds_gil else Queue.CENTRAL
+
+
+_REQUESTS = 60_000
+"""Requests in a simulated curve: enough for a p99 that is right within a few percent."""
+
+
+def curve(queue: Queue, workers: int, arrivals: str, tail_share: float) -> pd.DataFrame:
+    """Return a queue's latency: utilisation, p50 and tail in service times; no rows for the GIL.
+
+    `tail` is the latency that a share of `tail_share` does not exceed. It is exact where there is a formula
+    (Poisson arrivals: M/D/c for one central queue and for turns, M/D/1 for a hash and for one process;
+    constant arrivals: no wait except by hash), else simulated.
+    """
+    rows = [
+        (u, *(_latency(queue, workers, float(u), arrivals, q) for q in (0.5, tail_share)))
+        for u in np.linspace(0.05, 0.95, 19)
+        if queue != Queue.GIL
+    ]
+    return pd.DataFrame(rows, columns=["utilisation", "p50", "tail"])
+
+
+def _latency(queue: Queue, workers: int, utilisation: float, arrivals: str, quantile: float) -> float:
+    if arrivals == "poisson" and queue != Queue.BATCHES:
+        sharing = 1 if queue in (Queue.HASHED, Queue.ONE) else workers
+        return 1 + mdc_wait_quantile(quantile, sharing, utilisation)
+    if arrivals == "constant" and queue != Queue.HASHED:
+        return 1.0
+    return 1 + float(np.quantile(_simulated(queue, workers, utilisation, arrivals), quantile))
+
+
+@lru_cache(maxsize=64)
+def _simulated(queue: Queue, workers: int, utilisation: float, arrivals: str) -> NDArray[np.float64]:
+    rate = workers * utilisation
+    random = np.random.default_rng(0)
+    gaps = random.exponential(1 / rate, _REQUESTS) if arrivals == "poisson" else np.full(_REQUESTS, 1 / rate)
+    return waits(np.cumsum(gaps), 1.0, workers, _PLAYED[queue])
 
 
 def beside_theory(trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
-    """Add what makes trials of different arrangements comparable.
+    """Add what trials are compared with.
 
-    queue: the one that the arrangement forms in theory. cost_s: the trial's own mean service time, which is
-    its loop as its workers reported it, plus overhead_s. (Threads that take turns at the GIL report that wait
-    as service, so theirs is the calibrated loop time.) overhead_s: `_overhead_s`. utilisation: rate x cost_s
-    / workers, of which the GIL leaves one. tail_share: `tail_of` all these trials; tail_s: that percentile of
-    latency; p50, tail: percentiles in multiples of cost_s. mean_theory_s, tail_theory_s, mean_ideal_s: those
-    of `theory.played`. excess: mean latency as a multiple of the ideal one.
+    own_s: the trial's own mean service time; for threads that take turns at the GIL, and report that wait as
+    service, the calibrated loop time. utilisation: rate x own_s / workers, of which the GIL leaves one.
+    tail_share: the rarest of `TAILS` for which every trial has enough requests, or the median; tail_s: that
+    percentile of latency. theory_s, theory_tail_s, ideal_s, connections, coins: see `_played`. over_ideal:
+    mean latency over ideal_s. extra_s: what requests take on top of their loops, at least. overhead_s: the
+    least of these over all trials with new connections, for all, so that an arrangement's own costs count.
+    busiest: the busiest worker's answers over its fair share.
     """
     trials = trials.reset_index(drop=True)
-    of_each = [queue_of(factors) for factors in trials.to_dict("records")]
-    queues = pd.Series(of_each, trials.index, dtype=object)
-    loop_s = trials["service_mean_s"].where(queues != Queue.GIL, trials["loop_s"]).fillna(trials["loop_s"])
-    overhead_s = _overhead_s(trials, requests).where(queues != Queue.GIL, 0)
-    cost_s = loop_s + overhead_s
-    share = tail_of(trials)
-    tail_s = trials[f"latency_p{share * 100:.0f}_s"]
-    of_trial = dict(list(requests.groupby("trial_id")))
-    theory = pd.DataFrame(
-        played(of_trial[trial_id], workers, queue, own_s, over_s, share)
-        for trial_id, workers, queue, own_s, over_s in zip(
-            trials["trial_id"], trials["workers"], of_each, loop_s, overhead_s, strict=True
-        )
-    )
-    return trials.join(theory).assign(
-        queue=queues,
-        overhead_s=overhead_s,
-        cost_s=cost_s,
-        utilisation=trials["rate"] * cost_s / trials["workers"].where(queues != Queue.GIL, 1),
+    queues = [queue_of(factors) for factors in trials.to_dict("records")]
+    gil = pd.Series([queue is Queue.GIL for queue in queues], trials.index, dtype=bool)
+    own_s = trials["service_mean_s"].mask(gil, trials["loop_s"]).fillna(trials["loop_s"])
+    share = next((share for share in TAILS if samples_needed(share) <= trials["sent"].min()), 0.5)
+    mine = dict(list(requests.groupby("trial_id")))
+    extra_s = trials["trial_id"].map({name: least_overhead_s(rows) for name, rows in mine.items()}).mask(gil)
+    overhead_s = np.nan_to_num(float(extra_s.mask(trials["keepalive"]).min()))
+    trials = trials.assign(
+        queue=pd.Series(queues, trials.index, dtype=object),
+        own_s=own_s,
+        utilisation=trials["rate"] * own_s / trials["workers"].mask(gil, 1),
         tail_share=share,
-        tail_s=tail_s,
-        p50=trials["latency_p50_s"] / cost_s,
-        tail=tail_s / cost_s,
-        excess=trials["latency_mean_s"] / theory["mean_ideal_s"],
+        tail_s=trials[f"latency_p{share * 100:.0f}_s"],
+        extra_s=extra_s,
+        overhead_s=overhead_s,
+        busiest=trials["worker_max_share"] * trials["workers"],
     )
+    played = [_played(row, mine[row["trial_id"]]) for row in trials.to_dict("records")]
+    trials = trials.join(pd.DataFrame(played))
+    return trials.assign(over_ideal=trials["latency_mean_s"] / trials["ideal_s"])
 
 
-def _overhead_s(trials: pd.DataFrame, requests: pd.DataFrame) -> "pd.Series[float]":
-    """Return what a request takes on top of its loop: the least over all trials of its arrangement.
+_UNQUEUED = 0.1
+"""At least this share of a trial's requests find an idle worker, unless it has more work than time."""
 
-    In a trial with more work than time, the queue hides it. Kept connections need at most as much as new.
+
+def least_overhead_s(requests: pd.DataFrame) -> float:
+    """Return the least that requests take on top of their loops, to connect, parse and answer; or nan.
+
+    It is the latency minus the loop, as its worker reported it, of a request that found an idle worker.
     """
-    least_s = trials["trial_id"].map(requests.groupby("trial_id").apply(least_overhead_s))
-    arrangement = [trials[factor] for factor in _FACTORS]
-    with_new_s = least_s.mask(trials["keepalive"]).groupby(arrangement).transform("min")
-    with_any_s = least_s.groupby(arrangement).transform("min")
-    return with_new_s.where(~trials["keepalive"], with_any_s).fillna(0)
+    over_s = requests["end_s"] - requests["due_s"] - requests["service_s"]
+    return float(over_s.quantile(_UNQUEUED))
 
 
-def busiest(trials: pd.DataFrame) -> pd.DataFrame:
-    """Return the trials with Poisson arrivals at the highest utilisation, new connections and kept ones."""
-    poisson = trials[trials["arrivals"] == "poisson"]
-    top: pd.DataFrame = poisson[poisson["load"] == poisson["load"].max()]
-    return top
+_HASHES = 20
+"""Random hashes of a trial's arrivals to simulate, as the kernel's own is unknown."""
 
 
-def spread_over_processes(trials: pd.DataFrame) -> pd.DataFrame:
-    """Return the trials of a cluster, or of a pool of processes, that had more than one worker."""
-    several = (trials["topology"] != "single") & (trials["pool"] == "process") & (trials["workers"] > 1)
-    chosen: pd.DataFrame = trials[several]
-    return chosen
+def _played(trial: Mapping[Any, Any], requests: pd.DataFrame) -> dict[str, Any]:
+    """Play a trial's arrivals through its queue, through one central queue, and over fair coins.
+
+    Each request occupies a worker for the loop that it reported, or `own_s`, plus `overhead_s`. So chance in
+    arrivals and the speed of loops cannot explain a difference from the measurement. `theory_s` and `ideal_s`
+    are mean latencies, `theory_tail_s` the tail; `coins` are draws of what `busiest` would be by chance.
+    """
+    queue, workers, due_s = trial["queue"], int(trial["workers"]), requests["due_s"].to_numpy()
+    loops_s = requests["service_s"].fillna(trial["own_s"]).to_numpy() + trial["overhead_s"]
+    theory_s = np.array([np.nan])
+    if queue is Queue.GIL:
+        loops_s = np.full(len(due_s), trial["own_s"])
+    else:
+        dispatch, seeds = _PLAYED.get(queue, "central"), range(_HASHES if queue is Queue.HASHED else 1)
+        waits_s = [waits(due_s, loops_s, workers, dispatch, seed) for seed in seeds]
+        theory_s = np.concatenate([waited_s + loops_s for waited_s in waits_s])
+    sizes = answers_by_connection(requests, kept=trial["keepalive"] and trial["topology"] == "cluster")
+    return {
+        "theory_s": float(theory_s.mean()),
+        "theory_tail_s": float(np.quantile(theory_s, trial["tail_share"])),
+        "ideal_s": float((waits(due_s, loops_s, workers) + loops_s).mean()),
+        "connections": len(sizes),
+        "coins": workers * busiest_by_chance(sizes, workers, seed=trial["block"]) if sizes else np.array([]),
+    }
 
 
-def steady(trials: pd.DataFrame) -> pd.DataFrame:
-    """Return the trials that had a steady state: at their own utilisation, workers can catch up."""
-    kept: pd.DataFrame = trials[trials["utilisation"] < 1]
-    return kept
+def answers_by_connection(requests: pd.DataFrame, *, kept: bool) -> list[int]:
+    """Return how many answers each of a trial's connections gave; unless they were kept, one each.
+
+    The generator (`lab.load.sender`) takes the idle connection that it used last, or opens another.
+    """
+    answered = requests[requests["worker"].notna()].sort_values("sent_s")
+    if not kept:
+        return [1] * len(answered)
+    sizes: list[int] = []
+    idle: list[int] = []
+    busy: list[tuple[float, int]] = []
+    for sent_s, end_s in zip(answered["sent_s"], answered["end_s"], strict=True):
+        while busy and busy[0][0] <= sent_s:
+            idle.append(heapq.heappop(busy)[1])
+        connection = idle.pop() if idle else len(sizes)
+        sizes += [0] * (connection == len(sizes))
+        sizes[connection] += 1
+        heapq.heappush(busy, (end_s, connection))
+    return sizes
