@@ -100,6 +100,23 @@ def test_one_arrangement_alone_leaves_no_choice() -> None:
     assert views.comparison_figure(measured(ALL[0])) is None
 
 
+def test_what_has_no_block_with_the_reference_is_not_compared() -> None:
+    made = measured(*ALL)
+    alone = made[(made["dispatch"] == "shared") != (made["block"] < 4)]
+    assert "shared" not in words.answer(alone)
+    assert words.verdict(alone).evidence == ""
+    assert "Nothing to compare" in words.answer(made.assign(latency_mean_s=np.nan))
+
+
+def test_what_is_stated_is_what_the_tables_say() -> None:
+    found = {(one.quantity, one.factors): one for one in words.estimates(measured(*ALL))}
+    assert len(found) == 2 * 3 + 4
+    ratio = found["mean latency over round-robin's", "arrangement=shared"]
+    assert ratio.compares
+    assert (ratio.value, ratio.n) == (words.comparisons(measured(*ALL))[1].mean.value, 6)
+    assert found["busiest worker over its fair share", "arrangement=round-robin"].value == 1
+
+
 def test_kept_connections_are_one_more_arrangement() -> None:
     kept = ALL[0] | {"times": 2.4, "keepalive": True}
     table = words.comparison_table(measured(*ALL, kept)).set_index("arrangement")

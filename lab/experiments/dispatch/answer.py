@@ -55,13 +55,19 @@ class Comparison:
 
 
 def comparisons(trials: pd.DataFrame) -> list[Comparison]:
-    """Return the compared arrangements, the reference first; fewer than two leave nothing to compare."""
-    groups = by_arrangement(compared(trials))
-    return [_compare(name, mine, groups[0][1]) for name, mine in groups]
+    """Return the compared arrangements, the reference first; fewer than two leave nothing to compare.
+
+    One is left out if it has no block with the reference in which both sent anything.
+    """
+    groups = by_arrangement(compared(trials).dropna(subset="latency_mean_s"))
+    found = (_compare(name, mine, groups[0][1]) for name, mine in groups)
+    return [one for one in found if one]
 
 
-def _compare(name: str, mine: pd.DataFrame, reference: pd.DataFrame) -> Comparison:
+def _compare(name: str, mine: pd.DataFrame, reference: pd.DataFrame) -> Comparison | None:
     pairs = mine.merge(reference, on="block", suffixes=("", "_reference"))
+    if pairs.empty:
+        return None
     mean, tail, over_ideal = (
         (list(pairs[column]), list(pairs[f"{column}_reference"]))
         for column in ("latency_mean_s", "tail_s", "over_ideal")
@@ -239,7 +245,7 @@ def estimates(trials: pd.DataFrame) -> list[Stated]:
     """State how each arrangement compares with the reference, and its busiest worker's share."""
     found = comparisons(trials)
     ratios = [
-        stated(EXPERIMENT, f"{quantity} over that of {found[0].name}", each, compares=True, arrangement=one.name)
+        stated(EXPERIMENT, f"{quantity} over {found[0].name}'s", each, compares=True, arrangement=one.name)
         for one in found[1:]
         for quantity, each in (("mean latency", one.mean), ("mean latency over ideal", one.over_ideal))
     ]
@@ -266,9 +272,10 @@ def verdict(trials: pd.DataFrame) -> Verdict:
 def _balance(top: pd.DataFrame) -> Verdict:
     of = {name: top[top["dispatch"] == name] for name in ("round-robin", "shared")}
     turns, socket = (share(mine) for mine in of.values())
-    if turns is None or socket is None or not set(of["shared"]["block"]) & set(of["round-robin"]["block"]):
+    beside = _compare("shared", of["shared"], of["round-robin"])
+    if turns is None or socket is None or beside is None:
         return Verdict(4)
-    longer = _compare("shared", of["shared"], of["round-robin"]).mean
+    longer = beside.mean
     shares = (
         f"{name} {ratio(one.found)}, fair coins {one.by_chance[0]:.2f} to {one.by_chance[1]:.2f}"
         for name, one in (("round-robin", turns), ("shared", socket))
