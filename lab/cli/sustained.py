@@ -11,7 +11,7 @@ from lab.cli.attack import ended_by_signals, of_requests, request_options, warni
 from lab.cli.output import tell, write_out
 from lab.flags import in_words
 from lab.progress import display
-from lab.study.sustained import RateTrial, Sustained, sustained
+from lab.study.sustained import Interrupted, RateTrial, Sustained, sustained
 from lab.units import counted, per_second, percent, seconds
 
 _USUAL_TRIALS = 12
@@ -54,8 +54,16 @@ def command(
                 url, slo=slos, precision=precision, on_trial=show,  # type: ignore[arg-type]
                 **options, **request_options(headers, body),
             )  # fmt: skip
+    except Interrupted as interrupt:
+        if interrupt.found.trials:
+            _hand_over(interrupt.found, form)
+        raise
     finally:
         line.close()
+    return _hand_over(found, form)
+
+
+def _hand_over(found: Sustained, form: str) -> int:
     write_out(json.dumps(found.to_dict(), indent=2, allow_nan=False) if form == "json" else _text(found))
     if found.reason:
         tell(f"lab: {found.reason}")
@@ -92,7 +100,7 @@ def _bounds(found: Sustained) -> str:
 def _counts(found: Sustained) -> str:
     flagged = sum(bool(trial.flags) for trial in found.trials)
     text = f"{counted(len(found.trials), 'trial')}, {flagged} flagged"
-    return text if found.consistent else f"{text}; a lower rate failed than one that held: the speed changed"
+    return text if found.consistent else f"{text}; they contradict each other: the machine's speed changed"
 
 
 def _table(trials: Sequence[RateTrial]) -> list[str]:

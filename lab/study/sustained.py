@@ -7,7 +7,7 @@ what a trial is, and when it is good. A trial that the generator spoiled is repe
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -30,7 +30,7 @@ from lab.load.attack import attack
 from lab.load.report import Slo
 from lab.models.statistics import samples_needed
 from lab.study.trial import Measured
-from lab.units import parse_share, per_second, seconds
+from lab.units import counted, parse_share, per_second, seconds
 
 Precision = Annotated[Positive, Before(parse_share), Ge(0.005), Lt(1)]
 """A share, as a number or a text such as 5%."""
@@ -55,6 +55,8 @@ _BEYOND = 2.0
 _DOWN_TO = 1000.0
 _MOST_RPS = 100_000.0
 _PATIENCE_TRIALS = 60
+_SAME_SPEED = 1.15
+"""A loop that takes this many times longer is more than a server's scatter: the machine's speed changed."""
 _UNSETTLED = "the bounds did not settle: the server or the machine kept changing its speed"
 
 
@@ -66,8 +68,9 @@ Offer = Callable[[float, float, int], Measured]
 class RateTrial:
     """One rate, offered once, as `requests`: whether the SLO was met, and if not, what was `missed`.
 
-    `share_of_limit` is throughput x the trial's own mean service time / min(workers, CPUs): near 1, every
-    worker was busy all the time. None where the server does not say its service times.
+    `service_s` is the mean service time, `share_of_limit` throughput x that / workers: near 1, every worker
+    was busy all the time; `utilisation` is offered rate x that / workers: above 1, they were offered more
+    than they could do. None where the server does not say its service times.
     """
 
     rate: float
@@ -76,8 +79,11 @@ class RateTrial:
     missed: tuple[str, ...]
     flags: tuple[Flag, ...]
     throughput: float
+    service_s: float | None
     share_of_limit: float | None
+    utilisation: float | None
     latency_s: Mapping[str, float | None]
+    generator: Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -85,8 +91,7 @@ class Sustained:
     """The rates between which the highest sustained one lies, in requests per second.
 
     A bound that does not exist is None, and `reason` says why. `share_of_limit` is that of the lower bound,
-    which still means something when the machine changed its speed in between. `consistent` is whether no rate
-    failed below one that held.
+    which still means something when the machine changed its speed in between.
     """
 
     url: str
@@ -100,26 +105,44 @@ class Sustained:
     @property
     def share_of_limit(self) -> float | None:
         """The median share of the own limit at the lower bound."""
-        shares = [
-            trial.share_of_limit
-            for trial in self.trials
-            if trial.good and trial.rate == self.lower_rps and trial.share_of_limit is not None
-        ]
-        return float(np.median(shares)) if shares else None
+        return _median(trial.share_of_limit for trial in self._at(self.lower_rps) if trial.good)
+
+    @property
+    def utilisation(self) -> tuple[float | None, float | None]:
+        """The median own utilisation at both bounds: the same on a machine that changed its speed."""
+        lower, upper = (
+            _median(trial.utilisation for trial in self._at(rate))
+            for rate in (self.lower_rps, self.upper_rps)
+        )
+        return lower, upper
 
     @property
     def requests_wanting(self) -> int:
         """How many requests a trial at the lower bound lacks to tell its percentiles with 95 % confidence."""
-        at_lower = [trial.requests for trial in self.trials if trial.rate == self.lower_rps]
+        at_lower = [trial.requests for trial in self._at(self.lower_rps)]
         shares = [int(slo.name[1:]) / 100 for slo in self.slos if slo.name[1:].isdecimal()]
         needed = max((samples_needed(share) for share in shares), default=0)
         return max(0, needed - min(at_lower)) if at_lower else 0
 
     @property
+    def speed_change(self) -> float | None:
+        """How many times longer the loop took at one bound than at the other."""
+        at_bounds = [
+            _median(trial.service_s for trial in self._at(rate)) for rate in (self.lower_rps, self.upper_rps)
+        ]
+        known = [service_s for service_s in at_bounds if service_s]
+        return max(known) / min(known) if len(known) == 2 else None
+
+    @property
     def consistent(self) -> bool:
-        """Whether every rate that held is below every rate that failed."""
+        """Whether every rate that held is below every one that failed, at one speed of the machine."""
         held, failed = _classified(self.trials)
-        return max(held, default=0.0) < min(failed, default=math.inf)
+        ordered = max(held, default=0.0) < min(failed, default=math.inf)
+        return ordered and (self.speed_change or 1.0) <= _SAME_SPEED
+
+    def _at(self, rate_rps: float | None) -> list[RateTrial]:
+        """Return the trials of one rate that can be believed."""
+        return [trial for trial in self.trials if trial.rate == rate_rps and not trial.flags]
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as `lab sustained --format json` prints it."""
@@ -131,9 +154,16 @@ class Sustained:
             "upper_rps": self.upper_rps,
             "reason": self.reason or None,
             "share_of_limit": self.share_of_limit,
+            "utilisation": self.utilisation,
             "consistent": self.consistent,
             "requests_wanting": self.requests_wanting,
-            "trials": [asdict(trial) | {"latency_s": dict(trial.latency_s)} for trial in self.trials],
+            "generator": {
+                "cpu_s": sum(trial.generator["cpu_s"] or 0.0 for trial in self.trials),
+                "send_lag_p99_s": max(
+                    (trial.generator["send_lag_p99_s"] or 0.0 for trial in self.trials), default=None
+                ),
+            },
+            "trials": [asdict(trial) for trial in self.trials],
         }
 
 
@@ -157,7 +187,7 @@ def sustained(
     upper. The search stops at `max_rate`. `options` are those of `attack`, such as `keepalive`, `timeout`,
     `generators`, `remote`. `on_trial` hears of each trial, and of all until then.
 
-    Raises UsageError for what makes no sense, LabError if the server cannot be reached.
+    Raises UsageError for what makes no sense, LabError if the server cannot be reached, Interrupted.
     """
     slos = Slo.parse_all(slo)
 
@@ -171,8 +201,20 @@ def sustained(
     one_s = float((first.requests["end_s"] - first.requests["sent_s"]).median())
     search = Search(offer, slos, duration_s=duration, arrivals=arrivals, on_trial=on_trial)
     guess_rps = _BEYOND * available_cpus() / one_s if one_s > 0 else 1 / duration
-    lower_rps, upper_rps, reason = search.run(guess_rps, max_rate or _MOST_RPS, precision)
-    return Sustained(url, tuple(slos), arrivals, lower_rps, upper_rps, reason, tuple(search.trials))
+    try:
+        bounds = search.run(guess_rps, max_rate or _MOST_RPS, precision)
+    except KeyboardInterrupt:
+        found = Sustained(url, tuple(slos), arrivals, *search.so_far(), tuple(search.trials))
+        raise Interrupted(found) from None
+    return Sustained(url, tuple(slos), arrivals, *bounds, tuple(search.trials))
+
+
+class Interrupted(KeyboardInterrupt):
+    """A search was interrupted; `found` is what it had found by then."""
+
+    def __init__(self, found: Sustained) -> None:
+        super().__init__()
+        self.found = found
 
 
 class Search:
@@ -213,6 +255,13 @@ class Search:
                 return self._told(lower_rps, upper_rps, max_rps)
             top_rps = min(2 * _BEYOND * top_rps, max_rps)
 
+    def so_far(self) -> tuple[float | None, float | None, str]:
+        """Return what the trials until now say: as `run` does, but no bound is confirmed."""
+        held, failed = _classified(self.trials)
+        upper_rps = min(failed, default=None)
+        lower_rps = max((rate for rate in held if upper_rps is None or rate < upper_rps), default=None)
+        return lower_rps, upper_rps, f"interrupted after {counted(len(self.trials), 'trial')}"
+
     def _bounds(self, goal: SearchGoal, top_rps: float) -> tuple[float | None, float | None]:
         least_rps = min(max(top_rps / _DOWN_TO, 1 / self._duration_s), top_rps / 2)
         config = Config()
@@ -247,8 +296,14 @@ class Search:
             missed=tuple(missed),
             flags=flags,
             throughput=summary["throughput"],
-            share_of_limit=share_of_limit(summary),
-            latency_s=summary["latency_s"],
+            service_s=summary["service_s"]["mean"],
+            share_of_limit=_of_limit(summary, summary["throughput"]),
+            utilisation=_of_limit(summary, rate_rps),
+            latency_s=dict(summary["latency_s"]),
+            generator={
+                "cpu_s": summary["generator"]["cpu_s"],
+                "send_lag_p99_s": summary["send_lag_s"]["p99"],
+            },
         )
 
     def _told(
@@ -281,12 +336,15 @@ class _Measurer(AbstractMeasurer):  # type: ignore[misc]  # the library has no t
         return MeasurementResult(intended_duration, intended_load, offered_count=offered, loss_count=lost)
 
 
-def share_of_limit(summary: Mapping[str, Any]) -> float | None:
-    """Return throughput x own mean service time / min(workers, CPUs), where the server says both."""
+def _of_limit(summary: Mapping[str, Any], rate_rps: float) -> float | None:
+    """Return a rate x own mean service time / workers, where the server says both."""
     service_s, workers = summary["service_s"]["mean"], len(summary["workers"])
-    if service_s is None or not workers:
-        return None
-    return float(summary["throughput"] * service_s / min(workers, available_cpus()))
+    return None if service_s is None or not workers else float(rate_rps * service_s / workers)
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
 
 
 def _grows(requests: pd.DataFrame, arrivals: str) -> bool:

@@ -1,6 +1,7 @@
 """`lab sustained`: its text, its JSON and its exit statuses."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from lab.cli import main
 from lab.flags import Flag
 from lab.load.report import Slo
-from lab.study.sustained import RateTrial, Sustained
+from lab.study.sustained import Interrupted, RateTrial, Sustained
 
 URL = "http://127.0.0.1:1/api/slow"
 LATENCY_S = {"p50": 0.02, "p99": 0.03}
@@ -16,7 +17,10 @@ LATENCY_S = {"p50": 0.02, "p99": 0.03}
 
 def trial(rate: float, *missed: str, flags: tuple[Flag, ...] = ()) -> RateTrial:
     good = not missed and not flags
-    return RateTrial(rate, round(3 * rate), good, missed, flags, min(rate, 156.0), 0.97, LATENCY_S)
+    return RateTrial(
+        rate, round(3 * rate), good, missed, flags, min(rate, 156.0), 0.0125, 0.97, rate / 156, LATENCY_S,
+        {"cpu_s": 0.5, "send_lag_p99_s": 0.001},
+    )  # fmt: skip
 
 
 FOUND = Sustained(
@@ -70,6 +74,7 @@ def test_json_is_what_the_contract_says(capsys: pytest.CaptureFixture[str]) -> N
     assert (told["lower_rps"], told["upper_rps"], told["reason"]) == (150, 157, None)
     assert told["share_of_limit"] == 0.97
     assert told["consistent"] is True
+    assert told["generator"] == {"cpu_s": 2.0, "send_lag_p99_s": 0.001}
     assert told["slo"][1] == {"name": "success", "limit": 0.99, "implied": True}
     assert told["trials"][0]["missed"] == ["p99", "backlog"]
 
@@ -102,8 +107,25 @@ def test_what_is_not_believed_or_contradictory_is_said(capsys: pytest.CaptureFix
     trials = (*FOUND.trials, spoiled, trial(100.0, "p99"))
     found = Sustained(URL, FOUND.slos, "poisson", 150.0, 157.0, "", trials)
     _, out, _ = said(found, capsys)
-    assert "6 trials, 1 flagged; a lower rate failed than one that held: the speed changed" in out
+    assert "6 trials, 1 flagged; they contradict each other: the machine's speed changed" in out
     assert "flagged: the generator fell behind" in out
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_an_interrupted_search_hands_over_what_it_has(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = replace(FOUND, reason="interrupted after 4 trials")
+
+    def interrupted(url: str, **_: Any) -> Sustained:
+        raise Interrupted(found)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lab.cli.sustained.sustained", interrupted)
+        with pytest.raises(SystemExit, match="130"):
+            main(["sustained", URL, "--format", form])
+    out, err = capsys.readouterr()
+    assert "150" in out
+    said = [line for line in err.splitlines() if line]
+    assert said == ["lab: interrupted after 4 trials", "lab: interrupted"]
 
 
 @pytest.mark.parametrize(

@@ -1,77 +1,21 @@
 """The highest sustained rate: found on servers of known capacity; where there is none, it says why."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
-from helpers.load_rows import GENERATOR
+from helpers.simulated_servers import Answered, Simulated
 
 from lab.errors import UsageError
 from lab.flags import Flag
-from lab.load.arrivals import Stage, due_times
-from lab.load.attack import summarized
-from lab.load.log import Outcome
-from lab.load.records import to_frame
 from lab.load.report import Slo
-from lab.models.simulation import waits
 from lab.servers import serve
 from lab.study.sustained import BACKLOG, Search, Sustained, sustained
 
 DURATION_S = 3.0
 SLOS = Slo.parse_all(["p99=250ms"])
-
-
-@dataclass
-class Simulated:
-    """A server of known capacity: `workers` that take `loop_s` each, give or take `noise`, from one queue."""
-
-    loop_s: float = 0.0128
-    workers: int = 2
-    noise: float = 0.2
-    slower: float = 1.0
-    """How many times longer each attack takes than the one before."""
-    believed_rps: float = float("inf")
-    fails: bool = False
-    arrivals: str = "constant"
-    random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(1))
-    rates: list[float] = field(default_factory=list)
-
-    @property
-    def capacity_rps(self) -> float:
-        return self.workers / self.loop_s
-
-    def __call__(self, rate_rps: float, duration_s: float, seed: int) -> "Answered":
-        self.rates.append(rate_rps)
-        due_s = due_times([Stage(rate_rps, rate_rps, duration_s)], self.arrivals, seed)
-        mean_s = self.loop_s * self.slower ** len(self.rates)
-        service_s = mean_s * self.random.normal(1, self.noise, len(due_s)).clip(0.2)
-        start_s = due_s + waits(due_s, service_s, self.workers)
-        outcome = Outcome.HTTP_ERROR if self.fails else Outcome.OK
-        log: dict[str, Any] = {
-            "sent_s": due_s,
-            "end_s": start_s + service_s,
-            "service_s": service_s,
-            "outcome": np.full(len(due_s), outcome, np.uint8),
-            "status": np.full(len(due_s), 500 if self.fails else 200, np.uint16),
-            "worker": (1 + np.arange(len(due_s)) % self.workers).astype(np.int32),
-            "bytes_in": np.full(len(due_s), 34),
-        }
-        lag_s = 1.0 if rate_rps > self.believed_rps else 0.0
-        result = summarized(
-            to_frame(due_s, log), warmup_errors={}, url="", arrivals=self.arrivals, rate=rate_rps,
-            duration_s=duration_s, generator=GENERATOR | {"lag_p99_s": lag_s},
-        )  # fmt: skip
-        return Answered(result.requests, result.summary)
-
-
-@dataclass
-class Answered:
-    requests: pd.DataFrame
-    summary: Mapping[str, Any]
 
 
 def searched(server: Simulated, *, slos: list[Slo] = SLOS, max_rps: float = 10_000, **more: Any) -> Sustained:
@@ -168,6 +112,31 @@ def test_a_rate_that_failed_below_one_that_held_is_a_contradiction() -> None:
     assert replace(found, trials=(*found.trials, spoiled)).consistent, "it is not believed"
 
 
+def test_bounds_at_two_speeds_of_the_machine_contradict_each_other() -> None:
+    found = searched(Simulated(noise=0.0))
+    assert found.speed_change == pytest.approx(1.0)
+    slow = [replace(one, service_s=2 * (one.service_s or 0)) if one.good else one for one in found.trials]
+    changed = replace(found, trials=tuple(slow))
+    assert changed.speed_change == pytest.approx(2.0)
+    assert not changed.consistent
+
+
+def test_an_interrupted_search_keeps_what_it_has() -> None:
+    server = Simulated(noise=0.0)
+
+    def impatient(rate_rps: float, duration_s: float, seed: int) -> Answered:
+        if len(server.rates) == 4:
+            raise KeyboardInterrupt
+        return server(rate_rps, duration_s, seed)
+
+    search = Search(impatient, SLOS, duration_s=DURATION_S, arrivals="constant")
+    with pytest.raises(KeyboardInterrupt):
+        search.run(2 * server.capacity_rps, 10_000, 0.05)
+    lower_rps, upper_rps, reason = search.so_far()
+    assert reason == "interrupted after 4 trials"
+    assert (lower_rps or 0) <= server.capacity_rps <= (upper_rps or 0)
+
+
 def test_a_server_that_becomes_slower_ends_the_search_all_the_same() -> None:
     found = searched(Simulated(slower=1.06))
     assert len(found.trials) < 100
@@ -194,10 +163,11 @@ def test_what_makes_no_sense_is_refused(options: dict[str, Any], said: str) -> N
 
 
 def test_a_server_of_ours_is_searched() -> None:
-    with serve(workers=1, iterations=100_000) as server:
-        found = sustained(server.url + "/api/slow", slo=["p90=300ms"], duration=1.5, precision=0.2)
-    assert found.lower_rps is not None
-    assert 0.5 < (found.share_of_limit or 0) < 1.1
+    with serve(workers=1, iterations=20_000) as server:
+        found = sustained(server.url + "/api/slow", slo=["p50=9s"], duration=0.5, max_rate=20)
+    assert found.reason == "the search ended at 20.0/s, which is sustained"
+    assert found.lower_rps == 20
+    assert 0 < (found.share_of_limit or 0) < 1
     told = found.to_dict()
     assert told.keys() >= {"url", "slo", "lower_rps", "upper_rps", "reason", "share_of_limit", "consistent"}
     assert told["trials"][0].keys() >= {"rate", "good", "flags", "throughput", "share_of_limit", "latency_s"}

@@ -1,0 +1,171 @@
+"""Sustained rates that a run keeps: a search for each server, with a fresh one in every trial."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import mean, median
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from lab.checks import Positive, checked
+from lab.cpus import available_cpus
+from lab.errors import UsageError
+from lab.hotloop import measure
+from lab.load.report import Slo
+from lab.models.statistics import samples_needed
+from lab.progress import display
+from lab.study.plan import Condition
+from lab.study.run import Run
+from lab.study.sustained import Precision, RateTrial, Search, Sustained
+from lab.study.trial import Execute, serve_and_attack
+from lab.units import counted, per_second
+
+_USUAL_TRIALS = 7
+_BEYOND = 1.5
+"""Times the calibrated capacity: where a search begins, in overload."""
+_MOST = 4.0
+"""Times the calibrated capacity: where it ends, as no server of ours can be that fast."""
+_LOOPS = 5
+_SERVER = ("topology", "workers", "dispatch")
+_NUMBERS = ("rate", "throughput", "service_s", "share_of_limit", "utilisation")
+
+
+Percentile = Literal[50, 90, 95, 99]
+
+
+@checked
+@dataclass(frozen=True)
+class Objective:
+    """What a search asks: this percentile within so many times the loop's own time, measured before it."""
+
+    percentile: Percentile = 95
+    loops: Positive = 3.0
+    precision: Precision = 0.05
+    """How far apart the bounds may be, as a share of the upper."""
+
+    def __str__(self) -> str:
+        return f"p{self.percentile} within {self.loops:g} times the loop"
+
+    def slos(self, loop_s: float) -> list[Slo]:
+        """Return it in seconds, and what it implies."""
+        return Slo.parse_all([f"p{self.percentile}={self.loops * loop_s:.9f}s"])
+
+    def least_requests(self) -> int:
+        """Return how many requests of a trial tell the percentile with 95 % confidence."""
+        return samples_needed(self.percentile / 100)
+
+
+def search(
+    run: Run,
+    servers: Sequence[Condition],
+    objective: Objective = Objective(),
+    *,
+    seed: int = 1,
+    execute: Execute = serve_and_attack,
+) -> pd.DataFrame:
+    """Search for the sustained rate of each server, and return a row per trial.
+
+    Of a condition, the rate does not matter; a trial lasts its `duration_s`, or as long as the objective's
+    percentile needs requests. Searches that the run has are not repeated. The columns are the server
+    (topology, workers, dispatch), those of `RateTrial`, and of the search: `lower_rps`, `upper_rps` (nan
+    where there is none), `reason`, `consistent`, and `loop_s`, the calibrated loop: the mean of before and
+    after.
+    """
+    if not servers:
+        raise UsageError("there is no server to search: name at least one")
+    show = display()
+    try:
+        found = [_kept(run, server, objective, seed, execute, show.show) for server in servers]
+    finally:
+        show.close()
+    return pd.concat(found, ignore_index=True)
+
+
+def _kept(
+    run: Run, server: Condition, objective: Objective, seed: int, execute: Execute, show: Any
+) -> pd.DataFrame:
+    identity = asdict(replace(server, rate=1.0)) | asdict(objective) | {"seed": seed}
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+    return run.table(f"sustained-{digest}", lambda: _searched(server, objective, seed, execute, show))
+
+
+def _searched(
+    server: Condition, objective: Objective, seed: int, execute: Execute, show: Any
+) -> pd.DataFrame:
+    before_s = _loop_s(server)
+    capacity_rps = min(server.workers, available_cpus()) / before_s
+    duration_s = max(server.duration_s, objective.least_requests() / capacity_rps)
+
+    def offer(rate_rps: float, asked_s: float, number: int) -> Any:
+        return execute(replace(server, rate=rate_rps, duration_s=asked_s), seed + number)
+
+    def told(trial: RateTrial, trials: Sequence[RateTrial]) -> None:
+        size = counted(server.workers, "worker")
+        share = len(trials) / (len(trials) + _USUAL_TRIALS / 2)
+        show(f"sustained rate of {size}: trial {len(trials)}, {per_second(trial.rate)}", share)
+
+    slos = objective.slos(before_s)
+    searching = Search(offer, slos, duration_s=duration_s, arrivals=server.arrivals, on_trial=told)
+    bounds = searching.run(_BEYOND * capacity_rps, _MOST * capacity_rps, objective.precision)
+    found = Sustained("", tuple(slos), server.arrivals, *bounds, tuple(searching.trials))
+    return _table(server, found, mean([before_s, _loop_s(server)]))
+
+
+def _loop_s(server: Condition) -> float:
+    return median(cost.wall_s for cost in measure(server.kernel, server.iterations, _LOOPS))
+
+
+def _table(server: Condition, found: Sustained, loop_s: float) -> pd.DataFrame:
+    rows = pd.DataFrame(
+        [
+            {name: getattr(server, name) for name in _SERVER}
+            | {name: value for name, value in vars(trial).items() if name not in ("latency_s", "generator")}
+            | {f"latency_{name}_s": value for name, value in trial.latency_s.items()}
+            for trial in found.trials
+        ]
+    )
+    rows["missed"] = [", ".join(trial.missed) for trial in found.trials]
+    numbers = [name for name in rows.columns if name in _NUMBERS or name.startswith("latency_")]
+    rows[numbers] = rows[numbers].astype(float)
+    return rows.assign(
+        iterations=server.iterations, duration_s=server.duration_s, loop_s=loop_s, reason=found.reason,
+        lower_rps=_or_nan(found.lower_rps), upper_rps=_or_nan(found.upper_rps), consistent=found.consistent,
+    )  # fmt: skip
+
+
+def _or_nan(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+def bounds(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return what each search found, a row per server, fewest workers first.
+
+    `lower_rps` and `upper_rps` depend on the machine's speed; `lower_share` and `upper_share`, the median own
+    utilisation at them, do not: they are shares of what the server's own service times allow. `lower_cpus`
+    and `upper_cpus` are the bounds x the calibrated loop: how many CPUs' worth of loops was answered.
+    """
+    rows = []
+    for server, mine in trials.groupby(list(_SERVER), sort=False):
+        first, sound = mine.iloc[0], mine[mine["flags"].map(len) == 0]
+        row: dict[str, Any] = dict(zip(_SERVER, server, strict=True))
+        for bound in ("lower", "upper"):
+            rate_rps = float(first[f"{bound}_rps"])
+            row[f"{bound}_rps"] = rate_rps
+            row[f"{bound}_share"] = float(sound.loc[sound["rate"] == rate_rps, "utilisation"].median())
+            row[f"{bound}_cpus"] = rate_rps * float(first["loop_s"])
+        row |= {name: first[name] for name in ("loop_s", "reason", "consistent")}
+        rows.append(row | {"trials": len(mine), "flagged": len(mine) - len(sound)})
+    return pd.DataFrame(rows).sort_values(["workers", "topology"], ignore_index=True)
+
+
+def times_as_much(less: "pd.Series[Any]", more: "pd.Series[Any]") -> tuple[float, float, float]:
+    """Return how many times the sustained rate of one search is that of another: middle, least and most.
+
+    Rates are compared at the machine's speed of each search, by `lower_cpus` and `upper_cpus`. All are nan
+    where a bound is missing.
+    """
+    low, high = more["lower_cpus"] / less["upper_cpus"], more["upper_cpus"] / less["lower_cpus"]
+    return float(np.sqrt(low * high)), float(low), float(high)

@@ -1,0 +1,65 @@
+"""A server of known capacity, simulated: what a search for its sustained rate must find."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from helpers.load_rows import GENERATOR
+
+from lab.load.arrivals import Stage, due_times
+from lab.load.attack import summarized
+from lab.load.log import Outcome
+from lab.load.records import to_frame
+from lab.models.simulation import waits
+
+
+@dataclass
+class Simulated:
+    """A server of known capacity: `workers` that take `loop_s` each, give or take `noise`, from one queue."""
+
+    loop_s: float = 0.0128
+    workers: int = 2
+    noise: float = 0.2
+    slower: float = 1.0
+    """How many times longer each attack takes than the one before."""
+    believed_rps: float = float("inf")
+    fails: bool = False
+    arrivals: str = "constant"
+    random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(1))
+    rates: list[float] = field(default_factory=list)
+
+    @property
+    def capacity_rps(self) -> float:
+        return self.workers / self.loop_s
+
+    def __call__(self, rate_rps: float, duration_s: float, seed: int) -> "Answered":
+        self.rates.append(rate_rps)
+        due_s = due_times([Stage(rate_rps, rate_rps, duration_s)], self.arrivals, seed)
+        mean_s = self.loop_s * self.slower ** len(self.rates)
+        service_s = mean_s * self.random.normal(1, self.noise, len(due_s)).clip(0.2)
+        start_s = due_s + waits(due_s, service_s, self.workers)
+        outcome = Outcome.HTTP_ERROR if self.fails else Outcome.OK
+        log: dict[str, Any] = {
+            "sent_s": due_s,
+            "end_s": start_s + service_s,
+            "service_s": service_s,
+            "service_cpu_s": service_s,
+            "outcome": np.full(len(due_s), outcome, np.uint8),
+            "status": np.full(len(due_s), 500 if self.fails else 200, np.uint16),
+            "worker": (1 + np.arange(len(due_s)) % self.workers).astype(np.int32),
+            "bytes_in": np.full(len(due_s), 34),
+        }
+        lag_s = 1.0 if rate_rps > self.believed_rps else 0.0
+        result = summarized(
+            to_frame(due_s, log), warmup_errors={}, url="", arrivals=self.arrivals, rate=rate_rps,
+            duration_s=duration_s, generator=GENERATOR | {"lag_p99_s": lag_s},
+        )  # fmt: skip
+        return Answered(result.requests, result.summary)
+
+
+@dataclass
+class Answered:
+    requests: pd.DataFrame
+    summary: Mapping[str, Any]

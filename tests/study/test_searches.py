@@ -1,0 +1,95 @@
+"""Searches that a run keeps: known capacities are found, kept, not repeated, and compared at one speed."""
+
+import math
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.simulated_servers import Answered, Simulated
+
+from lab.errors import UsageError
+from lab.hotloop import LoopCost
+from lab.study import searches
+from lab.study.plan import Condition
+from lab.study.run import open_run
+from lab.study.searches import Objective, bounds, search, times_as_much
+
+LOOP_S = 0.005
+SINGLE = Condition(rate=1, duration_s=2.0)
+CLUSTER = Condition(rate=1, duration_s=2.0, topology="cluster", workers=2, dispatch="least-busy")
+
+
+class Servers:
+    """Carries out trials on simulated servers, and counts them."""
+
+    def __init__(self, **simulated: float) -> None:
+        self.asked: Counter[int] = Counter()
+        self._simulated = simulated
+        self._random = np.random.default_rng(5)
+
+    def __call__(self, condition: Condition, seed: int) -> Answered:
+        self.asked[condition.workers] += 1
+        server = Simulated(loop_s=LOOP_S, workers=condition.workers, random=self._random, **self._simulated)  # type: ignore[arg-type]
+        return server(condition.rate, condition.duration_s, seed)
+
+
+@pytest.fixture(autouse=True)
+def steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine of two CPUs on which the loop always costs the same."""
+    monkeypatch.setattr(searches, "measure", lambda *_: [LoopCost(LOOP_S, LOOP_S)] * 3)
+    monkeypatch.setattr(searches, "available_cpus", lambda: 2)
+
+
+def test_the_known_capacity_of_each_server_is_found_and_compared() -> None:
+    trials = search(open_run(), [CLUSTER, SINGLE], execute=Servers())
+    found = bounds(trials)
+    assert found["workers"].tolist() == [1, 2]
+    for _, row in found.iterrows():
+        assert row["lower_rps"] <= row["workers"] / LOOP_S * 1.02
+        assert row["upper_rps"] >= row["workers"] / LOOP_S * 0.98
+        assert 0.9 < row["lower_share"] < row["upper_share"] < 1.15
+        assert row["lower_cpus"] == pytest.approx(row["lower_rps"] * LOOP_S)
+        assert row["consistent"]
+        assert row["reason"] == ""
+    assert found["trials"].sum() == len(trials)
+    middle, low, high = times_as_much(found.iloc[0], found.iloc[1])
+    assert low <= middle <= high
+    assert low < 2 < high
+
+
+def test_a_search_that_is_kept_is_not_repeated() -> None:
+    run, servers = open_run(), Servers()
+    first = search(run, [SINGLE], execute=servers)
+    again = search(run, [SINGLE, CLUSTER], execute=servers)
+    assert servers.asked[1] == len(first)
+    pd.testing.assert_frame_equal(again[again["workers"] == 1], first)
+    search(run, [SINGLE], Objective(percentile=90), execute=servers)
+    assert servers.asked[1] > len(first), "another objective is another search"
+
+
+def test_trials_are_long_enough_for_the_percentile() -> None:
+    trials = search(open_run(), [SINGLE], Objective(percentile=99), execute=Servers(noise=0.0))
+    near = trials[trials["rate"] >= 0.9 / LOOP_S]
+    assert near["requests"].min() >= 0.85 * 299
+
+
+def test_a_server_that_fails_has_no_bound_and_says_why() -> None:
+    found = bounds(search(open_run(), [SINGLE], execute=Servers(fails=True))).iloc[0]
+    assert math.isnan(found["lower_rps"])
+    assert "requests fail" in found["reason"]
+    assert all(map(math.isnan, times_as_much(found, found)))
+
+
+def test_no_server_is_refused() -> None:
+    with pytest.raises(UsageError, match="no server to search"):
+        search(open_run(), [])
+
+
+def test_a_server_of_ours_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searches, "_MOST", 0.2)
+    server = Condition(rate=1, duration_s=0.3, iterations=20_000)
+    found = bounds(search(open_run(), [server], Objective(percentile=50, loops=100))).iloc[0]
+    assert found["lower_rps"] == pytest.approx(0.2 / LOOP_S)
+    assert found["reason"].startswith("the search ended at ")
+    assert 0 < found["lower_share"] < 1
