@@ -10,7 +10,6 @@ from pydantic import Field
 
 from lab import units
 from lab.checks import Count, Positive, Seconds, Whole
-from lab.cpus import available_cpus
 from lab.errors import UsageError
 from lab.experiments.common import Workers, by_server, named_by, resolve
 from lab.figures.style import (
@@ -29,7 +28,7 @@ from lab.servers.spec import DispatchName
 from lab.study.estimates import Stated, stated
 from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
-from lab.study.plan import Condition
+from lab.study.plan import Condition, capacity_rps
 
 EXPERIMENT = "rate-sweep"
 
@@ -52,24 +51,26 @@ class Parameters(_Parameters):
     seed: Whole
 
 
-def conditions(p: Parameters, loop_s: float) -> list[Condition]:
-    """Return each server at each rate; a utilisation of 1 is what the loop alone would allow that server."""
+def conditions(p: Parameters) -> list[Condition]:
+    """Return each server at each rate; a load of 1 is what the loop alone would allow that server."""
     shared = p.model_dump(include={"duration_s", "arrivals", "kernel", "iterations", "timeout_s"})
     servers: list[dict[str, Any]] = [
         {"topology": "single", "workers": 1},
         {"topology": "cluster", "workers": resolve(p.workers), "dispatch": p.dispatch},
     ]
-    return [
-        Condition(rate=rate, labels={"load": rate / capacity_rps}, **shared, **server)
-        for server in servers
-        for capacity_rps in [capacity(server["workers"], loop_s)]
-        for rate in p.rates or [load * capacity_rps for load in p.loads]
-    ]
+    offered: list[dict[str, Any]] = [{"rate": rate} for rate in p.rates] or [{"load": x} for x in p.loads]
+    return [Condition(**each, **shared, **server) for server in servers for each in offered]
 
 
-def capacity(workers: int, loop_s: float) -> float:
-    """Return the requests per second that the loop alone allows: workers beyond the CPUs add nothing."""
-    return min(workers, available_cpus()) / loop_s
+def loop_s(trials: pd.DataFrame) -> float:
+    """Return the loop time that gave a sweep its rates, in seconds: the median over its blocks."""
+    single = trials[trials["topology"] == "single"]
+    return float((single["load"] / single["rate"]).fillna(single["loop_s"]).median())
+
+
+def _step(trials: pd.DataFrame) -> "pd.Series[float]":
+    """Return what tells a server's trials apart: the load, whose rate differs by block, or the rate."""
+    return trials["load"].fillna(trials["rate"]).rename("step")
 
 
 def brackets(trials: pd.DataFrame, slo_s: float) -> pd.DataFrame:
@@ -84,7 +85,8 @@ def brackets(trials: pd.DataFrame, slo_s: float) -> pd.DataFrame:
         raise UsageError("there are no trials to judge by an SLO: measure some first")
     rows = []
     for server, mine in by_server(trials):
-        medians = mine.groupby("rate")[["latency_p99_s", "success"]].median().sort_index()
+        columns = ["rate", "latency_p99_s", "success"]
+        medians = mine.groupby(_step(mine))[columns].median().set_index("rate").sort_index()
         met = ((medians["latency_p99_s"] <= slo_s) & (medians["success"] >= 0.999)).cummin()
         rows.append(
             {
@@ -102,7 +104,7 @@ def estimates(trials: pd.DataFrame) -> list[Stated]:
     """State each point of the sweep's lines: throughput, p99 and success of a server at a load or a rate."""
     rows = []
     for _, server in by_server(trials):
-        for step, mine in server.groupby(server["load"].fillna(server["rate"])):
+        for step, mine in server.groupby(_step(server)):
             offered: dict[str, Any] = {"load" if mine["load"].notna().all() else "rate": float(step)}
             rows += [
                 stated(EXPERIMENT, quantity, estimate(list(known)), unit, **named_by(mine), **offered)
@@ -161,7 +163,7 @@ def figure(trials: pd.DataFrame, loop_s: float, slo_s: float) -> Figure:
             _series(latency, mine, "latency_p99_s", look, f"{server}: p99")
             _series(latency, mine, "latency_p50_s", look, f"{server}: p50", hollow=True)
             _series(success, mine.assign(success=100 * mine["success"]), "success", look, server)
-            allowed_rps = capacity(int(mine["workers"].iloc[0]), loop_s)
+            allowed_rps = capacity_rps(int(mine["workers"].iloc[0]), loop_s)
             for axes in (throughput, latency, success):
                 axes.axvline(allowed_rps, color=look.color, linewidth=1.0, linestyle=":", zorder=1)
         top_rps = float(trials["rate"].max())
@@ -209,7 +211,7 @@ def _series(
         "color": look.color, "markerfacecolor": "white" if hollow else look.color, "markersize": 5,
     }  # fmt: skip
     line = ":" if hollow else look.line
-    medians = trials.groupby("rate")[column].median()
+    medians = trials.groupby(_step(trials))[["rate", column]].median()
     axes.plot(trials["rate"], trials[column], look.marker, alpha=0.7, **style)
-    axes.plot(medians.index, medians, linestyle=line, color=look.color, linewidth=1.6)
+    axes.plot(medians["rate"], medians[column], linestyle=line, color=look.color, linewidth=1.6)
     axes.plot([], [], look.marker, linestyle=line, label=label, **style)

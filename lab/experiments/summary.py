@@ -72,7 +72,7 @@ def answer(trials: dict[str, pd.DataFrame], cpus: int, slo_loops: float) -> str:
     if (scaled := trials.get(scaling.EXPERIMENT)) is not None:
         parts.append(scaling_answer.answer(scaled, cpus))
     if (swept := trials.get(rate_sweep.EXPERIMENT)) is not None:
-        slo_s = slo_loops * sweep_loop_s(swept)
+        slo_s = slo_loops * rate_sweep.loop_s(swept)
         parts.append(rate_sweep.answer(rate_sweep.brackets(swept, slo_s), slo_s))
     if (article := trials.get(single_vs_cluster.EXPERIMENT)) is not None:
         parts.append(single_vs_cluster.answer(article))
@@ -91,7 +91,7 @@ def sweep_figure(trials: dict[str, pd.DataFrame], slo_loops: float) -> Figure | 
     """Draw the rate sweep, if it was measured."""
     if (mine := trials.get(rate_sweep.EXPERIMENT)) is None:
         return None
-    loop_s = sweep_loop_s(mine)
+    loop_s = rate_sweep.loop_s(mine)
     return rate_sweep.figure(mine, loop_s, slo_loops * loop_s)
 
 
@@ -106,12 +106,6 @@ def article_figure(run: Run, trials: dict[str, pd.DataFrame]) -> Figure | None:
     if (mine := trials.get(single_vs_cluster.EXPERIMENT)) is None:
         return None
     return single_vs_cluster.figure(mine, run.requests(mine))
-
-
-def sweep_loop_s(trials: pd.DataFrame) -> float:
-    """Return the loop time that gave a sweep its rates, in seconds: load / rate of one process."""
-    single = trials[trials["topology"] == "single"].iloc[0]
-    return float(single["load"] / single["rate"])
 
 
 def busy_service_s(trials: pd.DataFrame, cpus: int) -> float:

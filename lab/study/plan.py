@@ -5,7 +5,7 @@ import json
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 from pydantic import AfterValidator
 
 from lab.checks import Count, Positive, Whole, checked
+from lab.cpus import available_cpus
 from lab.errors import UsageError
 from lab.hotloop import ITERATIONS, KernelName
 from lab.load.arrivals import Arrivals
@@ -37,7 +38,7 @@ TRIALS = pa.schema(
         *_fields(pa.string(), "trial_id", "experiment"),
         *_fields(pa.int64(), "block", "position", "seed"),
         pa.field("started_at", pa.timestamp("us", tz="UTC")),
-        *_fields(pa.float64(), "rate", "duration_s"),
+        *_fields(pa.float64(), "rate", "load", "duration_s"),
         pa.field("topology", pa.string()),
         pa.field("workers", pa.int64()),
         *_fields(pa.string(), "dispatch", "pool", "kernel"),
@@ -70,6 +71,7 @@ BEFORE: dict[str, Any] = {"pin": False} | dict.fromkeys(
     (
         "generators",
         *(f"service_cpu_{name}_s" for name in SERVICE),
+        "load",
         "quota_cpus",
         "cpu_periods",
         "cpu_periods_throttled",
@@ -98,7 +100,7 @@ EVENTS = pa.schema(
 )
 """A row per `Event`: how many workers accepted then, and how an action ended, in words."""
 
-ADDED = ("loop_s", "loop_drift", "loop_ratio", "latency_s")
+ADDED = ("loop_s", "loop_drift", "loop_ratio", "utilisation", "latency_s")
 """Columns that are computed when tables are read."""
 
 NOT_LABELS = frozenset([*TRIALS.names, *SCHEMA.names, *ADDED])
@@ -124,15 +126,18 @@ def _labels(labels: Mapping[str, Any]) -> dict[str, Label]:
 class Condition:
     """One server under one load: the factors of a trial. Rates are per second, `*_s` are seconds.
 
-    `keepalive` lets both sides keep connections; `pin` gives each worker a CPU of its own, in turn;
-    `quota_cpus` holds the whole server to so many CPUs, a fraction, or to none if it is None. `warmup`
-    requests per worker are sent first and go unrecorded. `labels` are further columns that name what the
-    notebook varies, such as {"load": 0.8}; two otherwise equal conditions must differ in them. 20, 20.0 and
-    numpy's 20 are one condition. Raises UsageError if a value is invalid.
+    A condition has a `rate`, or a `load`: the work offered, as a multiple of what the loop alone would allow
+    this server. Each block works out the rate of a load by its own calibration. `keepalive` lets both sides
+    keep connections; `pin` gives each worker a CPU of its own, in turn; `quota_cpus` holds the whole server
+    to so many CPUs, a fraction, or to none if it is None. `warmup` requests per worker are sent first and go
+    unrecorded. `labels` are further columns that name what the notebook varies, such as {"scenario": "kill"};
+    two otherwise equal conditions must differ in them. 20, 20.0 and numpy's 20 are one condition. Raises
+    UsageError if a value is invalid.
     """
 
-    rate: Positive
     duration_s: Positive
+    rate: Positive | None = None
+    load: Positive | None = None
     topology: Topology = "single"
     workers: Count = 1
     dispatch: DispatchName = "round-robin"
@@ -149,6 +154,8 @@ class Condition:
     labels: Annotated[Mapping[str, Any], AfterValidator(_labels)] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        if self.rate is None and self.load is None:
+            raise UsageError("a condition needs a rate, or a load to work it out from")
         ServerSpec(
             topology=self.topology,
             workers=self.workers,
@@ -162,6 +169,12 @@ class Condition:
         if not self.path.startswith("/"):
             raise UsageError(f"path must start with a slash, such as /api/slow, got {self.path!r}")
 
+    def planned(self, loop_s: float) -> "Condition":
+        """Return the condition with the rate that its load comes to if a loop takes `loop_s`."""
+        if self.load is None:
+            return self
+        return replace(self, rate=self.load * capacity_rps(self.workers, loop_s, self.quota_cpus))
+
     def factors(self) -> dict[str, Any]:
         """Return the factors, labels included, as columns of a trial's row."""
         columns: dict[str, Any] = asdict(self)
@@ -170,7 +183,13 @@ class Condition:
 
     def __str__(self) -> str:
         size = f" x {self.workers}" if self.workers > 1 else ""
-        return f"{self.topology}{size}, {self.kernel}, {self.rate:.4g}/s for {self.duration_s:g} s"
+        offered = f"load {self.load:g}" if self.rate is None else f"{self.rate:.4g}/s"
+        return f"{self.topology}{size}, {self.kernel}, {offered} for {self.duration_s:g} s"
+
+
+def capacity_rps(workers: int, loop_s: float, quota_cpus: float | None = None) -> float:
+    """Return the requests per second that the loop alone allows: workers beyond the CPUs add nothing."""
+    return min(workers, available_cpus(), quota_cpus or workers) / loop_s
 
 
 FACTORS = tuple(column.name for column in fields(Condition) if column.name != "labels")
@@ -209,6 +228,8 @@ def make_plan(experiment: str, conditions: Sequence[Condition], *, blocks: Count
         raise UsageError(f"an experiment's name must be lower-case letters, digits and -, got {experiment!r}")
     if not conditions:
         raise UsageError(f"experiment {experiment} has no conditions: give it at least one")
+    if any(condition.rate is not None and condition.load is not None for condition in conditions):
+        raise UsageError(f"experiment {experiment} plans a rate and a load for one condition: give it either")
     if len({_digest(experiment, 0, condition) for condition in conditions}) < len(conditions):
         raise UsageError(
             f"experiment {experiment} has a condition twice: give each its own labels, or drop one"
@@ -241,5 +262,7 @@ def _digest(experiment: str, block: int, condition: Condition) -> str:
     for name, default in _LATER_FACTORS.items():
         if columns[name] == default:
             del columns[name]  # runs older than this factor keep their ids, and their trials
+    if condition.load is not None:
+        del columns["rate"]  # what came of the load, not what was planned
     identity = json.dumps([experiment, block, columns], sort_keys=True)
     return hashlib.sha256(identity.encode()).hexdigest()[:12]

@@ -19,7 +19,15 @@ from lab.study import manifest as manifests
 from lab.study.manifest import Manifest
 from lab.study.plan import FACTORS, NOT_LABELS, Block, Condition, Trial, make_plan
 from lab.study.progress import Countdown
-from lab.study.stability import between, calibrate, is_closed, judged, snapshot, with_calibration
+from lab.study.stability import (
+    between,
+    calibrate,
+    is_closed,
+    judged,
+    snapshot,
+    with_calibration,
+    with_utilisation,
+)
 from lab.study.store import Store, partial_files
 from lab.study.trial import Execute, make_row, serve_and_attack
 
@@ -103,9 +111,10 @@ class Run:
         """Measure every condition once in each of `blocks` randomized blocks, and return a row per trial.
 
         Only trials that are not on disk are measured, each by `execute` on a fresh server, with the loop
-        calibrated at both ends of its block. Interrupt it at will: finished trials are kept, and an
-        unfinished one leaves no trace. `plan.TRIALS` lists the columns; `trial.make_row` and
-        `stability.judged` say what flags a row as invalid.
+        calibrated at both ends of its block. A load becomes a rate by the calibration before the trial: that
+        of its block's start, or of where the block was resumed, as the machine's speed may have changed by
+        then. Interrupt it at will: finished trials are kept, and an unfinished one leaves no trace.
+        `plan.TRIALS` lists the columns; `trial.make_row` and `stability.judged` say what flags a row.
         """
         plan = make_plan(experiment, conditions, blocks=blocks, seed=seed)
         if not all(self._is_finished(block) for block in plan):
@@ -129,7 +138,8 @@ class Run:
         return rows[rows["trial_id"].isin(asked)].reset_index(drop=True)
 
     def _all_trials(self, experiment: str) -> pd.DataFrame:
-        return judged(with_calibration(self._store, experiment, self._store.trials(experiment)))
+        trials = with_utilisation(self._store.trials(experiment))
+        return judged(with_calibration(self._store, experiment, trials))
 
     def _note_what_was_asked(self, experiment: str) -> None:
         frame = pd.DataFrame({"trial_id": sorted(set(self._asked[experiment]))})
@@ -186,11 +196,12 @@ class Run:
             progress.finish()
 
     def _measure_block(self, whole: Block, missing: Block, progress: Countdown, execute: Execute) -> None:
-        if missing.trials:
-            calibrate(self._store, missing, "start")
+        loops_s = calibrate(self._store, missing, "start") if missing.trials else {}
         for trial in missing.trials:
-            progress.begins(str(trial.condition))
-            self._measure_trial(trial, execute)
+            condition = trial.condition
+            planned = condition.planned(loops_s[condition.kernel, condition.iterations])
+            progress.begins(str(planned))
+            self._measure_trial(replace(trial, condition=planned), execute)
             progress.ends()
         if not is_closed(self._store, whole):
             calibrate(self._store, whole, "end")

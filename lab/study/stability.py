@@ -115,8 +115,11 @@ _LONG_ENOUGH_S = 0.25
 _LOOP = ["block", "kernel", "iterations"]
 
 
-def calibrate(store: Store, block: Block, end: str) -> None:
-    """Time the loops of the block's trials now, and keep that for the block's `end`: start or end."""
+def calibrate(store: Store, block: Block, end: str) -> dict[tuple[str, int], float]:
+    """Time the loops of the block's trials now, and keep that for the block's `end`: start or end.
+
+    Returns the seconds of a loop by kernel and iterations.
+    """
     loops = sorted({(trial.condition.kernel, trial.condition.iterations) for trial in block.trials})
     now = datetime.now(UTC)
     rows = [
@@ -125,6 +128,7 @@ def calibrate(store: Store, block: Block, end: str) -> None:
     frame = pd.DataFrame(rows, columns=[*_LOOP, "at", "loop_s"])
     place = f"{block.experiment}.b{block.number:02d}"
     store.save_table(_KIND, f"{place}.{len(store.names(_KIND, place)):02d}-{end}", frame)
+    return {(kernel, iterations): loop_s for _, kernel, iterations, _, loop_s in rows}
 
 
 def _loop_s(kernel: str, iterations: int) -> float:
@@ -175,6 +179,14 @@ _FEWEST = 3
 """With fewer blocks, it is impossible to tell which is off."""
 
 
+def with_utilisation(trials: pd.DataFrame) -> pd.DataFrame:
+    """Add `utilisation`: rate x the trial's own mean service time / workers; nan if nothing was answered.
+
+    A load is what was planned by the calibration; this is what came of it, at the speed of the trial itself.
+    """
+    return trials.assign(utilisation=trials["rate"] * trials["service_mean_s"] / trials["workers"])
+
+
 def judged(trials: pd.DataFrame) -> pd.DataFrame:
     """Add `loop_ratio`, and to `flags` any doubt about the machine's speed.
 
@@ -184,7 +196,8 @@ def judged(trials: pd.DataFrame) -> pd.DataFrame:
     three blocks it is nan, and the calibrations around the trial must agree.
     """
     labels = [name for name in trials.columns if name not in NOT_LABELS]
-    service_s = trials.groupby([*FACTORS, *labels], dropna=False)["service_p50_s"]
+    planned = trials.assign(rate=trials["rate"].where(trials["load"].isna()))  # a load has a rate per block
+    service_s = planned.groupby([*FACTORS, *labels], dropna=False)["service_p50_s"]
     usual_s = service_s.transform("median").where(service_s.transform("count") >= _FEWEST)
     judged = trials.assign(loop_ratio=trials["service_p50_s"] / usual_s)
     flags = [

@@ -16,6 +16,7 @@ from lab.load.arrivals import Arrivals, Stage, due_times
 from lab.models.queueing import mdc_wait_quantile
 from lab.models.statistics import fewest_trials, samples_needed
 from lab.servers.spec import DispatchName
+from lab.study import plan
 from lab.study.plan import Condition, make_plan
 from lab.study.run import Run
 
@@ -62,7 +63,7 @@ def test_each_arrangement_meets_arrivals_of_both_kinds_and_those_in_kept_keep_co
     }  # fmt: skip
     kept = [c for c in planned if c.keepalive]
     assert names(kept) == {"round-robin, kept", "pool of processes, kept"}
-    assert {(c.arrivals, c.labels["load"]) for c in kept} == {("poisson", 0.8)}
+    assert {(c.arrivals, c.load) for c in kept} == {("poisson", 0.8)}
 
 
 def test_only_arrangements_to_choose_between_are_measured_in_every_block() -> None:
@@ -80,7 +81,7 @@ def test_only_arrangements_to_choose_between_are_measured_in_every_block() -> No
         "shared", "reuseport", "round-robin", "least-busy", "pool of processes",
         "round-robin, kept", "pool of processes, kept",
     }  # fmt: skip
-    assert {(c.arrivals, c.labels["load"]) for c in measured[2]} == {("poisson", 0.8)}
+    assert {(c.arrivals, c.load) for c in measured[2]} == {("poisson", 0.8)}
     assert measured[1] | measured[2] == set(study.conditions(parameters(), loop_s))
 
     measured.clear()
@@ -103,28 +104,25 @@ def test_what_is_compared_is_chosen_by_plan_whatever_came_of_it() -> None:
 
 def test_every_trial_lasts_until_it_has_met_as_many_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "available_cpus", lambda: 4)
+    monkeypatch.setattr(plan, "available_cpus", lambda: 4)
     planned = study.conditions(parameters(workers=3), loop_s)
-    assert {round(c.rate * c.duration_s, 9) for c in planned} == {480}
+    rates = {c: c.planned(loop_s(c.kernel, c.iterations)).offered_rps for c in planned}
+    assert {round(rate * c.duration_s, 9) for c, rate in rates.items()} == {480}
 
 
 def test_quick_has_blocks_enough_for_an_interval_and_requests_for_a_p90(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(study, "available_cpus", lambda: 2)
+    monkeypatch.setattr(plan, "available_cpus", lambda: 2)
     quick = parameters(**batch.profile_parameters("quick", "05-dispatch"), workers="cpus")
     assert quick.blocks >= fewest_trials()
     planned = study.conditions(quick, lambda *_: 0.013)
     for block in make_plan(study.EXPERIMENT, planned, blocks=quick.blocks, seed=quick.seed):
         for trial in block.trials:
-            asked = trial.condition
-            stages = [Stage(asked.rate, asked.rate, asked.duration_s)]
+            asked = trial.condition.planned(0.013)
+            stages = [Stage(asked.offered_rps, asked.offered_rps, asked.duration_s)]
             assert len(due_times(stages, asked.arrivals, trial.seed)) >= samples_needed(0.9)
-
-
-def test_rates_follow_from_the_loop_of_each_kernel() -> None:
-    for condition in study.conditions(parameters(), loop_s):
-        own_s = loop_s(condition.kernel, condition.iterations)
-        assert condition.rate * own_s == pytest.approx(condition.labels["load"])
 
 
 def test_threads_run_both_kernels_once_each() -> None:

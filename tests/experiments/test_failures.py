@@ -17,6 +17,7 @@ from lab.experiments.failures import facts
 from lab.experiments.failures import trials as study
 from lab.experiments.failures.answer import verdicts
 from lab.experiments.failures.facts import scenes
+from lab.study import plan
 from lab.study.plan import Event
 
 SLOW_S = 175e-9
@@ -66,11 +67,13 @@ def test_what_is_kept_is_planned_for_each_dispatch_with_new_connections_and_with
 def test_quick_asks_for_enough_to_decide_claim_6_though_one_request_is_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(study, "available_cpus", lambda: 2)
+    monkeypatch.setattr(plan, "available_cpus", lambda: 2)
     listed = papermill.inspect_notebook(str(files.notebooks() / "06-failures.ipynb"))
     defaults = {name: ast.literal_eval(about["default"]) for name, about in listed.items()}
     p = study.Parameters.from_notebook(defaults | batch.profile_parameters("quick", "06-failures"))
-    killing = study.conditions(p, loop_s=SLOW_S * p.iterations)[0]
+    loop_s = SLOW_S * p.iterations
+    killing = study.conditions(p, loop_s)[0].planned(loop_s)
+    assert killing.rate
     met = int(killing.rate * (killing.duration_s - study.actions(killing)[0].at_s))
     (judged,) = [v for v in verdicts([killed(late=p.blocks * met)]) if v.number == 6]
     assert judged.word is Word.HOLDS
@@ -78,8 +81,8 @@ def test_quick_asks_for_enough_to_decide_claim_6_though_one_request_is_lost(
 
 def test_while_one_is_blocked_the_load_is_what_the_others_can_do() -> None:
     conditions = study.conditions(parameters(workers=4), loop_s=0.01)
-    rates = {str(condition.labels["scenario"]): condition.rate for condition in conditions}
-    assert rates[study.BLOCK] == pytest.approx(0.75 * rates[study.KILL])
+    loads = {str(condition.labels["scenario"]): condition.load or 0 for condition in conditions}
+    assert loads[study.BLOCK] == pytest.approx(0.75 * loads[study.KILL])
 
 
 def test_scaling_begins_with_more_than_one_worker_can_do() -> None:
@@ -87,7 +90,7 @@ def test_scaling_begins_with_more_than_one_worker_can_do() -> None:
         c for c in study.conditions(parameters(), loop_s=0.01) if c.labels["scenario"] == study.SCALE
     ]
     assert scaling.workers == 1
-    assert 1 < scaling.rate * 0.01 < 2
+    assert 1 < (scaling.load or 0) < 2
 
 
 @pytest.mark.parametrize(("name", "value"), [("workers", 1), ("kept", ["crash"]), ("dispatches", [])])

@@ -40,11 +40,6 @@ def _sweep(p99_s: dict[float, float], **common: Any) -> pd.DataFrame:
     )
 
 
-@pytest.fixture(autouse=True)
-def _two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study, "available_cpus", lambda: 2)
-
-
 def test_the_bracket_is_the_last_rate_that_met_and_the_first_that_missed() -> None:
     both = pd.concat([_sweep({5: 0.1, 10: 0.2, 12: 4.0}), _sweep({10: 0.1, 20: 0.1, 24: 0.2}, **CLUSTER)])
     single, cluster = study.brackets(both, slo_s=0.3).to_dict("records")
@@ -98,24 +93,36 @@ def test_a_looser_slo_never_lowers_what_met_it(
     assert 0 <= strict <= loose <= max(p99_s)
 
 
-def test_rates_are_shares_of_what_each_servers_loops_allow() -> None:
-    found = study.conditions(study.Parameters(**PARAMETERS), loop_s=0.1)
-    rates = {(one.topology, one.workers, one.labels["load"]): one.rate for one in found}
-    assert rates == pytest.approx(
-        {("single", 1, 0.5): 5, ("single", 1, 1.2): 12, ("cluster", 2, 0.5): 10, ("cluster", 2, 1.2): 24}
-    )
+def test_each_server_meets_every_load() -> None:
+    found = study.conditions(study.Parameters(**PARAMETERS))
+    loads = [("single", 1, 0.5), ("single", 1, 1.2), ("cluster", 2, 0.5), ("cluster", 2, 1.2)]
+    assert [(one.topology, one.workers, one.load) for one in found] == loads
     assert {one.arrivals for one in found} == {"poisson"}
     assert {one.dispatch for one in found if one.topology == "cluster"} == {"shared"}
 
 
 def test_given_rates_replace_the_loads_for_both_servers() -> None:
-    found = study.conditions(study.Parameters(**PARAMETERS | {"rates": [7]}), loop_s=0.1)
-    assert [(one.topology, one.rate) for one in found] == [("single", 7), ("cluster", 7)]
-    assert [one.labels["load"] for one in found] == pytest.approx([0.7, 0.35])
+    found = study.conditions(study.Parameters(**PARAMETERS | {"rates": [7]}))
+    assert [(one.topology, one.rate, one.load) for one in found] == [
+        ("single", 7, None),
+        ("cluster", 7, None),
+    ]
 
 
-def test_workers_beyond_the_cpus_add_no_capacity() -> None:
-    assert [study.capacity(workers, 0.1) for workers in (1, 2, 3)] == pytest.approx([10, 20, 20])
+def test_blocks_of_one_load_are_one_step_whatever_rates_their_calibrations_gave() -> None:
+    """The machine was slower in the second block: half the rate was the same load."""
+    blocks = [
+        {"block": block, "load": load, "rate": load * speed, "latency_p99_s": p99_s}
+        for block, speed in ((1, 20.0), (2, 10.0), (3, 10.0))
+        for load, p99_s in ((0.5, 0.1), (0.9, 0.2), (1.2, 4.0))
+    ]
+    (found,) = study.brackets(trials(*blocks), slo_s=0.3).to_dict("records")
+    assert (found["met_rps"], found["missed_rps"]) == (9.0, 12.0)
+    assert study.loop_s(trials(*blocks)) == pytest.approx(0.1)
+
+
+def test_the_loop_time_of_a_sweep_of_given_rates_is_the_calibrated_one() -> None:
+    assert study.loop_s(trials({"loop_s": 0.1}, {"loop_s": 0.3}, {"loop_s": 0.2})) == pytest.approx(0.2)
 
 
 def test_the_table_has_a_word_for_no_rate_and_for_none_missed() -> None:

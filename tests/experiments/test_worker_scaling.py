@@ -272,17 +272,15 @@ def test_default_workers_go_from_1_to_twice_the_cpus_in_steps(cpus: int, growth:
     assert all(later <= max(earlier + 1, growth * earlier) for earlier, later in pairwise(workers))
 
 
-def test_conditions_overload_each_number_of_workers_by_what_its_cpus_allow(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_conditions_overload_each_number_of_workers_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "available_cpus", lambda: 2)
-    found = study.conditions(study.Parameters(**PARAMETERS), loop_s=0.1)
-    assert {one.workers: one.rate for one in found} == pytest.approx({1: 15, 2: 30, 4: 30})
+    found = study.conditions(study.Parameters(**PARAMETERS))
+    assert {one.workers: one.load for one in found} == {1: 1.5, 2: 1.5, 4: 1.5}
     assert {(one.topology, one.dispatch, one.duration_s, one.iterations) for one in found} == {
         ("cluster", "shared", 2, 1000)
     }
     assert not any(one.pin for one in found)
-    found = study.conditions(study.Parameters(**PARAMETERS | {"workers": [], "pin": True}), loop_s=0.1)
+    found = study.conditions(study.Parameters(**PARAMETERS | {"workers": [], "pin": True}))
     assert [one.workers for one in found] == [1, 2, 4]
     assert all(one.pin for one in found)
 

@@ -21,6 +21,7 @@ from lab.experiments import hot_loop, rate_sweep, single_vs_cluster
 from lab.experiments.worker_scaling import figure as scaling_figures
 from lab.experiments.worker_scaling import losses
 from lab.figures.style import DARK_TO_LIGHT, canvas
+from lab.study import plan
 
 TITLE = "What it says"
 SERVERS: tuple[dict[str, Any], ...] = ({}, {"topology": "cluster", "workers": 2})
@@ -98,7 +99,7 @@ every_figure = pytest.mark.parametrize(
 
 @pytest.fixture(autouse=True)
 def _two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_sweep, "available_cpus", lambda: 2)
+    monkeypatch.setattr(plan, "available_cpus", lambda: 2)
 
 
 @pytest.fixture(autouse=True)

@@ -21,13 +21,14 @@ class FakeResult:
     summary: Mapping[str, Any]
 
 
-def condition(rate: float = 20, **changes: Any) -> Condition:
+def condition(rate: float | None = 20, **changes: Any) -> Condition:
     values: dict[str, Any] = {"duration_s": 1, "iterations": QUICK, "rate": rate}
     return Condition(**(values | changes))
 
 
 def fake_attack(condition: Condition, seed: int) -> FakeResult:
     """Answer every request well, each after a random part of 10 ms; every tenth one is refused."""
+    assert condition.rate is not None, "a load becomes a rate before the trial"
     count = round(condition.rate * condition.duration_s)
     random = np.random.default_rng(seed)
     requests = pd.DataFrame(

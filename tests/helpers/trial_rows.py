@@ -18,6 +18,7 @@ _QUIET: dict[str, Any] = {
     "experiment": "made-by-hand",
     "block": 1,
     "rate": 10.0,
+    "load": float("nan"),
     "duration_s": 10.0,
     "topology": "single",
     "workers": 1,

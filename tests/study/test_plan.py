@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import UsageError
+from lab.study import plan
 from lab.study.plan import make_plan, trial_id
 
 CONDITIONS = [condition(rate) for rate in (5, 10, 20, 40, 80)]
@@ -25,7 +26,7 @@ def test_each_block_holds_every_condition_once(seed: int, blocks: int) -> None:
     plan = make_plan("sweep", CONDITIONS, blocks=blocks, seed=seed)
     assert [block.number for block in plan] == list(range(1, blocks + 1))
     for block in plan:
-        assert sorted(trial.condition.rate for trial in block.trials) == [5, 10, 20, 40, 80]
+        assert sorted(trial.condition.rate or 0 for trial in block.trials) == [5, 10, 20, 40, 80]
         assert [trial.position for trial in block.trials] == [1, 2, 3, 4, 5]
     ids = [trial.trial_id for block in plan for trial in block.trials]
     assert len(set(ids)) == len(ids)
@@ -55,7 +56,7 @@ def test_an_id_changes_with_experiment_block_and_every_factor() -> None:
     base = condition(20)
     changes: dict[str, Any] = {
             "rate": 21, "duration_s": 2, "iterations": 5, "kernel": "numpy", "arrivals": "poisson",
-            "timeout_s": 3, "path": "/", "keepalive": True, "pin": True, "warmup": 2, "labels": {"load": 0.5},
+            "timeout_s": 3, "path": "/", "keepalive": True, "pin": True, "warmup": 2, "labels": {"step": 0.5},
             "topology": "cluster", "dispatch": "shared", "quota_cpus": 0.5,
     }  # fmt: skip
     changed = [replace(base, **{name: value}) for name, value in changes.items()]
@@ -64,6 +65,28 @@ def test_an_id_changes_with_experiment_block_and_every_factor() -> None:
         trial_id("x", 1, base),
     }
     assert len(ids) == len(changed) + 3
+
+
+def test_workers_beyond_the_cpus_add_no_capacity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "available_cpus", lambda: 2)
+    assert [plan.capacity_rps(workers, 0.1) for workers in (1, 2, 3)] == pytest.approx([10, 20, 20])
+
+
+@given(st.floats(0.01, 100), st.floats(1e-6, 100), st.integers(1, 100))
+def test_a_load_is_one_trial_whatever_rate_its_block_works_out(
+    load: float, loop_s: float, workers: int
+) -> None:
+    asked = condition(None, load=load, topology="cluster", workers=workers)
+    planned = asked.planned(loop_s)
+    assert planned.rate
+    assert planned.rate == pytest.approx(load * plan.capacity_rps(workers, loop_s))
+    assert trial_id("sweep", 1, planned) == trial_id("sweep", 1, asked)
+    assert trial_id("sweep", 1, asked) != trial_id("sweep", 1, replace(asked, load=load / 2))
+    assert planned.planned(2 * loop_s).rate == pytest.approx(planned.rate / 2)
+
+
+def test_a_rate_is_what_it_is_at_any_speed() -> None:
+    assert condition(20).planned(0.5) == condition(20)
 
 
 @pytest.mark.parametrize("twenty", [20, 20.0, np.int64(20), np.float64(20)])
@@ -102,10 +125,14 @@ def test_trials_of_a_block_meet_the_same_arrivals_and_blocks_different_ones() ->
         ({"topology": "ring"}, "topology must be 'single'"),
         ({"arrivals": "bursts"}, "arrivals must be 'constant' or 'poisson', got 'bursts'"),
         ({"path": "api"}, "path must start with a slash"),
+        ({"load": 0}, "load must be above 0, got 0"),
+        ({"rate": None}, "a condition needs a rate, or a load to work it out from"),
         ({"labels": {"rate": 1}}, "labels: 'rate' cannot be a column"),
+        ({"labels": {"load": 1}}, "labels: 'load' cannot be a column"),
+        ({"labels": {"utilisation": 1}}, "labels: 'utilisation' cannot be a column"),
         ({"labels": {"loop_drift": 1}}, "labels: 'loop_drift' cannot be a column"),
         ({"labels": {"Load %": 1}}, "labels: 'Load %' cannot be a column"),
-        ({"labels": {"load": [1]}}, "labels: 'load' must be text or a number, got [1]"),
+        ({"labels": {"step": [1]}}, "labels: 'step' must be text or a number, got [1]"),
     ],
 )
 def test_a_condition_that_makes_no_sense_is_refused_in_one_line(
@@ -126,6 +153,8 @@ def test_a_condition_that_makes_no_sense_is_refused_in_one_line(
         ("sweep", [], 1),
         ("sweep", CONDITIONS, 0),
         ("sweep", [condition(5), condition(5.0)], 1),
+        ("sweep", [condition(None, load=0.5), condition(None, load=0.5)], 1),
+        ("sweep", [condition(None, load=0.5).planned(0.1)], 1),
     ],
 )
 def test_a_plan_that_makes_no_sense_is_refused(experiment: str, conditions: list[Any], blocks: int) -> None:

@@ -41,7 +41,7 @@ class Counting:
     """A fake that counts the conditions it carries out, and raises at the n-th."""
 
     def __init__(self, raise_at: int = 0, error: BaseException | None = None) -> None:
-        self.done: Counter[float] = Counter()
+        self.done: Counter[float | None] = Counter()
         self._raise_at = raise_at
         self._error = error
 
@@ -258,6 +258,40 @@ def test_a_resumed_block_is_calibrated_where_it_was_resumed(monkeypatch: pytest.
     with pytest.raises(KeyboardInterrupt):
         measure(run, blocks=1, execute=Counting(2, KeyboardInterrupt()))
     assert list(measure(run, blocks=1)["loop_drift"]) == [2.0, 1.0, 1.0]
+
+
+LOADS = [condition(None, load=load) for load in (0.5, 1.0)]
+
+
+def test_each_block_works_out_its_rates_from_its_own_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop takes 100 ms before the first block, 50 ms before the second, and longer at the end of both."""
+    loops = iter([0.1, 0.2, 0.05, 0.2])
+    monkeypatch.setattr(stability, "measure", lambda *loop: [LoopCost(next(loops), 0.1)])
+    run = open_run()
+    trials = measure(run, LOADS).set_index(["block", "load"])
+    rates = {(1, 0.5): 5, (1, 1.0): 10, (2, 0.5): 10, (2, 1.0): 20}
+    assert trials["rate"].to_dict() == pytest.approx(rates)
+    assert trials["planned"].to_dict() == rates, "what was offered"
+    again = measure(open_run(run.run_id), LOADS, execute=Counting(1, AssertionError("measured again")))
+    assert again["rate"].tolist() == pytest.approx(trials["rate"].tolist())
+
+
+def test_a_resumed_block_goes_on_at_the_load_that_was_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine is half as fast by then: the rate of the old calibration would be twice the load."""
+    loops = iter([0.05, 0.1, 0.1])
+    monkeypatch.setattr(stability, "measure", lambda *loop: [LoopCost(next(loops), 0.1)])
+    run, same = open_run(), [condition(None, load=1.0, labels={"arm": arm}) for arm in "ab"]
+    with pytest.raises(KeyboardInterrupt):
+        measure(run, same, blocks=1, execute=Counting(2, KeyboardInterrupt()))
+    trials = measure(open_run(run.run_id), same, blocks=1)
+    assert trials["rate"].tolist() == pytest.approx([20, 10])
+    assert trials["load"].tolist() == [1.0, 1.0]
+
+
+def test_the_utilisation_is_of_the_trial_s_own_service_times(quiet: None) -> None:
+    trials = measure(open_run(), [condition(20), condition(40, topology="cluster", workers=2)], blocks=1)
+    assert trials["service_mean_s"].tolist() == pytest.approx([0.001, 0.001])
+    assert trials["utilisation"].tolist() == pytest.approx([0.02, 0.02])
 
 
 def test_the_loop_is_timed_once_per_run() -> None:

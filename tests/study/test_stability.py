@@ -1,11 +1,13 @@
 """Whether the machine was the same during a trial: by its own loops, or else by calibrations."""
 
+import math
+
 import pandas as pd
 import pytest
 from helpers.trial_rows import trials
 
 from lab.flags import Flag
-from lab.study.stability import MOST_OFF, judged
+from lab.study.stability import MOST_OFF, judged, with_utilisation
 
 
 def blocks(*service_s: float, **common: object) -> pd.DataFrame:
@@ -63,3 +65,19 @@ def test_earlier_flags_are_kept_in_front() -> None:
     late = Flag("send_lag", 0.002, 0.001)
     (found,) = flags(blocks(0.1, loop_drift=1.3, flags=(late,)))
     assert [flag.code for flag in found] == ["send_lag", "loop_drift"]
+
+
+def test_blocks_of_one_load_are_one_condition_though_their_rates_differ() -> None:
+    rates = blocks(0.1, 0.1, 0.163).assign(load=0.5, rate=[5.0, 6.0, 4.0])
+    assert list(judged(rates)["valid"]) == [True, True, False]
+
+
+def test_the_own_utilisation_is_rate_times_own_service_time_per_worker() -> None:
+    rows = trials(
+        {"rate": 5.0, "service_mean_s": 0.1},
+        {"rate": 30.0, "service_mean_s": 0.1, "workers": 2},
+        {"service_mean_s": float("nan")},
+    )
+    found = with_utilisation(rows)["utilisation"].tolist()
+    assert found[:2] == pytest.approx([0.5, 1.5])
+    assert math.isnan(found[2]), "nothing was answered"

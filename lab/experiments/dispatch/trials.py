@@ -113,7 +113,7 @@ def measure(run: Run, p: Parameters) -> pd.DataFrame:
 
 
 def _is_compared(p: Parameters, condition: Condition) -> bool:
-    busiest = condition.arrivals == "poisson" and condition.labels["load"] == max(p.poisson)
+    busiest = condition.arrivals == "poisson" and condition.load == max(p.poisson)
     return condition.topology != "single" and condition.pool == "process" and busiest
 
 
@@ -136,21 +136,20 @@ def conditions(p: Parameters, loop_s: Callable[[str, int], float]) -> list[Condi
     them.
     """
     cpus = available_cpus()
-    requests = p.duration_s * max(p.poisson) * min(resolve(p.workers), cpus) / loop_s(p.kernel, p.iterations)
+    most, usual_s = max(p.poisson) * min(resolve(p.workers), cpus), loop_s(p.kernel, p.iterations)
     return [
         Condition(
-            rate=rate,
-            duration_s=requests / rate,
+            load=load,
+            duration_s=p.duration_s * most / (load * min(arrangement["workers"], cpus)) * (own_s / usual_s),
             timeout_s=p.timeout_s,
             arrivals=arrivals,
             keepalive=keepalive,
-            labels={"load": load, "place": place},
+            labels={"place": place},
             **arrangement,
         )
         for place, arrangement in enumerate(arrangements(p))
         for own_s in [loop_s(arrangement["kernel"], arrangement["iterations"])]
         for arrivals, load, keepalive in _loads(p, arrangement)
-        for rate in [load * min(arrangement["workers"], cpus) / own_s]
     ]
 
 

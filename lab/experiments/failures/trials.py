@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from lab.checks import Count, Positive, Seconds, Whole
-from lab.cpus import available_cpus
 from lab.errors import LabError
 from lab.hotloop import KernelName
 from lab.servers.spec import DispatchName
@@ -69,11 +68,10 @@ def conditions(p: Parameters, loop_s: float) -> list[Condition]:
     wait. Scaling begins with one worker.
     """
     shared = p.model_dump(include={"kernel", "iterations", "timeout_s"}) | {"topology": "cluster"}
-    rate = p.utilisation * min(p.workers, available_cpus()) / loop_s
-    usual: dict[str, Any] = {"workers": p.workers, "duration_s": p.duration_s, "rate": rate}
+    usual: dict[str, Any] = {"workers": p.workers, "duration_s": p.duration_s, "load": p.utilisation}
     own: dict[str, dict[str, Any]] = {
-        SCALE: {"workers": 1, "rate": _OVER_ONE / loop_s},
-        BLOCK: {"rate": rate * (1 - 1 / p.workers)},
+        SCALE: {"workers": 1, "load": _OVER_ONE},
+        BLOCK: {"load": p.utilisation * (1 - 1 / p.workers)},
         CRASH: {"duration_s": _CRASH_LASTS * p.duration_s},
     }
     blocking = min(MOST_TIMES, max(1, round(0.3 * p.duration_s / loop_s)))

@@ -65,13 +65,12 @@ def default_workers(cpus: int, growth: float) -> list[int]:
     return sorted(counts)
 
 
-def conditions(p: Parameters, loop_s: float) -> list[Condition]:
+def conditions(p: Parameters) -> list[Condition]:
     """Return a condition per number of workers, at `overload` times the rate that its loops alone allow."""
-    cpus = available_cpus()
     shared = p.model_dump(include={"duration_s", "dispatch", "pin", "kernel", "iterations", "timeout_s"})
     return [
-        Condition(topology="cluster", workers=n, rate=p.overload * min(n, cpus) / loop_s, **shared)
-        for n in p.workers or default_workers(cpus, p.growth)
+        Condition(topology="cluster", workers=n, load=p.overload, **shared)
+        for n in p.workers or default_workers(available_cpus(), p.growth)
     ]
 
 
