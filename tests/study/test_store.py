@@ -105,7 +105,7 @@ def test_a_damaged_table_is_named(measured: Run, kind: str, damage: Callable[[Pa
 
 def test_trials_from_before_pin_was_a_factor_are_read_and_not_measured_again(measured: Run) -> None:
     for path in (measured.path / "trials").iterdir():
-        write_table(path, read_table(path).drop_columns(["pin"]))
+        write_table(path, read_table(path).drop_columns(["pin", "load"]))
     again = measured.measure("sweep", [condition(20), condition(40)], blocks=1, seed=1, execute=fail)
     assert again["pin"].tolist() == [False, False]
 
