@@ -100,7 +100,7 @@ def _feed(server: "Server", condition: Condition, step_s: float, iterations: int
         workers=condition.workers,
         iterations=iterations,
         loop_s=loop_s,
-        rate_rps=condition.rate,
+        rate_rps=condition.offered_rps,
         throughput_rps=share * condition.workers / slept_s,
         share=share,
         generators=int(summary["generator"]["processes"]),

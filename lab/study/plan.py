@@ -175,6 +175,13 @@ class Condition:
             return self
         return replace(self, rate=self.load * capacity_rps(self.workers, loop_s, self.quota_cpus))
 
+    @property
+    def offered_rps(self) -> float:
+        """The rate. Raises UsageError as long as there is only a load."""
+        if self.rate is None:
+            raise UsageError(f"a load of {self.load:g} has no rate yet: use planned() with the loop's time")
+        return self.rate
+
     def factors(self) -> dict[str, Any]:
         """Return the factors, labels included, as columns of a trial's row."""
         columns: dict[str, Any] = asdict(self)

@@ -88,12 +88,12 @@ def offer(
 
     result: Measured = attack(
         server.url + condition.path,
-        rate=condition.rate,
+        rate=condition.offered_rps,
         duration=condition.duration_s,
         arrivals=condition.arrivals,
         timeout=condition.timeout_s,
         keepalive=condition.keepalive,
-        generators=generators_for(condition.rate, keepalive=condition.keepalive),
+        generators=generators_for(condition.offered_rps, keepalive=condition.keepalive),
         seed=seed,
         on_progress=on_progress,
     )

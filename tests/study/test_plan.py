@@ -85,6 +85,13 @@ def test_a_load_is_one_trial_whatever_rate_its_block_works_out(
     assert planned.planned(2 * loop_s).rate == pytest.approx(planned.rate / 2)
 
 
+def test_a_load_has_no_rate_until_it_is_planned() -> None:
+    asked = condition(None, load=0.5)
+    with pytest.raises(UsageError, match=r"a load of 0\.5 has no rate yet"):
+        _ = asked.offered_rps
+    assert asked.planned(0.1).offered_rps == pytest.approx(5)
+
+
 def test_a_rate_is_what_it_is_at_any_speed() -> None:
     assert condition(20).planned(0.5) == condition(20)
 
