@@ -31,7 +31,7 @@ class Servers:
     def __call__(self, condition: Condition, seed: int) -> Answered:
         self.asked[condition.workers] += 1
         server = Simulated(loop_s=LOOP_S, workers=condition.workers, random=self._random, **self._simulated)  # type: ignore[arg-type]
-        return server(condition.rate, condition.duration_s, seed)
+        return server(condition.offered_rps, condition.duration_s, seed)
 
 
 @pytest.fixture(autouse=True)
