@@ -245,7 +245,7 @@ def test_all_ideals_hold_the_same_overhead_so_that_what_an_arrangement_costs_cou
 def test_a_trial_stands_at_the_utilisation_that_it_had_not_the_planned_one() -> None:
     made = beside_theory(
         {"dispatch": "shared", "service_mean_s": 0.125},
-        {"topology": "offload", "pool": "thread", "service_mean_s": 0.7},
+        {"topology": "offload", "pool": "thread", "service_mean_s": 0.7, "service_cpu_mean_s": 0.1},
     )
     # Threads that take turns at the GIL have one worker's time, and their loop costs what it costs alone.
     assert made["utilisation"].tolist() == pytest.approx([1.0, 1.6])

@@ -235,18 +235,18 @@ def _simulated(queue: Queue, workers: int, utilisation: float, arrivals: str) ->
 def beside_theory(trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
     """Add what trials are compared with.
 
-    own_s: the trial's own mean service time; for threads that take turns at the GIL, and report that wait as
-    service, the calibrated loop time. utilisation: rate x own_s / workers, of which the GIL leaves one.
-    tail_share: the rarest of `TAILS` for which every trial has enough requests, or the median; tail_s: that
-    percentile of latency. theory_s, theory_tail_s, ideal_s, connections, coins: see `_played`. over_ideal:
-    mean latency over ideal_s. extra_s: what requests take on top of their loops, at least. overhead_s: the
-    least of these over all trials with new connections, for all, so that an arrangement's own costs count.
-    busiest: the busiest worker's answers over its fair share.
+    own_s: the trial's own mean service time; for threads that take turns at the GIL, which is a wait inside
+    the loop, its mean CPU time; the calibrated loop time, if there is neither. utilisation: rate x own_s /
+    workers, of which the GIL leaves one. tail_share: the rarest of `TAILS` for which every trial has enough
+    requests, or the median; tail_s: that percentile of latency. theory_s, theory_tail_s, ideal_s,
+    connections, coins: see `_played`. over_ideal: mean latency over ideal_s. extra_s: what requests take on
+    top of their loops, at least. overhead_s: the least of these over all trials with new connections, for
+    all, so that an arrangement's own costs count. busiest: the busiest worker's answers over its fair share.
     """
     trials = trials.reset_index(drop=True)
     queues = [queue_of(factors) for factors in trials.to_dict("records")]
     gil = pd.Series([queue is Queue.GIL for queue in queues], trials.index, dtype=bool)
-    own_s = trials["service_mean_s"].mask(gil, trials["loop_s"]).fillna(trials["loop_s"])
+    own_s = trials["service_mean_s"].mask(gil, trials["service_cpu_mean_s"]).fillna(trials["loop_s"])
     share = next((share for share in TAILS if samples_needed(share) <= trials["sent"].min()), 0.5)
     mine = dict(list(requests.groupby("trial_id")))
     extra_s = trials["trial_id"].map({name: least_overhead_s(rows) for name, rows in mine.items()}).mask(gil)
