@@ -19,6 +19,7 @@ from lab.servers.spec import DispatchName
 from lab.study import plan
 from lab.study.plan import Condition, make_plan
 from lab.study.run import Run
+from lab.study.stability import with_utilisation
 
 PARAMETERS: dict[str, Any] = {
     "run": "",
@@ -44,16 +45,12 @@ def parameters(**changes: Any) -> study.Parameters:
     return study.Parameters.from_notebook(PARAMETERS | changes)
 
 
-def loop_s(kernel: str, iterations: int) -> float:
-    return iterations / {"python": 1e5, "numba": 1e6}[kernel]
-
-
 def names(conditions: Iterable[Condition]) -> set[str]:
     return {study.name_of(condition.factors()) for condition in conditions}
 
 
 def test_each_arrangement_meets_arrivals_of_both_kinds_and_those_in_kept_keep_connections_too() -> None:
-    planned = study.conditions(parameters(), loop_s)
+    planned = study.conditions(parameters())
     random = [c for c in planned if c.arrivals == "poisson" and not c.keepalive]
     assert len(random) == 8 * 2
     constant = [c for c in planned if c.arrivals == "constant"]
@@ -70,8 +67,6 @@ def test_only_arrangements_to_choose_between_are_measured_in_every_block() -> No
     measured: dict[int, set[Condition]] = {}
 
     class OnlyPlans:
-        loop_s = staticmethod(loop_s)
-
         def measure(self, _: str, conditions: list[Condition], *, blocks: int, seed: int) -> pd.DataFrame:
             measured[blocks] = set(conditions)
             return pd.DataFrame({"seed": [seed]})
@@ -82,7 +77,7 @@ def test_only_arrangements_to_choose_between_are_measured_in_every_block() -> No
         "round-robin, kept", "pool of processes, kept",
     }  # fmt: skip
     assert {(c.arrivals, c.load) for c in measured[2]} == {("poisson", 0.8)}
-    assert measured[1] | measured[2] == set(study.conditions(parameters(), loop_s))
+    assert measured[1] | measured[2] == set(study.conditions(parameters()))
 
     measured.clear()
     assert len(study.measure(cast(Run, OnlyPlans()), parameters(other_blocks=0))) == 1
@@ -105,9 +100,8 @@ def test_what_is_compared_is_chosen_by_plan_whatever_came_of_it() -> None:
 def test_every_trial_lasts_until_it_has_met_as_many_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "available_cpus", lambda: 4)
     monkeypatch.setattr(plan, "available_cpus", lambda: 4)
-    planned = study.conditions(parameters(workers=3), loop_s)
-    rates = {c: c.planned(loop_s(c.kernel, c.iterations)).offered_rps for c in planned}
-    assert {round(rate * c.duration_s, 9) for c, rate in rates.items()} == {480}
+    planned = study.conditions(parameters(workers=3))
+    assert {round(c.planned(0.01).offered_rps * c.duration_s, 9) for c in planned} == {480}
 
 
 def test_quick_has_blocks_enough_for_an_interval_and_requests_for_a_p90(
@@ -117,7 +111,7 @@ def test_quick_has_blocks_enough_for_an_interval_and_requests_for_a_p90(
     monkeypatch.setattr(plan, "available_cpus", lambda: 2)
     quick = parameters(**batch.profile_parameters("quick", "05-dispatch"), workers="cpus")
     assert quick.blocks >= fewest_trials()
-    planned = study.conditions(quick, lambda *_: 0.013)
+    planned = study.conditions(quick)
     for block in make_plan(study.EXPERIMENT, planned, blocks=quick.blocks, seed=quick.seed):
         for trial in block.trials:
             asked = trial.condition.planned(0.013)
@@ -126,7 +120,7 @@ def test_quick_has_blocks_enough_for_an_interval_and_requests_for_a_p90(
 
 
 def test_threads_run_both_kernels_once_each() -> None:
-    planned = study.conditions(parameters(threads_kernel="python", poisson=[0.5], constant=[]), loop_s)
+    planned = study.conditions(parameters(threads_kernel="python", poisson=[0.5], constant=[]))
     assert [c.kernel for c in planned if c.pool == "thread"] == ["python"]
 
 
@@ -213,7 +207,7 @@ def beside_theory(*rows: dict[str, Any], due_s: tuple[float, ...] = (0.0,) * 4) 
         for _, row in made.iterrows()
         for number, due in enumerate(due_s)
     )
-    return study.beside_theory(made.drop(columns=["service_s", "extra"]), requests)
+    return study.beside_theory(with_utilisation(made.drop(columns=["service_s", "extra"])), requests)
 
 
 def test_latency_is_put_over_one_queue_that_meets_the_same_arrivals() -> None:
@@ -257,7 +251,7 @@ def test_a_trial_stands_at_the_utilisation_that_it_had_not_the_planned_one() -> 
 def test_requests_without_an_answer_take_the_mean_and_trials_without_one_the_calibrated_loop() -> None:
     nothing = {"dispatch": "shared", "service_s": np.nan, "service_mean_s": np.nan}
     assert beside_theory(nothing)["ideal_s"].tolist() == pytest.approx([0.15])
-    assert beside_theory(nothing)["utilisation"].tolist() == pytest.approx([0.8])
+    assert beside_theory(nothing)["own_s"].tolist() == pytest.approx([0.1])
 
 
 def test_the_least_on_top_is_that_of_requests_that_found_an_idle_worker() -> None:

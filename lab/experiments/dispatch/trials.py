@@ -4,7 +4,7 @@ These are theory, which is the queue that it forms; the ideal, which is one cent
 """
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Any, Literal
@@ -103,9 +103,8 @@ def by_arrangement(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 def measure(run: Run, p: Parameters) -> pd.DataFrame:
     """Measure what is compared in `blocks` blocks, and all else in `other_blocks`; a row per trial."""
-    planned = conditions(p, run.loop_s)
     groups: dict[int, list[Condition]] = {}
-    for one in planned:
+    for one in conditions(p):
         groups.setdefault(p.blocks if _is_compared(p, one) else p.other_blocks, []).append(one)
     wanted = {blocks: group for blocks, group in groups.items() if blocks}
     tables = [run.measure(EXPERIMENT, group, blocks=blocks, seed=p.seed) for blocks, group in wanted.items()]
@@ -129,18 +128,17 @@ def compared(trials: pd.DataFrame) -> pd.DataFrame:
     return chosen
 
 
-def conditions(p: Parameters, loop_s: Callable[[str, int], float]) -> list[Condition]:
-    """Return each arrangement at each utilisation, under both arrivals; `loop_s` times a kernel's loop.
+def conditions(p: Parameters) -> list[Condition]:
+    """Return each arrangement at each utilisation, under both arrivals.
 
-    One process, a longer loop and a lower load are attacked longer, for as many requests: percentiles need
-    them.
+    One process and a lower load are attacked longer, for as many loops: percentiles need them.
     """
     cpus = available_cpus()
-    most, usual_s = max(p.poisson) * min(resolve(p.workers), cpus), loop_s(p.kernel, p.iterations)
+    loops = p.duration_s * max(p.poisson) * min(resolve(p.workers), cpus)
     return [
         Condition(
             load=load,
-            duration_s=p.duration_s * most / (load * min(arrangement["workers"], cpus)) * (own_s / usual_s),
+            duration_s=loops / (load * min(arrangement["workers"], cpus)),
             timeout_s=p.timeout_s,
             arrivals=arrivals,
             keepalive=keepalive,
@@ -148,7 +146,6 @@ def conditions(p: Parameters, loop_s: Callable[[str, int], float]) -> list[Condi
             **arrangement,
         )
         for place, arrangement in enumerate(arrangements(p))
-        for own_s in [loop_s(arrangement["kernel"], arrangement["iterations"])]
         for arrivals, load, keepalive in _loads(p, arrangement)
     ]
 
@@ -236,12 +233,13 @@ def beside_theory(trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
     """Add what trials are compared with.
 
     own_s: the trial's own mean service time; for threads that take turns at the GIL, which is a wait inside
-    the loop, its mean CPU time; the calibrated loop time, if there is neither. utilisation: rate x own_s /
-    workers, of which the GIL leaves one. tail_share: the rarest of `TAILS` for which every trial has enough
-    requests, or the median; tail_s: that percentile of latency. theory_s, theory_tail_s, ideal_s,
-    connections, coins: see `_played`. over_ideal: mean latency over ideal_s. extra_s: what requests take on
-    top of their loops, at least. overhead_s: the least of these over all trials with new connections, for
-    all, so that an arrangement's own costs count. busiest: the busiest worker's answers over its fair share.
+    the loop, its mean CPU time; the calibrated loop time, if there is neither. utilisation: that of the run,
+    but under the GIL by own_s, and of the one worker that it leaves. tail_share: the rarest of `TAILS` for
+    which every trial has enough requests, or the median; tail_s: that percentile of latency. theory_s,
+    theory_tail_s, ideal_s, connections, coins: see `_played`. over_ideal: mean latency over ideal_s. extra_s:
+    what requests take on top of their loops, at least. overhead_s: the least of these over all trials with
+    new connections, for all, so that an arrangement's own costs count. busiest: the busiest worker's answers
+    over its fair share.
     """
     trials = trials.reset_index(drop=True)
     queues = [queue_of(factors) for factors in trials.to_dict("records")]
@@ -254,7 +252,7 @@ def beside_theory(trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
     trials = trials.assign(
         queue=pd.Series(queues, trials.index, dtype=object),
         own_s=own_s,
-        utilisation=trials["rate"] * own_s / trials["workers"].mask(gil, 1),
+        utilisation=trials["utilisation"].mask(gil, trials["rate"] * own_s),
         tail_share=share,
         tail_s=trials[f"latency_p{share * 100:.0f}_s"],
         extra_s=extra_s,
