@@ -70,6 +70,10 @@ class Throttling:
             raise LabError(f"{group}/cpu.stat does not say how often the quota throttled") from None
 
 
+class QuotaError(LabError):
+    """No quota can be set on this machine."""
+
+
 class Quota(Protocol):
     """A quota that can be set here, and the processes that it holds."""
 
@@ -92,7 +96,7 @@ class Quota(Protocol):
 def new_quota(cpus: float, root: Path = Path("/")) -> Quota:
     """Return a quota of so many CPUs, not yet applied. `root` is where `proc` and `sys` are.
 
-    Raises LabError, in one sentence that says why, if none can be set here.
+    Raises QuotaError, in one sentence that says why, if none can be set here.
     """
     reasons = []
     for make in (lambda: _Group(cpus, root), lambda: _Scope(cpus)):
@@ -100,9 +104,9 @@ def new_quota(cpus: float, root: Path = Path("/")) -> Quota:
             return make()
         except LabError as error:
             reasons.append(str(error))
-    raise LabError(
-        f"a quota of {counted(cpus, 'CPU')} cannot be set here: {'; '.join(reasons)}."
-        " Run as root where cgroups are writable, or in a systemd session"
+    raise QuotaError(
+        f"a quota of {counted(cpus, 'CPU')} cannot be set here ({'; '.join(reasons)}):"
+        " run as root where cgroups are writable, or in a systemd session"
     )
 
 

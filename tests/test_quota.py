@@ -18,7 +18,7 @@ from helpers.quotas import groups, needs_a_group, needs_a_quota
 from lab import quota
 from lab.cpus import available_cpus, cpu_groups, quota_of
 from lab.errors import LabError, UsageError
-from lab.quota import Throttling, new_quota
+from lab.quota import QuotaError, Throttling, new_quota
 from lab.servers import ServerSpec, serve
 
 SPIN = [sys.executable, "-c", "while True: pass"]
@@ -173,7 +173,7 @@ def no_systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def _complaint(root: Path, cpus: float = 0.5) -> str:
-    with pytest.raises(LabError) as error:
+    with pytest.raises(QuotaError) as error:
         new_quota(cpus, root)
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -185,7 +185,7 @@ def test_where_no_quota_can_be_set_one_sentence_says_why(
     line: str, files: dict[str, str], tmp_path: Path
 ) -> None:
     text = _complaint(_system(tmp_path, line, files))
-    assert text.startswith("a quota of 0.5 CPUs cannot be set here: no control group passes on its CPUs")
+    assert text.startswith("a quota of 0.5 CPUs cannot be set here (no control group passes on its CPUs")
     assert "there is no systemd-run" in text
 
 

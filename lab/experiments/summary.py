@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from lab import files, units
 from lab.checks import Positive
 from lab.errors import LabError
-from lab.experiments import hot_loop, rate_sweep, single_vs_cluster
+from lab.experiments import hot_loop, less_than_one_core, rate_sweep, single_vs_cluster
 from lab.experiments.claims import Verdict
 from lab.experiments.dispatch import answer as dispatch_answer
 from lab.experiments.dispatch import trials as dispatch
@@ -34,6 +34,7 @@ EXPERIMENTS = (
     scaling.EXPERIMENT,
     dispatch.EXPERIMENT,
     failures.EXPERIMENT,
+    less_than_one_core.EXPERIMENT,
 )
 
 
@@ -182,6 +183,7 @@ def estimates(run: Run) -> pd.DataFrame:
         single_vs_cluster.EXPERIMENT: single_vs_cluster.estimates,
         rate_sweep.EXPERIMENT: rate_sweep.estimates,
         scaling.EXPERIMENT: partial(scaling_answer.estimates, cpus=run.manifest.machine.available_cpus),
+        less_than_one_core.EXPERIMENT: less_than_one_core.estimates,
     }
     for experiment, state in stating.items():
         if (mine := trials.get(experiment)) is not None:
@@ -236,7 +238,7 @@ def verdicts(run: Run) -> list[Verdict]:
         scaling_answer.verdict(scaling.accounted(run, run.trials(scaling.EXPERIMENT)), cpus),
         dispatch_answer.verdict(dispatched) if len(dispatched := _dispatch_trials(run)) else Verdict(4),
         *_of_failures(run),
-        Verdict(8),
+        less_than_one_core.verdict_of(run),
         Verdict(9),
     ]
 

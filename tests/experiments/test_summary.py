@@ -154,6 +154,9 @@ class MeasuredRun(BusyRun):
     def trials(self, experiment: str) -> pd.DataFrame:
         return self._measured.get(experiment, trials({}).head(0).assign(scenario="", keepalive=False))
 
+    def newest(self, beginning: str) -> pd.DataFrame | None:
+        return None
+
 
 def judged(number: int, measured: dict[str, pd.DataFrame] | None = None, cpus: int = 2) -> list[Verdict]:
     found = verdicts(cast(Run, MeasuredRun(measured or {}, cpus)))

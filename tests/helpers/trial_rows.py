@@ -19,6 +19,7 @@ _QUIET: dict[str, Any] = {
     "block": 1,
     "rate": 10.0,
     "load": float("nan"),
+    "quota_cpus": float("nan"),
     "duration_s": 10.0,
     "topology": "single",
     "workers": 1,
