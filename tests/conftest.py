@@ -16,13 +16,10 @@ _PATIENCE_S = 2.0
 os.environ[_MARK] = uuid4().hex  # every process started from here carries it, whoever adopts it later
 
 
-def processes_of_this_session() -> set[int]:
-    """Return the pids of all processes that these tests have started and that still live."""
-    return {process.pid for process in psutil.process_iter() if _is_ours(process)} - {os.getpid()}
-
-
-def _is_ours(process: psutil.Process) -> bool:
+def _is_ours(pid: int) -> bool:
+    """Say whether these tests started the process, and it still lives or was not waited for."""
     try:
+        process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return process.ppid() == os.getpid()  # not waited for
         return process.environ().get(_MARK) == os.environ[_MARK]
@@ -44,10 +41,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def no_process_left() -> Iterator[None]:
     """Fail a test that leaves a process behind for longer than the lifeline promises."""
-    before = processes_of_this_session()
+    before = set(psutil.pids())
     yield
     deadline_s = time.monotonic() + _PATIENCE_S
-    while left := processes_of_this_session() - before:
+    while left := set(filter(_is_ours, set(psutil.pids()) - before)):
         if time.monotonic() > deadline_s:
             pytest.fail(f"processes left behind: {left}")
         time.sleep(0.02)
