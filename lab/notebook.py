@@ -30,6 +30,7 @@ def show(figure: "Figure | None", *, caption: str, save_as: Path | None = None) 
     if save_as is not None:
         from lab.files import write_whole
 
+        figure.set_layout_engine("none")  # the layout is found: one for both files
         write_whole(save_as.with_suffix(".png"), png)
         write_whole(save_as.with_suffix(".svg"), rendered(figure, "svg"))
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"

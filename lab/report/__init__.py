@@ -4,6 +4,7 @@ import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 
 import nbformat
@@ -47,7 +48,7 @@ def write_report(run_id: str, to_come: Sequence[str] | None = None) -> Path:
     if to_come is None:
         to_come = _never_executed(folder, {path.stem for path in executed})
     page = files.reports() / run_id / "index.html"
-    write_whole(page, _render(run_id, [_convert(path) for path in executed], to_come).encode())
+    write_whole(page, _render(run_id, [_page(path) for path in executed], to_come).encode())
     return page
 
 
@@ -64,17 +65,26 @@ def _render(run_id: str, pages: Sequence[_Page], to_come: Sequence[str]) -> str:
     return template.render(run_id=html.escape(run_id), pages=pages, to_come=to_come, css=css)
 
 
-def _convert(path: Path) -> _Page:
+def _page(path: Path) -> _Page:
     try:
-        notebook = nbformat.read(path, as_version=4)
+        return _converted(path.stem, path.read_text(encoding="utf-8"))
     except Exception as error:
         raise LabError(f"{path} is not a readable notebook ({error}): run its notebook again") from error
-    exporter = HTMLExporter(
+
+
+@lru_cache(maxsize=16)  # `lab study` writes the report after each notebook
+def _converted(name: str, content: str) -> _Page:
+    notebook = nbformat.reads(content, as_version=4)
+    body, _ = _exporter().from_notebook_node(notebook)
+    return _Page(name, _title(notebook, name), body, _failure(notebook))
+
+
+@cache  # it compiles its templates but once
+def _exporter() -> HTMLExporter:
+    return HTMLExporter(
         template_name="lab", extra_template_basedirs=[str(_TEMPLATES)],
         exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True,
     )  # fmt: skip
-    body, _ = exporter.from_notebook_node(notebook)
-    return _Page(path.stem, _title(notebook, path.stem), body, _failure(notebook))
 
 
 def _title(notebook: nbformat.NotebookNode, default: str) -> str:
