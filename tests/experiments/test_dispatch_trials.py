@@ -59,7 +59,7 @@ def test_each_arrangement_meets_arrivals_of_both_kinds_and_those_in_kept_keep_co
         "threads, numba", "threads, python",
     }  # fmt: skip
     kept = [c for c in planned if c.keepalive]
-    assert names(kept) == {"round-robin, kept", "pool of processes, kept"}
+    assert names(kept) == {"round-robin (kept)", "pool of processes (kept)"}
     assert {(c.arrivals, c.load) for c in kept} == {("poisson", 0.8)}
 
 
@@ -74,7 +74,7 @@ def test_only_arrangements_to_choose_between_are_measured_in_every_block() -> No
     assert len(study.measure(cast(Run, OnlyPlans()), parameters())) == 2
     assert names(measured[2]) == {
         "shared", "reuseport", "round-robin", "least-busy", "pool of processes",
-        "round-robin, kept", "pool of processes, kept",
+        "round-robin (kept)", "pool of processes (kept)",
     }  # fmt: skip
     assert {(c.arrivals, c.load) for c in measured[2]} == {("poisson", 0.8)}
     assert measured[1] | measured[2] == set(study.conditions(parameters()))

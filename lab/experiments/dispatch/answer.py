@@ -5,6 +5,7 @@ within blocks; beside that as ratios to an ideal queue of the same arrivals and 
 machines change their speed between trials. Nothing is told that the whole interval does not say.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -83,11 +84,10 @@ def _compare(name: str, mine: pd.DataFrame, reference: pd.DataFrame) -> Comparis
     )
 
 
-def by_word(trials: pd.DataFrame) -> dict[Told | None, list[Comparison]]:
-    """Sort what is compared with the reference by what can be told of it."""
+def by_word(ratios: Mapping[str, Estimate]) -> dict[Told | None, list[str]]:
+    """Sort arrangements by what can be told of their ratios to the reference."""
     words: tuple[Told | None, ...] = ("more", "less", "alike", None)
-    others = comparisons(trials)[1:]
-    return {word: [one for one in others if told(one.mean) == word] for word in words}
+    return {word: [name for name, found in ratios.items() if told(found) == word] for word in words}
 
 
 def answer(trials: pd.DataFrame) -> str:
@@ -95,27 +95,29 @@ def answer(trials: pd.DataFrame) -> str:
     found = comparisons(trials)
     if len(found) < 2:
         return "**Answer.** Nothing to compare: fewer than two arrangements of several workers were measured."
-    reference, than = found[0].name, by_word(trials)
-    sentences = {
-        f"**Requests take longer than with {reference}**: {{}}.": than["more"],
-        f"**Requests take less time than with {reference}**: {{}}.": than["less"],
-        f"As long as with {reference}: {{}}.": than["alike"],
-        f"Not to be told from {reference} here: {{}}.": than[None],
-    }
-    told_of_each = (text.format(_listed(those)) for text, those in sentences.items() if those)
-    blocks = min(one.mean.trials for one in found[1:])
+    raw, over_ideal = ({one.name: getattr(one, how) for one in found[1:]} for how in ("mean", "over_ideal"))
+    blocks = dict.fromkeys(units.counted(one.mean.trials, "block") for one in found[1:])
     return (
-        f"**Answer.** {' '.join(told_of_each)} These are ratios of mean latency, paired over"
-        f" {units.counted(blocks, 'block')}, under random arrivals at a utilisation of"
+        f"**Answer.** How long requests take, compared with {found[0].name}: {_told_of(raw)}. With the speed"
+        f" of loops taken out: {_told_of(over_ideal)}. These are ratios of mean latency, paired over"
+        f" {' or '.join(blocks)}, under random arrivals at a utilisation of"
         f" {_span(compared(trials)['utilisation'])}."
     )
 
 
-def _listed(found: list[Comparison]) -> str:
-    return ", ".join(f"{one.name} {ratio(one.mean)}" for one in found)
-
-
 _TAKE = {"more": "longer", "less": "less time", "alike": "as long", None: "cannot be told"}
+
+
+def _told_of(ratios: Mapping[str, Estimate]) -> str:
+    """Write what can be told with its numbers, and for the rest that it cannot be told."""
+    found = by_word(ratios)
+    parts = [
+        f"**{_TAKE[word]}** with " + ", ".join(f"{name} {ratio(ratios[name])}" for name in names)
+        for word, names in found.items()
+        if word and names
+    ]
+    untold = [f"cannot be told with {', '.join(found[None])}"] if found[None] else []
+    return "; ".join(parts + untold)
 
 
 def comparison_table(trials: pd.DataFrame) -> pd.DataFrame:
@@ -128,7 +130,7 @@ def comparison_table(trials: pd.DataFrame) -> pd.DataFrame:
             "own utilisation": _span(one.trials["utilisation"]),
             "mean latency": ratio(one.mean) if number else "1",
             f"{tail} latency": ratio(one.tail) if number else "1",
-            "mean over ideal": ratio(one.over_ideal) if number else "1",
+            "mean over ideal": f"{ratio(one.over_ideal)}: {_TAKE[told(one.over_ideal)]}" if number else "1",
             "smallest difference to be seen": _percent(one.mean.smallest_told) if number else "",
             "pairing gained": units.digits(one.pairing) if number else "",
             "requests take": _TAKE[told(one.mean)] if number else "the reference",

@@ -12,7 +12,6 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentForma
 from lab.experiments.dispatch.answer import (
     LATENCY_MATTERS,
     SHARE_MATTERS,
-    Comparison,
     by_word,
     comparisons,
     share,
@@ -130,7 +129,7 @@ def comparison_figure(trials: pd.DataFrame) -> Figure | None:
 
 
 def _finding(trials: pd.DataFrame, reference: str) -> str:
-    than = by_word(trials)
+    than = by_word({one.name: one.mean for one in comparisons(trials)[1:]})
     if than["more"]:
         return f"Random arrivals: requests take longer than with {reference} with {_names(than['more'])}"
     if than["less"]:
@@ -138,8 +137,7 @@ def _finding(trials: pd.DataFrame, reference: str) -> str:
     return f"Random arrivals: is any arrangement slower than {reference}, and who answers?"
 
 
-def _names(found: list[Comparison]) -> str:
-    names = [one.name for one in found]
+def _names(names: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 

@@ -85,7 +85,7 @@ _FACTORS = ["topology", "dispatch", "pool", "kernel", "keepalive"]
 
 def name_of(arrangement: Mapping[Any, Any]) -> str:
     """Return what figures and tables call an arrangement, by its factors."""
-    kept = ", kept" if arrangement["keepalive"] else ""
+    kept = " (kept)" if arrangement["keepalive"] else ""
     match arrangement["topology"]:
         case "single":
             return "one process"
