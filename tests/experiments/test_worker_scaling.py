@@ -2,11 +2,11 @@
 
 import math
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pytest
-from helpers.busy_workers import measured
+from helpers.busy_workers import BusyRun, measured, scaled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +17,10 @@ from lab.experiments.worker_scaling import trials as study
 from lab.models.scaling import ScalingLaw
 from lab.models.stack import LOSSES
 from lab.models.statistics import estimate
+from lab.study import searches
+from lab.study.plan import Condition
+from lab.study.run import Run
+from lab.study.searches import Objective
 
 PARAMETERS: dict[str, Any] = {
     "run": "",
@@ -31,6 +35,10 @@ PARAMETERS: dict[str, Any] = {
     "timeout_s": 30,
     "blocks": 2,
     "seed": 1,
+    "searched": [],
+    "percentile": 50,
+    "slo_loops": 3,
+    "precision": 0.1,
 }
 
 SIX = [{1: 10.0 * speed, 2: 18.0 * speed, 4: 17.0 * speed} for speed in (1, 2, 1, 2, 1, 2)]
@@ -67,17 +75,11 @@ def test_a_block_whose_base_answered_nothing_is_left_out() -> None:
 @pytest.mark.parametrize(("workers", "left"), [(2, [1, 4]), (1, [])])
 def test_a_trial_that_was_not_overloaded_tells_no_highest_throughput(workers: int, left: list[int]) -> None:
     """It is judged by its own utilisation: the rate was planned for loops that then took less time."""
-    rows = measured({1: 10, 2: 18, 4: 17})
-    idle = rows["workers"] == workers
-    changed = rows.assign(highest_rps=rows["highest_rps"].mask(idle))
+    rows = scaled({1: 10, 2: 18, 4: 17})
+    utilisation = rows["utilisation"].mask(rows["workers"] == workers, 1.09)
+    changed = study.accounted(cast(Run, BusyRun()), rows.assign(utilisation=utilisation))
     assert [point.workers for point in scaling.points(changed)] == left
     assert "was not overloaded" in str(scaling.table(changed).iloc[int(workers == 2)].to_dict())
-
-
-def test_utilisation_is_by_the_trials_own_service_times() -> None:
-    rows = measured({1: 10, 2: 18})
-    assert rows["utilisation"].tolist() == pytest.approx([1.3, 1.3])
-    assert rows["highest_rps"].tolist() == pytest.approx([10, 18])
 
 
 @settings(deadline=None, max_examples=25)
@@ -213,6 +215,50 @@ def test_no_base_or_no_cluster_is_no_evidence() -> None:
     assert answer.verdict(measured({1: 20.0}), cpus=2).evidence == ""
 
 
+SEARCHED = pd.DataFrame(
+    [
+        {"workers": 1, "lower_rps": 9.5, "upper_rps": 10.0, "lower_share": 0.95, "upper_share": 1.0}
+        | {"lower_cpus": 0.95, "upper_cpus": 1.0, "reason": ""},
+        {"workers": 2, "lower_rps": 25.0, "upper_rps": 26.0, "lower_share": 0.93, "upper_share": 0.98}
+        | {"lower_cpus": 1.86, "upper_cpus": 1.96, "reason": ""},
+        {"workers": 4, "lower_rps": math.nan, "upper_rps": 9.0, "lower_share": math.nan, "upper_share": 1.0}
+        | {"lower_cpus": math.nan, "upper_cpus": 1.0, "reason": "even 9.00/s is too much"},
+    ]
+)
+
+
+def test_sustained_rates_stand_beside_the_highest_and_are_compared_at_one_speed() -> None:
+    rows = measured(*[{1: 10.0, 2: 18.0, 3: 18.0, 4: 17.0}] * 6)
+    assert "They sustain 1.96 times the rate of one (1.86 to 2.06)." in answer.answer(rows, 2, SEARCHED)
+    table = scaling.table(rows, SEARCHED).set_index("workers")
+    rates = table["sustained rate, requests/s"].to_dict()
+    assert rates == {1: "9.50 to 10.0", 2: "25.0 to 26.0", 3: "", 4: "even 9.00/s is too much"}
+    assert table.loc[2, "as a share of the own limit"] == "0.930 to 0.980"
+    assert "sustain" not in answer.answer(rows, 4, SEARCHED), "a bound is missing"
+    assert "sustain" not in answer.answer(rows, 2, SEARCHED.tail(2)), "the base is missing"
+
+
+def test_the_searched_servers_are_those_of_the_curve(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "available_cpus", lambda: 2)
+    asked: list[Any] = []
+
+    def search(run: object, servers: list[Condition], objective: Objective, *, seed: int) -> pd.DataFrame:
+        asked.append((servers, objective, seed))
+        return pd.DataFrame()
+
+    monkeypatch.setattr(searches, "search", search)
+    monkeypatch.setattr(searches, "bounds", lambda trials: trials)
+    study.search(cast(Run, None), study.Parameters(**PARAMETERS))
+    study.search(cast(Run, None), study.Parameters(**PARAMETERS | {"searched": [1, 2]}))
+    ((servers, objective, seed), (others, _, _)) = asked
+    assert [server.workers for server in servers] == [1, 2, 4]
+    assert [server.workers for server in others] == [1, 2]
+    assert {(server.topology, server.dispatch, server.iterations) for server in servers} == {
+        ("cluster", "shared", 1000)
+    }
+    assert (objective, seed) == (Objective(percentile=50, loops=3, precision=0.1), 1)
+
+
 def test_two_numbers_of_workers_leave_open_what_more_cpus_bring() -> None:
     """1.80 and 1.60 times: contention alone leaves more of it than coherency alone, by Gunther's law."""
     expected = scaling.beyond(measured(*[{1: 10.0, 2: 18.0, 4: 99.0}, {1: 20.0, 2: 32.0}] * 3), cpus=2)
@@ -294,6 +340,8 @@ def test_conditions_overload_each_number_of_workers_alike(monkeypatch: pytest.Mo
         ({"dispatch": "rond-robin"}, "dispatch"),
         ({"overload": 0}, "overload"),
         ({"growth": 1}, "growth must be above 1"),
+        ({"percentile": 97}, "percentile"),
+        ({"precision": 2}, "precision"),
         ({"pin": "perhaps"}, "pin"),
     ],
 )

@@ -237,7 +237,14 @@ def test_scaling_has_the_ideal_line_the_cpus_and_every_trial() -> None:
     assert 18 in by_length, "a point per trial"
     assert "ideal" in _texts(rate)
     assert "2 CPUs" in _texts(rate)
-    assert sorted(_legend(rate)) == ["a trial", "median over blocks"]
+    assert sorted(_legend(rate)) == ["highest throughput: a trial", "highest throughput: median over blocks"]
+
+
+def test_sustained_rates_are_drawn_from_their_lower_bound_and_left_out_without_one() -> None:
+    bounds = {"workers": [1, 2, 4], "lower_rps": [9.0, 17.0, math.nan], "upper_rps": [10.0, 18.0, 5.0]}
+    (rate,) = _known(scaling_figures.figure(_scaled(), 2, pd.DataFrame(bounds))).axes
+    assert [(1, 9), (2, 17)] in _lines(rate)
+    assert "sustained rate: lower to upper bound" in _legend(rate)
 
 
 def test_a_fraction_of_a_cpu_is_named_as_one() -> None:
@@ -263,6 +270,15 @@ def test_the_stack_fills_each_bar_from_the_measured_speedup_to_the_ideal() -> No
     assert "waiting for a CPU: 1.86" in _texts(axes)
     assert "idle" not in _texts(axes), "what is too thin to see has no name"
     assert figure.get_suptitle() == "4 workers on 2 CPUs: 47 % of the ideal is waiting for a CPU"
+
+
+def test_a_gain_of_one_factor_is_named_where_the_stack_stands_above_the_ideal() -> None:
+    """More CPU time is lost to waiting than the speed-up lacks, as loops need less of it."""
+    rows = _scaled()
+    rows["loop_cpu_s"] *= np.where(rows["workers"] == 4, 0.8, 1)
+    (axes,) = _known(scaling_figures.stack_figure(losses.stacks(rows), 2)).axes
+    assert "gained elsewhere: 0.16" in _texts(axes)
+    assert "gained" not in _texts(speedup_stack().axes[0])
 
 
 def test_a_loss_that_cannot_be_told_is_not_in_the_title() -> None:

@@ -23,6 +23,7 @@ def scaled(*blocks: dict[int, float], cpus: int = 2, **common: Any) -> pd.DataFr
             "block": number,
             "workers": workers,
             "rate": 1.3 * rate_rps / 0.9,
+            "utilisation": 1.3 if rate_rps else float("nan"),
             "throughput_rps": rate_rps,
             "service_mean_s": 0.9 * workers / rate_rps if rate_rps else float("nan"),
             "service_cpu_mean_s": 0.9 * min(workers, cpus) / rate_rps if rate_rps else float("nan"),

@@ -1,5 +1,6 @@
 """What the scaling trials answer, and the verdict on the claim that clustering multiplies throughput."""
 
+import math
 from functools import partial
 from typing import Any
 
@@ -12,15 +13,24 @@ from lab.experiments.worker_scaling.trials import EXPERIMENT
 from lab.models.scaling import Point
 from lab.models.statistics import Estimate, estimate, fewest_trials
 from lab.study.estimates import Stated, stated
+from lab.study.searches import times_as_much
 
 
-def answer(trials: pd.DataFrame, cpus: int) -> str:
-    """Say how far clustering goes here, what more workers than CPUs do, and what was lost to what."""
+def answer(trials: pd.DataFrame, cpus: int, found: pd.DataFrame | None = None) -> str:
+    """Say how far clustering goes here, what more workers than CPUs do, and what was lost to what.
+
+    `found` are the sustained rates of `trials.search`, if they were searched.
+    """
     top = scaling.per_cpu(scaling.points(trials), cpus)
     if top is None:
         return "**Answer.** Cannot be told: no block overloaded both one worker and several."
     most = int(trials["workers"].max())
-    parts = [_gain(top, cpus), _beyond(trials, top.workers, most), _lost(trials, top.workers, most, cpus)]
+    parts = [
+        _gain(top, cpus),
+        _sustained(found, top.workers),
+        _beyond(trials, top.workers, most),
+        _lost(trials, most, cpus),
+    ]
     return " ".join(filter(None, ("**Answer.**", *parts)))
 
 
@@ -71,12 +81,22 @@ def difference(found: Estimate) -> str:
     return f"no clear difference, and one of {units.percent(told)} would have been seen"
 
 
-def _lost(trials: pd.DataFrame, few: int, many: int, cpus: int) -> str:
-    """Name the largest loss, of the most workers first: there it is what their users ask about."""
-    known = losses.stacks(trials)
-    found = [losses.largest(known, workers) for workers in dict.fromkeys((many, few))]
-    said = [f"With {_on(loss.workers, cpus)}, {losses.in_words(loss)}." for loss in found if loss]
-    return " ".join(said)
+def _lost(trials: pd.DataFrame, workers: int, cpus: int) -> str:
+    """Name the largest loss of the most workers, whose ideal is the furthest."""
+    loss = losses.largest(losses.stacks(trials), workers)
+    return f"With {_on(workers, cpus)}, {losses.in_words(loss)}." if loss else ""
+
+
+def _sustained(found: pd.DataFrame | None, workers: int) -> str:
+    """Compare the sustained rates of several workers and of one, at the machine's speed of each search."""
+    known = {} if found is None else {int(row["workers"]): row for _, row in found.iterrows()}
+    if not {1, workers} <= set(known):
+        return ""
+    times = times_as_much(known[1], known[workers])
+    if math.isnan(times[0]):
+        return ""
+    middle, low, high = map(units.digits, times)
+    return f"They sustain {middle} times the rate of one ({low} to {high})."
 
 
 def estimates(trials: pd.DataFrame, cpus: int) -> list[Stated]:

@@ -13,8 +13,11 @@ from lab.models.scaling import Point
 from lab.models.stack import LOSSES
 
 
-def figure(trials: pd.DataFrame, cpus: float) -> Figure | None:
-    """Draw the scaling curve; `cpus` is what this process may use. None if no throughput is told."""
+def figure(trials: pd.DataFrame, cpus: float, found: pd.DataFrame | None = None) -> Figure | None:
+    """Draw the scaling curve, and the sustained rates that were found; None if no throughput is told.
+
+    `cpus` is what this process may use.
+    """
     points = scaling.points(trials)
     if not points:
         return None
@@ -28,14 +31,24 @@ def figure(trials: pd.DataFrame, cpus: float) -> Figure | None:
             "ideal: every worker adds as much as the first", (most, base_rps * most), ha="right", va="top",
             xytext=(-12, 4), textcoords="offset points", fontsize=8.5, color=QUIET,
         )  # fmt: skip
-        axes.plot(told["workers"], told["highest_rps"], ".", color=look.color, alpha=0.45, label="a trial")
+        axes.plot(
+            told["workers"],
+            told["highest_rps"],
+            ".",
+            color=look.color,
+            alpha=0.45,
+            label="highest throughput: a trial",
+        )
         axes.errorbar(
             workers, [rate.value for rate in rates],
             yerr=[[rate.value - rate.low for rate in rates], [rate.high - rate.value for rate in rates]],
-            marker=look.marker, color=look.color, capsize=4, elinewidth=1.2, label="median over blocks",
+            marker=look.marker, color=look.color, capsize=4, elinewidth=1.2,
+            label="highest throughput: median over blocks",
         )  # fmt: skip
         cross_flagged(axes, told, "workers", "highest_rps")
-        axes.set_ylabel("highest throughput, requests/s")
+        if found is not None:
+            _sustained(axes, found.dropna(subset=["lower_rps", "upper_rps"]))
+        axes.set_ylabel("requests/s")
         axes.set_ylim(bottom=0)
         axes.set_xlabel("workers")
         axes.set_xlim(0.5, most + 0.5)
@@ -45,13 +58,24 @@ def figure(trials: pd.DataFrame, cpus: float) -> Figure | None:
     return figure
 
 
+def _sustained(axes: Axes, found: pd.DataFrame) -> None:
+    """Draw each search as the stretch between its bounds, the held rate marked."""
+    look = DARK_TO_LIGHT[1]
+    width_rps = found["upper_rps"] - found["lower_rps"]
+    axes.errorbar(
+        found["workers"], found["lower_rps"], yerr=[0 * width_rps, width_rps], marker=look.marker,
+        linestyle=look.line, color=look.color, capsize=6, elinewidth=2.4,
+        label="sustained rate: lower to upper bound",
+    )  # fmt: skip
+
+
 def _title(trials: pd.DataFrame, points: list[Point], cpus: float) -> str:
     """Say how far more workers help, or that these trials cannot tell."""
     top, most = scaling.per_cpu(points, round(cpus)), points[-1].workers
     if top is None or not top.speedup.is_interval:
         blocks = units.counted(points[0].speedup.trials, "block")
         return f"Highest throughput of 1 to {most} workers, in {blocks}"
-    gain = f"1 to {top.workers} workers: {units.digits(top.speedup.value)} times as much"
+    gain = f"1 to {top.workers} workers: {units.digits(top.speedup.value)} times the throughput"
     over = scaling.ratio(trials, most, top.workers) if most > top.workers else None
     return f"{gain}; {top.workers} to {most}: {units.digits(over.value)} times" if over else gain
 
@@ -86,7 +110,7 @@ def stack_figure(stacks: pd.DataFrame, cpus: float) -> Figure | None:
         )  # fmt: skip
         axes.set_xticks(range(len(bars)), [f"{bar['workers']:g}" for bar in bars])
         axes.set_xlim(-0.5, len(bars) * 1.32 - 0.3)
-        axes.set_ylim(0, 1.15 * float(bars[-1]["workers"]))
+        axes.set_ylim(0, 1.1 * max(axes.dataLim.ymax, float(bars[-1]["workers"])))
         axes.set_xlabel("workers", x=0.5 / 1.32)
         axes.set_ylabel("speed-up over one worker, in workers' worth")
     return figure
@@ -129,6 +153,8 @@ def _names(axes: Axes, bars: int, bar: "pd.Series[float]") -> None:
         if share >= _LEAST_NAMED:
             labels.append((top + ideal * share / 2, f"{LOSSES[name]}: {_plain(ideal * share)}"))
         top += max(0.0, ideal * share)
+    if top - ideal >= _LEAST_NAMED * ideal:
+        labels.append((top, f"gained elsewhere: {_plain(top - ideal)}"))
     free = -1.0
     for height, text in labels:
         free = max(height, free + 0.065 * ideal)

@@ -1,6 +1,7 @@
 """Highest throughput, speed-up and efficiency against the number of workers, and what more CPUs may bring."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -46,12 +47,31 @@ def worded(found: Estimate) -> str:
     return f"{units.digits(found.value)} ({spread(found)})"
 
 
-def table(trials: pd.DataFrame) -> pd.DataFrame:
-    """Put what is known of each number of workers in words, with intervals and the number of blocks."""
+def table(trials: pd.DataFrame, found: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Put what is known of each number of workers in words, with intervals and the number of blocks.
+
+    `found` are the sustained rates of `trials.search`, if they were searched.
+    """
     known = {point.workers: point for point in points(trials)}
-    return pd.DataFrame(
+    rows = pd.DataFrame(
         {"workers": workers} | _in_words(known.get(workers), mine) for workers, mine in _by_workers(trials)
     )
+    if found is None:
+        return rows
+    sustained = {int(row["workers"]): row for _, row in found.iterrows()}
+    searched = pd.DataFrame(_search_in_words(sustained.get(workers)) for workers in rows["workers"])
+    return pd.concat([rows, searched], axis=1)
+
+
+def _search_in_words(row: "pd.Series[Any] | None") -> dict[str, str]:
+    names = ("sustained rate, requests/s", "as a share of the own limit")
+    if row is None:
+        return dict.fromkeys(names, "")
+    if row["reason"]:
+        return dict(zip(names, (row["reason"], ""), strict=True))
+    bounds = ((row[f"lower_{kind}"], row[f"upper_{kind}"]) for kind in ("rps", "share"))
+    cells = [f"{units.digits(lower)} to {units.digits(upper)}" for lower, upper in bounds]
+    return dict(zip(names, cells, strict=True))
 
 
 def _by_workers(trials: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:

@@ -11,10 +11,13 @@ from lab.cpus import available_cpus
 from lab.hotloop import KernelName
 from lab.models.stack import WorkerTime, worker_time
 from lab.servers.spec import DispatchName
+from lab.study import searches
 from lab.study.parameters import ListOf, WorkerCount
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
 from lab.study.run import Run
+from lab.study.searches import Objective, Percentile
+from lab.study.sustained import Precision
 
 EXPERIMENT = "worker-scaling"
 
@@ -37,6 +40,10 @@ class Parameters(_Parameters):
     timeout_s: Seconds
     blocks: Count
     seed: Whole
+    searched: ListOf[WorkerCount]
+    percentile: Percentile
+    slo_loops: Positive
+    precision: Precision
 
     @field_validator("workers")
     @classmethod
@@ -74,6 +81,21 @@ def conditions(p: Parameters) -> list[Condition]:
     ]
 
 
+def search(run: Run, p: Parameters) -> pd.DataFrame:
+    """Search for the sustained rates, for `searched` numbers of workers; a row for each (`searches.bounds`).
+
+    If none are listed, these are one worker, one per CPU and two per CPU.
+    """
+    cpus = available_cpus()
+    shared = p.model_dump(include={"duration_s", "dispatch", "pin", "kernel", "iterations", "timeout_s"})
+    servers = [
+        Condition(topology="cluster", workers=n, rate=1, **shared)
+        for n in p.searched or sorted({1, cpus, 2 * cpus})
+    ]
+    objective = Objective(percentile=p.percentile, loops=p.slo_loops, precision=p.precision)
+    return searches.bounds(searches.search(run, servers, objective, seed=p.seed))
+
+
 _TIMES = [column.name for column in fields(WorkerTime) if column.name != "workers"]
 
 
@@ -81,8 +103,7 @@ def accounted(run: Run, trials: pd.DataFrame) -> pd.DataFrame:
     """Add to each trial how its workers spent their time, as columns of `lab.models.stack.WorkerTime`.
 
     highest_rps: throughput while all workers could be busy; nan if they never were busy together, or if the
-    trial's own utilisation was below `OVERLOADED`: its throughput may then not be the highest. utilisation:
-    rate x own mean service time / workers.
+    trial's own utilisation was below `OVERLOADED`: its throughput may then not be the highest.
     """
     requests = run.requests(trials)
     answered = requests[requests["outcome"] == "ok"]
@@ -93,9 +114,8 @@ def accounted(run: Run, trials: pd.DataFrame) -> pd.DataFrame:
         for trial_id, workers in zip(trials["trial_id"], trials["workers"], strict=True)
     ]
     times = pd.DataFrame(rows, index=trials.index, columns=_TIMES, dtype=float)
-    utilisation = trials["rate"] * trials["service_mean_s"] / trials["workers"]
-    highest_rps = (times["answered"] / times["window_s"]).where(utilisation >= OVERLOADED)
-    return trials.join(times).assign(utilisation=utilisation, highest_rps=highest_rps)
+    highest_rps = (times["answered"] / times["window_s"]).where(trials["utilisation"] >= OVERLOADED)
+    return trials.join(times).assign(highest_rps=highest_rps)
 
 
 def _time_of(workers: int, answered: pd.DataFrame) -> dict[str, float]:
