@@ -216,6 +216,34 @@ def test_cgroups_that_may_not_be_written_are_named(
     assert tried == [root / "sys/fs/cgroup" / next(iter(files)).rpartition("/")[0]]
 
 
+def test_version_2_holds_processes_by_a_group_beside_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group that has processes cannot pass on CPUs, so it is made in the first enclosing one that does."""
+    root = _system(tmp_path, "0::/user/shell", {"user/cgroup.subtree_control": "cpu memory"})
+    (root / "sys/fs/cgroup/user/shell").mkdir()
+    (root / "proc" / str(os.getpid())).mkdir()
+    mkdir = Path.mkdir
+
+    def as_the_kernel_does(self: Path, *arguments: Any, **options: Any) -> None:
+        mkdir(self, *arguments, **options)
+        for name in ("cpu.max", "cgroup.procs"):
+            (self / name).touch()
+
+    monkeypatch.setattr(Path, "mkdir", as_the_kernel_does)
+    limited = new_quota(0.5, root)
+    (group,) = (root / "sys/fs/cgroup/user").glob("scaling-lab-*")
+    assert (group / "cpu.max").read_text() == "max 100000"
+    limited.take(1234)
+    limited.limit(True)
+    assert quota_of(group) == 0.5
+    assert (group / "cgroup.procs").read_text() == "1234"
+    for file in group.iterdir():
+        file.unlink()
+    limited.close()
+    assert not group.exists()
+
+
 @needs_a_group
 def test_a_quota_above_that_of_an_enclosing_group_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     outer = new_quota(0.1)
@@ -340,7 +368,7 @@ def test_every_default_inside_a_quota_respects_it() -> None:
 import os
 from lab.cpus import available_cpus
 from lab.experiments import common
-from lab.load.limits import generators_with_room
+from lab.load.generators import generators_with_room
 from lab.servers import ServerSpec
 from lab.servers.spec import most_workers
 print(available_cpus(), ServerSpec().workers, common.resolve("cpus"), generators_with_room(), most_workers())
