@@ -63,7 +63,7 @@ KINDS = {
     "client_errors": Kind("requests that failed in the client itself", percent),
     "steal": Kind("CPU time that the hypervisor took", percent),
     "others_cpu": Kind("CPU time that other processes took", percent),
-    "loop_ratio": Kind("loop time, relative to its other blocks:", _times),
+    "loop_ratio": Kind("time of the loop, relative to what is usual in its run:", _times),
     "loop_drift": Kind("the loop's cost drifted within the block by", _change),
     "earlier_version": Kind("flagged by an earlier version, which kept no codes", str),
 }

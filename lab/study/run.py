@@ -139,7 +139,7 @@ class Run:
 
     def _all_trials(self, experiment: str) -> pd.DataFrame:
         trials = with_utilisation(self._store.trials(experiment))
-        return judged(with_calibration(self._store, experiment, trials))
+        return judged(with_calibration(self._store, experiment, trials), self._store.costs())
 
     def _note_what_was_asked(self, experiment: str) -> None:
         frame = pd.DataFrame({"trial_id": sorted(set(self._asked[experiment]))})

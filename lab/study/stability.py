@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import pandas as pd
 import psutil
 
 from lab.flags import Flag, passed
 from lab.hotloop import measure
+from lab.models.statistics import estimate, fewest_trials
 from lab.study.plan import FACTORS, NOT_LABELS, Block
 from lab.study.store import Store
 
@@ -168,8 +170,16 @@ def with_calibration(store: Store, experiment: str, trials: pd.DataFrame) -> pd.
     return joined
 
 
+def with_utilisation(trials: pd.DataFrame) -> pd.DataFrame:
+    """Add `utilisation`: rate x the trial's own mean service time / workers; nan if nothing was answered.
+
+    A load is what was planned by the calibration; this is what came of it, at the speed of the trial itself.
+    """
+    return trials.assign(utilisation=trials["rate"] * trials["service_mean_s"] / trials["workers"])
+
+
 MOST_OFF = 0.15
-"""If a loop's cost is off by more than this share, the machine's speed has changed.
+"""A loop's cost is off if it is this share above what is usual, or as many times below it.
 
 Trials on a quiet machine scatter by a few percent. The conditions that notebooks tell apart differ by more
 than this: by another worker, or the next offered rate.
@@ -179,27 +189,24 @@ _FEWEST = 3
 """With fewer blocks, it is impossible to tell which is off."""
 
 
-def with_utilisation(trials: pd.DataFrame) -> pd.DataFrame:
-    """Add `utilisation`: rate x the trial's own mean service time / workers; nan if nothing was answered.
-
-    A load is what was planned by the calibration; this is what came of it, at the speed of the trial itself.
-    """
-    return trials.assign(utilisation=trials["rate"] * trials["service_mean_s"] / trials["workers"])
-
-
-def judged(trials: pd.DataFrame) -> pd.DataFrame:
+def judged(trials: pd.DataFrame, of_run: pd.DataFrame) -> pd.DataFrame:
     """Add `loop_ratio`, and to `flags` any doubt about the machine's speed.
 
-    `loop_ratio` is the trial's median service time divided by the median over its condition's blocks: the
-    measured loops are better evidence than calibrations seconds before and after. A condition is compared
-    only with itself, as boost clocks and hyper-threads make a loop cost more beside others. With fewer than
-    three blocks it is nan, and the calibrations around the trial must agree.
+    `loop_ratio` is the CPU time of the trial's median loop divided by what is `usual` for that loop in
+    `of_run`, all trials of the run: few blocks of one condition may all meet the machine at another speed.
+    Only a condition that differs in all of its blocks, with enough of them for an interval, is compared with
+    itself: boost clocks and hyper-threads make a loop cost more beside others. Runs that kept no CPU time
+    compare the loop's wall time with the median over the condition's blocks, if there are three. Where there
+    is nothing to compare with, it is nan, and the calibrations around the trial must agree.
     """
     labels = [name for name in trials.columns if name not in NOT_LABELS]
     planned = trials.assign(rate=trials["rate"].where(trials["load"].isna()))  # a load has a rate per block
-    service_s = planned.groupby([*FACTORS, *labels], dropna=False)["service_p50_s"]
-    usual_s = service_s.transform("median").where(service_s.transform("count") >= _FEWEST)
-    judged = trials.assign(loop_ratio=trials["service_p50_s"] / usual_s)
+    condition = [planned[name] for name in (*FACTORS, *labels)]
+    ratio = _of_usual(trials, of_run)
+    ratio /= ratio.groupby(condition, dropna=False).transform(_own)
+    walls_s = trials["service_p50_s"].groupby(condition, dropna=False)
+    median_s = walls_s.transform("median").where(walls_s.transform("count") >= _FEWEST)
+    judged = trials.assign(loop_ratio=ratio.where(_cpu_s(trials).notna(), trials["service_p50_s"] / median_s))
     flags = [
         (*earlier, *_unsteady(ratio, drift))
         for earlier, ratio, drift in zip(
@@ -211,9 +218,50 @@ def judged(trials: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def usual(costs: "pd.Series[float]") -> float:
+    """Return the cost that most of a run's trials agree on; nan if there is none.
+
+    It is the median of the most trials that lie within `MOST_OFF` of one middle. Two groups of one size, or
+    fewer trials than an interval needs, tell nothing.
+    """
+    known = np.sort(costs[costs > 0].to_numpy(np.float64))
+    if len(known) < fewest_trials():
+        return math.nan
+    ends = np.searchsorted(known, known * (1 + MOST_OFF) ** 2, side="right")
+    sizes = ends - np.arange(len(known))
+    middles = [float(np.median(known[first : ends[first]])) for first in np.flatnonzero(sizes == sizes.max())]
+    return math.nan if _is_off(middles[-1] / middles[0]) else float(np.median(middles))
+
+
+def _of_usual(trials: pd.DataFrame, of_run: pd.DataFrame) -> "pd.Series[float]":
+    loop = ["kernel", "iterations"]
+    usual_s = {key: usual(_cpu_s(alike)) for key, alike in of_run.groupby(loop)}
+    keys = zip(*(trials[name] for name in loop), strict=True)
+    return _cpu_s(trials) / pd.Series([usual_s.get(key, math.nan) for key in keys], trials.index, float)
+
+
+def _cpu_s(trials: pd.DataFrame) -> "pd.Series[float]":
+    """Return the CPU time of the median loop; nan where the loop only sleeps, or the run did not keep it."""
+    return trials["service_cpu_p50_s"].mask(trials["kernel"] == "sleep")
+
+
+def _own(ratios: "pd.Series[float]") -> float:
+    """Return what a condition's loops cost on their own, relative to the usual: 1 unless all differ."""
+    if ratios.count() < fewest_trials():
+        return 1.0
+    found = estimate(ratios.dropna())
+    differ = found.low > 1 + MOST_OFF or found.high < 1 / (1 + MOST_OFF)
+    return found.value if differ else 1.0
+
+
+def _is_off(ratio: float) -> bool:
+    return max(ratio, 1 / ratio) > 1 + MOST_OFF
+
+
 def _unsteady(loop_ratio: float, loop_drift: float) -> list[Flag]:
-    if abs(loop_ratio - 1) > MOST_OFF:
-        return [Flag("loop_ratio", loop_ratio, 1 + math.copysign(MOST_OFF, loop_ratio - 1))]
-    if math.isnan(loop_ratio) and abs(loop_drift - 1) > MOST_OFF:
+    if not math.isnan(loop_ratio):
+        limit = (1 + MOST_OFF) ** math.copysign(1, loop_ratio - 1)
+        return [Flag("loop_ratio", loop_ratio, limit)] if _is_off(loop_ratio) else []
+    if abs(loop_drift - 1) > MOST_OFF:
         return [Flag("loop_drift", loop_drift - 1, math.copysign(MOST_OFF, loop_drift - 1))]
     return []

@@ -81,6 +81,7 @@ def sha256(path: Path) -> str:
 
 
 _LOCK = ".lock"
+_COST = ["kernel", "iterations", "service_cpu_p50_s"]
 
 
 class Store:
@@ -89,6 +90,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._locked = False
+        self._costs: dict[str, dict[str, Any]] = {}
 
     def manifest(self) -> Manifest:
         return manifests.read_manifest(self.folder)
@@ -166,6 +168,13 @@ class Store:
         known = pa.concat_tables([TRIALS.empty_table(), *(table.select(TRIALS.names) for table in tables)])
         labels = [table.drop_columns(TRIALS.names).to_pylist()[0] for table in tables]
         return pd.concat([_frame(known), pd.DataFrame(labels)], axis=1)
+
+    def costs(self) -> pd.DataFrame:
+        """Read what loops cost in every trial of the run: kernel, iterations, service_cpu_p50_s."""
+        for path in (self.folder / "trials").glob("*.parquet"):
+            if path.stem not in self._costs:  # a finished trial never changes
+                self._costs[path.stem] = _read_trial(path).select(_COST).to_pylist()[0]
+        return pd.DataFrame(self._costs.values(), columns=_COST).astype({"service_cpu_p50_s": float})
 
     def requests(self, trial_ids: list[str]) -> pd.DataFrame:
         """Read the requests of these trials, with the column `trial_id` in front."""

@@ -1,48 +1,145 @@
-"""Whether the machine was the same during a trial: by its own loops, or else by calibrations."""
+"""Whether the machine was the same during a trial: by the CPU time of its loops, or else by calibrations."""
 
 import math
+from typing import Any
 
 import pandas as pd
 import pytest
 from helpers.trial_rows import trials
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lab.flags import Flag
-from lab.study.stability import MOST_OFF, judged, with_utilisation
+from lab.study.stability import MOST_OFF, judged, usual, with_utilisation
+
+FAST, SLOW = 0.105, 0.170
+"""CPU seconds of a million steps on a machine of two speeds."""
 
 
-def blocks(*service_s: float, **common: object) -> pd.DataFrame:
-    rows = [{"block": block, "service_p50_s": cost} for block, cost in enumerate(service_s, start=1)]
+def cpu(*costs_s: float, **common: Any) -> pd.DataFrame:
+    """Make a block per CPU time of its median loop; wall times say nothing, as others took the CPU."""
+    rows = [
+        {"block": block, "service_cpu_p50_s": cost, "service_p50_s": cost * (1 + block % 3)}
+        for block, cost in enumerate(costs_s, start=1)
+    ]
     return trials(*rows, **common)
 
 
+def marked(rows: pd.DataFrame, of_run: pd.DataFrame | None = None) -> list[bool]:
+    found = judged(rows, rows if of_run is None else of_run)
+    assert list(found["valid"]) == [not flags for flags in found["flags"]]
+    return [any(flag.code == "loop_ratio" for flag in flags) for flags in found["flags"]]
+
+
+def test_a_condition_that_was_slow_twice_does_not_make_its_fast_block_the_odd_one() -> None:
+    """Ten conditions of three blocks: in each of nine, at most one block is slow; the tenth is slow twice."""
+    usual_ones = [cpu(FAST, FAST, SLOW if n % 2 else FAST, rate=10.0 + n) for n in range(9)]
+    twice = cpu(SLOW, SLOW, FAST, rate=99.0)
+    run = pd.concat([*usual_ones, twice], ignore_index=True)
+    assert marked(twice, run) == [True, True, False]
+    assert marked(run, run) == [cost == SLOW for cost in run["service_cpu_p50_s"]]
+
+
+def test_the_fast_ones_are_the_odd_ones_where_the_machine_was_mostly_slow() -> None:
+    run = pd.concat([cpu(SLOW, SLOW, FAST, rate=10.0 + n) for n in range(9)], ignore_index=True)
+    found = judged(run, run)
+    assert marked(run) == [cost == FAST for cost in run["service_cpu_p50_s"]]
+    (flag,) = found["flags"][2]
+    assert (flag.value, flag.limit) == (pytest.approx(FAST / SLOW), pytest.approx(1 / 1.15))
+
+
+def test_the_run_is_the_yardstick_though_an_experiment_met_the_machine_at_one_speed_only() -> None:
+    run = pd.concat([cpu(*[FAST] * 20), cpu(*[SLOW] * 5, rate=99.0)], ignore_index=True)
+    assert marked(cpu(*[SLOW] * 5, rate=99.0), run) == [True] * 5
+
+
+def test_each_loop_has_its_own_yardstick() -> None:
+    run = pd.concat(
+        [cpu(*[FAST] * 6), cpu(*[7 * FAST] * 6, iterations=7), cpu(*[FAST / 9] * 6, kernel="numba")]
+    )
+    assert not any(marked(run.reset_index(drop=True)))
+
+
+def test_a_loop_that_waited_for_a_cpu_is_no_disturbance() -> None:
+    assert not any(marked(cpu(*[FAST] * 9)))
+
+
+def test_what_a_condition_costs_in_each_of_six_blocks_is_its_own() -> None:
+    """One worker has the boost clock to itself: it is faster each time. Of fewer blocks, nobody can tell."""
+    crowded = cpu(*[SLOW] * 20, workers=8, topology="cluster")
+    for blocks, marks in ((6, [False] * 6), (5, [True] * 5)):
+        alone = cpu(*[FAST] * blocks)
+        assert marked(alone, pd.concat([crowded, alone])) == marks
+    alone = cpu(*[FAST] * 6, SLOW)
+    assert marked(alone, pd.concat([crowded, alone])) == [True] * 6 + [False], "not each time"
+    disturbed = cpu(*[FAST] * 9, FAST / 1.5)
+    assert marked(disturbed, pd.concat([crowded, disturbed])) == [False] * 9 + [True]
+
+
+def test_a_sleeping_loop_has_no_cost_to_compare() -> None:
+    rows = cpu(*[1e-5 * 2**n for n in range(8)], kernel="sleep").assign(service_p50_s=0.1)
+    assert not any(marked(rows))
+
+
+@pytest.mark.parametrize("costs_s", [[], [0.1] * 5, [0.1] * 5 + [0.2] * 5, [math.nan] * 9])
+def test_nothing_is_usual_of_too_few_trials_or_of_two_groups_of_one_size(costs_s: list[float]) -> None:
+    assert math.isnan(usual(pd.Series(costs_s, dtype=float)))
+
+
+COSTS = st.lists(st.floats(0.05, 0.5), min_size=6, max_size=40)
+
+
+@given(COSTS, st.floats(0.01, 100), st.randoms())
+def test_the_usual_scales_with_the_machine_and_knows_no_order_nor_side(
+    costs_s: list[float], factor: float, random: Any
+) -> None:
+    costs = pd.Series(costs_s)
+    shuffled = pd.Series(random.sample(costs_s, len(costs_s)))
+    assert usual(shuffled) == pytest.approx(usual(costs), nan_ok=True)
+    scaled, inverse = usual(costs * factor) / factor, 1 / usual(1 / costs)
+    assert scaled == pytest.approx(usual(costs), nan_ok=True)
+    assert math.isnan(inverse) == math.isnan(usual(costs))
+
+
+@given(st.integers(6, 30), st.integers(0, 29), st.floats(1.4, 5), st.booleans())
+def test_the_larger_group_is_the_usual_one_on_either_side(
+    many: int, few: int, apart: float, slower: bool
+) -> None:
+    few = min(few, many - 1)
+    odd = 0.1 * apart if slower else 0.1 / apart
+    assert usual(pd.Series([odd] * few + [0.1] * many)) == pytest.approx(0.1)
+
+
+@given(st.floats(0.3, 3))
+def test_the_bar_is_the_same_on_both_sides(ratio: float) -> None:
+    (*_, last) = marked(cpu(*[0.1] * 9, 0.1 * ratio))
+    assert last == (max(ratio, 1 / ratio) > 1 + MOST_OFF) or math.isclose(max(ratio, 1 / ratio), 1 + MOST_OFF)
+
+
+def blocks(*service_s: float, **common: object) -> pd.DataFrame:
+    """Make trials of a run that kept no CPU times."""
+    rows = [{"block": block, "service_p50_s": cost} for block, cost in enumerate(service_s, start=1)]
+    return trials(*rows, **({"service_cpu_p50_s": math.nan} | common))
+
+
 def flags(rows: pd.DataFrame) -> list[tuple[Flag, ...]]:
-    found = judged(rows)
+    found = judged(rows, rows)
     assert list(found["valid"]) == [not flags for flags in found["flags"]]
     return list(found["flags"])
 
 
-def test_a_trial_whose_loops_cost_more_or_less_than_its_condition_s_usual_ones_is_flagged() -> None:
-    found = judged(blocks(0.100, 0.102, 0.163, 0.080, 0.101))
+def test_without_cpu_times_a_condition_is_compared_with_itself() -> None:
+    found = judged(rows := blocks(0.100, 0.102, 0.163, 0.080, 0.101), rows)
     assert list(found["valid"]) == [True, True, False, False, True]
     (slower,), (faster,) = found["flags"][2:4]
-    assert (slower.code, slower.limit, faster.code, faster.limit) == ("loop_ratio", 1.15, "loop_ratio", 0.85)
-    assert [slower.value, faster.value] == pytest.approx([0.163 / 0.101, 0.080 / 0.101])
+    assert [flag.limit for flag in (slower, faster)] == pytest.approx([1.15, 1 / 1.15])
     assert found["loop_ratio"].tolist() == pytest.approx(
         [0.100 / 0.101, 0.102 / 0.101, 0.163 / 0.101, 0.080 / 0.101, 1]
     )
-
-
-@pytest.mark.parametrize(("off", "valid"), [(MOST_OFF - 0.01, True), (MOST_OFF + 0.01, False)])
-def test_the_threshold_is_the_same_on_both_sides(off: float, valid: bool) -> None:
-    for factor in (1 + off, 1 - off):
-        assert list(judged(blocks(0.1, 0.1, 0.1 * factor))["valid"]) == [True, True, valid]
-
-
-def test_a_condition_is_compared_with_itself_only() -> None:
-    """Four workers on two CPUs take twice as long for a loop as one: that is no disturbance."""
-    alone, crowded = blocks(0.1, 0.1, 0.1), blocks(0.2, 0.2, 0.2, workers=4, topology="cluster")
-    labelled = blocks(0.3, 0.3, 0.3).assign(place=["a"] * 3)
-    assert not any(flags(pd.concat([alone, crowded, labelled], ignore_index=True)))
+    crowded, labelled = blocks(0.2, 0.2, 0.2, workers=4, topology="cluster"), blocks(0.3, 0.3, 0.3)
+    alone = blocks(0.1, 0.1, 0.1)
+    apart = pd.concat([alone, crowded, labelled.assign(place=["a"] * 3)], ignore_index=True)
+    assert not any(flags(apart))
 
 
 def test_calibrations_decide_where_too_few_blocks_can_tell() -> None:
@@ -69,7 +166,7 @@ def test_earlier_flags_are_kept_in_front() -> None:
 
 def test_blocks_of_one_load_are_one_condition_though_their_rates_differ() -> None:
     rates = blocks(0.1, 0.1, 0.163).assign(load=0.5, rate=[5.0, 6.0, 4.0])
-    assert list(judged(rates)["valid"]) == [True, True, False]
+    assert list(judged(rates, rates)["valid"]) == [True, True, False]
 
 
 def test_the_own_utilisation_is_rate_times_own_service_time_per_worker() -> None:
