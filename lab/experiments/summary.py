@@ -26,6 +26,7 @@ from lab.study.manifest import Manifest
 from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.run import Run, find_runs, open_run
+from lab.study.stability import MOST_OFF, of_two_sizes
 from lab.study.store import Store
 
 EXPERIMENTS = (
@@ -165,9 +166,27 @@ def health_table(trials: dict[str, pd.DataFrame]) -> pd.DataFrame:
             "worst send lag, p99": units.seconds(mine["send_lag_p99_s"].max()),
             "most CPU time stolen": units.percent(mine["steal"].max()),
             "loop time, end / start of a block": _range(mine["loop_drift"]),
-            "loop time, trial / its other blocks": _range(mine["loop_ratio"]),
+            "loop time, trial / usual in the run": _range(mine["loop_ratio"]),
         }
         for experiment, mine in trials.items()
+    )
+
+
+def sizes_table(run: Run) -> pd.DataFrame:
+    """Say whether calibrations of two sizes of one loop agree: neither is the truth where they do not."""
+    found = of_two_sizes(run.calibrations())
+    if found.empty:
+        return pd.DataFrame({"": ["No two sizes of one loop were timed within a minute of each other."]})
+    ns = found[["shorter_step_s", "longer_step_s"]].mul(1e9).map("{:.0f} ns".format)
+    return pd.DataFrame(
+        {
+            "kernel": found["kernel"],
+            "iterations": found["shorter"].map("{:,}".format) + " and " + found["longer"].map("{:,}".format),
+            "time of an iteration, medians": ns["shorter_step_s"] + " and " + ns["longer_step_s"],
+            "shorter / longer, furthest from 1": found["most_apart"].map("{:.2f}".format),
+            f"more than {MOST_OFF:.0%} apart": found["contradictions"].map("{} of ".format)
+            + found["pairs"].map(str),
+        }
     )
 
 

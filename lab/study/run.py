@@ -22,6 +22,7 @@ from lab.study.progress import Countdown
 from lab.study.stability import (
     between,
     calibrate,
+    calibrations,
     is_closed,
     judged,
     snapshot,
@@ -163,6 +164,10 @@ class Run:
         return records.merge(
             rows[["trial_id", "block", *FACTORS, *labels]], on="trial_id", validate="many_to_one"
         )
+
+    def calibrations(self) -> pd.DataFrame:
+        """Return every calibration of the run: block, kernel, iterations, at, loop_s."""
+        return calibrations(self._store)
 
     def events(self, trials: pd.DataFrame) -> pd.DataFrame:
         """Return what was done to the servers of these trials: trial_id and `plan.EVENTS`."""

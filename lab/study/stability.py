@@ -4,6 +4,7 @@ import math
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import combinations
 from pathlib import Path
 from statistics import median
 
@@ -147,6 +148,12 @@ def is_closed(store: Store, block: Block) -> bool:
     return bool(names) and names[-1].endswith("-end")
 
 
+def calibrations(store: Store) -> pd.DataFrame:
+    """Return every calibration of a run: block, kernel, iterations, at, loop_s."""
+    tables = store.tables(_KIND, "*").values()
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*_LOOP, "at", "loop_s"])
+
+
 def with_calibration(store: Store, experiment: str, trials: pd.DataFrame) -> pd.DataFrame:
     """Add `loop_s`, the mean of the block's next calibrations before and after, and `loop_drift`.
 
@@ -176,6 +183,42 @@ def with_utilisation(trials: pd.DataFrame) -> pd.DataFrame:
     A load is what was planned by the calibration; this is what came of it, at the speed of the trial itself.
     """
     return trials.assign(utilisation=trials["rate"] * trials["service_mean_s"] / trials["workers"])
+
+
+_SAME_MOMENT = pd.Timedelta(60, "s")
+
+
+def of_two_sizes(calibrations: pd.DataFrame) -> pd.DataFrame:
+    """Compare the calibrations of two sizes of one loop wherever they were made within the same minute.
+
+    A row per kernel and pair of sizes: kernel, shorter and longer (iterations), pairs, shorter_step_s and
+    longer_step_s (medians of the time of one iteration), most_apart (the ratio of the two, shorter over
+    longer, that is furthest from 1) and contradictions (the pairs that are more than `MOST_OFF` apart).
+    """
+    steps = calibrations.assign(step_s=calibrations["loop_s"] / calibrations["iterations"]).sort_values("at")
+    rows = []
+    for kernel, mine in steps.groupby("kernel"):
+        sizes = {int(size): timed[["at", "step_s"]] for size, timed in mine.groupby("iterations") if size}
+        for shorter, longer in combinations(sorted(sizes), 2):
+            pairs = pd.merge_asof(
+                sizes[shorter], sizes[longer], on="at", direction="nearest", tolerance=_SAME_MOMENT,
+                suffixes=("_shorter", "_longer"),
+            ).dropna()  # fmt: skip
+            if not pairs.empty:
+                ratio = pairs["step_s_shorter"] / pairs["step_s_longer"]
+                rows.append(
+                    {
+                        "kernel": kernel,
+                        "shorter": shorter,
+                        "longer": longer,
+                        "pairs": len(pairs),
+                        "shorter_step_s": pairs["step_s_shorter"].median(),
+                        "longer_step_s": pairs["step_s_longer"].median(),
+                        "most_apart": ratio.loc[np.log(ratio).abs().idxmax()],
+                        "contradictions": int(ratio.map(_is_off).sum()),
+                    }
+                )
+    return pd.DataFrame(rows)
 
 
 MOST_OFF = 0.15
@@ -249,7 +292,7 @@ def _own(ratios: "pd.Series[float]") -> float:
     """Return what a condition's loops cost on their own, relative to the usual: 1 unless all differ."""
     if ratios.count() < fewest_trials():
         return 1.0
-    found = estimate(ratios.dropna())
+    found = estimate(list(ratios.dropna()))
     differ = found.low > 1 + MOST_OFF or found.high < 1 / (1 + MOST_OFF)
     return found.value if differ else 1.0
 

@@ -100,7 +100,24 @@ def test_the_health_table_counts_flags_and_finds_the_worst() -> None:
     assert row["worst send lag, p99"] == "200 µs"
     assert row["most CPU time stolen"] == "3 %"
     assert row["loop time, end / start of a block"] == "0.98 to 1.05"
-    assert row["loop time, trial / its other blocks"] == "1.04 to 1.04"
+    assert row["loop time, trial / usual in the run"] == "1.04 to 1.04"
+
+
+def test_sizes_of_a_loop_that_contradict_each_other_are_shown() -> None:
+    at = pd.Timestamp("2026-01-01", tz="UTC")
+    run = open_run()
+    assert "No two sizes" in summary.sizes_table(run).iloc[0, 0]
+    rows = {"block": 1, "kernel": "python", "iterations": [117649, 823543], "at": at}
+    timed = pd.DataFrame(rows).assign(loop_s=[117649 * 168e-9, 823543 * 105e-9])
+    Store(run.path).save_table("calibrations", "rate-sweep.b01.00-start", timed)
+    (row,) = summary.sizes_table(run).to_dict("records")
+    assert row == {
+        "kernel": "python",
+        "iterations": "117,649 and 823,543",
+        "time of an iteration, medians": "168 ns and 105 ns",
+        "shorter / longer, furthest from 1": "1.60",
+        "more than 15% apart": "1 of 1",
+    }
 
 
 def test_the_machine_table_names_the_cpus_that_count() -> None:

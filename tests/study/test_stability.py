@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.flags import Flag
-from lab.study.stability import MOST_OFF, judged, usual, with_utilisation
+from lab.study.stability import MOST_OFF, judged, of_two_sizes, usual, with_utilisation
 
 FAST, SLOW = 0.105, 0.170
 """CPU seconds of a million steps on a machine of two speeds."""
@@ -178,3 +178,46 @@ def test_the_own_utilisation_is_rate_times_own_service_time_per_worker() -> None
     found = with_utilisation(rows)["utilisation"].tolist()
     assert found[:2] == pytest.approx([0.5, 1.5])
     assert math.isnan(found[2]), "nothing was answered"
+
+
+def timed(*rows: tuple[str, int, float, float]) -> pd.DataFrame:
+    """Make calibrations of a kernel and iterations, each at so many seconds, with so many ns an iteration."""
+    return pd.DataFrame(
+        {
+            "block": 1,
+            "kernel": kernel,
+            "iterations": iterations,
+            "at": pd.Timestamp("2026-01-01", tz="UTC") + pd.Timedelta(at_s, "s"),
+            "loop_s": 1e-9 * step_ns * iterations,
+        }
+        for kernel, iterations, at_s, step_ns in rows
+    )
+
+
+def test_sizes_that_contradict_each_other_within_a_minute_are_named() -> None:
+    """As measured: 7^7 was timed while the machine was fast, and 7^6 half a minute later, when it was slow."""
+    found = of_two_sizes(
+        timed(("python", 7**7, 0, 105), ("python", 7**6, 30, 168), ("python", 7**6, 59, 106))
+    )
+    (row,) = found.to_dict("records")
+    assert (row["kernel"], row["shorter"], row["longer"]) == ("python", 7**6, 7**7)
+    assert (row["pairs"], row["contradictions"]) == (2, 1)
+    assert row["most_apart"] == pytest.approx(1.6)
+    assert row["longer_step_s"] == pytest.approx(105e-9)
+
+
+def test_only_sizes_of_one_loop_at_one_moment_are_compared() -> None:
+    apart = timed(("python", 7**7, 0, 105), ("python", 7**6, 61, 168))
+    other = timed(("python", 7**7, 0, 105), ("numba", 7**6, 1, 21), ("python", 7**7, 2, 170))
+    for calibrations in (apart, other, apart.head(0)):
+        assert of_two_sizes(calibrations).empty
+
+
+@given(st.floats(10, 1000), st.floats(0.2, 5), st.floats(-60, 60))
+def test_sizes_contradict_alike_in_either_direction(step_ns: float, ratio: float, later_s: float) -> None:
+    (one,), (other,) = (
+        of_two_sizes(timed(("python", 1000, 0, a), ("python", 9000, later_s, b))).to_dict("records")
+        for a, b in ((step_ns, step_ns * ratio), (step_ns * ratio, step_ns))
+    )
+    assert one["contradictions"] == other["contradictions"]
+    assert one["most_apart"] * other["most_apart"] == pytest.approx(1)
