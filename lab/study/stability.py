@@ -198,8 +198,8 @@ def of_two_sizes(calibrations: pd.DataFrame) -> pd.DataFrame:
     steps = calibrations.assign(step_s=calibrations["loop_s"] / calibrations["iterations"]).sort_values("at")
     rows = []
     for kernel, mine in steps.groupby("kernel"):
-        sizes = {int(size): timed[["at", "step_s"]] for size, timed in mine.groupby("iterations") if size}
-        for shorter, longer in combinations(sorted(sizes), 2):
+        sizes = {size: timed[["at", "step_s"]] for size, timed in mine.groupby("iterations") if size}
+        for shorter, longer in combinations(sizes, 2):
             pairs = pd.merge_asof(
                 sizes[shorter], sizes[longer], on="at", direction="nearest", tolerance=_SAME_MOMENT,
                 suffixes=("_shorter", "_longer"),
@@ -214,7 +214,7 @@ def of_two_sizes(calibrations: pd.DataFrame) -> pd.DataFrame:
                         "pairs": len(pairs),
                         "shorter_step_s": pairs["step_s_shorter"].median(),
                         "longer_step_s": pairs["step_s_longer"].median(),
-                        "most_apart": ratio.loc[np.log(ratio).abs().idxmax()],
+                        "most_apart": max(ratio, key=lambda one: abs(math.log(one))),
                         "contradictions": int(ratio.map(_is_off).sum()),
                     }
                 )

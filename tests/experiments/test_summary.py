@@ -17,6 +17,7 @@ from lab.flags import Flag
 from lab.machine import describe
 from lab.study.estimates import contradictions, table_of
 from lab.study.run import Run, damage, open_run
+from lab.study.store import Store
 
 SCALED = measured(*[{1: 10.0, 2: 18.0, 4: 17.0}] * 6)
 SWEPT = trials(
@@ -106,7 +107,7 @@ def test_the_health_table_counts_flags_and_finds_the_worst() -> None:
 def test_sizes_of_a_loop_that_contradict_each_other_are_shown() -> None:
     at = pd.Timestamp("2026-01-01", tz="UTC")
     run = open_run()
-    assert "No two sizes" in summary.sizes_table(run).iloc[0, 0]
+    assert "No two sizes" in str(summary.sizes_table(run).iloc[0, 0])
     rows = {"block": 1, "kernel": "python", "iterations": [117649, 823543], "at": at}
     timed = pd.DataFrame(rows).assign(loop_s=[117649 * 168e-9, 823543 * 105e-9])
     Store(run.path).save_table("calibrations", "rate-sweep.b01.00-start", timed)

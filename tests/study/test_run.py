@@ -231,7 +231,7 @@ def test_two_may_not_measure_into_one_run_at_once() -> None:
 def test_a_trial_is_kept_with_its_reasons_when_something_spoils_it(monkeypatch: pytest.MonkeyPatch) -> None:
     loops = iter([0.1, 0.1, 0.1, 0.125])
     monkeypatch.setattr(stability, "measure", lambda *loop: [LoopCost(next(loops), 0.1)])
-    noises = iter([Noise(0.5, 0.0, None, 0.0), Noise(0.0, 0.25, 1.0, 9.0), Noise(0.0, 0.0, 1.0, 9.0)])
+    noises = iter([Noise(0.5, 0.0, None, 0.0), Noise(0.0, 0.25, 1.0, 9.0)])
     monkeypatch.setattr(run, "between", lambda before, after: next(noises, Noise(0.0, 0.0, 1.0, 9.0)))
 
     def struggling(condition: Condition, seed: int) -> FakeResult:
@@ -239,12 +239,11 @@ def test_a_trial_is_kept_with_its_reasons_when_something_spoils_it(monkeypatch: 
         spoilt = {"valid": False, "flags": [Flag("send_lag", 0.002, 0.001).to_dict()]}
         return FakeResult(result.requests, {**result.summary, **(spoilt if condition.rate == 40 else {})})
 
-    trials = measure(open_run(), execute=struggling)
+    trials = measure(open_run(), CONDITIONS[:2], execute=struggling)  # too few to agree on the loop's cost
     flags = trials.set_index(["block", "position"])["flags"]
     assert Flag("steal", 0.5, MOST_STEAL) in flags[1, 1]
     assert Flag("others_cpu", 0.25, MOST_OTHERS_CPU) in flags[1, 2]
-    assert flags[1, 3] == ((Flag("send_lag", 0.002, 0.001),) if trials["rate"][2] == 40 else ())
-    for position in (1, 2, 3):
+    for position in (1, 2):
         assert ("loop_drift", pytest.approx(0.25)) in [(flag.code, flag.value) for flag in flags[2, position]]
     assert all(found[0].code == "send_lag" for found in trials.loc[trials["rate"] == 40, "flags"])
     assert list(trials["valid"]) == [not found for found in trials["flags"]]

@@ -195,7 +195,7 @@ def timed(*rows: tuple[str, int, float, float]) -> pd.DataFrame:
 
 
 def test_sizes_that_contradict_each_other_within_a_minute_are_named() -> None:
-    """As measured: 7^7 was timed while the machine was fast, and 7^6 half a minute later, when it was slow."""
+    """As measured: 7^7 was timed while the machine was fast, and 7^6 30 s later, when it was slow."""
     found = of_two_sizes(
         timed(("python", 7**7, 0, 105), ("python", 7**6, 30, 168), ("python", 7**6, 59, 106))
     )
