@@ -58,12 +58,17 @@ class Verdict:
 
 
 def weighed(trials: pd.DataFrame, judge: Callable[[pd.DataFrame], Verdict]) -> Verdict:
-    """Judge by all of these trials; if those without a flag give another verdict, it cannot be told."""
+    """Judge by all of these trials: flags mark, but a verdict that hangs on flagged trials cannot be told.
+
+    It does if the trials without a flag say otherwise, or if they are less than half. That they alone are too
+    few to say anything does not count against it.
+    """
     verdict = judge(trials)
     if not verdict.evidence:
         return verdict
     sound = trials[trials["valid"]]
-    word = verdict.word if judge(sound).word is verdict.word else Word.UNTOLD
+    agree = judge(sound).word in (verdict.word, Word.UNTOLD) and 2 * len(sound) >= len(trials)
+    word = verdict.word if agree else Word.UNTOLD
     return replace(verdict, word=word, trials=len(trials), flagged=len(trials) - len(sound))
 
 

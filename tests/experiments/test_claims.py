@@ -24,6 +24,8 @@ def _fast(rows: pd.DataFrame) -> Verdict:
         ([SPOILT, SPOILT, SOUND], "cannot be told here", "2 of 3"),
         ([SPOILT, SPOILT], "cannot be told here", "2 of 2"),
         ([SPOILT, {"throughput_rps": 4.0}], "does not hold here", "1 of 2"),
+        ([SPOILT, SPOILT, {"throughput_rps": 4.0}], "cannot be told here", "2 of 3"),
+        ([{"throughput_rps": 10.0}, SOUND, SOUND | {"valid": False}], "holds", "1 of 3"),
         (
             [{"throughput_rps": 10.0}, {"throughput_rps": 10.0, "valid": False}],
             "cannot be told here",
@@ -31,7 +33,7 @@ def _fast(rows: pd.DataFrame) -> Verdict:
         ),
     ],
 )
-def test_a_verdict_stands_if_the_trials_that_are_not_flagged_say_the_same(
+def test_a_verdict_stands_unless_the_trials_that_are_not_flagged_say_otherwise_or_are_few(
     rows: list[dict[str, object]], word: str, flagged: str
 ) -> None:
     verdict = weighed(trials(*rows), _fast)
