@@ -64,6 +64,12 @@ def settled(p: Settings, run: Run) -> Settings:
     return p.model_copy(update={"iterations": control.iterations(run, given["kernel"])})
 
 
+def expected(p: Settings) -> Settings:
+    """Return the parameters with the likely number for "auto" iterations, to plan with."""
+    auto = p.model_dump()["iterations"] == AUTO
+    return p.model_copy(update={"iterations": control.FIRST}) if auto else p
+
+
 def by_server(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Split trials or requests by their server: each with its name in figures and tables, smallest first.
 

@@ -35,7 +35,9 @@ STEP = 7**5
 LADDER = tuple(times * STEP for times in (1, 3, 7, 20, 49))
 """The loops to choose from, up to the article's 7^7; beyond that, a trial holds too few requests."""
 
-_FIRST = 7 * STEP
+FIRST = 7 * STEP
+"""The loop of 7^6 is tried first: the likely answer on a small machine."""
+
 _TRIES = 2
 _LEAST_S = 0.6
 _LASTS_LOOPS = 10.0
@@ -72,12 +74,13 @@ Feed = Callable[[int], Fed]
 @contextmanager
 def sleepers(workers: int, step_s: float) -> Iterator[Feed]:
     """Start workers that sleep, and yield how to feed them; `step_s` is what `STEP` iterations take here."""
-    first = _condition(workers, step_s, STEP)
+    first = planned(workers, step_s, STEP)
     with fresh_server(first, drain_s=0, unlimited=True) as server:
-        yield lambda iterations: _feed(server, _condition(workers, step_s, iterations), step_s, iterations)
+        yield lambda iterations: _feed(server, planned(workers, step_s, iterations), step_s, iterations)
 
 
-def _condition(workers: int, step_s: float, iterations: int) -> Condition:
+def planned(workers: int, step_s: float, iterations: int) -> Condition:
+    """Return the load of a control; `step_s` is what `STEP` iterations take."""
     times = max(1, round(iterations / STEP))
     return Condition(
         rate=OVERLOAD * workers / (times * step_s),
@@ -121,7 +124,7 @@ def shortest_loop(feed: Feed) -> list[Fed]:
 
     Begins with 7^6 and goes down while that holds, or up until it does. If none holds, the longest is last.
     """
-    place = LADDER.index(_FIRST)
+    place = LADDER.index(FIRST)
     seen, found = _tried(feed, LADDER[place])
     step = -1 if found.held else 1
     while 0 <= (place := place + step) < len(LADDER):
@@ -145,7 +148,7 @@ def _tried(feed: Feed, iterations: int) -> tuple[list[Fed], Fed]:
 
 def step_s(run: Run) -> float:
     """Return what `STEP` iterations of plain Python take on a CPU of their own, as the run has timed it."""
-    return run.loop_cpu_s("python", _FIRST) * STEP / _FIRST
+    return run.loop_cpu_s("python", FIRST) * STEP / FIRST
 
 
 TABLE = "auto-iterations"

@@ -1,0 +1,97 @@
+"""How long each notebook will take with its parameters, in seconds, before anything is measured."""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+from lab.cpus import available_cpus
+from lab.experiments import dispatch, failures, hot_loop, instrument, rate_sweep, single_vs_cluster, summary
+from lab.experiments import worker_scaling as scaling
+from lab.experiments.common import expected
+from lab.experiments.dispatch import trials as dispatch_trials
+from lab.experiments.failures import trials as failures_trials
+from lab.experiments.instrument import feeding
+from lab.experiments.worker_scaling import trials as scaling_trials
+from lab.study import control
+from lab.study.forecast import NOTEBOOK_S, TRIAL_S, WORKER_CPU_S, loop_s, trials_s
+from lab.study.parameters import Parameters
+
+_TOOLS = 3
+"""Load generators that a machine usually has, ours among them."""
+
+_TOOL_S = 3.0
+"""Of each, to start twice and to send a few requests."""
+
+_CONTROLS = 4
+"""How many controls usually choose a run's loop."""
+
+
+def of(notebook: str, values: Mapping[str, Any]) -> float:
+    """Return the seconds that a notebook takes with these values of its parameters, all of them."""
+    module = import_module(f"lab.experiments.{notebook[3:].replace('-', '_')}")
+    p = module.Parameters.from_batch({}, values)
+    measuring: Callable[[Any], float] = _MEASURING[type(p)]
+    return NOTEBOOK_S + measuring(p)
+
+
+def _hot_loop(p: hot_loop.Parameters) -> float:
+    return sum((p.repeats + 1) * loop_s(kernel, p.iterations) for kernel in p.kernels)
+
+
+def _single_vs_cluster(p: single_vs_cluster.Parameters) -> float:
+    by_hand_s = 1.0 + TRIAL_S + WORKER_CPU_S
+    return by_hand_s + trials_s(single_vs_cluster.conditions(p), p.blocks)
+
+
+def _rate_sweep(p: rate_sweep.Parameters) -> float:
+    p = expected(p)
+    return trials_s(rate_sweep.conditions(p, _loop_s(p)), p.blocks)
+
+
+def _worker_scaling(p: scaling.Parameters) -> float:
+    p = expected(p)
+    return trials_s(scaling_trials.conditions(p, _loop_s(p)), p.blocks)
+
+
+def _dispatch(p: dispatch.Parameters) -> float:
+    p = expected(p)
+    planned = dispatch_trials.conditions(p, loop_s)
+    compared = [condition for condition in planned if dispatch_trials.compared(p, condition)]
+    others = [condition for condition in planned if not dispatch_trials.compared(p, condition)]
+    return trials_s(compared, p.blocks) + trials_s(others, p.other_blocks)
+
+
+def _failures(p: failures.Parameters) -> float:
+    p = expected(p)
+    return trials_s(failures_trials.conditions(p, _loop_s(p)), p.blocks)
+
+
+def _instrument(p: instrument.Parameters) -> float:
+    stalls_s = 2 * len(p.stall_rates) * (p.stall_duration_s + TRIAL_S)
+    lags_s = 2 * len(p.rates) * (p.step_s + 2 * TRIAL_S)
+    tools_s = _TOOLS * (p.tool_duration_s + _TOOL_S)
+    fed = [(count, loop) for count in feeding.numbers(p.control_workers) for loop in p.control_iterations]
+    chosen = [(2 * available_cpus(), 7**6)] * _CONTROLS
+    step_s = loop_s("sleep", control.STEP)
+    controls_s = trials_s(control.planned(workers, step_s, loop) for workers, loop in fed + chosen)
+    return stalls_s + lags_s + tools_s + controls_s
+
+
+def _summary(p: summary.Parameters) -> float:
+    return 0.0
+
+
+def _loop_s(p: Any) -> float:
+    return loop_s(p.kernel, p.iterations)
+
+
+_MEASURING: dict[type[Parameters], Callable[[Any], float]] = {
+    hot_loop.Parameters: _hot_loop,
+    single_vs_cluster.Parameters: _single_vs_cluster,
+    rate_sweep.Parameters: _rate_sweep,
+    scaling.Parameters: _worker_scaling,
+    dispatch.Parameters: _dispatch,
+    failures.Parameters: _failures,
+    instrument.Parameters: _instrument,
+    summary.Parameters: _summary,
+}

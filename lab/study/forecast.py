@@ -1,0 +1,132 @@
+"""How long a study will take, from its plan alone; and what to leave out so that it fits a budget.
+
+Nothing is measured for this: a loop counts as long as on a usual CPU, so that the same command plans the same
+study each time, and resumes it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from lab.cpus import available_cpus
+from lab.errors import UsageError
+from lab.hotloop import SLEEP_STEP_S
+from lab.models.statistics import fewest_trials
+from lab.study.plan import Condition
+from lab.units import clock
+
+COMPILED = 0.2
+"""What a loop takes in numpy or numba, as a share of plain Python's."""
+
+TRIAL_S = 0.4
+"""A trial's own: a generator starts, a server stops, rows are written."""
+
+WORKER_CPU_S = 0.2
+"""To start a worker; all CPUs start workers at once."""
+
+SPAWN_S = 0.01
+"""To spawn a worker, one after the other."""
+
+CALIBRATION_S = 0.6
+"""Of a block, at both its ends, for each kind of loop."""
+
+NOTEBOOK_S = 5.0
+"""Of a notebook: its kernel starts, imports and draws, and the report is written anew."""
+
+SLOWER = 1.2
+"""What a loop costs beside others on all CPUs, as a multiple of what it costs alone."""
+
+
+def loop_s(kernel: str, iterations: int) -> float:
+    """Return what a loop takes on a usual CPU, in seconds."""
+    return iterations * SLEEP_STEP_S * (1.0 if kernel in ("python", "sleep") else COMPILED)
+
+
+def trials_s(conditions: Iterable[Condition], blocks: int = 1) -> float:
+    """Return the seconds that these trials take, in so many blocks, servers' starts and drains included."""
+    planned = list(conditions)
+    loops = {(condition.kernel, condition.iterations) for condition in planned}
+    return blocks * (CALIBRATION_S * len(loops) + sum(map(trial_s, planned)))
+
+
+def trial_s(condition: Condition) -> float:
+    """Return the seconds of one trial: start, warm-up, load, the end of what it left to do, stop."""
+    one_s, cpus = loop_s(condition.kernel, condition.iterations), available_cpus()
+    start_s = TRIAL_S + SPAWN_S * condition.workers + WORKER_CPU_S * condition.workers / cpus
+    warm_up_s = condition.warmup * condition.workers * one_s
+    at_work = condition.workers if condition.kernel == "sleep" else min(condition.workers, cpus)
+    load = SLOWER * condition.rate * one_s / at_work
+    drain_s = min(max(0.0, load - 1.0) * condition.duration_s, condition.timeout_s)
+    return start_s + warm_up_s + condition.duration_s + drain_s
+
+
+Settings = dict[str, dict[str, Any]]
+"""What to set for each notebook."""
+
+Lasts = Callable[[str, Mapping[str, Any]], float]
+"""Says how many seconds a notebook takes with these settings."""
+
+_BLOCKS, _DURATION = "blocks", "duration_s"
+_STEPS = 40
+
+
+def fitted(settings: Settings, least: Settings, lasts: Lasts, budget_s: float) -> tuple[Settings, str]:
+    """Return settings that fit a budget, and in words what was cut; "" if they fit as they are.
+
+    One rule, in this order, for all notebooks alike, until it fits. Blocks are cut to six, which an interval
+    needs. Trials become shorter, all by one factor, down to their durations in `least`. The notebooks that
+    take longest, one by one, get all their settings from `least`. What `least` has alike, or not at all, stays.
+
+    Raises UsageError if even `least` takes longer.
+    """
+
+    def total_s(some: Settings) -> float:
+        return sum(lasts(name, values) for name, values in some.items())
+
+    if total_s(settings) <= budget_s:
+        return settings, ""
+    if (fewest_s := total_s(least)) > budget_s:
+        raise UsageError(
+            f"these notebooks take at least {clock(fewest_s)}: give --budget as much, or name fewer with --only"
+        )
+    cut, said = _fewer_blocks(settings, least), f"blocks to {fewest_trials()}"
+    if total_s(cut) <= budget_s:
+        return cut, said
+    for step in range(_STEPS - 1, -1, -1):
+        shorter = _shorter(cut, least, step / _STEPS)
+        if total_s(shorter) <= budget_s:
+            return shorter, f"{said}, durations towards those of quick"
+    cut, named = shorter, []
+    for name in sorted(cut, key=lambda name: lasts(name, cut[name]), reverse=True):
+        if cut[name] != least[name]:
+            cut[name] = least[name]
+            named.append(name)
+        if total_s(cut) <= budget_s:
+            break
+    return cut, f"{said}, durations to those of quick; no more than quick in {', '.join(named)}"
+
+
+def _fewer_blocks(settings: Settings, least: Settings) -> Settings:
+    def fewer(name: str, setting: str, value: Any) -> Any:
+        cuttable = setting.endswith(_BLOCKS) and value != least[name].get(setting, value)
+        return min(value, max(fewest_trials(), least[name][setting])) if cuttable else value
+
+    return _changed(settings, fewer)
+
+
+def _shorter(settings: Settings, least: Settings, share: float) -> Settings:
+    """Return durations between those of `least`, at 0, and those of `settings`, at 1."""
+
+    def shorter(name: str, setting: str, value: Any) -> Any:
+        if not setting.endswith(_DURATION) or value == least[name].get(setting, value):
+            return value
+        shortest = min(value, least[name][setting])
+        return round(shortest + share * (value - shortest), 2)
+
+    return _changed(settings, shorter)
+
+
+def _changed(settings: Settings, change: Callable[[str, str, Any], Any]) -> Settings:
+    return {
+        name: {setting: change(name, setting, value) for setting, value in values.items()}
+        for name, values in settings.items()
+    }
