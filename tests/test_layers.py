@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "notebook": GROUND | {"figures"},
     "experiments": GROUND | BELOW | {"study", "figures"},
     "report": GROUND | {"study"},
-    "cli": GROUND | BELOW | {"study", "figures", "report"},
+    "cli": GROUND | BELOW | {"study", "figures", "experiments", "report"},
     "__main__": {"cli"},
     "": {"servers", "load", "errors", "notebook", "study"},
 }

@@ -3,6 +3,7 @@
 import ast
 import json
 import logging
+import math
 import os
 import signal
 import threading
@@ -23,10 +24,12 @@ from lab.cli.output import tell, write_out
 from lab.errors import LabError, UsageError
 from lab.progress import display
 from lab.report import write_report
+from lab.study.forecast import fitted
 from lab.study.manifest import other_machine, other_version
 from lab.study.progress import NAME as PROGRESS
 from lab.study.progress import State
 from lab.study.run import Run, open_run, unfinished_run
+from lab.units import clock, parse_duration
 
 _KERNEL = ["--IPKernelApp.ignore_cwd=True", "--IPKernelApp.log_level=CRITICAL"]
 """Nothing is imported from the folder it runs in; being told to stop while idle is not an error to log."""
@@ -96,6 +99,32 @@ def checked_parameters(
         except UsageError as error:
             raise UsageError(f"{name}: {error}") from None
     return found
+
+
+def within(
+    budget_s: float, profile: str, names: Sequence[str], changed: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]], str]:
+    """Return what to set for each notebook so that all fit the budget, what of it the profile does not say,
+    and in words what was cut.
+
+    Raises UsageError, in one line, if a change is refused or if nothing fits.
+    """
+    whole = checked_parameters(profile, names, changed)
+    least = checked_parameters("quick", names, changed) if profile == "full" else whole
+    settings, cut = fitted(whole, least, lasts_s, budget_s)
+    beyond: dict[str, dict[str, Any]] = {}
+    for name, values in settings.items():
+        usual = _defaults(name) | profile_parameters(profile, name)
+        own = {key: value for key, value in (_defaults(name) | values).items() if usual[key] != value}
+        beyond |= {name: own} if own else {}
+    return settings, beyond, cut
+
+
+def lasts_s(notebook: str, parameters: Mapping[str, Any]) -> float:
+    """Return the seconds that a notebook will take with these changes of its defaults."""
+    from lab.experiments import durations
+
+    return durations.of(notebook, _defaults(notebook) | dict(parameters))
 
 
 def _defaults(notebook: str) -> dict[str, Any]:
@@ -249,10 +278,19 @@ _POLL_S = 0.5
     "--parameters", "file", type=click.Path(path_type=Path), metavar="FILE",
     help="Change parameters: YAML of notebook, name and value.",
 )  # fmt: skip
+@click.option("--budget", metavar="30m", help="Cut the plan to this time: blocks, trials, then conditions.")
 def command(
-    profile: str, only: tuple[str, ...], run_id: str, assignments: tuple[str, ...], file: Path | None
+    profile: str,
+    only: tuple[str, ...],
+    run_id: str,
+    assignments: tuple[str, ...],
+    file: Path | None,
+    budget: str | None,
 ) -> int:
     """Run the notebooks in order into one run, and export its report after each.
+
+    It says first how long that will take. With --budget, whole notebooks' settings come down until it fits:
+    blocks to six, then trials to shorter ones, then the longest notebooks to what the quick profile measures.
 
     Without --run, the newest unfinished run of the same profile, notebooks and parameters is resumed, if it
     was begun on this machine by this version.
@@ -265,10 +303,12 @@ def command(
         raise UsageError(
             f"{absent[0]} is not run, so its parameters cannot be changed: add --only {absent[0]}"
         )
-    parameters = checked_parameters(profile, names, changed)
+    budget_s = parse_duration(budget) if budget else math.inf
+    parameters, changed, cut = within(budget_s, profile, names, changed)
     for number in processes.ending_signals():
         signal.signal(number, _interrupt)
     run = _open(profile, names, run_id, changed)
+    _tell_the_time(parameters, cut)
     failures: list[str] = []
     try:
         for name in names:
@@ -302,6 +342,15 @@ def _open(profile: str, names: list[str], run_id: str, changed: dict[str, dict[s
     if run_id and (difference := other_version(run.manifest)):
         tell(f"warning: {difference}; what is added now cannot be told apart from the rest")
     return run
+
+
+def _tell_the_time(parameters: dict[str, dict[str, Any]], cut: str) -> None:
+    """Say how long all of it takes, and each notebook; a resumed run has some of it behind it."""
+    each_s = {name: lasts_s(name, values) for name, values in parameters.items()}
+    if cut:
+        tell(f"cut to fit the budget: {cut}")
+    each = ", ".join(f"{name} {clock(value_s)}" for name, value_s in each_s.items())
+    tell(f"about {clock(sum(each_s.values()))} in all: {each}")
 
 
 def _resumable(profile: str, names: list[str], changed: dict[str, dict[str, Any]]) -> str:

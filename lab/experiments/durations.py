@@ -45,20 +45,18 @@ def _single_vs_cluster(p: single_vs_cluster.Parameters) -> float:
 
 def _rate_sweep(p: rate_sweep.Parameters) -> float:
     p = expected(p)
-    return trials_s(rate_sweep.conditions(p, _loop_s(p)), p.blocks)
+    return trials_s(rate_sweep.conditions(p), p.blocks)
 
 
 def _worker_scaling(p: scaling.Parameters) -> float:
     p = expected(p)
-    return trials_s(scaling_trials.conditions(p, _loop_s(p)), p.blocks)
+    return trials_s(scaling_trials.conditions(p), p.blocks)
 
 
 def _dispatch(p: dispatch.Parameters) -> float:
     p = expected(p)
-    planned = dispatch_trials.conditions(p, loop_s)
-    compared = [condition for condition in planned if dispatch_trials.compared(p, condition)]
-    others = [condition for condition in planned if not dispatch_trials.compared(p, condition)]
-    return trials_s(compared, p.blocks) + trials_s(others, p.other_blocks)
+    groups = dispatch_trials.by_blocks(p, dispatch_trials.conditions(p, loop_s))
+    return sum(trials_s(group, blocks) for blocks, group in groups.items())
 
 
 def _failures(p: failures.Parameters) -> float:

@@ -4,6 +4,8 @@ Nothing is measured for this: a loop counts as long as on a usual CPU, so that t
 study each time, and resumes it.
 """
 
+import bisect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -50,11 +52,12 @@ def trials_s(conditions: Iterable[Condition], blocks: int = 1) -> float:
 
 def trial_s(condition: Condition) -> float:
     """Return the seconds of one trial: start, warm-up, load, the end of what it left to do, stop."""
-    one_s, cpus = loop_s(condition.kernel, condition.iterations), available_cpus()
+    one_s = loop_s(condition.kernel, condition.iterations)
+    cpus = min(available_cpus(), condition.quota_cpus or math.inf)
     start_s = TRIAL_S + SPAWN_S * condition.workers + WORKER_CPU_S * condition.workers / cpus
-    warm_up_s = condition.warmup * condition.workers * one_s
+    warm_up_s = math.ceil(condition.warmup * condition.workers / cpus) * one_s
     at_work = condition.workers if condition.kernel == "sleep" else min(condition.workers, cpus)
-    load = SLOWER * condition.rate * one_s / at_work
+    load = SLOWER * condition.planned(one_s).offered_rps * one_s / at_work
     drain_s = min(max(0.0, load - 1.0) * condition.duration_s, condition.timeout_s)
     return start_s + warm_up_s + condition.duration_s + drain_s
 
@@ -74,35 +77,37 @@ def fitted(settings: Settings, least: Settings, lasts: Lasts, budget_s: float) -
 
     One rule, in this order, for all notebooks alike, until it fits. Blocks are cut to six, which an interval
     needs. Trials become shorter, all by one factor, down to their durations in `least`. The notebooks that
-    take longest, one by one, get all their settings from `least`. What `least` has alike, or not at all, stays.
+    take longest, one by one, get all their settings from `least`. What is alike in `least` stays as it is.
 
     Raises UsageError if even `least` takes longer.
     """
 
-    def total_s(some: Settings) -> float:
-        return sum(lasts(name, values) for name, values in some.items())
+    def fits(some: Settings) -> bool:
+        return total_s(some, lasts) <= budget_s
 
-    if total_s(settings) <= budget_s:
+    if fits(settings):
         return settings, ""
-    if (fewest_s := total_s(least)) > budget_s:
-        raise UsageError(
-            f"these notebooks take at least {clock(fewest_s)}: give --budget as much, or name fewer with --only"
-        )
-    cut, said = _fewer_blocks(settings, least), f"blocks to {fewest_trials()}"
-    if total_s(cut) <= budget_s:
-        return cut, said
-    for step in range(_STEPS - 1, -1, -1):
-        shorter = _shorter(cut, least, step / _STEPS)
-        if total_s(shorter) <= budget_s:
-            return shorter, f"{said}, durations towards those of quick"
-    cut, named = shorter, []
-    for name in sorted(cut, key=lambda name: lasts(name, cut[name]), reverse=True):
-        if cut[name] != least[name]:
-            cut[name] = least[name]
-            named.append(name)
-        if total_s(cut) <= budget_s:
-            break
-    return cut, f"{said}, durations to those of quick; no more than quick in {', '.join(named)}"
+    if not fits(least):
+        fewest = clock(total_s(least, lasts))
+        raise UsageError(f"these notebooks take at least {fewest}: give as much, or fewer with --only")
+    few = _fewer_blocks(settings, least)
+    if fits(few):
+        return few, f"blocks to {fewest_trials()}"
+    steps = [_shorter(few, least, step / _STEPS) for step in range(_STEPS)]
+    if fits(short := steps[0]):
+        longest = bisect.bisect_left(steps, True, key=lambda some: not fits(some)) - 1
+        return steps[longest], f"blocks to {fewest_trials()}, and trials to shorter ones"
+    replaced = []
+    for name in sorted(short, key=lambda name: lasts(name, short[name]), reverse=True):
+        if not fits(short):
+            short[name] = least[name]
+            replaced.append(name)
+    return short, f"blocks, trials, and {', '.join(replaced)} to what quick measures"
+
+
+def total_s(settings: Settings, lasts: Lasts) -> float:
+    """Return the seconds that all these notebooks take."""
+    return sum(lasts(name, values) for name, values in settings.items())
 
 
 def _fewer_blocks(settings: Settings, least: Settings) -> Settings:

@@ -1,6 +1,7 @@
 """One trial: a fresh server, warmed up, under one attack; and the row with its outcome."""
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
+from lab.cpus import available_cpus
 from lab.errors import LabError
 from lab.load.log import OUTCOMES
 from lab.quota import Throttling
@@ -101,15 +103,17 @@ def offer(
 
 
 def _warm_up(url: str, count: int, timeout_s: float) -> None:
-    """Send requests one by one, each on its own connection, so that dispatch takes turns."""
+    """Send requests, each on its own connection, so that dispatch takes turns; at once, one for each CPU."""
     import requests
 
-    with requests.Session() as session:
-        session.trust_env = False  # no proxy from the environment between us and loopback
-        session.headers["Connection"] = "close"
+    def send(_: int) -> None:
+        with requests.Session() as session:
+            session.trust_env = False  # no proxy from the environment between us and loopback
+            session.get(url, timeout=timeout_s, headers={"Connection": "close"}).raise_for_status()
+
+    with ThreadPoolExecutor(available_cpus()) as senders:
         try:
-            for _ in range(count):
-                session.get(url, timeout=timeout_s).raise_for_status()
+            list(senders.map(send, range(count)))
         except requests.RequestException as error:
             raise LabError(f"the server did not answer its warm-up: {error}") from error
 

@@ -30,6 +30,9 @@ from lab.study.run import Run
 
 EXPERIMENT = "dispatch"
 
+_MOST_TIMES_LONGER = 4.0
+"""Times the busiest trials' duration: what one process on two CPUs needs at half of their utilisation."""
+
 Utilisation = Annotated[Positive, Field(lt=1)]
 """The share of time that workers are busy: from 1 on, they never catch up."""
 
@@ -103,12 +106,17 @@ def by_arrangement(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 def measure(run: Run, p: Parameters) -> pd.DataFrame:
     """Measure what is compared in `blocks` blocks, and all else in `other_blocks`; a row per trial."""
+    wanted = by_blocks(p)
+    tables = [run.measure(EXPERIMENT, group, blocks=blocks, seed=p.seed) for blocks, group in wanted.items()]
+    return pd.concat(tables, ignore_index=True)
+
+
+def by_blocks(p: Parameters) -> dict[int, list[Condition]]:
+    """Return the conditions by the number of blocks in which they are measured; those in none are left out."""
     groups: dict[int, list[Condition]] = {}
     for one in conditions(p):
         groups.setdefault(p.blocks if _is_compared(p, one) else p.other_blocks, []).append(one)
-    wanted = {blocks: group for blocks, group in groups.items() if blocks}
-    tables = [run.measure(EXPERIMENT, group, blocks=blocks, seed=p.seed) for blocks, group in wanted.items()]
-    return pd.concat(tables, ignore_index=True)
+    return {blocks: group for blocks, group in groups.items() if blocks}
 
 
 def _is_compared(p: Parameters, condition: Condition) -> bool:
@@ -131,14 +139,15 @@ def compared(trials: pd.DataFrame) -> pd.DataFrame:
 def conditions(p: Parameters) -> list[Condition]:
     """Return each arrangement at each utilisation, under both arrivals.
 
-    One process and a lower load are attacked longer, for as many loops: percentiles need them.
+    One process and a lower load are attacked longer, for as many loops: percentiles need them. At most
+    `_MOST_TIMES_LONGER`: with many CPUs, one process would be attacked for hours.
     """
     cpus = available_cpus()
-    loops = p.duration_s * max(p.poisson) * min(resolve(p.workers), cpus)
+    most = max(p.poisson) * min(resolve(p.workers), cpus)
     return [
         Condition(
             load=load,
-            duration_s=loops / (load * min(arrangement["workers"], cpus)),
+            duration_s=p.duration_s * min(_MOST_TIMES_LONGER, longer),
             timeout_s=p.timeout_s,
             arrivals=arrivals,
             keepalive=keepalive,
@@ -147,6 +156,7 @@ def conditions(p: Parameters) -> list[Condition]:
         )
         for place, arrangement in enumerate(arrangements(p))
         for arrivals, load, keepalive in _loads(p, arrangement)
+        for longer in [most / (load * min(arrangement["workers"], cpus))]
     ]
 
 
