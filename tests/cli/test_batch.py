@@ -243,3 +243,27 @@ def test_every_profile_is_what_its_notebooks_take() -> None:
     for profile in batch.profiles():
         found = batch.checked_parameters(profile, batch.notebooks(), {})
         assert list(found) == batch.notebooks()
+
+
+def test_a_budget_cuts_what_was_not_asked_for_and_the_run_says_what_differs() -> None:
+    names = ["02-single-vs-cluster", "03-rate-sweep"]
+    asked = {"03-rate-sweep": {"duration_s": 3.0}}
+    whole, beyond, cut = batch.within(float("inf"), "full", names, asked)
+    assert (whole, cut) == (batch.checked_parameters("full", names, asked), "")
+    assert beyond == asked
+    total_s = sum(batch.lasts_s(name, values) for name, values in whole.items())
+    settings, beyond, cut = batch.within(0.8 * total_s, "full", names, asked)
+    assert cut == "blocks to 6, and trials to shorter ones"
+    assert settings["03-rate-sweep"]["duration_s"] == 3.0
+    assert settings["02-single-vs-cluster"]["duration_s"] == beyond["02-single-vs-cluster"]["duration_s"]
+    assert beyond["02-single-vs-cluster"]["duration_s"] < whole["02-single-vs-cluster"]["duration_s"]
+    assert batch.within(0.8 * total_s, "full", names, asked) == (settings, beyond, cut), "so it resumes"
+    assert batch.checked_parameters("full", names, beyond) == settings
+
+
+def test_a_budget_too_small_for_anything_is_one_line() -> None:
+    with pytest.raises(
+        UsageError, match=r"these notebooks take at least .*: give as much, or fewer"
+    ) as caught:
+        batch.within(3.0, "quick", ["02-single-vs-cluster"], {})
+    assert "\n" not in str(caught.value)

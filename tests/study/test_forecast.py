@@ -1,0 +1,104 @@
+"""How long a plan takes, by hand; and the one rule by which a plan is cut to a budget."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from lab import cpus
+from lab.errors import UsageError
+from lab.study import forecast
+from lab.study.forecast import CALIBRATION_S, SLOWER, SPAWN_S, TRIAL_S, WORKER_CPU_S, fitted, trials_s
+from lab.study.plan import Condition
+
+
+@pytest.fixture(autouse=True)
+def _four_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpus, "host_cpus", lambda: 4)
+    monkeypatch.setattr(cpus, "affinity_cpus", lambda: 4)
+
+
+def _trial(workers: int = 1, **changes: Any) -> Condition:
+    topology = "cluster" if workers > 1 else "single"
+    values: dict[str, Any] = {"duration_s": 3.0, "load": 0.5, "topology": topology, "workers": workers}
+    return Condition(iterations=1_000_000, **(values | changes))
+
+
+def test_a_trial_is_start_warm_up_load_and_stop() -> None:
+    """A loop of 0.1 s; one worker answers one request first, eight on four CPUs two after the other."""
+    assert trials_s([_trial()]) == pytest.approx(
+        CALIBRATION_S + TRIAL_S + SPAWN_S + WORKER_CPU_S / 4 + 0.1 + 3.0
+    )
+    assert trials_s([_trial(8)]) == pytest.approx(
+        CALIBRATION_S + TRIAL_S + 8 * SPAWN_S + 2 * WORKER_CPU_S + 0.2 + 3.0
+    )
+
+
+def test_an_overload_drains_until_its_clients_give_up() -> None:
+    calm, drained = trials_s([_trial()]), trials_s([_trial(load=2.0)])
+    assert drained - calm == pytest.approx((2 * SLOWER - 1) * 3.0)
+    assert trials_s([_trial(load=20.0, timeout_s=5.0)]) - calm == pytest.approx(5.0)
+    by_rate = trials_s([_trial(load=None, rate=20.0)])
+    assert by_rate == pytest.approx(drained), "20/s is twice what loops of 0.1 s allow"
+
+
+def test_blocks_repeat_trials_and_calibrations() -> None:
+    assert trials_s([_trial(), _trial(2)], 6) == pytest.approx(6 * trials_s([_trial(), _trial(2)]))
+    assert trials_s([]) == 0
+
+
+def _lasts(name: str, values: Mapping[str, Any]) -> float:
+    """Take a second for starting, and each trial its duration."""
+    return float(1.0 + values["blocks"] * values["duration_s"] * len(values.get("loads", [1])))
+
+
+FULL: dict[str, dict[str, Any]] = {
+    "03": {"blocks": 10, "duration_s": 10.0, "loads": [0.5, 0.7, 0.9]},
+    "04": {"blocks": 6, "duration_s": 10.0},
+}
+QUICK: dict[str, dict[str, Any]] = {
+    "03": {"blocks": 3, "duration_s": 2.0, "loads": [0.5, 0.9]},
+    "04": {"blocks": 6, "duration_s": 1.0},
+}
+
+
+@pytest.mark.parametrize(
+    ("budget_s", "cut", "blocks", "loads"),
+    [
+        (1000, "", 10, 3),
+        (362, "", 10, 3),
+        (361, "blocks to 6", 6, 3),
+        (242, "blocks to 6", 6, 3),
+        (241, "blocks to 6, and trials to shorter ones", 6, 3),
+        (44, "blocks to 6, and trials to shorter ones", 6, 3),
+        (43, "blocks, trials, and 03 to what quick measures", 3, 2),
+        (20, "blocks, trials, and 03 to what quick measures", 3, 2),
+    ],
+)
+def test_what_is_cut_goes_by_one_rule_until_it_fits(
+    budget_s: float, cut: str, blocks: int, loads: int
+) -> None:
+    settings, said = fitted(FULL, QUICK, _lasts, budget_s)
+    assert said == cut
+    assert (settings["03"]["blocks"], len(settings["03"]["loads"])) == (blocks, loads)
+    assert forecast.total_s(settings, _lasts) <= budget_s
+    assert settings["04"]["blocks"] == 6, "never below six of what has six"
+    assert settings["04"]["duration_s"] >= 1.0
+    assert FULL["03"]["blocks"] == 10, "what was given is as it was"
+
+
+def test_a_budget_uses_most_of_the_time_it_has() -> None:
+    for budget_s in range(50, 240, 10):
+        settings, _ = fitted(FULL, QUICK, _lasts, budget_s)
+        assert forecast.total_s(settings, _lasts) > 0.9 * budget_s
+
+
+def test_what_both_have_alike_is_never_cut() -> None:
+    asked = {name: values | {"duration_s": 10.0} for name, values in QUICK.items()}
+    settings, _ = fitted(FULL, asked, _lasts, 230)
+    assert all(values["duration_s"] == 10.0 for values in settings.values())
+
+
+def test_a_budget_that_nothing_fits_is_refused_with_what_would() -> None:
+    with pytest.raises(UsageError, match="take at least 20 s: give as much, or fewer with --only"):
+        fitted(FULL, QUICK, _lasts, 19)
