@@ -1,11 +1,20 @@
 """How long each notebook will take with its parameters, in seconds, before anything is measured."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 from lab.cpus import available_cpus
-from lab.experiments import dispatch, failures, hot_loop, instrument, rate_sweep, single_vs_cluster, summary
+from lab.experiments import (
+    dispatch,
+    failures,
+    hot_loop,
+    instrument,
+    less_than_one_core,
+    rate_sweep,
+    single_vs_cluster,
+    summary,
+)
 from lab.experiments import worker_scaling as scaling
 from lab.experiments.common import expected
 from lab.experiments.dispatch import trials as dispatch_trials
@@ -13,7 +22,7 @@ from lab.experiments.failures import trials as failures_trials
 from lab.experiments.instrument import feeding
 from lab.experiments.worker_scaling import trials as scaling_trials
 from lab.study import control
-from lab.study.forecast import NOTEBOOK_S, TRIAL_S, WORKER_CPU_S, loop_s, trials_s
+from lab.study.forecast import NOTEBOOK_S, TRIAL_S, loop_s, start_s, trials_s
 from lab.study.parameters import Parameters
 
 _TOOLS = 3
@@ -39,7 +48,7 @@ def _hot_loop(p: hot_loop.Parameters) -> float:
 
 
 def _single_vs_cluster(p: single_vs_cluster.Parameters) -> float:
-    by_hand_s = 1.0 + TRIAL_S + WORKER_CPU_S
+    by_hand_s = 1.0 + TRIAL_S + start_s(1, 1.0)
     return by_hand_s + trials_s(single_vs_cluster.conditions(p), p.blocks)
 
 
@@ -55,8 +64,7 @@ def _worker_scaling(p: scaling.Parameters) -> float:
 
 def _dispatch(p: dispatch.Parameters) -> float:
     p = expected(p)
-    groups = dispatch_trials.by_blocks(p, dispatch_trials.conditions(p, loop_s))
-    return sum(trials_s(group, blocks) for blocks, group in groups.items())
+    return sum(trials_s(group, blocks) for blocks, group in dispatch_trials.by_blocks(p).items())
 
 
 def _failures(p: failures.Parameters) -> float:
@@ -64,15 +72,26 @@ def _failures(p: failures.Parameters) -> float:
     return trials_s(failures_trials.conditions(p, _loop_s(p)), p.blocks)
 
 
+def _less_than_one_core(p: less_than_one_core.Parameters) -> float:
+    p = expected(p)
+    return trials_s(less_than_one_core.conditions(p), p.blocks)
+
+
 def _instrument(p: instrument.Parameters) -> float:
     stalls_s = 2 * len(p.stall_rates) * (p.stall_duration_s + TRIAL_S)
     lags_s = 2 * len(p.rates) * (p.step_s + 2 * TRIAL_S)
     tools_s = _TOOLS * (p.tool_duration_s + _TOOL_S)
-    fed = [(count, loop) for count in feeding.numbers(p.control_workers) for loop in p.control_iterations]
-    chosen = [(2 * available_cpus(), 7**6)] * _CONTROLS
+    fed_s = sum(_controls_s(count, p.control_iterations) for count in feeding.numbers(p.control_workers))
+    chosen_s = _controls_s(2 * available_cpus(), [control.FIRST] * _CONTROLS)
+    return stalls_s + lags_s + tools_s + fed_s + chosen_s
+
+
+def _controls_s(workers: int, loops: Sequence[int]) -> float:
+    """Return the seconds of one server with sleeping workers, overloaded with these loops in turn."""
     step_s = loop_s("sleep", control.STEP)
-    controls_s = trials_s(control.planned(workers, step_s, loop) for workers, loop in fed + chosen)
-    return stalls_s + lags_s + tools_s + controls_s
+    fed = [control.planned(workers, step_s, iterations) for iterations in loops]
+    fed_s = sum(TRIAL_S + control.OVERLOAD * condition.duration_s for condition in fed)
+    return start_s(workers, available_cpus()) + TRIAL_S + fed_s
 
 
 def _summary(p: summary.Parameters) -> float:
@@ -91,5 +110,6 @@ _MEASURING: dict[type[Parameters], Callable[[Any], float]] = {
     dispatch.Parameters: _dispatch,
     failures.Parameters: _failures,
     instrument.Parameters: _instrument,
+    less_than_one_core.Parameters: _less_than_one_core,
     summary.Parameters: _summary,
 }

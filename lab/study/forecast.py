@@ -45,21 +45,25 @@ def loop_s(kernel: str, iterations: int) -> float:
 
 def trials_s(conditions: Iterable[Condition], blocks: int = 1) -> float:
     """Return the seconds that these trials take, in so many blocks, servers' starts and drains included."""
-    planned = list(conditions)
+    planned, cpus = list(conditions), available_cpus()
     loops = {(condition.kernel, condition.iterations) for condition in planned}
-    return blocks * (CALIBRATION_S * len(loops) + sum(map(trial_s, planned)))
+    return blocks * (CALIBRATION_S * len(loops) + sum(_trial_s(condition, cpus) for condition in planned))
 
 
-def trial_s(condition: Condition) -> float:
+def start_s(workers: int, cpus: float) -> float:
+    """Return the seconds until so many workers accept."""
+    return SPAWN_S * workers + WORKER_CPU_S * workers / cpus
+
+
+def _trial_s(condition: Condition, cpus: float) -> float:
     """Return the seconds of one trial: start, warm-up, load, the end of what it left to do, stop."""
     one_s = loop_s(condition.kernel, condition.iterations)
-    cpus = min(available_cpus(), condition.quota_cpus or math.inf)
-    start_s = TRIAL_S + SPAWN_S * condition.workers + WORKER_CPU_S * condition.workers / cpus
+    cpus = min(cpus, condition.quota_cpus or cpus)
     warm_up_s = math.ceil(condition.warmup * condition.workers / cpus) * one_s
-    at_work = condition.workers if condition.kernel == "sleep" else min(condition.workers, cpus)
+    at_work = min(condition.workers, cpus)
     load = SLOWER * condition.planned(one_s).offered_rps * one_s / at_work
     drain_s = min(max(0.0, load - 1.0) * condition.duration_s, condition.timeout_s)
-    return start_s + warm_up_s + condition.duration_s + drain_s
+    return TRIAL_S + start_s(condition.workers, cpus) + warm_up_s + condition.duration_s + drain_s
 
 
 Settings = dict[str, dict[str, Any]]

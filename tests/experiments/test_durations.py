@@ -16,6 +16,7 @@ def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """A machine with so many CPUs."""
     monkeypatch.setattr(cpus, "host_cpus", lambda: request.param)
     monkeypatch.setattr(cpus, "affinity_cpus", lambda: request.param)
+    monkeypatch.setattr(cpus, "quota_cpus", lambda *_: None)
     return int(request.param)
 
 

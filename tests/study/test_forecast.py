@@ -16,6 +16,7 @@ from lab.study.plan import Condition
 def _four_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpus, "host_cpus", lambda: 4)
     monkeypatch.setattr(cpus, "affinity_cpus", lambda: 4)
+    monkeypatch.setattr(cpus, "quota_cpus", lambda *_: None)
 
 
 def _trial(workers: int = 1, **changes: Any) -> Condition:

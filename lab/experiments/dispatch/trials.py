@@ -112,7 +112,7 @@ def measure(run: Run, p: Parameters) -> pd.DataFrame:
 
 
 def by_blocks(p: Parameters) -> dict[int, list[Condition]]:
-    """Return the conditions by the number of blocks in which they are measured; those in none are left out."""
+    """Return the conditions by the number of blocks to measure them in; those in none are left out."""
     groups: dict[int, list[Condition]] = {}
     for one in conditions(p):
         groups.setdefault(p.blocks if _is_compared(p, one) else p.other_blocks, []).append(one)
