@@ -60,14 +60,16 @@ class Verdict:
 def weighed(trials: pd.DataFrame, judge: Callable[[pd.DataFrame], Verdict]) -> Verdict:
     """Judge by all of these trials: flags mark, but a verdict that hangs on flagged trials cannot be told.
 
-    It does if the trials without a flag say otherwise, or if they are less than half. That they alone are too
-    few to say anything does not count against it.
+    It does if the trials without a flag say otherwise, are less than half, or lack what is judged. That they
+    alone are too few blocks for an interval does not count against it.
     """
     verdict = judge(trials)
     if not verdict.evidence:
         return verdict
     sound = trials[trials["valid"]]
-    agree = judge(sound).word in (verdict.word, Word.UNTOLD) and 2 * len(sound) >= len(trials)
+    without = judge(sound)
+    enough = bool(without.evidence) and 2 * len(sound) >= len(trials)
+    agree = enough and without.word in (verdict.word, Word.UNTOLD)
     word = verdict.word if agree else Word.UNTOLD
     return replace(verdict, word=word, trials=len(trials), flagged=len(trials) - len(sound))
 
