@@ -133,10 +133,10 @@ def answer(costs: pd.DataFrame, rate_rps: float) -> str:
     """Say what a request costs and what that means for one core."""
     slowest, fastest = costs.iloc[0], costs.iloc[-1]
     text = (
-        f"**Answer.** With kernel `{slowest['kernel']}` one request costs "
-        f"**{units.seconds(slowest['median_s'])}** of one core. A core then answers "
-        f"{units.per_second(slowest['loops_rps'])}, and {units.per_second(rate_rps)} keep "
-        f"{units.digits(rate_rps * slowest['median_s'])} cores busy."
+        f"**Answer.** While these loops were timed, one of kernel `{slowest['kernel']}` took "
+        f"{units.seconds(slowest['median_s'])} of a core in the median. At that speed, "
+        f"{units.per_second(rate_rps)} keep {units.digits(rate_rps * slowest['median_s'])} cores busy; at "
+        "another time, this machine may be faster or slower."
     )
     if len(costs) > 1:
         times = units.digits(fastest["times_as_fast"])
@@ -151,7 +151,7 @@ def figure(loops: pd.DataFrame, costs: pd.DataFrame) -> Figure:
     """Draw the wall time of every loop, and the median of each kernel, the slowest on top."""
     slowest = costs.iloc[0]
     cost = f"{units.seconds(slowest['median_s'])} of a core"
-    title = f"One request costs {cost} with kernel {slowest['kernel']}"
+    title = f"One request took {cost} with kernel {slowest['kernel']}"
     kernels = list(costs["kernel"])[::-1]
     with canvas(title, size=(7.4, 1.3 + 0.75 * len(kernels))) as (figure, (axes,)):
         for row, (kernel, look) in enumerate(zip(kernels, DARK_TO_LIGHT, strict=False)):

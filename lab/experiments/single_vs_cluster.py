@@ -15,7 +15,7 @@ from lab.experiments.common import Workers, by_server, named_by, resolve, spread
 from lab.figures.style import DARK_TO_LIGHT, INK, canvas, reference_line
 from lab.hotloop import KernelName
 from lab.models.overload import overload
-from lab.models.statistics import Estimate, estimate, paired_ratio
+from lab.models.statistics import Estimate, estimate, fewest_trials, paired_ratio
 from lab.servers.spec import DispatchName
 from lab.study.estimates import Stated, stated
 from lab.study.parameters import Parameters as _Parameters
@@ -119,7 +119,8 @@ def answer(trials: pd.DataFrame) -> str:
     single, cluster = medians(trials)
     text = (
         f"**Answer.** Offered {units.per_second(single['rate'])} for {single['duration_s']:g} s, "
-        f"one process {_outcome(single)}. A cluster of {int(cluster['workers'])} {_outcome(cluster)}."
+        f"one process {_outcome(single, _behind(trials, 'single'))}. "
+        f"A cluster of {int(cluster['workers'])} {_outcome(cluster, _behind(trials, 'cluster'))}."
     )
     if (more := gain(trials)) is not None:
         text += f" Its throughput is {_times(more)} that of one process."
@@ -167,17 +168,32 @@ def estimates(trials: pd.DataFrame) -> list[Stated]:
     return rows
 
 
-def _outcome(row: "pd.Series[float]") -> str:
-    state = "falls behind" if falls_behind(row) else "keeps up"
+def _outcome(row: "pd.Series[float]", behind: "pd.Series[bool]") -> str:
+    """Say what was seen; only what holds in every one of enough blocks is a finding."""
+    state = "kept up" if not behind.any() else "fell behind"
+    seen = f"{state} in {int(behind.sum()) or len(behind)} of {units.counted(len(behind), 'block')}"
+    emphasis = "" if _told(behind) is None else "**"
     return (
-        f"**{state}**: {units.percent(row['success'])} answered, {units.per_second(row['throughput_rps'])}, "
-        f"the slowest after {units.seconds(row['latency_max_s'])}"
+        f"{emphasis}{seen}{emphasis}: {units.percent(row['success'])} answered, "
+        f"{units.per_second(row['throughput_rps'])}, the slowest after {units.seconds(row['latency_max_s'])}"
     )
 
 
-def falls_behind(row: "pd.Series[float]") -> bool:
-    """Say whether the workers were offered more work than they can do, or requests were lost."""
-    return bool(row["rate"] * row["service_mean_s"] > row["workers"] or row["success"] < 1)
+def _behind(trials: pd.DataFrame, topology: str) -> "pd.Series[bool]":
+    """Say for each trial of a server whether it was offered more work than it can do, or lost requests."""
+    mine = trials[trials["topology"] == topology]
+    return (_cores(mine, "rate") > mine["workers"]) | (mine["success"] < 1)
+
+
+def _told(behind: "pd.Series[bool]") -> bool | None:
+    """Say whether a server falls behind: None if blocks disagree, or are too few to tell."""
+    enough = len(behind) >= fewest_trials()
+    return bool(behind.all()) if enough and behind.nunique() == 1 else None
+
+
+def _cores(trials: pd.DataFrame, rate: str) -> "pd.Series[float]":
+    """Return how many cores' work a column of rates was, by the trial's own service time."""
+    return trials[rate] * trials["service_mean_s"].fillna(trials["loop_s"])
 
 
 _MIDWAY = 1.5
@@ -191,14 +207,16 @@ def verdicts(trials: pd.DataFrame, cpus: int) -> list[Verdict]:
 
 
 def _one_core(cpus: int, single: pd.DataFrame) -> Verdict:
-    """Compare what one process answers with what one core was calibrated to do."""
+    """Compare the work that one process was offered and did with what one core can do in the same time."""
     if single.empty:
         return Verdict(1)
-    offered, answered = (single[rate] * single["loop_s"] for rate in ("rate", "throughput_rps"))
-    evidence = f"loops offered: {_over_blocks(offered)} of {units.counted(cpus, 'core')}; answered: "
-    could_use_more = offered.median() > _MIDWAY and cpus > 1
-    holds = False if answered.median() > _MIDWAY else True if could_use_more else None
-    return Verdict(1, f"{evidence}{_over_blocks(answered)}", Word.of(holds))
+    offered, done = (estimate(list(_cores(single, rate))) for rate in ("rate", "throughput_rps"))
+    evidence = (
+        f"cores' work offered: {_spread(offered)} of {units.counted(cpus, 'core')}; done: {_spread(done)}"
+    )
+    one_core = done.high < _MIDWAY < offered.low and cpus > 1
+    holds = False if done.low > _MIDWAY else True if one_core else None
+    return Verdict(1, evidence, Word.of(holds if done.is_interval else None))
 
 
 def _plain_fails(trials: pd.DataFrame) -> Verdict:
@@ -207,12 +225,13 @@ def _plain_fails(trials: pd.DataFrame) -> Verdict:
     single, cluster = medians(trials)
     found = {"one process": single, "the cluster": cluster}
     answered = (f"{name}: {_share_answered(row)}" for name, row in found.items())
-    return Verdict(2, "; ".join(answered), Word.of(falls_behind(single), not falls_behind(cluster)))
+    behind, kept_up = _told(_behind(trials, "single")), _told(~_behind(trials, "cluster"))
+    return Verdict(2, "; ".join(answered), Word.of(behind, kept_up))
 
 
-def _over_blocks(values: "pd.Series[float]") -> str:
-    low, high = (units.digits(value) for value in (values.min(), values.max()))
-    return units.digits(values.median()) + (f" ({low} to {high})" if len(values) > 1 else "")
+def _spread(found: Estimate) -> str:
+    spread = f" ({units.digits(found.low)} to {units.digits(found.high)})"
+    return units.digits(found.value) + (spread if found.trials > 1 else "")
 
 
 def _share_answered(row: "pd.Series[float]") -> str:
@@ -279,12 +298,12 @@ def figure(trials: pd.DataFrame, requests: pd.DataFrame) -> Figure:
 
 
 def _title(trials: pd.DataFrame) -> str:
-    """Say which server kept up."""
-    single, cluster = medians(trials)
-    rate, behind = units.per_second(single["rate"]), (falls_behind(single), falls_behind(cluster))
+    """Say which server kept up in most blocks."""
+    rate = units.per_second(trials["rate"].median())
+    single, cluster = (bool(_behind(trials, name).mean() > 0.5) for name in ("single", "cluster"))
     return {
-        (True, True): f"At {rate}, both fall behind: this load needs more cores",
-        (True, False): f"At {rate}, one process falls behind; the cluster keeps up",
-        (False, True): f"At {rate}, the cluster falls behind; one process keeps up",
-        (False, False): f"At {rate}, both keep up",
-    }[behind]
+        (True, True): f"At {rate}, both fell behind: this load needs more cores",
+        (True, False): f"At {rate}, one process fell behind; the cluster kept up",
+        (False, True): f"At {rate}, the cluster fell behind; one process kept up",
+        (False, False): f"At {rate}, both kept up",
+    }[single, cluster]

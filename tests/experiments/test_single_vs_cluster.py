@@ -9,6 +9,7 @@ from helpers.trial_rows import trials
 
 from lab.errors import UsageError
 from lab.experiments import single_vs_cluster as study
+from lab.experiments.claims import Word
 from lab.units import per_second
 
 PARAMETERS: dict[str, Any] = {
@@ -102,7 +103,9 @@ def test_one_server_alone_has_no_answer(exact: pd.DataFrame) -> None:
 
 
 def falling_behind(trials: pd.DataFrame) -> list[bool]:
-    return [study.falls_behind(server) for server in study.medians(trials)]
+    """Read from the answer whether one process fell behind, and whether the cluster did."""
+    single, cluster = study.answer(trials).split("A cluster of")
+    return ["fell behind in 1 of 1 block:" in part for part in (single, cluster)]
 
 
 def test_who_falls_behind_and_by_how_much(exact: pd.DataFrame) -> None:
@@ -110,6 +113,19 @@ def test_who_falls_behind_and_by_how_much(exact: pd.DataFrame) -> None:
     assert "2.00 times that of one process" in study.answer(exact)
     assert falling_behind(exact.assign(service_mean_s=0.01)) == [False, False]
     assert falling_behind(exact.assign(service_mean_s=0.05)) == [True, True]
+
+
+def test_one_block_shows_what_was_seen_and_only_six_that_agree_are_a_finding(exact: pd.DataFrame) -> None:
+    assert "one process fell behind in 1 of 1 block: 100 % answered" in study.answer(exact)
+    assert study.answer(exact).count("**") == 2, "no more than the word Answer"
+    assert [verdict.word for verdict in study.verdicts(exact, cpus=2)] == [Word.UNTOLD, Word.UNTOLD]
+    six = pd.concat([exact.assign(block=block) for block in range(1, 7)], ignore_index=True)
+    assert "**fell behind in 6 of 6 blocks**" in study.answer(six)
+    assert "A cluster of 2 **kept up in 6 of 6 blocks**" in study.answer(six)
+    assert [verdict.word for verdict in study.verdicts(six, cpus=2)] == [Word.HOLDS, Word.HOLDS]
+    six.loc[six["block"] == 4, "service_mean_s"] = 0.015
+    assert "one process fell behind in 5 of 6 blocks: " in study.answer(six)
+    assert study.verdicts(six, cpus=2)[1].word is Word.UNTOLD
 
 
 def test_lost_requests_mean_falling_behind_at_any_rate(exact: pd.DataFrame) -> None:

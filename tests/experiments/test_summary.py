@@ -181,8 +181,9 @@ def judged(number: int, measured: dict[str, pd.DataFrame] | None = None, cpus: i
     return [verdict for verdict in found if verdict.number == number]
 
 
-def article(*rows: dict[str, Any]) -> dict[str, pd.DataFrame]:
-    return {single_vs_cluster.EXPERIMENT: trials(*rows)}
+def article(*rows: dict[str, Any], blocks: int = 6) -> dict[str, pd.DataFrame]:
+    repeated = [row | {"block": block} for block in range(1, blocks + 1) for row in rows]
+    return {single_vs_cluster.EXPERIMENT: trials(*repeated)}
 
 
 def test_every_claim_has_a_verdict_and_nothing_measured_is_nothing_judged() -> None:
@@ -201,7 +202,8 @@ def test_one_process_uses_one_core_if_offered_more_it_answers_no_more(
 ) -> None:
     (verdict,) = judged(1, article(SINGLE | {"throughput_rps": answered_rps}), cpus)
     assert verdict.word.value == word
-    assert verdict.evidence.startswith("loops offered: 5.00 of")
+    assert verdict.evidence.startswith("cores' work offered: 5.00 (5.00 to 5.00) of")
+    assert judged(1, article(SINGLE | {"throughput_rps": answered_rps}, blocks=5))[0].word is Word.UNTOLD
 
 
 def test_a_process_that_is_offered_too_little_says_nothing_about_cores() -> None:
@@ -222,6 +224,7 @@ def test_the_plain_server_falls_behind_and_the_cluster_keeps_up(
     single: dict[str, Any], cluster: dict[str, Any], word: str
 ) -> None:
     (verdict,) = judged(2, article(SINGLE | single, CLUSTER | cluster))
+    assert judged(2, article(SINGLE | single, CLUSTER | cluster, blocks=5))[0].word is Word.UNTOLD
     assert verdict.word.value == word
     assert "the slowest after 25.0 s; the cluster" in verdict.evidence
 
@@ -236,9 +239,9 @@ def test_the_multiple_is_judged_by_what_the_runs_workers_did() -> None:
 
 
 def test_a_verdict_that_flagged_trials_make_is_none() -> None:
-    spoilt = SINGLE | {"valid": False, "flags": (Flag("others_cpu", 0.5, 0.1),)}
-    (verdict,) = judged(2, article(spoilt, CLUSTER))
-    assert (verdict.flagged, verdict.trials) == (1, 2)
+    spoilt = {"valid": False, "flags": (Flag("others_cpu", 0.5, 0.1),)}
+    (verdict,) = judged(2, article(SINGLE | spoilt, CLUSTER | spoilt))
+    assert (verdict.flagged, verdict.trials) == (12, 12)
     assert verdict.word is Word.UNTOLD
 
 

@@ -195,9 +195,9 @@ def test_requests_without_a_latency_are_not_drawn_and_do_no_harm() -> None:
 @pytest.mark.parametrize(
     ("slower", "title"),
     [
-        (1.0, "At 10.0/s, one process falls behind; the cluster keeps up"),
-        (0.5, "At 10.0/s, both keep up"),
-        (2.0, "At 10.0/s, both fall behind: this load needs more cores"),
+        (1.0, "At 10.0/s, one process fell behind; the cluster kept up"),
+        (0.5, "At 10.0/s, both kept up"),
+        (2.0, "At 10.0/s, both fell behind: this load needs more cores"),
     ],
 )
 def test_the_title_says_who_keeps_up(slower: float, title: str) -> None:
