@@ -12,7 +12,7 @@ from lab.experiments.claims import Word
 from lab.experiments.dispatch import answer as words
 from lab.experiments.dispatch import figure as views
 from lab.experiments.dispatch.trials import queue_of
-from lab.models.statistics import busiest_by_chance
+from lab.models.statistics import busiest_by_chance, estimate
 
 NEVER_ALIKE = (0.99, 1.01, 1.0, 0.995, 1.005, 1.002)
 """What each block does to a trial by itself."""
@@ -77,6 +77,17 @@ def test_an_interval_that_reaches_what_does_not_matter_tells_nothing() -> None:
     row = words.comparison_table(noisy).iloc[1]
     assert row["requests take"] == "cannot be told"
     assert float(row["smallest difference to be seen"].removesuffix(" %")) > 30
+
+
+def test_what_does_not_matter_is_seldom_told_and_what_matters_twice_is_told_often() -> None:
+    random = np.random.default_rng(8)
+
+    def told(ratio: float) -> list[str | None]:
+        return [words.told(estimate(ratio * np.exp(random.normal(0, 0.1, 6)))) for _ in range(400)]
+
+    assert told(words.LATENCY_MATTERS).count("more") <= 0.05 * 400
+    assert told(1 / words.LATENCY_MATTERS).count("less") <= 0.05 * 400
+    assert told(1.4).count("more") >= 0.9 * 400
 
 
 def test_no_trial_is_left_out_for_what_came_of_it() -> None:

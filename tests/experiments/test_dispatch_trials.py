@@ -100,8 +100,15 @@ def test_what_is_compared_is_chosen_by_plan_whatever_came_of_it() -> None:
 def test_every_trial_lasts_until_it_has_met_as_many_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "available_cpus", lambda: 4)
     monkeypatch.setattr(plan, "available_cpus", lambda: 4)
-    planned = study.conditions(parameters(workers=3))
-    assert {round(c.planned(0.01).offered_rps * c.duration_s, 9) for c in planned} == {480}
+    planned = study.conditions(parameters(workers=2))
+    assert {round(c.planned(0.01).offered_rps * c.duration_s, 9) for c in planned} == {320}
+
+
+def test_with_many_cpus_one_process_is_attacked_a_few_times_as_long_at_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(study, "available_cpus", lambda: 64)
+    assert max(c.duration_s for c in study.conditions(parameters(workers=64))) == 2 * 4
 
 
 def test_quick_has_blocks_enough_for_an_interval_and_requests_for_a_p90(
