@@ -59,9 +59,12 @@ Settings = TypeVar("Settings", bound=Parameters)
 def settled(p: Settings, run: Run) -> Settings:
     """Return the parameters with a number for "auto" iterations: the same in all notebooks of a run."""
     given = p.model_dump()
-    if given["iterations"] != AUTO:
-        return p
-    return p.model_copy(update={"iterations": control.iterations(run, given["kernel"])})
+    return p.model_copy(update={"iterations": length(given["iterations"], run, given["kernel"])})
+
+
+def length(iterations: int | str, run: Run, kernel: str) -> int:
+    """Return a number of iterations: for "auto", the shortest loop that the harness can feed."""
+    return control.iterations(run, kernel) if iterations == AUTO else int(iterations)
 
 
 def expected(p: Settings) -> Settings:

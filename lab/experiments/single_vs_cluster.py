@@ -10,16 +10,26 @@ from matplotlib.figure import Figure
 from lab import units
 from lab.checks import Count, Positive, Seconds, Whole
 from lab.errors import UsageError
+from lab.experiments import sustained
 from lab.experiments.claims import Verdict, Word, weighed
-from lab.experiments.common import Workers, by_server, named_by, resolve, spread_is, with_unflagged
+from lab.experiments.common import (
+    Iterations,
+    Workers,
+    by_server,
+    length,
+    named_by,
+    resolve,
+    spread_is,
+    with_unflagged,
+)
 from lab.figures.style import DARK_TO_LIGHT, INK, canvas, reference_line
 from lab.hotloop import KernelName
 from lab.models.overload import overload
 from lab.models.statistics import Estimate, estimate, fewest_trials, paired_ratio
 from lab.servers.spec import DispatchName
 from lab.study.estimates import Stated, stated
-from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
+from lab.study.run import Run
 
 EXPERIMENT = "single-vs-cluster"
 
@@ -36,7 +46,7 @@ _ARTICLE = pd.DataFrame(
 """What the article reports for 50/s for 30 s on 8 CPUs; its fastest plain answer is a failure."""
 
 
-class Parameters(_Parameters):
+class Parameters(sustained.Sought):
     """What notebook 02 lets its reader set."""
 
     run: str
@@ -48,6 +58,8 @@ class Parameters(_Parameters):
     iterations: Whole
     timeout_s: Seconds
     blocks: Count
+    search_iterations: Iterations
+    search_s: Seconds
     seed: Whole
 
 
@@ -56,6 +68,14 @@ def conditions(p: Parameters) -> list[Condition]:
     load = p.model_dump(include={"rate", "duration_s", "timeout_s", "kernel", "iterations"})
     cluster: dict[str, Any] = {"topology": "cluster", "workers": resolve(p.workers), "dispatch": p.dispatch}
     return [Condition(**load, topology="single"), Condition(**load, **cluster)]
+
+
+def sustained_rates(run: Run, p: Parameters) -> pd.DataFrame:
+    """Search for what one process and the cluster sustain, with shorter loops (`searches.bounds`)."""
+    load = p.model_dump(include={"kernel", "timeout_s"}) | {"duration_s": p.search_s}
+    load["iterations"] = length(p.search_iterations, run, p.kernel)
+    servers = sustained.pair(p.workers, p.dispatch, **load)
+    return sustained.searched(run, EXPERIMENT, servers, p.objective, seed=p.seed)
 
 
 def theory(trials: pd.DataFrame) -> pd.DataFrame:
@@ -114,11 +134,12 @@ def beside_theory(trials: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def answer(trials: pd.DataFrame) -> str:
-    """Say what the article's load does to both servers on this machine."""
+def answer(trials: pd.DataFrame, found: pd.DataFrame | None = None) -> str:
+    """Say what both servers sustain here, if that was searched, and what the article's load does to them."""
     single, cluster = medians(trials)
-    text = (
-        f"**Answer.** Offered {units.per_second(single['rate'])} for {single['duration_s']:g} s, "
+    text = "**Answer.**" if found is None else sustained.answer(found)
+    text += (
+        f" Offered {units.per_second(single['rate'])} for {single['duration_s']:g} s, "
         f"one process {_outcome(single, _behind(trials, 'single'))}. "
         f"A cluster of {int(cluster['workers'])} {_outcome(cluster, _behind(trials, 'cluster'))}."
     )

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from lab import files, units
 from lab.checks import Positive
 from lab.errors import LabError
-from lab.experiments import hot_loop, less_than_one_core, rate_sweep, single_vs_cluster
+from lab.experiments import hot_loop, less_than_one_core, rate_sweep, single_vs_cluster, sustained
 from lab.experiments.claims import Verdict
 from lab.experiments.dispatch import answer as dispatch_answer
 from lab.experiments.dispatch import trials as dispatch
@@ -45,7 +45,6 @@ class Parameters(_Parameters):
     run: str
     rates: ListOf[Positive]
     wait_loops: Positive
-    slo_loops: Positive
 
 
 def open_for_reading(run_id: str) -> Run:
@@ -68,17 +67,24 @@ def trials_of(run: Run) -> dict[str, pd.DataFrame]:
     return {experiment: trials for experiment, trials in found.items() if len(trials)}
 
 
-def answer(trials: dict[str, pd.DataFrame], cpus: int, slo_loops: float) -> str:
-    """Answer the study's question in a few sentences: from scaling and the sweep, else the article's load."""
+def sustained_rates(run: Run) -> pd.DataFrame | None:
+    """Return what one process and the cluster sustain (`searches.bounds`), if it was searched."""
+    for experiment in (single_vs_cluster.EXPERIMENT, rate_sweep.EXPERIMENT):
+        if (found := sustained.kept(run, experiment)) is not None:
+            return found
+    return None
+
+
+def answer(trials: dict[str, pd.DataFrame], found: pd.DataFrame | None, cpus: int) -> str:
+    """Answer the study's question in a few sentences: from what is sustained and from scaling."""
     parts = []
+    if found is not None:
+        parts.append(sustained.answer(found))
     if (scaled := trials.get(scaling.EXPERIMENT)) is not None:
         parts.append(scaling_answer.answer(scaled, cpus))
-    if (swept := trials.get(rate_sweep.EXPERIMENT)) is not None:
-        slo_s = slo_loops * rate_sweep.loop_s(swept)
-        parts.append(rate_sweep.answer(rate_sweep.brackets(swept, slo_s), slo_s))
-    if (article := trials.get(single_vs_cluster.EXPERIMENT)) is not None:
+    if not parts and (article := trials.get(single_vs_cluster.EXPERIMENT)) is not None:
         parts.append(single_vs_cluster.answer(article))
-    told = " ".join(part.removeprefix("**Answer.** ") for part in parts[:2])
+    told = " ".join(part.removeprefix("**Answer.** ") for part in parts)
     return f"**Answer.** {told or 'This run has not measured enough to tell: run notebook 02, 03 or 04.'}"
 
 
@@ -89,17 +95,15 @@ def scaling_figure(trials: dict[str, pd.DataFrame], cpus: int) -> Figure | None:
     return scaling_figures.figure(mine, cpus)
 
 
-def sweep_figure(trials: dict[str, pd.DataFrame], slo_loops: float) -> Figure | None:
+def sweep_figure(run: Run, trials: dict[str, pd.DataFrame]) -> Figure | None:
     """Draw the rate sweep, if it was measured."""
-    if (mine := trials.get(rate_sweep.EXPERIMENT)) is None:
-        return None
-    loop_s = rate_sweep.loop_s(mine)
-    return rate_sweep.figure(mine, loop_s, slo_loops * loop_s)
+    mine, found = trials.get(rate_sweep.EXPERIMENT), sustained.kept(run, rate_sweep.EXPERIMENT)
+    return None if mine is None or found is None else rate_sweep.figure(mine, found)
 
 
-def figures(trials: dict[str, pd.DataFrame], cpus: int, slo_loops: float) -> list[Figure]:
+def figures(run: Run, trials: dict[str, pd.DataFrame]) -> list[Figure]:
     """Return the figures of scaling and of the sweep, as far as they were measured."""
-    drawn = (scaling_figure(trials, cpus), sweep_figure(trials, slo_loops))
+    drawn = (scaling_figure(trials, run.manifest.machine.available_cpus), sweep_figure(run, trials))
     return [figure for figure in drawn if figure is not None]
 
 
@@ -198,9 +202,12 @@ def estimates(run: Run) -> pd.DataFrame:
     """Gather what the pages of a run state, a row per estimate (`estimates.COLUMNS`); the run keeps them."""
     trials, loops = trials_of(run), run.newest(hot_loop.EXPERIMENT)
     rows = [] if loops is None else hot_loop.estimates(loops)
+    for experiment in (single_vs_cluster.EXPERIMENT, rate_sweep.EXPERIMENT):
+        if (found := sustained.kept(run, experiment)) is not None:
+            rows += sustained.estimates(experiment, found)
     stating: dict[str, Callable[[pd.DataFrame], list[Stated]]] = {
         single_vs_cluster.EXPERIMENT: single_vs_cluster.estimates,
-        rate_sweep.EXPERIMENT: rate_sweep.estimates,
+        rate_sweep.EXPERIMENT: partial(rate_sweep.estimates, found=sustained_rates(run)),
         scaling.EXPERIMENT: partial(scaling_answer.estimates, cpus=run.manifest.machine.available_cpus),
         less_than_one_core.EXPERIMENT: less_than_one_core.estimates,
     }

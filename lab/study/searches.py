@@ -30,6 +30,8 @@ _MOST = 4.0
 """Times the calibrated capacity: where it ends, as no server of ours can be that fast."""
 _LOOPS = 5
 _SERVER = ("topology", "workers", "dispatch")
+_ASKED = ("objective", "slo_percentile", "slo_loops", "iterations", "arrivals")
+_FOUND = ("loop_s", "reason", "consistent")
 _NUMBERS = ("rate", "throughput", "service_s", "share_of_limit", "utilisation")
 
 
@@ -87,7 +89,7 @@ def search(
 def _kept(
     run: Run, server: Condition, objective: Objective, seed: int, execute: Execute, show: Any
 ) -> pd.DataFrame:
-    identity = asdict(replace(server, rate=1.0)) | asdict(objective) | {"seed": seed}
+    identity = asdict(replace(server, rate=1.0, load=None)) | asdict(objective) | {"seed": seed}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     return run.table(f"sustained-{digest}", lambda: _searched(server, objective, seed, execute, show))
 
@@ -100,7 +102,7 @@ def _searched(
     duration_s = max(server.duration_s, objective.least_requests() / capacity_rps)
 
     def offer(rate_rps: float, asked_s: float, number: int) -> Any:
-        return execute(replace(server, rate=rate_rps, duration_s=asked_s), seed + number)
+        return execute(replace(server, rate=rate_rps, load=None, duration_s=asked_s), seed + number)
 
     def told(trial: RateTrial, trials: Sequence[RateTrial]) -> None:
         size = counted(server.workers, "worker")
@@ -111,7 +113,9 @@ def _searched(
     searching = Search(offer, slos, duration_s=duration_s, arrivals=server.arrivals, on_trial=told)
     bounds = searching.run(_BEYOND * capacity_rps, _MOST * capacity_rps, objective.precision)
     found = Sustained("", tuple(slos), server.arrivals, *bounds, tuple(searching.trials))
-    return _table(server, found, mean([before_s, _loop_s(server)]))
+    return _table(server, found, mean([before_s, _loop_s(server)])).assign(
+        objective=str(objective), slo_percentile=objective.percentile, slo_loops=objective.loops
+    )
 
 
 def _loop_s(server: Condition) -> float:
@@ -131,7 +135,7 @@ def _table(server: Condition, found: Sustained, loop_s: float) -> pd.DataFrame:
     numbers = [name for name in rows.columns if name in _NUMBERS or name.startswith("latency_")]
     rows[numbers] = rows[numbers].astype(float)
     return rows.assign(
-        iterations=server.iterations, duration_s=server.duration_s, loop_s=loop_s, reason=found.reason,
+        iterations=server.iterations, arrivals=server.arrivals, loop_s=loop_s, reason=found.reason,
         lower_rps=_or_nan(found.lower_rps), upper_rps=_or_nan(found.upper_rps), consistent=found.consistent,
     )  # fmt: skip
 
@@ -156,7 +160,7 @@ def bounds(trials: pd.DataFrame) -> pd.DataFrame:
             row[f"{bound}_rps"] = rate_rps
             row[f"{bound}_share"] = float(sound.loc[sound["rate"] == rate_rps, "utilisation"].median())
             row[f"{bound}_cpus"] = rate_rps * float(first["loop_s"])
-        row |= {name: first[name] for name in ("loop_s", "reason", "consistent")}
+        row |= {name: first[name] for name in (*_ASKED, *_FOUND)}
         rows.append(row | {"trials": len(mine), "flagged": len(mine) - len(sound)})
     return pd.DataFrame(rows).sort_values(["workers", "topology"], ignore_index=True)
 

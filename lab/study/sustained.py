@@ -55,6 +55,7 @@ _BEYOND = 2.0
 _DOWN_TO = 1000.0
 _MOST_RPS = 100_000.0
 _PATIENCE_TRIALS = 60
+_ENDLESS_S = 1e9
 _SAME_SPEED = 1.15
 """A loop that takes this many times longer is more than a server's scatter: the machine's speed changed."""
 _UNSETTLED = "the bounds did not settle: the server or the machine kept changing its speed"
@@ -217,6 +218,10 @@ class Interrupted(KeyboardInterrupt):
         self.found = found
 
 
+class _UnsettledError(Exception):
+    """A search has taken more trials than one that settles."""
+
+
 class Search:
     """Measures for MLRsearch, and keeps every trial: `offer` is what a server's load is made with."""
 
@@ -249,7 +254,7 @@ class Search:
         while True:
             try:
                 lower_rps, upper_rps = self._bounds(goal, top_rps)
-            except RuntimeError:  # MLRsearch ran out of time
+            except _UnsettledError:
                 return None, None, _UNSETTLED
             if upper_rps is not None or top_rps >= max_rps:
                 return self._told(lower_rps, upper_rps, max_rps)
@@ -268,12 +273,14 @@ class Search:
         config.goals, config.warmup_duration = (goal,), 0.0
         config.min_load = least_rps  # first: each is checked against the other, which is vast by default
         config.max_load = top_rps
-        config.search_duration_max = _PATIENCE_TRIALS * self._duration_s
+        config.search_duration_max = _ENDLESS_S  # what a slow start takes is no sign of indecision
         found = MultipleLossRatioSearch(config).search(_Measurer(self._measured), debug=_say_nothing)[goal]
         lower, upper = found.relevant_lower_bound, found.relevant_upper_bound
         return lower and float(lower), upper and float(upper)
 
     def _measured(self, rate_rps: float, duration_s: float) -> RateTrial:
+        if len(self.trials) >= _PATIENCE_TRIALS:
+            raise _UnsettledError
         for _ in range(_TRIES):
             trial = self._judged(self._offer(rate_rps, duration_s, len(self.trials)), rate_rps)
             self.trials.append(trial)

@@ -22,6 +22,11 @@ PARAMETERS: dict[str, Any] = {
     "iterations": 1000,
     "timeout_s": 30,
     "blocks": 1,
+    "search_iterations": "auto",
+    "search_s": 1,
+    "slo_percentile": 95,
+    "slo_loops": 3,
+    "precision": 0.05,
     "seed": 1,
 }
 SERVICE_S = 0.04

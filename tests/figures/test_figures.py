@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.busy_workers import measured
-from helpers.trial_rows import trials
+from helpers.trial_rows import found_rates, trials
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -74,7 +74,7 @@ def latency_over_time() -> Figure:
 
 
 def rate_sweep_figure() -> Figure:
-    return rate_sweep.figure(_sweep(), loop_s=0.1, slo_s=0.3)
+    return rate_sweep.figure(_sweep(), found_rates())
 
 
 def worker_scaling_figure() -> Figure:
@@ -140,7 +140,17 @@ def test_it_has_a_title_and_names_its_axes_with_their_units(draw: Callable[[], F
         ]
     across = figure.axes[-1].get_xlabel()
     labels = [across, *(axes.get_ylabel() for axes in figure.axes)]
-    unit = (", s", ", ms", "latency (log scale)", "requests/s", "% of", "workers")
+    unit = (
+        ", s",
+        ", ms",
+        "latency (log scale)",
+        "in loops",
+        "share of",
+        "utilisation",
+        "requests/s",
+        "% of",
+        "workers",
+    )
     assert all(any(word in label for word in unit) for label in labels if label), labels
     assert across
     assert _drawn(figure).startswith(b"\x89PNG")
@@ -205,28 +215,41 @@ def test_the_title_says_who_keeps_up(slower: float, title: str) -> None:
     assert single_vs_cluster.figure(trials, _requests()).get_suptitle() == title
 
 
-def test_the_sweep_has_an_ideal_line_and_each_servers_capacity() -> None:
-    throughput, latency, success = rate_sweep_figure().axes
-    assert _legend(throughput) == [*NAMES, "ideal: all answered"]
-    assert [(0, 0), (12, 12)] in _lines(throughput)
-    verticals = {line[0][0] for line in _lines(throughput) if len(line) == 2 and line[0][0] == line[1][0]}
-    assert verticals == {10, 20}
-    assert _legend(latency) == [f"{name}: {share}" for name in NAMES for share in ("p99", "p50")]
+def test_the_sweep_has_an_ideal_line_and_a_band_for_each_server() -> None:
+    figure = rate_sweep_figure()
+    answered, latency = figure.axes
+    assert _legend(answered) == [*NAMES, "ideal: all that can be"]
+    (ideal,) = [line for line in _lines(answered) if len(line) == 3]
+    assert np.array(ideal) == pytest.approx(np.array([(0, 0), (1, 1), (1.2, 1)]))
+    bands = [
+        patch.get_extents().transformed(answered.transData.inverted()).intervalx for patch in answered.patches
+    ]
+    assert np.array(bands) == pytest.approx(np.array([(0.9, 0.95), (0.85, 0.9)]))
+    assert _legend(latency) == [f"{name}: {share}" for name in NAMES for share in ("p95", "p50")]
     assert latency.get_yscale() == "log"
-    assert [(5, 100), (12, 100)] in _lines(success), "success is drawn in percent"
+    assert (
+        figure.get_suptitle()
+        == "Sustained, of the own limit: one process 90 % to 95 %, 2 workers 85 % to 90 %"
+    )
 
 
 def test_the_sweeps_line_joins_the_medians_of_its_blocks() -> None:
     blocks = pd.concat([_sweep().assign(throughput_rps=rate) for rate in (1.0, 2.0, 9.0)])
-    throughput = rate_sweep.figure(blocks, loop_s=0.1, slo_s=0.3).axes[0]
-    assert [(5, 2), (12, 2)] in _lines(throughput)
+    answered = rate_sweep.figure(blocks, found_rates()).axes[0]
+    (line,) = [line for line in _lines(answered) if len(line) == 2 and line[0][0] == pytest.approx(0.5)]
+    assert np.array(line) == pytest.approx(np.array([(0.5, 0.2), (1.2, 0.2)]))
+
+
+def test_a_sustained_rate_without_a_bound_has_no_band() -> None:
+    found = found_rates(lower_rps=math.nan, lower_share=math.nan, reason="even 1.00/s is too much")
+    assert not rate_sweep.figure(_sweep(), found).axes[0].patches
 
 
 def test_a_server_without_a_single_answer_is_drawn() -> None:
     nothing = {"latency_p50_s": math.nan, "latency_p99_s": math.nan, "success": 0.0, "throughput_rps": 0.0}
     dead = _sweep()
     dead.loc[dead["topology"] == "single", list(nothing)] = list(nothing.values())
-    assert _drawn(rate_sweep.figure(dead, loop_s=0.1, slo_s=0.3))
+    assert _drawn(rate_sweep.figure(dead, found_rates()))
 
 
 def test_scaling_has_the_ideal_line_the_cpus_and_every_trial() -> None:

@@ -46,4 +46,26 @@ def trials(*rows: dict[str, Any], **common: Any) -> pd.DataFrame:
     """Make a row per dict: 100 requests at 10/s, each answered in a loop time of 0.1 s, unless told."""
     empty = {field.name: _COLUMNS.get(str(field.type)) for field in TRIALS}
     times = {name: 0.1 for name in empty if name.startswith(("latency_", "service_"))}
-    return pd.DataFrame([{**empty, **times, **_QUIET, **common, **row} for row in rows])
+    frame = pd.DataFrame([{**empty, **times, **_QUIET, **common, **row} for row in rows])
+    own = frame["rate"] * frame["service_mean_s"] / frame["workers"]
+    return frame if "utilisation" in frame else frame.assign(utilisation=own)
+
+
+def found_rates(**changes: Any) -> pd.DataFrame:
+    """Make what searches found of one process, 9 to 9.5/s, and two workers, 17 to 18/s: loops take 0.1 s."""
+    common = {
+        "objective": "p95 within 3 times the loop", "slo_percentile": 95, "slo_loops": 3.0,
+        "iterations": 1000, "arrivals": "constant", "loop_s": 0.1, "reason": "",
+        "consistent": True, "trials": 7, "flagged": 0,
+    }  # fmt: skip
+    servers = [("single", 1, "round-robin", 9.0, 9.5), ("cluster", 2, "round-robin", 17.0, 18.0)]
+    rows = [
+        {
+            "topology": topology, "workers": workers, "dispatch": dispatch,
+            "lower_rps": low, "upper_rps": high,
+            "lower_share": low / 10 / workers, "upper_share": high / 10 / workers,
+            "lower_cpus": low / 10, "upper_cpus": high / 10,
+        }
+        for topology, workers, dispatch, low, high in servers
+    ]  # fmt: skip
+    return pd.DataFrame([common | row | changes for row in rows])
