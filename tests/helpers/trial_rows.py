@@ -38,7 +38,6 @@ _QUIET: dict[str, Any] = {
     "loop_s": 0.1,
     "loop_drift": 1.0,
     "loop_ratio": float("nan"),
-    "utilisation": float("nan"),
 }
 
 
