@@ -2,6 +2,7 @@
 beyond its bar.
 """
 
+import itertools
 import json
 import signal
 import subprocess
@@ -16,13 +17,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lab.experiments.failures import facts as failure_facts
 from lab.experiments.failures import trials as failures
-from lab.experiments.failures.facts import Scene
 from lab.hotloop import KernelName, measure
 from lab.servers import Server, serve
 from lab.servers.spec import DispatchName
-from lab.study.plan import Condition, Label
+from lab.study.faults import with_actions
+from lab.study.plan import Condition, Event, Label
 
 WORKERS = 2
 ROUNDS = 20
@@ -67,17 +67,20 @@ def test_recycling_and_scaling_under_load(dispatch: str, keepalive: bool) -> Non
 
 @pytest.mark.parametrize("dispatch", DISPATCHES)
 def test_a_killed_worker_takes_only_what_it_had_accepted(dispatch: DispatchName) -> None:
-    labels: dict[str, Label] = {"scenario": failures.KILL, "times": 1}
+    labels: dict[str, Label] = {"turns": failures.KILL, "place": 0, "blocking": 1}
     condition = Condition(
         rate=_rate(OVERLOAD), duration_s=3.0, topology="cluster", workers=WORKERS, dispatch=dispatch,
         iterations=ITERATIONS, labels=labels,
     )  # fmt: skip
-    watched: Any = failures.EXECUTE(condition, 1)
-    requests = watched.requests.assign(latency_s=watched.requests["end_s"] - watched.requests["due_s"])
-    scene = Scene(failures.KILL, dispatch, False, 1, WORKERS, 3.0, (), requests, watched.events)
-    served_again_s = failure_facts.kill(scene)["served_again_s"]
+    once = with_actions(lambda *about: itertools.islice(failures.actions(*about), 1))
+    watched: Any = once(condition, 1)
+    requests, events = watched.requests, watched.events
+    begun, done = (events[events["event"] == event].iloc[0] for event in (Event.BEGUN, Event.DONE))
+    fewer = events[(events["at_s"] > begun["at_s"]) & (events["workers"] < WORKERS)]
+    gone_s = fewer["at_s"].min() if len(fewer) else done["at_s"]  # if nobody looked in time
+    served_again_s = requests.loc[requests["worker"] == int(done["detail"]), "end_s"].min() - begun["at_s"]
     lost = requests[requests["outcome"] != "ok"]
-    in_flight = requests[(requests["sent_s"] <= _gone_s(scene)) & (requests["end_s"] >= scene.began_s)]
+    in_flight = requests[(requests["sent_s"] <= gone_s) & (requests["end_s"] >= begun["at_s"])]
     held = HOLDS.get(dispatch, len(in_flight) - 1)  # the other worker has one in work
     print(f"{dispatch}, kill -9: lost {len(lost)} (bar {held}) of {len(in_flight)} in flight")
     print(f"{dispatch}, kill -9: a new worker serves after {served_again_s:.2f} s (bar 1)")
@@ -108,14 +111,6 @@ def test_what_numba_costs_the_start_of_a_worker() -> None:
 def _rate(utilisation: float) -> float:
     """Return the requests per second whose loops take this share of the workers' time."""
     return utilisation * WORKERS / min(cost.wall_s for cost in measure("python", ITERATIONS, 9))
-
-
-def _gone_s(scene: Scene) -> float:
-    """Return when the killed worker was missed; if nobody looked in time, when another one had answered."""
-    fewer = scene.events[(scene.events["at_s"] > scene.began_s) & (scene.events["workers"] < scene.workers)]
-    if len(fewer):
-        return float(fewer["at_s"].iloc[0])
-    return scene.began_s + failure_facts.kill(scene)["served_again_s"]
 
 
 def _attacked_during(

@@ -69,7 +69,7 @@ def _dispatch(p: dispatch.Parameters) -> float:
 
 def _failures(p: failures.Parameters) -> float:
     p = expected(p)
-    return trials_s(failures_trials.conditions(p, _loop_s(p)), p.blocks)
+    return trials_s(failures_trials.conditions(p), p.blocks)
 
 
 def _less_than_one_core(p: less_than_one_core.Parameters) -> float:
@@ -96,10 +96,6 @@ def _controls_s(workers: int, loops: Sequence[int]) -> float:
 
 def _summary(p: summary.Parameters) -> float:
     return 0.0
-
-
-def _loop_s(p: Any) -> float:
-    return loop_s(p.kernel, p.iterations)
 
 
 _MEASURING: dict[type[Parameters], Callable[[Any], float]] = {

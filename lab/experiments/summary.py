@@ -14,7 +14,6 @@ from lab.experiments.claims import Verdict
 from lab.experiments.dispatch import answer as dispatch_answer
 from lab.experiments.dispatch import trials as dispatch
 from lab.experiments.failures import answer as failures_answer
-from lab.experiments.failures import facts
 from lab.experiments.failures import trials as failures
 from lab.experiments.worker_scaling import answer as scaling_answer
 from lab.experiments.worker_scaling import figure as scaling_figures
@@ -216,6 +215,7 @@ def estimates(run: Run) -> pd.DataFrame:
             rows += state(mine)
     if len(mine := _dispatch_trials(run)):
         rows += dispatch_answer.estimates(mine)
+    rows += failures_answer.estimates(_failures(run))
     found = table_of(rows)
     run.keep("estimates", found)
     return found
@@ -263,7 +263,7 @@ def verdicts(run: Run) -> list[Verdict]:
         *single_vs_cluster.verdicts(article, cpus),
         scaling_answer.verdict(scaling.accounted(run, run.trials(scaling.EXPERIMENT)), cpus),
         dispatch_answer.verdict(dispatched) if len(dispatched := _dispatch_trials(run)) else Verdict(4),
-        *_of_failures(run),
+        *failures_answer.verdicts(_failures(run)),
         less_than_one_core.verdict_of(run),
         Verdict(9),
     ]
@@ -274,8 +274,8 @@ def _dispatch_trials(run: Run) -> pd.DataFrame:
     return trials if trials.empty else dispatch.beside_theory(trials, run.requests(trials))
 
 
-def _of_failures(run: Run) -> list[Verdict]:
+def _failures(run: Run) -> pd.DataFrame:
     trials = run.trials(failures.EXPERIMENT)
     if trials.empty:
-        return failures_answer.verdicts([])
-    return failures_answer.verdicts(facts.scenes(trials, run.requests(trials), run.events(trials)))
+        return pd.DataFrame()
+    return failures.events(trials, run.requests(trials), run.events(trials))

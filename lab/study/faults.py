@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +21,20 @@ _POLL_S = 0.02
 
 @dataclass(frozen=True)
 class Action:
-    """Something to do to a server at `at_s` seconds from the trial's start, or as soon after as possible.
+    """Something to do to a server; its name is kept with its beginning.
 
-    Actions are done one by one. An attack reports its time 0 only after a second, so none can be done
-    earlier. What `do` returns, or the text of a LabError that it raises, is kept with the action's end.
+    What `do` returns, or the text of a LabError that it raises, is kept with its end.
     """
 
-    at_s: float
+    name: str
     do: Callable[["Server"], str | None]
+
+
+LeftS = Callable[[], float]
+"""Says for how many more seconds the load is offered."""
+
+Actions = Callable[[Condition, "Server", LeftS], Iterable[Action]]
+"""What to do during the load. Each action is asked for when the one before is over: it may look and wait."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +46,14 @@ class Watched:
     events: pd.DataFrame
 
 
-def with_actions(plan: Callable[[Condition], Sequence[Action]]) -> Execute:
-    """Return a function that carries out a trial and, during the attack, its condition's planned actions."""
+def with_actions(actions: Actions) -> Execute:
+    """Return a function that carries out a trial and, during the attack, its condition's actions.
+
+    An attack reports its time 0 only after a second: the first action is then.
+    """
 
     def execute(condition: Condition, seed: int) -> Watched:
-        with fresh_server(condition) as server, _Watch(server, plan(condition)) as watch:
+        with fresh_server(condition) as server, _Watch(server, condition, actions) as watch:
             result = offer(server, condition, seed, watch.hear)
             watch.finish()
         return Watched(result.requests, result.summary, watch.events())
@@ -55,9 +64,10 @@ def with_actions(plan: Callable[[Condition], Sequence[Action]]) -> Execute:
 class _Watch:
     """Does the actions in one thread, and watches the number of workers in another."""
 
-    def __init__(self, server: "Server", actions: Sequence[Action]) -> None:
+    def __init__(self, server: "Server", condition: Condition, actions: Actions) -> None:
         self._server = server
-        self._actions = actions
+        self._duration_s = condition.duration_s
+        self._actions = actions(condition, server, self._left_s)
         self._start_s: float | None = None
         self._started = threading.Event()
         self._over = threading.Event()
@@ -98,22 +108,25 @@ class _Watch:
         frame = pd.DataFrame(sorted(self._log), columns=EVENTS.names)
         return frame.assign(at_s=frame["at_s"] - (self._start_s or 0.0))
 
+    def _left_s(self) -> float:
+        return (self._start_s or 0.0) + self._duration_s - time.monotonic()
+
     def _act(self) -> None:
         self._started.wait()
-        for action in self._actions:
-            due_s = (self._start_s or 0.0) + action.at_s
-            if self._over.wait(max(0.0, due_s - time.monotonic())):
-                return
-            self._note(Event.BEGUN)
-            try:
-                detail = action.do(self._server)
-            except LabError as error:
-                self._note(Event.FAILED, str(error))
-            except BaseException as error:
-                self._error = error
-                return
-            else:
-                self._note(Event.DONE, detail or "")
+        try:
+            for action in self._actions:
+                if self._over.is_set():
+                    return
+                self._note(Event.BEGUN, action.name)
+                self._note(*self._ending(action))
+        except BaseException as error:
+            self._error = error
+
+    def _ending(self, action: Action) -> tuple[Event, str]:
+        try:
+            return Event.DONE, action.do(self._server) or ""
+        except LabError as error:
+            return Event.FAILED, str(error)
 
     def _poll(self) -> None:
         while not self._over.wait(_POLL_S):

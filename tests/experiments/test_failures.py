@@ -1,35 +1,39 @@
-"""Failures: what is planned and done, and what is read off a trial made by hand."""
+"""Failures: what is planned and done, and what is read off events made by hand."""
 
-import ast
-from typing import Any
+import itertools
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import papermill
 import pytest
-from helpers.failure_scenes import blocked, crashed, killed, recycled, scaled
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from lab import files
-from lab.cli import study as batch
 from lab.errors import UsageError
-from lab.experiments.claims import Word
-from lab.experiments.failures import facts
+from lab.experiments.claims import Verdict, Word
+from lab.experiments.failures import answer as words
 from lab.experiments.failures import trials as study
-from lab.experiments.failures.answer import verdicts
-from lab.experiments.failures.facts import scenes
-from lab.study import plan
-from lab.study.plan import Event
+from lab.flags import Flag
+from lab.servers.workers import SETTLED_S
+from lab.study.estimates import table_of
+from lab.study.faults import Action, with_actions
+from lab.study.plan import Condition, Event
+from lab.study.run import open_run
 
-SLOW_S = 175e-9
-"""What an iteration costs when the machine is slow; it is 100 ns when that is quiet."""
+if TYPE_CHECKING:
+    from lab.servers import Server
 
 PARAMETERS: dict[str, Any] = {
     "run": "",
     "dispatches": ["round-robin", "reuseport"],
-    "kept": ["recycle"],
-    "workers": 2,
-    "utilisation": 0.5,
-    "duration_s": 4,
+    "kept": False,
+    "turns": ["kill", "block"],
+    "workers": 4,
+    "load": 0.3,
+    "duration_s": 9,
+    "blocking": 40,
     "kernel": "python",
     "iterations": 1000,
     "timeout_s": 10,
@@ -37,119 +41,408 @@ PARAMETERS: dict[str, Any] = {
     "seed": 1,
 }
 
+Request = tuple[float, float, int | str]
+"""When it was due, when it ended, and the worker that answered it, or how it was lost."""
 
-def parameters(**changes: Any) -> study.Parameters:
-    return study.Parameters.from_notebook(PARAMETERS | changes)
+
+def conditions(**changes: Any) -> list[Condition]:
+    return study.conditions(study.Parameters.from_notebook(PARAMETERS | changes))
 
 
-def planned(**changes: Any) -> dict[str, list[tuple[str, bool]]]:
-    """Return the servers that each scenario is planned for: dispatch, and whether connections are kept."""
-    found: dict[str, list[tuple[str, bool]]] = {}
-    for condition in study.conditions(parameters(**changes), loop_s=0.01):
-        server = (condition.dispatch, condition.keepalive)
-        found.setdefault(str(condition.labels["scenario"]), []).append(server)
+def read(requests: list[Request], acts: list[tuple[str, float, float, str]], **changes: Any) -> pd.DataFrame:
+    """Return the events of one trial; acts are (kind, begun, ended, detail), failed ones begin with "!"."""
+    about: dict[str, Any] = {"trial_id": "t", "block": 1, "dispatch": "round-robin", "keepalive": False}
+    row = about | {"workers": 2, "flags": (), "place": 0} | changes
+    frame = framed(requests).assign(trial_id=row["trial_id"])
+    log = [(0.0, Event.WORKERS, 2, "")]
+    for kind, begun_s, ended_s, detail in acts:
+        end = Event.FAILED if detail.startswith("!") else Event.DONE
+        log += [(begun_s, Event.BEGUN, 2, kind), (begun_s + 0.01, Event.WORKERS, 1, "")]
+        log += [(ended_s, end, 2, detail.removeprefix("!"))]
+    noted = pd.DataFrame(log, columns=["at_s", "event", "workers", "detail"]).assign(trial_id=row["trial_id"])
+    return study.events(pd.DataFrame([row]), frame, noted)
+
+
+def framed(requests: list[Request]) -> pd.DataFrame:
+    rows = [
+        (due_s, end_s, math.nan, who) if isinstance(who, str) else (due_s, end_s, who, "ok")
+        for due_s, end_s, who in requests
+    ]
+    frame = pd.DataFrame(rows, columns=["due_s", "end_s", "worker", "outcome"])
+    return frame.assign(latency_s=frame["end_s"] - frame["due_s"], service_s=0.05)
+
+
+KILLED: list[Request] = [
+    (0.5, 0.6, 7),
+    (1.9, 2.02, "reset"),
+    (1.95, 2.1, 8),
+    (2.1, 2.3, 8),
+    (2.2, 2.2, "refused"),
+    (2.6, 2.7, 9),
+    (3.9, 4.01, "reset"),
+    (4.5, 4.6, 8),
+]
+KILLS = [("kill", 2.0, 2.4, "9"), ("kill", 4.0, 4.4, "10")]
+
+
+def test_every_request_belongs_to_the_event_that_decided_on_it() -> None:
+    calm, first, second = read(KILLED, KILLS).to_dict("records")
+    assert [event["kind"] for event in (calm, first, second)] == ["calm", "kill", "kill"]
+    assert (calm["met"], calm["lost"]) == (1, 0)
+    assert (first["met"], first["lost"], first["refused"]) == (5, 2, 1), "what died with the worker counts"
+    assert (second["met"], second["lost"], second["refused"]) == (2, 1, 0)
+
+
+def test_a_kill_is_timed_until_all_serve_and_until_the_next_good_answer() -> None:
+    _, first, second = read(KILLED, KILLS).to_dict("records")
+    assert (first["took_s"], first["next_s"]) == pytest.approx((0.4, 0.3))
+    assert second["next_s"] == pytest.approx(0.6)
+    assert (first["fewest"], first["due"], first["detail"]) == (1, 2, "9")
+    assert first["latency_s"] == pytest.approx(0.2)
+    assert first["loops"] == pytest.approx(4)
+
+
+def test_who_waited_in_vain_belongs_to_the_event_before_it_was_due() -> None:
+    late: list[Request] = [(2.5, 12.5, "timeout"), (3.0, math.nan, "unfinished")]
+    _, first, second = read(KILLED + late, KILLS)["lost"]
+    assert (first, second) == (4, 1)
+
+
+def test_a_worker_that_is_not_replaced_has_no_time() -> None:
+    (_, event) = read(KILLED, [("kill", 2.0, 7.0, "!worker 7 was not replaced")]).to_dict("records")
+    assert math.isnan(event["took_s"])
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(0, 10),
+            st.floats(0, 3),
+            st.sampled_from(["ok", "reset", "refused", "timeout", "dropped"]),
+        ),
+        max_size=40,
+    ),
+    st.lists(st.floats(0.1, 9), max_size=6, unique=True),
+)
+def test_every_request_is_answered_or_lost_in_one_event(
+    sent: list[tuple[float, float, str]], begins: list[float]
+) -> None:
+    rows: list[Request] = [
+        (due, due + took, 7 if outcome == "ok" else outcome) for due, took, outcome in sent
+    ]
+    events = read([(0, 0.1, 7), *rows], [("kill", at, at + 0.01, "8") for at in sorted(begins)])
+    outcomes = [outcome for _, _, outcome in sent]
+    assert len(events) == len(begins) + 1
+    assert events["met"].sum() == len(sent) + 1
+    assert events["lost"].sum() == len(sent) - outcomes.count("ok")
+    assert events["refused"].sum() == outcomes.count("refused")
+    assert (events["lost"] <= events["met"]).all()
+
+
+def blocked(waiting: int, of: int, **changes: Any) -> pd.DataFrame:
+    """Block worker 7 for two seconds: so many of the requests due meanwhile wait for it."""
+    due: list[Request] = [
+        (2.1 + n / 100, 4.1 if n < waiting else 3.9, 7 if n < waiting else 8) for n in range(of)
+    ]
+    return read([(0, 0.1, 7), *due, (4.5, 4.6, 7)], [("block", 2.0, 4.0, "7")], **changes)
+
+
+def test_only_what_the_blocked_worker_got_waited_for_it() -> None:
+    event = blocked(waiting=3, of=20).iloc[1]
+    assert (event["due"], event["waited"], event["lost"]) == (20, 3, 0)
+
+
+def test_what_was_lost_while_a_worker_was_blocked_counts_as_waiting() -> None:
+    lost: list[Request] = [(2.5, 2.6, "reset"), (2.6, 2.7, 8)]
+    assert read([(0, 0.1, 7), *lost], [("block", 2.0, 4.0, "7")])["waited"].iloc[1] == 1
+
+
+def test_a_long_request_that_was_not_answered_tells_no_share() -> None:
+    due: list[Request] = [(2.5, 2.6, 8)]
+    events = read([(0, 0.1, 7), *due], [("block", 2.0, 9.0, "!it was not answered: ReadTimeout")])
+    assert verdict(pd.concat([events] * 20), 5).word is Word.NOT_HERE
+    assert words.table(events, study.BLOCK).iloc[2, 1] == "not within the trial"
+
+
+def verdict(events: pd.DataFrame, number: int) -> Verdict:
+    (found,) = [judged for judged in words.verdicts(events) if judged.number == number]
     return found
 
 
-def test_what_is_compared_is_planned_for_each_dispatch_the_rest_for_the_first() -> None:
-    servers = planned(kept=[])
-    assert list(servers) == list(study.SCENARIOS)
-    both, first = [("round-robin", False), ("reuseport", False)], [("round-robin", False)]
-    assert [servers[name] for name in study.SCENARIOS] == [both, both, first, both, first]
+def happened(kind: str, good: int, of: int, **bad: Any) -> pd.DataFrame:
+    """Return so many events of a kind, all but the good ones with these values."""
+    usual: dict[str, Any] = {
+        "trial_id": "t", "block": 1, "dispatch": "round-robin", "keepalive": False, "workers": 4, "flags": (),
+        "kind": kind, "took_s": 0.5, "detail": "9", "met": 40, "lost": 0, "refused": 0, "next_s": 0.01,
+        "due": 30, "waited": 1, "loops": 1.5, "latency_s": 0.01,
+    }  # fmt: skip
+    return pd.DataFrame([usual | (bad if n >= good else {}) for n in range(of)])
 
 
-def test_what_is_kept_is_planned_for_each_dispatch_with_new_connections_and_with_kept_ones() -> None:
-    servers = planned(kept=["scale"], dispatches=["shared", "least-busy"])
-    assert servers[study.SCALE] == [("shared", False), ("shared", True), ("least-busy", False)]
-    assert servers[study.RECYCLE] == [("shared", False), ("least-busy", False)]
-
-
-def test_quick_asks_for_enough_to_decide_claim_6_though_one_request_is_lost(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("good", "of", "word"),
+    [
+        (20, 20, Word.HOLDS),
+        (18, 20, Word.HOLDS),
+        (17, 20, Word.UNTOLD),
+        (9, 20, Word.UNTOLD),
+        (8, 20, Word.NOT_HERE),
+        (10, 10, Word.HOLDS),
+        (5, 5, Word.UNTOLD),
+    ],
+)
+@pytest.mark.parametrize(
+    ("number", "kind", "bad"),
+    [
+        (5, study.BLOCK, {"waited": 4}),
+        (7, study.RECYCLE, {"lost": 1}),
+        (7, study.RECYCLE, {"next_s": 1.1}),
+        (7, study.RECYCLE, {"took_s": math.nan}),
+    ],
+)
+def test_a_claim_is_judged_by_the_share_of_events(
+    number: int, kind: str, bad: dict[str, Any], good: int, of: int, word: Word
 ) -> None:
-    monkeypatch.setattr(plan, "available_cpus", lambda: 2)
-    listed = papermill.inspect_notebook(str(files.notebooks() / "06-failures.ipynb"))
-    defaults = {name: ast.literal_eval(about["default"]) for name, about in listed.items()}
-    p = study.Parameters.from_notebook(defaults | batch.profile_parameters("quick", "06-failures"))
-    loop_s = SLOW_S * p.iterations
-    killing = study.conditions(p, loop_s)[0].planned(loop_s)
-    assert killing.rate
-    met = int(killing.rate * (killing.duration_s - study.actions(killing)[0].at_s))
-    (judged,) = [v for v in verdicts([killed(late=p.blocks * met)]) if v.number == 6]
-    assert judged.word is Word.HOLDS
+    judged = verdict(happened(kind, good, of, **bad), number)
+    assert judged.word is word
+    assert f"{good} of {of} (" in judged.evidence
 
 
-def test_while_one_is_blocked_the_load_is_what_the_others_can_do() -> None:
-    conditions = study.conditions(parameters(workers=4), loop_s=0.01)
-    loads = {str(condition.labels["scenario"]): condition.load or 0 for condition in conditions}
-    assert loads[study.BLOCK] == pytest.approx(0.75 * loads[study.KILL])
+@pytest.mark.parametrize(
+    ("bad", "word"),
+    [
+        ({"lost": 1}, Word.HOLDS),
+        ({"lost": 2}, Word.IN_PART),
+        ({"next_s": 1.5}, Word.IN_PART),
+        ({"took_s": math.nan}, Word.IN_PART),
+        ({"took_s": math.nan, "next_s": math.nan}, Word.NOT_HERE),
+    ],
+)
+def test_claim_6_has_two_parts(bad: dict[str, Any], word: Word) -> None:
+    assert verdict(happened(study.KILL, 0, 20, **bad), 6).word is word
 
 
-def test_scaling_begins_with_more_than_one_worker_can_do() -> None:
-    (scaling,) = [
-        c for c in study.conditions(parameters(), loop_s=0.01) if c.labels["scenario"] == study.SCALE
+def test_each_dispatch_is_judged_on_its_own_with_all_its_connections() -> None:
+    kept = happened(study.RECYCLE, 8, 8).assign(keepalive=True, trial_id="u")
+    other = happened(study.RECYCLE, 0, 20, lost=3).assign(dispatch="shared", trial_id="v")
+    found = [v for v in words.verdicts(pd.concat([happened(study.RECYCLE, 8, 8), kept, other])) if v.evidence]
+    assert [(v.about, v.word, v.trials) for v in found] == [
+        ("round-robin", Word.HOLDS, 2),
+        ("shared", Word.NOT_HERE, 1),
     ]
-    assert scaling.workers == 1
-    assert 1 < (scaling.load or 0) < 2
 
 
-@pytest.mark.parametrize(("name", "value"), [("workers", 1), ("kept", ["crash"]), ("dispatches", [])])
+def test_an_event_that_no_request_met_says_nothing() -> None:
+    assert verdict(happened(study.BLOCK, 0, 20, due=0, waited=0), 5) == Verdict(5)
+
+
+@pytest.mark.parametrize("lost", [0, 1], ids=["it holds", "it does not"])
+def test_contention_does_not_speak_against_what_holds_in_spite_of_it(lost: int) -> None:
+    events = happened(study.RECYCLE, 0, 20, lost=lost)
+    for code, holds, fails in (
+        ("others_cpu", Word.HOLDS, Word.UNTOLD),
+        ("send_lag", Word.HOLDS, Word.NOT_HERE),
+        ("stalled", Word.UNTOLD, Word.UNTOLD),
+    ):
+        judged = verdict(events.assign(flags=pd.Series([(Flag(code, 0.5, 0.1),)] * 20)), 7)
+        assert judged.word is (fails if lost else holds)
+        assert judged.flagged == 1
+
+
+def test_what_was_not_measured_has_no_verdict_table_figure_or_estimate() -> None:
+    nothing = pd.DataFrame()
+    assert words.verdicts(nothing) == [Verdict(5), Verdict(6), Verdict(7)]
+    assert words.table(nothing, study.KILL).iloc[0, 0] == "not measured in this run"
+    assert words.figure(nothing, nothing, study.KILL) is None
+    assert words.estimates(nothing) == []
+    assert words.answer(nothing) == "**Answer.** No failure was measured."
+
+
+def test_a_table_has_a_column_for_each_server_and_intervals_over_events() -> None:
+    calm = happened(study.CALM, 1, 1)
+    kept = happened(study.KILL, 2, 3, lost=2, took_s=math.nan).assign(keepalive=True)
+    table = words.table(pd.concat([calm, happened(study.KILL, 15, 20, lost=2), kept]), study.KILL)
+    assert list(table.columns) == ["", "round-robin, new connections", "round-robin, kept connections"]
+    new, old = (dict(zip(table[""], table[column], strict=True)) for column in table.columns[1:])
+    assert new["requests of these, lost, refused"] == "800 / 10 / 0"
+    assert new["lost per event"] == "0.00 (0.00 to 0.00)"
+    assert new["share of events that lost a request"] == "25 % (8.7 % to 49.1 %)"
+    assert (
+        old["until all workers served again"]
+        == "500 ms (500 ms to 500 ms, the range); not within 1 of 3 events"
+    )
+    assert new["latency before the first, in loop times"] == "1.50"
+
+
+def test_estimates_are_the_numbers_of_the_tables() -> None:
+    stated = table_of(words.estimates(happened(study.KILL, 15, 20, lost=2))).set_index("quantity")
+    losing = stated.loc["kill: share of events that lost a request"]
+    assert (losing["value"], losing["n"], losing["unit"]) == (0.25, 20, "")
+    assert stated.loc["kill: until all workers served again", "unit"] == "s"
+    assert set(stated["factors"]) == {"connections=new, dispatch=round-robin"}
+
+
+@pytest.mark.parametrize("bursts", [0.3, 5.0], ids=["in bursts", "one by one"])
+def test_intervals_of_losses_cover_the_truth_though_losses_come_in_bursts(bursts: float) -> None:
+    random = np.random.default_rng(9)
+    drawn = random.negative_binomial(bursts, bursts / (bursts + 1.0), (400, 20))
+    much = random.negative_binomial(bursts, bursts / (bursts + 1.0), 100_000)
+    losing, typical = (much > 0).mean(), np.median(much)
+    share, median = words.MEASURES[study.KILL][1], words.MEASURES[study.KILL][0]
+    covered = np.zeros(2)
+    for lost in drawn:
+        events = pd.DataFrame({"lost": lost})
+        found = [measure.found(events) for measure in (share, median)]
+        for n, (one, truth) in enumerate(zip(found, (losing, typical), strict=True)):
+            covered[n] += one is not None and one.low <= truth <= one.high
+    assert (covered / len(drawn) >= 0.94).all()
+
+
+@pytest.mark.parametrize(
+    ("dispatch", "keepalive", "share"),
+    [
+        ("round-robin", False, "3.3 %"),
+        ("shared", False, "0 %"),
+        ("least-busy", False, "0 %"),
+        ("reuseport", False, "25 % (chance alone: 10 % to 40 % of a block)"),
+        ("reuseport", True, "–"),
+    ],
+)
+def test_what_should_wait_depends_on_the_dispatch(dispatch: str, keepalive: bool, share: str) -> None:
+    assert (
+        words.expected(happened(study.BLOCK, 20, 20).assign(dispatch=dispatch, keepalive=keepalive)) == share
+    )
+
+
+def test_the_answer_gives_each_cost_with_its_interval() -> None:
+    events = pd.concat([happened(study.KILL, 15, 20, lost=2), happened(study.RECYCLE, 10, 10)])
+    text = words.answer(pd.concat([events, happened(study.BLOCK, 20, 20)]))
+    assert "20 kills lost 10 requests of 800; until all workers served again: 500 ms" in text
+    assert "10 recycles lost 0 requests of 400." in text
+    assert text.endswith("this share had to wait for it: 3.3 % (3.3 % to 3.3 %).")
+
+
+@pytest.mark.parametrize("kind", [study.KILL, study.RECYCLE, study.BLOCK, study.SCALE])
+def test_a_figure_shows_as_many_losses_as_its_title_counts(kind: str) -> None:
+    acts = [(kind, begun_s, ended_s, detail) for _, begun_s, ended_s, detail in KILLS]
+    requests = framed(KILLED).assign(trial_id="t")
+    figure = words.figure(read(KILLED, acts), requests, kind)
+    assert figure is not None
+    marks, labels = figure.axes[0].get_legend_handles_labels()
+    drawn = {label: len(mark.get_xdata()) for mark, label in zip(marks, labels, strict=True)}  # type: ignore[attr-defined]
+    assert drawn["lost: 3"] == 3
+    assert ("lost 3 requests" in figure.get_suptitle()) == (kind != study.BLOCK)
+    figure.canvas.draw()
+
+
+def test_a_trial_without_a_single_answer_is_drawn() -> None:
+    requests: list[Request] = [(0.5, 0.5, "refused"), (2.1, 2.1, "refused")]
+    events = read(requests, [("kill", 2.0, 7.0, "!not replaced")])
+    figure = words.figure(events, framed(requests).assign(trial_id="t"), study.KILL)
+    assert figure is not None
+    figure.canvas.draw()
+
+
+def test_each_dispatch_is_planned_with_new_connections_and_with_kept_ones_if_asked() -> None:
+    found = [(c.dispatch, c.keepalive) for c in conditions(kept=True, dispatches=["shared", "least-busy"])]
+    assert found == [("shared", False), ("shared", True), ("least-busy", False)]
+    assert [(c.dispatch, c.keepalive) for c in conditions()] == [("round-robin", False), ("reuseport", False)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("workers", 1), ("turns", []), ("turns", ["explode"]), ("dispatches", []), ("blocking", 0)],
+)
 def test_what_makes_no_sense_is_refused_by_name(name: str, value: object) -> None:
     with pytest.raises(UsageError, match=f"parameter {name}"):
-        parameters(**{name: value})
+        conditions(**{name: value})
 
 
-def test_a_killed_worker_is_timed_until_another_accepts_and_answers() -> None:
-    fact = facts.kill(killed(late=20, late_lost=3))
-    assert fact["full_again_s"] == pytest.approx(0.5)
-    assert fact["served_again_s"] == pytest.approx(2.1)
-    assert (fact["met"], fact["met_lost"]) == (21, 4), "what was lost with the worker counts"
-    assert fact["watched_s"] == 8.0
+class Clock:
+    """Stands in for the module time: sleeping takes no time, and passes it."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, duration_s: float) -> None:
+        self.now_s += duration_s
 
 
-def test_a_worker_that_never_comes_back_has_no_time() -> None:
-    fact = facts.kill(killed(back_s=None, late=1))
-    assert np.isnan(fact["full_again_s"])
-    assert np.isnan(fact["served_again_s"])
+class FakeServer:
+    """Numbers its workers; each that is taken away is replaced."""
+
+    def __init__(self) -> None:
+        self.workers = [1, 2, 3, 4]
+        self.since_s = dict.fromkeys(self.workers, 0.0)
+
+    def replace(self, pid: int, now_s: float) -> None:
+        new = max(self.workers) + 1
+        self.workers[self.workers.index(pid)] = new
+        self.since_s[new] = now_s
 
 
-def test_replacing_workers_is_timed_and_what_was_open_meanwhile_is_counted() -> None:
-    fact = facts.recycle(recycled(lost=1))
-    assert (fact["took_s"], fact["fewest"], fact["met"], fact["met_lost"]) == (2.5, 2, 4, 1)
-    assert fact["slowest_s"] == pytest.approx(0.4)
-    assert np.isnan(facts.recycle(recycled(ends=Event.FAILED))["took_s"])
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(study, "time", made)
+    return made
 
 
-def test_only_what_the_blocked_worker_had_waited_for_it() -> None:
-    made = blocked(waiting=1, going_on=3)
-    assert facts.block(made) == {"blocked_s": 2.0, "due": 4, "answered": 3, "waited": 1}
-    assert made.requests.loc[facts.blocked(made), "worker"].unique().tolist() == [1.0]
+def planned(clock: Clock, **changes: Any) -> Iterator[tuple[float, str, int | None, FakeServer]]:
+    """Yield when each action begins, its name, the worker that it meets, and the server."""
+    server: Any = FakeServer()
+    (condition,) = conditions(dispatches=["shared"], **changes)
+    end_s = clock.now_s + condition.duration_s
+    for action in study.actions(condition, server, lambda: end_s - clock.now_s):
+        meets = action.do.args[0] if action.name in (study.KILL, study.RECYCLE) else None  # type: ignore[attr-defined]
+        yield clock.now_s, action.name, meets, server
+        clock.sleep(0.5)
+        if meets:
+            server.replace(meets, clock.now_s)
 
 
-def test_scaling_compares_the_end_of_each_part() -> None:
-    fact = facts.scale(scaled())
-    assert [fact["one_s"], fact["two_s"], fact["one_again_s"]] == pytest.approx([1.0, 0.1, 0.5])
-    assert (fact["grow_s"], fact["shrink_s"]) == (1.0, 1.5)
-    assert fact["load"] == pytest.approx(0.03), "3 requests of .1 s in 10 s"
+def test_failures_come_in_turns_while_there_is_load_and_a_crash_loop_comes_last(clock: Clock) -> None:
+    names = [name for _, name, _, _ in planned(clock, turns=["block", "crash", "recycle"], duration_s=14)]
+    assert names == ["block", "recycle", "block", "recycle", "crash"]
+    assert [name for _, name, _, _ in planned(clock, turns=["crash"])] == ["crash"]
 
 
-def test_a_crash_loop_lasts_until_requests_are_refused() -> None:
-    reason = "gave up, because ..."
-    assert facts.crash(crashed()) == {"held_s": 4.0, "due": 2, "answered": 1, "reason": reason}
+def test_a_kill_meets_the_oldest_worker_and_never_one_that_has_not_settled(clock: Clock) -> None:
+    met = []
+    for at_s, _, meets, server in planned(clock, turns=["kill"], duration_s=20):
+        assert meets == min(server.workers)
+        assert at_s - server.since_s[meets] >= SETTLED_S
+        met.append(meets)
+    assert met == list(range(1, len(met) + 1))
+    assert len(met) >= 20
 
 
-def test_a_crash_loop_that_is_never_given_up_has_no_time() -> None:
-    fact = facts.crash(crashed(given_up=False))
-    assert np.isnan(fact["held_s"])
-    assert (fact["due"], fact["answered"]) == (4, 1)
+def test_a_server_that_is_gone_is_left_alone(clock: Clock) -> None:
+    for _, _, _, server in planned(clock, turns=["kill"]):
+        server.workers.clear()
+        break
 
 
-def test_scenes_are_put_together_in_the_order_of_scenarios_dispatches_and_blocks() -> None:
-    rows = [("d", "scale", 0, 1), ("c", "kill", 1, 1), ("b", "kill", 0, 2), ("a", "kill", 0, 1)]
-    trials = pd.DataFrame(rows, columns=["trial_id", "scenario", "place", "block"]).assign(
-        dispatch="shared", keepalive=False, workers=2, duration_s=3.0
-    )
-    trials["flags"] = [(), (), (), ()]
-    empty = pd.DataFrame({"trial_id": list("abcd"), "outcome": "ok", "event": Event.DONE})
-    found = scenes(trials, empty, empty)
-    assert [scene.requests["trial_id"].item() for scene in found] == list("abcd")
+def test_kills_in_one_trial_cost_what_was_open_and_no_back_off() -> None:
+    """Six, for four workers: the last two meet successors of killed ones."""
+    logs = []
+
+    def six(condition: Condition, server: "Server", left_s: object) -> Iterator[Action]:
+        yield from itertools.islice(study.actions(condition, server, lambda: math.inf), 6)
+        logs.append(server.log(10_000))
+
+    run = open_run()
+    (condition,) = conditions(dispatches=["shared"], turns=["kill"], load=0.002, duration_s=4)
+    trials = run.measure("failures", [condition], blocks=1, seed=1, execute=with_actions(six))
+    events = study.events(trials, run.requests(trials), run.events(trials))
+    kills = events[events["kind"] == study.KILL]
+    assert len(kills) == 6
+    assert (kills["took_s"] > 0).all()
+    assert kills["detail"].nunique() == 6, "each has its own successor"
+    assert events["met"].sum() == trials["planned"].sum()
+    assert events["lost"].sum() == (trials["planned"] - trials["ok"]).sum()
+    assert logs[0].count("another one starts in 0 s") == 6

@@ -1,12 +1,13 @@
 """A trial in which things are done to its server: what is kept, read again, and never measured twice."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 from helpers.study_fakes import condition
 
 from lab.errors import LabError
-from lab.study.faults import Action, with_actions
+from lab.study.faults import Action, LeftS, with_actions
 from lab.study.plan import Event
 from lab.study.run import damage, open_run
 
@@ -27,16 +28,24 @@ def _fail(server: "Server") -> None:
 
 def test_actions_are_done_in_order_and_kept_with_the_trial() -> None:
     run = open_run()
-    execute = with_actions(lambda _: [Action(1.2, _grow), Action(0.0, _fail)])
+    left_s = []
+
+    def actions(_: object, server: "Server", left: LeftS) -> Iterator[Action]:
+        yield Action("grow", _grow)
+        left_s.append(left())
+        assert len(server.workers) == 3, "it is asked for when the one before is over"
+        yield Action("fail", _fail)
+
+    execute = with_actions(actions)
     trials = run.measure("acts", [condition(20, **TWO)], blocks=1, seed=1, execute=execute)
     events = run.events(trials)
     assert events["trial_id"].unique().tolist() == trials["trial_id"].tolist()
     assert events["at_s"].is_monotonic_increasing
     acts = events[events["event"] != Event.WORKERS]
     assert acts["event"].tolist() == [Event.BEGUN, Event.DONE, Event.BEGUN, Event.FAILED]
-    assert acts["detail"].tolist() == ["", "it has room", "", "it cannot be done"]
+    assert acts["detail"].tolist() == ["grow", "it has room", "fail", "it cannot be done"]
     assert acts["workers"].tolist() == [2, 3, 3, 3]
-    assert acts["at_s"].iloc[0] >= 1.2
+    assert left_s == [pytest.approx(2.0 - acts["at_s"].iloc[1], abs=0.1)]
 
     def never(*_: object) -> None:
         pytest.fail("a trial that is on disk was carried out again")
@@ -53,7 +62,7 @@ def test_what_goes_wrong_in_an_action_is_raised_and_the_trial_is_not_kept() -> N
         raise ZeroDivisionError
 
     run = open_run()
-    execute = with_actions(lambda _: [Action(0.0, broken)])
+    execute = with_actions(lambda *_: [Action("break", broken)])
     with pytest.raises(ZeroDivisionError):
         run.measure("acts", [condition(20, **TWO)], blocks=1, seed=1, execute=execute)
     assert run.trials("acts").empty
@@ -61,7 +70,7 @@ def test_what_goes_wrong_in_an_action_is_raised_and_the_trial_is_not_kept() -> N
 
 def test_an_attack_that_is_over_too_soon_is_told_in_one_line() -> None:
     run = open_run()
-    execute = with_actions(lambda _: [Action(0.0, _grow)])
+    execute = with_actions(lambda *_: [Action("grow", _grow)])
     short = condition(20, **(TWO | {"duration_s": 0.3}))
     with pytest.raises(LabError, match="let it last at least 2 s"):
         run.measure("acts", [short], blocks=1, seed=1, execute=execute)
@@ -69,7 +78,7 @@ def test_an_attack_that_is_over_too_soon_is_told_in_one_line() -> None:
 
 def test_events_of_a_trial_that_was_never_finished_are_removed() -> None:
     run = open_run()
-    execute = with_actions(lambda _: [])
+    execute = with_actions(lambda *_: [])
     run.measure("acts", [condition(20, **TWO)], blocks=1, seed=1, execute=execute)
     (left,) = (run.path / "trials").iterdir()
     left.unlink()

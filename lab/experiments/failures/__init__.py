@@ -1,4 +1,4 @@
-"""What does it cost when workers die, are replaced, come and go, or are blocked, under steady load?"""
+"""What does it cost when workers die, are replaced, or are blocked, under steady load?"""
 
 from lab.experiments.failures.trials import EXPERIMENT, Parameters
 

@@ -1,220 +1,332 @@
-"""What failures cost: a table for each, over all blocks and servers; the answer; and the article's claims."""
+"""What failures cost, by event: tables with intervals, figures, the answer, and the article's claims."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from lab import units
 from lab.experiments.claims import Verdict, Word, weighed
-from lab.experiments.failures.facts import Scene, facts
-from lab.experiments.failures.trials import BLOCK, CRASH, KILL, RECYCLE, SCALE
+from lab.experiments.failures.trials import (
+    BLOCK,
+    CALM,
+    CRASH,
+    EXPERIMENT,
+    KILL,
+    RECYCLE,
+    REPLACED_WITHIN_S,
+    SCALE,
+    around,
+)
+from lab.figures.style import DARK_TO_LIGHT, INK, QUIET, canvas, plain_log_ticks, reference_line
+from lab.models.statistics import Estimate, estimate, proportion
+from lab.study.estimates import Stated, stated
 from lab.units import counted, percent, seconds
 
-_COSTS: dict[str, Callable[[pd.DataFrame], dict[str, Any]]] = {
-    KILL: lambda of: {
-        "lost of those open or due after it": _part(of["met_lost"], of["met"]),
-        "a new worker accepts after": over_blocks(of["full_again_s"]),
-        "it has answered after": over_blocks(of["served_again_s"]),
-    },
-    RECYCLE: lambda of: {
-        "all replaced after": over_blocks(of["took_s"]),
-        "fewest workers": int(of["fewest"].min()),
-        "slowest answer meanwhile": over_blocks(of["slowest_s"]),
-    },
-    SCALE: lambda of: {
-        "load": percent(of["load"].median()),
-        "scale(2)": over_blocks(of["grow_s"]),
-        "scale(1)": over_blocks(of["shrink_s"]),
-        "latency with one": over_blocks(of["one_s"]),
-        "with two": over_blocks(of["two_s"]),
-        "with one again": over_blocks(of["one_again_s"]),
-    },
-    BLOCK: lambda of: {
-        "blocked for": over_blocks(of["blocked_s"]),
-        "answered meanwhile": _part(of["answered"], of["due"]),
-        "had to wait for it": _part(of["waited"], of["due"]),
-    },
-    CRASH: lambda of: {
-        "given up after": over_blocks(of["held_s"]),
-        "answered until then": _part(of["answered"], of["due"]),
-        "the reason it gave": "; ".join(dict.fromkeys(of["reason"])),
-    },
-}
-"""The columns with what a scenario cost one server, over its blocks."""
+ENOUGH = 2 / 3
+"""The bar of the claims: what is claimed must be true of at least this share of the events."""
+
+MOST_WAITING = 0.1
+"""A blocked worker blocks only itself if at most this share of the requests due meanwhile waits for it."""
+
+SILENT_S = 1.0
+"""A service goes on if a request that is due after the event is answered well within this time."""
+
+MOST_LOST = 1
+"""... and if a kill costs at most this many requests: the one that the worker was busy with."""
 
 
-def table(scenes: list[Scene], scenario: str) -> pd.DataFrame:
-    """Say what a scenario cost, a row for each dispatch and kind of connections, over its blocks."""
-    found = facts(scenes, scenario)
-    servers = found.groupby(["dispatch", "keepalive"], sort=False) if len(found) else ()
-    return pd.DataFrame(
-        {
-            "dispatch": dispatch,
-            "connections": "kept" if keepalive else "new",
-            "blocks": len(mine),
-            "lost": _part(mine["lost"], mine["requests"]),
-            **_COSTS[scenario](mine),
-        }
-        for (dispatch, keepalive), mine in servers
-    )
+def _waited(mine: pd.DataFrame) -> "pd.Series[float]":
+    return (mine["waited"] / mine["due"]).where(mine["took_s"].notna() & (mine["due"] > 0))
 
 
-def over_blocks(values_s: "pd.Series[float]") -> str:
-    """Write the median of a time over blocks, and its range; nan is what never happened."""
-    known = values_s.dropna()
-    if known.empty:
-        return "not within the trial"
-    text = seconds(known.median())
-    if len(known) > 1:
-        text += f" ({seconds(known.min())} to {seconds(known.max())})"
-    if never := len(values_s) - len(known):
-        text += f"; not within {never} of {counted(len(values_s), 'trial')}"
-    return text
+def _replaced(mine: pd.DataFrame) -> "pd.Series[bool]":
+    return mine["took_s"] <= REPLACED_WITHIN_S
 
 
-def _part(part: "pd.Series[int]", whole: "pd.Series[int]") -> str:
-    return f"{part.sum():,}\u00a0of\u00a0{whole.sum():,}"  # on one line in narrow columns
+def _goes_on(mine: pd.DataFrame) -> "pd.Series[bool]":
+    return (mine["next_s"] <= SILENT_S) & (mine["lost"] <= MOST_LOST)
 
 
-def answer(scenes: list[Scene]) -> str:
-    """Say what the measured failures cost, in requests and in time."""
-    killed, recycled, blocked = (facts(scenes, scenario) for scenario in (KILL, RECYCLE, BLOCK))
-    told = []
-    if len(killed):
-        told.append(
-            f"A killed worker is **{_replaced(killed['full_again_s'])}**, and "
-            f"{_part(killed['lost'], killed['requests'])} requests are lost."
-        )
-    if len(recycled):
-        told.append(
-            f"Replacing all workers loses **{_part(recycled['lost'], recycled['requests'])}** requests."
-        )
-    if len(blocked):
-        servers = blocked.groupby("dispatch", sort=False)
-        waited = (f"{_part(mine['waited'], mine['due'])} with {dispatch}" for dispatch, mine in servers)
-        told.append(f"While one worker is blocked, this many requests wait for it: {', '.join(waited)}.")
-    return f"**Answer.** {' '.join(told) or 'No failure was measured.'}"
+def _unnoticed(mine: pd.DataFrame) -> "pd.Series[bool]":
+    return _replaced(mine) & (mine["next_s"] <= SILENT_S) & (mine["lost"] == 0)
 
 
-def _replaced(after_s: "pd.Series[float]") -> str:
-    if after_s.isna().all():
-        return "not replaced within the trial"
-    return f"replaced after {over_blocks(after_s)}"
-
-
-MOST_LOST = 0.02
-"""If at most this share of requests is lost, a service goes on, and its downtime is minimal."""
-
-PATIENCE_S = 5.0
-"""A worker not replaced within this time counts as never replaced; a shorter trial cannot tell."""
-
-_INTERVAL = 0.9
-"""The level at which each bound alone holds with 95 % confidence."""
-
-_HOLDS_IN_SPITE = (6, 7)
-"""The claims that hardly anything was lost: contention can only have increased the loss."""
-
-
-def verdicts(scenes: list[Scene]) -> list[Verdict]:
-    """Judge claims 5, 6 and 7, each for every measured dispatch, whatever its connections."""
-    judges = ((5, BLOCK, _goes_on), (6, KILL, _comes_back), (7, RECYCLE, _unnoticed))
-    return [
-        verdict
-        for number, scenario, judge in judges
-        for verdict in _each(facts(scenes, scenario), judge, number)
-    ]
-
-
-Judged = tuple[str, Word]
-
-
-def _each(found: pd.DataFrame, judge: Callable[[pd.DataFrame], Judged], number: int) -> list[Verdict]:
-    if found.empty:
-        return [Verdict(number)]
-    return [
-        _weighed(mine, judge, Verdict(number, about=str(dispatch)))
-        for dispatch, mine in found.groupby("dispatch", sort=False)
-    ]
-
-
-def _weighed(found: pd.DataFrame, judge: Callable[[pd.DataFrame], Judged], unknown: Verdict) -> Verdict:
-    """Judge a claim without relying on trials whose counts are in doubt.
-
-    If little was lost in spite of contention, the claim holds all the more without it.
-    """
-
-    def judged(mine: pd.DataFrame) -> Verdict:
-        evidence, word = judge(mine) if len(mine) else ("", Word.UNTOLD)
-        return replace(unknown, evidence=evidence, word=word)
-
-    if unknown.number in _HOLDS_IN_SPITE and judged(found).word is Word.HOLDS:
-        found = found.assign(valid=found["in_spite"])
-    return replace(weighed(found, judged), flagged=int(found["flagged"].sum()))
-
-
-def _goes_on(mine: pd.DataFrame) -> Judged:
-    """Compare what was answered while a worker was blocked with shares of what one worker does."""
-    only_that_one, others_go_on = bars(int(mine["workers"].iloc[0]))
-    answered = Share(mine["answered"].sum(), mine["due"].sum())
-    evidence = f"answered of those due while one was blocked: {answered.beside(only_that_one, others_go_on)}"
-    return evidence, Word.of(answered.reaches(only_that_one), answered.reaches(others_go_on))
-
-
-def bars(workers: int) -> tuple[float, float]:
-    """Return the shares to answer for claim 5 to hold, and to hold in part, with this many workers.
-
-    Less than half of one worker's part waits, or less than one and a half: its own part is midway.
-    """
-    return 1 - 0.5 / workers, 1 - 1.5 / workers
-
-
-def _comes_back(mine: pd.DataFrame) -> Judged:
-    answered = Share((mine["met"] - mine["met_lost"]).sum(), mine["met"].sum())
-    missing = mine.loc[mine["full_again_s"].isna(), "watched_s"]
-    replaced = True if missing.empty else False if missing.max() >= PATIENCE_S else None
-    evidence = (
-        f"replaced: {over_blocks(mine['full_again_s'])}; "
-        f"answered of those open or due after the kill: {answered.beside(1 - MOST_LOST)}"
-    )
-    return evidence, Word.of(replaced, answered.reaches(1 - MOST_LOST))
-
-
-def _unnoticed(mine: pd.DataFrame) -> Judged:
-    answered = Share((mine["met"] - mine["met_lost"]).sum(), mine["met"].sum())
-    evidence = (
-        f"all replaced: {over_blocks(mine['took_s'])}; "
-        f"answered of those open meanwhile: {answered.beside(1 - MOST_LOST)}"
-    )
-    replaced = bool(mine["took_s"].notna().all())
-    return evidence, Word.of(replaced and answered.reaches(1 - MOST_LOST))
+def _blocks_only_itself(mine: pd.DataFrame) -> "pd.Series[bool]":
+    return _waited(mine) <= MOST_WAITING
 
 
 @dataclass(frozen=True)
-class Share:
-    """A part of a whole, both counted, and the shares that could well have given these counts."""
+class Part:
+    """A part of a claim: what must be true of an event, in words and as a function of the events."""
 
-    part: float
-    whole: float
+    words: str
+    holds: Callable[[pd.DataFrame], "pd.Series[bool]"]
 
-    @cached_property
-    def interval(self) -> tuple[float, float]:
-        """Return the bounds, each of which holds with 95 % confidence (Clopper & Pearson, 1934)."""
-        if not self.whole:
-            return 0.0, 1.0
-        from scipy import stats  # takes a second to import
 
-        found = stats.binomtest(int(self.part), int(self.whole)).proportion_ci(_INTERVAL, method="exact")
-        return float(found.low), float(found.high)
+PARTS: dict[int, tuple[str, tuple[Part, ...]]] = {
+    5: (BLOCK, (Part(f"at most {percent(MOST_WAITING)} of the requests had to wait", _blocks_only_itself),)),
+    6: (
+        KILL,
+        (
+            Part(f"replaced within {seconds(REPLACED_WITHIN_S)}", _replaced),
+            Part(f"next answer within {seconds(SILENT_S)}, at most {MOST_LOST} lost", _goes_on),
+        ),
+    ),
+    7: (RECYCLE, (Part(f"replaced, next answer within {seconds(SILENT_S)}, nothing lost", _unnoticed),)),
+}
+"""The claims by number: the failure that each is about, and its parts."""
 
-    def reaches(self, bar: float) -> bool | None:
-        """Say whether the share is at least the bar; None if the counts cannot tell."""
-        low, high = self.interval
-        return True if low >= bar else False if high < bar else None
 
-    def beside(self, *bars: float) -> str:
-        """Write it with its bounds and the bars to compare it with."""
-        low, high = map(percent, self.interval)
-        held_against = " and ".join(map(percent, bars))
-        return f"{self.part:,.0f} of {self.whole:,.0f} ({low} to {high}; bar {held_against})"
+@dataclass(frozen=True)
+class Measure:
+    """What is stated of failures: a number of each, by its median, or whether it is true, by its share."""
+
+    quantity: str
+    of: Callable[[pd.DataFrame], "pd.Series[Any]"]
+    unit: str = ""
+
+    def found(self, mine: pd.DataFrame) -> Estimate | None:
+        """Estimate it from events; None if no event has it. The event is the unit, whatever its requests."""
+        values = self.of(mine).dropna()
+        if values.empty:
+            return None
+        if values.dtype == bool:
+            return proportion(int(values.sum()), len(values))
+        return estimate(values.to_numpy(float))
+
+    def written(self, mine: pd.DataFrame) -> str:
+        """Write it with its interval, or with its range if the events are too few."""
+        found = self.found(mine)
+        if found is None:
+            return "not within the trial"
+        write = {"s": seconds, "share": percent}.get(self.unit, units.digits)
+        value, low, high = map(write, (found.value, found.low, found.high))
+        if found.trials > 1:
+            value += f" ({low} to {high}{'' if found.is_interval else ', the range'})"
+        never = len(mine) - found.trials
+        return f"{value}; not within {never} of {counted(len(mine), 'event')}" if never else value
+
+
+_LOST = Measure("lost per event", lambda mine: mine["lost"])
+_LOSING = Measure("share of events that lost a request", lambda mine: mine["lost"] > 0, "share")
+_FULL = Measure("until all workers served again", lambda mine: mine["took_s"], "s")
+_BLOCKED = Measure("blocked for", lambda mine: mine["took_s"], "s")
+_NEXT = Measure("until the next good answer", lambda mine: mine["next_s"], "s")
+_LATENCY = Measure("latency meanwhile, in loop times", lambda mine: mine["loops"])
+_WAITED = Measure("share of the requests due meanwhile that had to wait", _waited, "share")
+
+MEASURES = {
+    KILL: (_LOST, _LOSING, _FULL, _NEXT, _LATENCY),
+    RECYCLE: (_LOST, _LOSING, _FULL, _NEXT, _LATENCY),
+    BLOCK: (_WAITED, _LOST, _BLOCKED, _LATENCY),
+    SCALE: (_LOST, _LOSING, _FULL, _LATENCY),
+}
+"""What is stated of each kind of failure."""
+
+
+def loads(trials: pd.DataFrame) -> pd.DataFrame:
+    """Say what each server was offered: the plan, and the utilisation at the trial's own loop time."""
+    return pd.DataFrame(
+        {
+            "dispatch": trials["dispatch"],
+            "connections": trials["keepalive"].map({False: "new", True: "kept"}),
+            "block": trials["block"],
+            "offered rate": trials["rate"].map(units.per_second),
+            "planned load": trials["load"].map(percent),
+            "own utilisation of the workers": trials["utilisation"].map(percent),
+        }
+    )
+
+
+def servers(events: pd.DataFrame, kind: str) -> Iterator[tuple[str, str, pd.DataFrame, pd.DataFrame]]:
+    """Yield each server that met such failures: its dispatch, its connections, the failures, and its calm."""
+    each = events.groupby(["dispatch", "keepalive"], sort=False) if len(events) else ()
+    for (dispatch, keepalive), mine in each:
+        if len(met := mine[mine["kind"] == kind]):
+            yield str(dispatch), "kept" if keepalive else "new", met, mine[mine["kind"] == CALM]
+
+
+def table(events: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Say what a kind of failure cost: a column for each server, a row for each measure."""
+    columns = {}
+    for dispatch, connections, mine, calm in servers(events, kind):
+        rows = {
+            "events": f"{len(mine)}",
+            "requests of these, lost, refused": " / ".join(
+                f"{mine[name].sum():,}" for name in ("met", "lost", "refused")
+            ),
+            **{measure.quantity: measure.written(mine) for measure in MEASURES.get(kind, ())},
+            "latency before the first, in loop times": _LATENCY.written(calm),
+        }
+        if kind == BLOCK:
+            rows["share expected to wait"] = expected(mine)
+        if kind == CRASH:
+            rows["how it ended"] = "; ".join(dict.fromkeys(mine["detail"]))
+        columns[f"{dispatch}, {connections} connections"] = rows
+    if not columns:
+        return pd.DataFrame({"": ["not measured in this run"]})
+    return pd.DataFrame(columns).rename_axis("").reset_index()
+
+
+def expected(mine: pd.DataFrame) -> str:
+    """Say which share should wait for a blocked worker, with what chance does to the share of one block.
+
+    A hash sends it one connection in as many as there are workers. By round robin it holds one at most that
+    it cannot acknowledge. A worker that accepts or is chosen when free gets none. Where kept connections go
+    depends on which are free.
+    """
+    dispatch, due, workers = mine["dispatch"].iloc[0], mine["due"].median(), int(mine["workers"].iloc[0])
+    if mine["keepalive"].iloc[0] or not due:
+        return "–"
+    if dispatch == "round-robin":
+        return percent(1 / due)
+    if dispatch != "reuseport":
+        return percent(0)
+    from scipy.special import bdtrik  # takes a moment to import
+
+    low, high = (math.ceil(bdtrik(tail, int(due), 1 / workers)) for tail in (0.025, 0.975))
+    return f"{percent(1 / workers)} (chance alone: {percent(low / due)} to {percent(high / due)} of a block)"
+
+
+def estimates(events: pd.DataFrame) -> list[Stated]:
+    """State every measure of every kind of failure and server."""
+    return [
+        stated(
+            EXPERIMENT, f"{kind}: {measure.quantity}", found, "s" if measure.unit == "s" else "",
+            dispatch=dispatch, connections=connections,
+        )
+        for kind, measures in MEASURES.items()
+        for dispatch, connections, mine, _ in servers(events, kind)
+        for measure in measures
+        if (found := measure.found(mine)) is not None
+    ]  # fmt: skip
+
+
+def answer(events: pd.DataFrame) -> str:
+    """Say what failures cost with the first dispatch and new connections, each from all of its events."""
+    told = []
+    for kind, tell in _TOLD.items():
+        for _, connections, mine, _ in servers(events, kind):
+            if connections == "new":
+                told.append(tell(mine))
+                break
+    return f"**Answer.** {' '.join(told) or 'No failure was measured.'}"
+
+
+def _lost_in(mine: pd.DataFrame, noun: str) -> str:
+    return f"{counted(len(mine), noun)} lost {counted(mine['lost'].sum(), 'request')}"
+
+
+_TOLD: dict[str, Callable[[pd.DataFrame], str]] = {
+    KILL: lambda mine: (
+        f"{_lost_in(mine, 'kill')} of {mine['met'].sum():,}; until all workers served again: "
+        f"{_FULL.written(mine)}."
+    ),
+    RECYCLE: lambda mine: f"{_lost_in(mine, 'recycle')} of {mine['met'].sum():,}.",
+    BLOCK: lambda mine: (
+        f"Of the requests due while a worker was blocked, this share had to wait for it: "
+        f"{_WAITED.written(mine)}."
+    ),
+}
+
+
+def verdicts(events: pd.DataFrame) -> list[Verdict]:
+    """Judge claims 5, 6 and 7, each for every dispatch that met its failure, whatever the connections."""
+    found = []
+    for number, (kind, _) in PARTS.items():
+        mine = events[(events["kind"] == kind) & (events["due"] > 0)] if len(events) else events
+        each = mine.groupby("dispatch", sort=False) if len(mine) else ()
+        found += [_judged(number, str(dispatch), rows) for dispatch, rows in each] or [Verdict(number)]
+    return found
+
+
+_SPOILS = {"interrupted", "stalled", "generator_cpu", "generators_cpu", "client_errors", "earlier_version"}
+"""Flags of a load that was not the planned one: no verdict rests on such a trial."""
+
+_DISTURBS = _SPOILS | {"steal", "others_cpu", "stall"}
+"""Flags that may be why a request was lost or late, and not why one was answered in time."""
+
+
+def _judged(number: int, dispatch: str, mine: pd.DataFrame) -> Verdict:
+    def judge(rows: pd.DataFrame) -> Verdict:
+        parts = [_held(part, rows) for part in PARTS[number][1]] if len(rows) else []
+        word = Word.of(*(holds for _, holds in parts)) if parts else Word.UNTOLD
+        return Verdict(number, "; ".join(words for words, _ in parts), word, about=dispatch)
+
+    against = _SPOILS if judge(mine).word is Word.HOLDS else _DISTURBS
+    codes = mine["flags"].map(lambda flags: {flag.code for flag in flags})
+    verdict = weighed(mine.assign(valid=[not found & against for found in codes]), judge)
+    trials = mine.assign(flagged=codes.map(bool)).groupby("trial_id")["flagged"].first()
+    return replace(verdict, trials=len(trials), flagged=int(trials.sum()))
+
+
+def _held(part: Part, mine: pd.DataFrame) -> tuple[str, bool | None]:
+    """Compare the share of events of which a part is true with the bar; None if the interval holds that."""
+    true = int(part.holds(mine).sum())
+    found = proportion(true, len(mine))
+    holds = True if found.low >= ENOUGH else False if found.high < ENOUGH else None
+    low, high, bar = map(percent, (found.low, found.high, ENOUGH))
+    return f"{part.words}: {true} of {len(mine)} ({low} to {high}; bar {bar})", holds
+
+
+_MARGIN_S = 0.1
+_LOOKS = (DARK_TO_LIGHT[0], DARK_TO_LIGHT[2])
+_TITLES: dict[str, tuple[str, str, str]] = {
+    KILL: ("kill", "kill -9", "its successor"),
+    RECYCLE: ("recycle", "a worker is asked to leave", "its successor"),
+    BLOCK: ("blocked worker", "a long request arrives", "the blocked worker"),
+    SCALE: ("change of number", "one worker more, then less", "the new worker"),
+}
+"""Of each kind that is drawn: the noun, what happens at 0, and which worker stands out."""
+
+
+def figure(events: pd.DataFrame, requests: pd.DataFrame, kind: str) -> Figure | None:
+    """Lay the failures of the first dispatch over each other, new connections; None if there are none."""
+    found = next((each for each in servers(events, kind) if each[1] == "new"), None)
+    if found is None:
+        return None
+    dispatch, _, mine, calm = found
+    noun, happens, its = _TITLES[kind]
+    near = around(requests, events, mine, _MARGIN_S)
+    with canvas(f"{_title(kind, noun, mine)} ({dispatch})", size=(8.6, 3.9)) as (figure, (axes,)):
+        _answers(axes, near[near["outcome"] == "ok"], its)
+        _losses(axes, near[near["outcome"] != "ok"])
+        full_s = mine["took_s"].median()
+        if full_s > 0:
+            axes.axvspan(0, full_s, color=QUIET, alpha=0.16, linewidth=0, zorder=0)
+        reference_line(axes, x=0, text=happens)
+        reference_line(axes, y=float(calm["latency_s"].median()), text="before the first")
+        axes.set_xlabel("time at which the request was due, from the event, s")
+        axes.set_ylabel("latency")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
+    return figure
+
+
+def _title(kind: str, noun: str, mine: pd.DataFrame) -> str:
+    if kind == BLOCK:
+        return f"{counted(len(mine), noun)}: {percent(_waited(mine).median())} of requests had to wait"
+    again = mine["took_s"].median()
+    return f"{_lost_in(mine, noun)}; all workers again after {seconds(again)}"
+
+
+def _answers(axes: Axes, answered: pd.DataFrame, its: str) -> None:
+    for which, look, kind in zip((False, True), _LOOKS, ("another worker", its), strict=True):
+        mine = answered[answered["by_its_worker"] == which]
+        axes.plot(mine["since_s"], mine["latency_s"], look.marker, color=look.color, markersize=4, alpha=0.7,
+                  label=f"answered by {kind}", rasterized=True)  # fmt: skip
+    axes.set_yscale("log")
+    if len(answered):
+        axes.set_ylim(answered["latency_s"].min() / 2.2, answered["latency_s"].max() * 2.2)
+    plain_log_ticks(axes.yaxis, units.seconds)
+
+
+def _losses(axes: Axes, lost: pd.DataFrame) -> None:
+    if len(lost):
+        axes.plot(lost["since_s"], [0.05] * len(lost), "X", color=DARK_TO_LIGHT[1].color, markersize=8,
+                  markeredgecolor=INK, markeredgewidth=0.5, transform=axes.get_xaxis_transform(),
+                  label=f"lost: {len(lost)}", zorder=5)  # fmt: skip

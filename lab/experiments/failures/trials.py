@@ -1,6 +1,7 @@
-"""What does it cost when workers die, are replaced, come and go, or are blocked, under steady load?"""
+"""Failures, one after the other under steady load: what is done to a server, and what each of them cost."""
 
 import contextlib
+import itertools
 import os
 import signal
 import time
@@ -8,16 +9,19 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
+import pandas as pd
 from pydantic import Field
 
 from lab.checks import Count, Positive, Seconds, Whole
 from lab.errors import LabError
 from lab.hotloop import KernelName
 from lab.servers.spec import DispatchName
-from lab.study.faults import Action, with_actions
+from lab.servers.workers import SETTLED_S
+from lab.study.faults import Action, LeftS, with_actions
 from lab.study.parameters import ListOf, WorkerCount
 from lab.study.parameters import Parameters as _Parameters
-from lab.study.plan import Condition
+from lab.study.plan import Condition, Event
 from lab.web import MOST_TIMES
 
 if TYPE_CHECKING:
@@ -25,35 +29,37 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "failures"
 
-KILL, RECYCLE, SCALE, BLOCK, CRASH = SCENARIOS = "kill", "recycle", "scale", "block", "crash"
+KILL, RECYCLE, BLOCK, SCALE, CRASH = KINDS = "kill", "recycle", "block", "scale", "crash"
 
-_OF_EACH_DISPATCH = (KILL, RECYCLE, BLOCK)
+CALM = "calm"
+"""What `events` calls the time before the first failure."""
+
+REPLACED_WITHIN_S = 5.0
+"""A worker that is not replaced within this time counts as not replaced."""
+
+_ROOM_S = 1.0
+_ROOM_FOR_CRASH_S = 12.0
+"""How much of the load must be left for a failure to begin, so that requests meet it."""
+
+_GIVES_UP_WITHIN_S = 30.0
+_REST_S = 0.1
+_LOOK_AGAIN_S = 0.02
+
 _CLOSES_EACH = "least-busy"
 """This dispatch closes each connection after its answer, so there is none to keep."""
 
-_OVER_ONE = 1.05
-"""Scaling is offered this many times the loops that one worker can do. A request costs more than its loop, so
-one worker is well behind, and two can still work off the backlog."""
-
-_CRASH_LASTS = 1.75
-"""It takes a while to give up on a crash loop, so its trial lasts this many times as long."""
-
-_GIVES_UP_WITHIN_S = 30.0
-_LOOK_AGAIN_S = 0.05
-
 
 class Parameters(_Parameters):
-    """What notebook 06 lets its reader set; figures show the first of `dispatches`.
-
-    A scenario in `kept` is measured with every dispatch, with both new and kept connections.
-    """
+    """What notebook 06 lets its reader set; figures show the first of `dispatches`."""
 
     run: str
     dispatches: Annotated[ListOf[DispatchName], Field(min_length=1)]
-    kept: ListOf[Literal["kill", "recycle", "scale", "block"]]
+    kept: bool
+    turns: Annotated[ListOf[Literal["kill", "recycle", "block", "scale", "crash"]], Field(min_length=1)]
     workers: Annotated[WorkerCount, Field(ge=2)]
-    utilisation: Positive
+    load: Positive
     duration_s: Seconds
+    blocking: Annotated[Count, Field(le=MOST_TIMES)]
     kernel: KernelName
     iterations: Whole
     timeout_s: Seconds
@@ -61,82 +67,98 @@ class Parameters(_Parameters):
     seed: Whole
 
 
-def conditions(p: Parameters, loop_s: float) -> list[Condition]:
-    """Return each scenario with each server that meets it.
-
-    A blocked worker is one fewer, so the load is then what the others can do: only the blocked one's requests
-    wait. Scaling begins with one worker.
-    """
-    shared = p.model_dump(include={"kernel", "iterations", "timeout_s"}) | {"topology": "cluster"}
-    usual: dict[str, Any] = {"workers": p.workers, "duration_s": p.duration_s, "load": p.utilisation}
-    own: dict[str, dict[str, Any]] = {
-        SCALE: {"workers": 1, "load": _OVER_ONE},
-        BLOCK: {"load": p.utilisation * (1 - 1 / p.workers)},
-        CRASH: {"duration_s": _CRASH_LASTS * p.duration_s},
-    }
-    blocking = min(MOST_TIMES, max(1, round(0.3 * p.duration_s / loop_s)))
+def conditions(p: Parameters) -> list[Condition]:
+    """Return a condition for each dispatch: with new connections and, if `kept`, with kept ones, too."""
     return [
         Condition(
+            topology="cluster",
             dispatch=dispatch,
             keepalive=keepalive,
-            labels={
-                "scenario": scenario,
-                "place": p.dispatches.index(dispatch),
-                "times": blocking if scenario == BLOCK else 1,
-            },
-            **shared,
-            **(usual | own.get(scenario, {})),
+            labels={"turns": " ".join(p.turns), "place": place, "blocking": p.blocking},
+            **p.model_dump(include={"workers", "load", "duration_s", "kernel", "iterations", "timeout_s"}),
         )
-        for scenario in SCENARIOS
-        for dispatch, keepalive in _servers(p, scenario)
+        for place, dispatch in enumerate(p.dispatches)
+        for keepalive in ([False, True] if p.kept and dispatch != _CLOSES_EACH else [False])
     ]
 
 
-def _servers(p: Parameters, scenario: str) -> Iterator[tuple[DispatchName, bool]]:
-    """Yield each dispatch that meets a scenario, and whether clients keep their connections."""
-    kept = scenario in p.kept
-    for dispatch in p.dispatches if kept or scenario in _OF_EACH_DISPATCH else p.dispatches[:1]:
-        yield dispatch, False
-        if kept and dispatch != _CLOSES_EACH:
-            yield dispatch, True
+def actions(condition: Condition, server: "Server", left_s: LeftS) -> Iterator[Action]:
+    """Yield one failure after the other, in turns, while the load lasts; the crash loop comes last, and once.
 
-
-def actions(condition: Condition) -> list[Action]:
-    """Return what to do to the server of a condition, and when."""
-    lasts_s, scenario = condition.duration_s, condition.labels["scenario"]
-    if scenario == SCALE:
-        return [
-            Action(0.25 * lasts_s, lambda server: server.scale(2)),
-            Action(0.6 * lasts_s, lambda server: server.scale(1)),
-        ]
-    do: dict[str, Callable[[Server], str | None]] = {
-        KILL: _kill_one,
-        RECYCLE: lambda server: server.recycle(),
-        BLOCK: partial(_block, condition),
-        CRASH: _crash,
-    }
-    return [Action((0.2 if scenario == CRASH else 0.35) * lasts_s, do[scenario])]
+    Each begins when all workers serve again. A kill meets the worker that has accepted for longest, once it
+    counts as settled: the supervisor replaces it at once, and its back-off is not what is measured.
+    """
+    turns = str(condition.labels["turns"]).split()
+    room_s = _ROOM_FOR_CRASH_S if CRASH in turns else _ROOM_S
+    accepts_since_s = dict.fromkeys(server.workers, -SETTLED_S)
+    for kind in itertools.cycle(kind for kind in turns if kind != CRASH):
+        time.sleep(_REST_S)
+        while len(workers := server.workers) < condition.workers and left_s() > room_s:
+            time.sleep(_LOOK_AGAIN_S)
+        if not workers:
+            return
+        now_s = time.monotonic()
+        accepts_since_s = {pid: accepts_since_s.get(pid, now_s) for pid in workers}
+        oldest = min(accepts_since_s, key=accepts_since_s.__getitem__)
+        if kind == KILL:
+            time.sleep(max(0.0, accepts_since_s[oldest] + SETTLED_S - now_s))
+        if left_s() < room_s:
+            break
+        do: dict[str, Callable[[Server], str | None]] = {
+            KILL: partial(_end, oldest, signal.SIGKILL),
+            RECYCLE: partial(_end, oldest, signal.SIGTERM),  # its successor accepts first, as in recycle()
+            BLOCK: partial(_block, condition),
+            SCALE: _scale,
+        }
+        yield Action(kind, do[kind])
+    if CRASH in turns:
+        yield Action(CRASH, _crash)
 
 
 EXECUTE = with_actions(actions)
 """Carries out a trial of this experiment."""
 
 
-def _kill_one(server: "Server") -> None:
-    os.kill(server.workers[0], signal.SIGKILL)
+def _end(pid: int, number: signal.Signals, server: "Server") -> str:
+    """Signal a worker; return its successor's pid when that accepts and the worker is gone."""
+    before = server.workers
+    deadline_s = time.monotonic() + REPLACED_WITHIN_S
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+    while _exists(pid) or len(now := server.workers) < len(before) or pid in now:
+        if time.monotonic() > deadline_s:
+            raise LabError(f"worker {pid} was not replaced within {REPLACED_WITHIN_S:g} s")
+        time.sleep(_LOOK_AGAIN_S)
+    return " ".join(str(new) for new in now if new not in before)
 
 
-def _block(condition: Condition, server: "Server") -> None:
-    """Send one request with so many loops that its worker does nothing else for a while."""
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _block(condition: Condition, server: "Server") -> str:
+    """Send one request with so many loops that its worker does nothing else for a while; return its pid."""
     import requests
 
-    url = f"{server.url}{condition.path}?times={condition.labels['times']}"
+    url = f"{server.url}{condition.path}?times={condition.labels['blocking']}"
     with requests.Session() as session:
         session.trust_env = False  # no proxy between us and loopback
         try:
-            session.get(url, timeout=condition.timeout_s).raise_for_status()
+            answer = session.get(url, timeout=condition.timeout_s)
+            answer.raise_for_status()
         except requests.RequestException as error:
             raise LabError(f"it was not answered: {type(error).__name__}") from None
+    return answer.headers["X-Worker"]
+
+
+def _scale(server: "Server") -> None:
+    workers = len(server.workers)
+    server.scale(workers + 1)
+    server.scale(workers)
 
 
 def _crash(server: "Server") -> str:
@@ -157,3 +179,105 @@ def _crash(server: "Server") -> str:
             server.log_path.unlink(missing_ok=True)  # kept to explain failures; this one was deliberate
         return str(error).partition(f" ({server.log_path}")[0]
     raise LabError("it stopped without a reason")
+
+
+_OF_TRIAL = ["trial_id", "block", "dispatch", "keepalive", "workers", "flags"]
+_NOT_BY_ITS_END = ("timeout", "unfinished", "dropped")
+"""Outcomes that come long after their cause, or never."""
+
+
+def events(trials: pd.DataFrame, requests: pd.DataFrame, noted: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each failure of these trials, and one for the calm before the first of each trial.
+
+    Every request belongs to one row: to the last failure that began before the request ended or, if it waited
+    in vain, before it was due. The columns, besides some of the trial:
+
+    kind: of `KINDS`, or `CALM`. begun_s, took_s: when it began, and how long until all workers served again;
+    nan if they did not. detail: the pid of the successor, or of the blocked worker; or what went wrong.
+    fewest: the fewest workers that accepted meanwhile. met, lost, refused: how many requests belong to it,
+    were not answered well, and were refused. next_s: from its beginning to the first good answer to a request
+    due since then. due, waited: how many requests were due while it lasted, and went to the blocked worker or
+    were lost. latency_s, slowest_s, loops: of the answers to those, the median and longest latency, and the
+    median in loop times, by their own mean; nan without an answer.
+    """
+    requests_of, noted_of = (dict(list(frame.groupby("trial_id"))) for frame in (requests, noted))
+    found = [
+        {**{name: trial[name] for name in _OF_TRIAL}, **event}
+        for _, trial in trials.sort_values(["place", "keepalive", "block"]).iterrows()
+        for event in _of_trial(requests_of[trial["trial_id"]], noted_of[trial["trial_id"]])
+    ]
+    return pd.DataFrame(found)
+
+
+def _of_trial(requests: pd.DataFrame, noted: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    begun, over = (noted[noted["event"].isin(which)] for which in ([Event.BEGUN], [Event.DONE, Event.FAILED]))
+    begun_s = np.array([0.0, *begun["at_s"]])
+    over_s = np.array([*begun["at_s"][:1], *over["at_s"]] if len(begun) else [requests["due_s"].max()])
+    owners = _owners(requests, begun_s)
+    details, done = ["", *over["detail"]], [True, *(over["event"] == Event.DONE)]
+    for n, kind in enumerate([CALM, *begun["detail"]]):
+        meanwhile = requests["due_s"].between(begun_s[n], over_s[n])
+        workers = noted.loc[noted["at_s"].between(begun_s[n], over_s[n]), "workers"]
+        yield {
+            "kind": kind,
+            "begun_s": begun_s[n],
+            "took_s": over_s[n] - begun_s[n] if done[n] else np.nan,
+            "detail": details[n],
+            "fewest": workers.min(),
+            **_became(requests[owners == n]),
+            "next_s": _answered(requests[requests["due_s"] >= begun_s[n]])["end_s"].min() - begun_s[n],
+            **_meanwhile(requests[meanwhile], details[n] if kind == BLOCK and done[n] else "nan"),
+        }
+
+
+def _owners(requests: pd.DataFrame, begun_s: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """Return the position of the event that each request belongs to; the first begins at 0."""
+    moment_s = requests["end_s"].mask(requests["outcome"].isin(_NOT_BY_ITS_END), requests["due_s"])
+    return np.searchsorted(begun_s, moment_s, side="right") - 1
+
+
+def _answered(requests: pd.DataFrame) -> pd.DataFrame:
+    return requests[requests["outcome"] == "ok"]
+
+
+def _became(mine: pd.DataFrame) -> dict[str, int]:
+    return {
+        "met": len(mine),
+        "lost": int((mine["outcome"] != "ok").sum()),
+        "refused": int((mine["outcome"] == "refused").sum()),
+    }
+
+
+def _meanwhile(due: pd.DataFrame, blocked: str) -> dict[str, float]:
+    answered = _answered(due)
+    latency_s = float(answered["latency_s"].median())
+    waited = (due["outcome"] != "ok") | (due["worker"] == float(blocked))
+    return {
+        "due": len(due),
+        "waited": int(waited.sum()),
+        "latency_s": latency_s,
+        "slowest_s": float(answered["latency_s"].max()),
+        "loops": latency_s / float(answered["service_s"].mean()),
+    }
+
+
+def around(
+    requests: pd.DataFrame, events: pd.DataFrame, which: pd.DataFrame, margin_s: float
+) -> pd.DataFrame:
+    """Lay some of these events over each other: their requests, due `since_s` after their event began.
+
+    They are the answered ones that were due from `margin_s` before it to as long after it, and all its lost
+    ones. `by_its_worker` says which were answered by the blocked worker, or by the successor.
+    """
+    found: list[pd.DataFrame] = []
+    for trial_id, mine in which.groupby("trial_id", sort=False):
+        of_trial = requests[requests["trial_id"] == trial_id]
+        begun_s = events.loc[events["trial_id"] == trial_id, "begun_s"].to_numpy()
+        lost, owner_s = of_trial["outcome"] != "ok", begun_s[_owners(of_trial, begun_s)]
+        for _, event in mine.iterrows():
+            since_s = of_trial["due_s"] - event["begun_s"]
+            near = since_s.between(-margin_s, np.nan_to_num(event["took_s"]) + margin_s)
+            shown = of_trial[(near & ~lost) | (lost & (owner_s == event["begun_s"]))]
+            its = shown["worker"] == pd.to_numeric(event["detail"], errors="coerce")
+            found.append(shown.assign(since_s=since_s, by_its_worker=its))
+    return pd.concat(found)
