@@ -293,7 +293,10 @@ class Search:
     def _judged(self, offered: Measured, rate_rps: float) -> RateTrial:
         summary = offered.summary
         missed = [slo.name for slo in self._slos if slo.missed(summary)]
-        if _grows(offered.requests, self._arrivals) or _ends_late(offered.requests, self._slos):
+        done, offered_share = (_of_limit(summary, rate) for rate in (summary["throughput"], rate_rps))
+        # more than the workers' own service times allow, though it is too little to be seen to grow
+        over = done is not None and offered_share is not None and done <= 1 < offered_share
+        if over or _grows(offered.requests, self._arrivals) or _ends_late(offered.requests, self._slos):
             missed.append(BACKLOG)
         flags = tuple(map(Flag.from_dict, summary["flags"]))
         return RateTrial(
@@ -304,8 +307,8 @@ class Search:
             flags=flags,
             throughput=summary["throughput"],
             service_s=summary["service_s"]["mean"],
-            share_of_limit=_of_limit(summary, summary["throughput"]),
-            utilisation=_of_limit(summary, rate_rps),
+            share_of_limit=done,
+            utilisation=offered_share,
             latency_s=dict(summary["latency_s"]),
             generator={
                 "cpu_s": summary["generator"]["cpu_s"],

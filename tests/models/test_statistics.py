@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from helpers import coverage
 from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
@@ -12,11 +13,9 @@ from scipy.stats import binomtest
 from lab.errors import UsageError
 from lab.models.statistics import (
     Interval,
-    busiest_by_chance,
     estimate,
     fewest_trials,
     paired_ratio,
-    pairing_gain,
     proportion,
     quantile,
     samples_needed,
@@ -82,25 +81,14 @@ def test_the_ends_of_an_interval_are_trials(trials: int, rank: int) -> None:
 
 
 @pytest.mark.parametrize("trials", [6, 7, 12, 20])
-@pytest.mark.parametrize(("draw", "median"), [("normal", 0.0), ("lognormal", 1.0)])
-def test_intervals_cover_the_true_median_as_often_as_they_say(trials: int, draw: str, median: float) -> None:
-    drawn = getattr(np.random.default_rng(5), draw)(size=(2000, trials))
-    found = [estimate(values) for values in drawn]
-    covered = sum(one.low <= median <= one.high for one in found)
-    assert covered / len(found) >= 0.94
+@pytest.mark.parametrize("scatter", coverage.DRAWS)
+def test_intervals_cover_the_true_median_as_often_as_they_say(trials: int, scatter: str) -> None:
+    assert coverage.of_medians(trials, scatter, draws=2000) >= 0.94
 
 
 @pytest.mark.parametrize("blocks", [6, 7, 12])
 def test_intervals_of_paired_ratios_cover_the_true_one_though_blocks_differ(blocks: int) -> None:
-    """A machine of two speeds, 1.6 apart, and a scatter of 10 % in each trial: only the blocks differ."""
-    random = np.random.default_rng(6)
-    covered = 0
-    for _ in range(1000):
-        speed = random.choice([1.0, 1.6], blocks) * random.lognormal(0, 0.1, blocks)
-        one, two = (speed * random.lognormal(0, 0.1, blocks) for _ in range(2))
-        ratio = paired_ratio(1.9 * two, one)
-        covered += ratio.low <= 1.9 <= ratio.high
-    assert covered / 1000 >= 0.94
+    assert coverage.of_paired_ratios(blocks, draws=1000) >= 0.94
 
 
 @pytest.mark.parametrize(("part", "whole"), [(0, 20), (1, 20), (19, 20), (20, 20), (444, 444), (3, 7)])
@@ -115,9 +103,7 @@ def test_proportions_are_those_of_scipy(part: int, whole: int) -> None:
 @pytest.mark.parametrize("whole", [6, 20, 60])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.95])
 def test_intervals_of_proportions_cover_the_true_one(whole: int, share: float) -> None:
-    drawn = np.random.default_rng(7).binomial(whole, share, 2000)
-    found = {part: proportion(part, whole) for part in set(drawn.tolist())}
-    assert np.mean([found[part].low <= share <= found[part].high for part in drawn.tolist()]) >= 0.94
+    assert coverage.of_proportions(whole, share, draws=2000) >= 0.94
 
 
 @pytest.mark.parametrize("effect", [0.8, 0.97, 1.05, 1.2])
@@ -182,27 +168,3 @@ def test_what_cannot_be_summarised_is_refused(ask: Callable[[], object], line: s
     with pytest.raises(UsageError) as error:
         ask()
     assert str(error.value).startswith(line)
-
-
-def test_pairing_gains_what_blocks_have_in_common() -> None:
-    random = np.random.default_rng(3)
-    block, one, other = random.normal(0, [[3], [1], [1]], (3, 4000))
-    assert pairing_gain(np.exp(block + one), np.exp(block + other)) == pytest.approx(10, rel=0.1)
-    assert pairing_gain(np.exp(one), np.exp(other)) == pytest.approx(1, rel=0.1)
-    assert math.isnan(pairing_gain([1, 2, 3], [1, 2, 3]))
-
-
-def test_the_busiest_by_chance_is_that_of_fair_coins() -> None:
-    two = busiest_by_chance([1, 1], 2, draws=4000)
-    assert set(two) == {0.5, 1}
-    assert two.mean() == pytest.approx(0.75, abs=0.02)
-    assert set(busiest_by_chance([3, 1], 2)) == {0.75, 1}
-    assert busiest_by_chance([1] * 100_000, 4).max() < 0.26
-
-
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=20), st.integers(1, 8))
-def test_the_busiest_has_at_least_a_fair_share_and_at_most_all(sizes: list[int], workers: int) -> None:
-    shares = busiest_by_chance(sizes, workers, draws=50)
-    assert len(shares) == 50
-    assert (1 / workers - 1e-12 <= shares).all()
-    assert (shares <= 1 + 1e-12).all()

@@ -1,11 +1,13 @@
 """The highest sustained rate: found on servers of known capacity; where there is none, it says why."""
 
+import math
 import re
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers import coverage
 from helpers.simulated_servers import Answered, Simulated
 
 from lab.errors import UsageError
@@ -24,19 +26,26 @@ def searched(server: Simulated, *, slos: list[Slo] = SLOS, max_rps: float = 10_0
     return Sustained("", tuple(slos), server.arrivals, lower_rps, upper_rps, reason, tuple(search.trials))
 
 
-def test_the_capacity_is_inside_the_bounds_however_noisy_the_server() -> None:
-    inside, trials = [], []
-    for seed in range(30):
-        server = Simulated(random=np.random.default_rng(seed), loop_s=0.008 + 0.0007 * seed)
-        found = searched(server)
-        assert found.lower_rps is not None
-        assert found.upper_rps is not None
-        assert found.lower_rps >= 0.95 * found.upper_rps - 1e-9
-        assert found.reason == ""
-        inside.append(found.lower_rps <= server.capacity_rps <= found.upper_rps)
-        trials.append(len(found.trials))
-    assert sum(inside) >= 27
-    assert np.median(trials) <= 12
+def test_the_limit_is_inside_the_bounds_however_noisy_the_server() -> None:
+    found = coverage.of_searches(60, requests=300)
+    assert found.as_shares >= 0.95
+    assert found.as_rates >= 0.95
+    assert np.median(found.trials) <= 12
+
+
+def test_the_bounds_are_as_near_as_they_were_asked_to_be() -> None:
+    found = searched(Simulated())
+    assert found.reason == ""
+    assert found.lower_rps is not None
+    assert found.lower_rps >= 0.95 * (found.upper_rps or math.inf) - 1e-9
+
+
+def test_no_rate_is_sustained_beyond_what_the_own_service_times_allow() -> None:
+    """An overload of half a percent does not show in three seconds, but in the service times it does."""
+    found = searched(Simulated(noise=0.0, loop_s=0.01005))
+    assert all(trial.utilisation <= 1 for trial in found.trials if trial.good and trial.utilisation)
+    search = Search(Simulated(noise=0.0, loop_s=0.01005), SLOS, duration_s=DURATION_S, arrivals="constant")
+    assert search.run(1000, 200, 0.05)[:2] != (200, None), "200/s are 1.005 times what two workers can do"
 
 
 def test_without_noise_the_bounds_are_tight_and_the_limit_is_reached() -> None:

@@ -1,0 +1,53 @@
+"""How often each kind of interval holds the true value: `make bench` prints it, and fails below its bars.
+
+All of it is simulated: nothing here depends on the machine.
+"""
+
+import numpy as np
+import pytest
+from helpers.coverage import DRAWS, UNSEEN, of_medians, of_paired_ratios, of_proportions, of_searches
+
+DRAWN = 10_000
+HONEST = 0.94
+"""An interval of 95 % may cover that much in as many draws, by chance."""
+
+ENOUGH = 200
+"""Requests of a trial from which on the bounds of a search must hold what they say."""
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.mark.parametrize("trials", [6, 7, 12, 20])
+@pytest.mark.parametrize("scatter", DRAWS)
+def test_medians(trials: int, scatter: str) -> None:
+    covered = of_medians(trials, scatter, DRAWN)
+    print(f"median of {trials:2} {scatter} trials, order statistics: {covered:.1%} of {DRAWN:,}")
+    assert covered >= HONEST
+
+
+@pytest.mark.parametrize("blocks", [6, 7, 12, 20])
+def test_paired_ratios(blocks: int) -> None:
+    covered = of_paired_ratios(blocks, DRAWN)
+    print(f"ratio paired over {blocks:2} blocks of two speeds, order statistics: {covered:.1%} of {DRAWN:,}")
+    assert covered >= HONEST
+
+
+@pytest.mark.parametrize("whole", [6, 20, 60])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.95])
+def test_proportions(whole: int, share: float) -> None:
+    covered = of_proportions(whole, share, DRAWN)
+    print(f"share {share} of {whole:2} events, Clopper-Pearson: {covered:.1%} of {DRAWN:,}")
+    assert covered >= HONEST
+
+
+@pytest.mark.parametrize("requests", [60, 120, 200, 600])
+def test_bounds_of_searches(requests: int) -> None:
+    found = of_searches(200, requests)
+    print(
+        f"sustained rate, bounds 5 % apart, {requests} requests a trial: {found.as_shares:.1%} of "
+        f"{len(found.trials)} as shares of the own limit, {found.as_rates:.1%} as rates give or take "
+        f"{UNSEEN:.0%}, {found.exactly:.1%} exactly; {np.median(found.trials):.0f} trials in the median"
+    )
+    assert np.median(found.trials) <= 12
+    if requests >= ENOUGH:
+        assert min(found.as_shares, found.as_rates) >= 0.95
