@@ -88,7 +88,7 @@ def _means(run: Evidence) -> Found:
     if rates.empty:
         return "no", "no rate was measured"
     means = rates["quantity"].str.contains("mean", regex=False).sum()
-    shown = f"{means} of {_many(len(rates), 'rate')} are means: the others are medians over blocks, or bounds"
+    shown = f"{means} of {_many(len(rates), 'rate')} are means; the others are medians over blocks, or bounds"
     return ("no" if means else "yes"), shown
 
 
@@ -165,7 +165,7 @@ def _timing(run: Evidence) -> Found:
 
 
 def _bounds(run: Evidence) -> Found:
-    limits, speedups = run.of("share of the own limit"), run.of("speed-up over one worker")
+    limits, speedups = run.of("of the own limit"), run.of("speed-up over one worker")
     told = []
     if len(speedups):
         best, cpus = units.digits(speedups["value"].max()), _many(run.machine.available_cpus, "CPU")

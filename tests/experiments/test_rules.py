@@ -111,7 +111,7 @@ def test_timing_is_told_by_lag_and_flags() -> None:
 
 
 def test_a_limit_stands_beside_what_was_measured() -> None:
-    limit = stated("sustained", "sustained rate, share of the own limit", SIX)
+    limit = stated("sustained", "sustained rate, of the own limit", SIX)
     assert "1 number as a share" in kept(limit)[11][1]
     assert "1.15 on 2 CPUs" in kept(GAIN)[11][1]
 
