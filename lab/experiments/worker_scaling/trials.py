@@ -8,6 +8,7 @@ from pydantic import field_validator
 
 from lab.checks import Count, Positive, Seconds, Whole
 from lab.cpus import available_cpus
+from lab.experiments.common import Iterations
 from lab.hotloop import KernelName
 from lab.models.stack import WorkerTime, worker_time
 from lab.servers.spec import DispatchName
@@ -36,7 +37,7 @@ class Parameters(_Parameters):
     dispatch: DispatchName
     pin: bool
     kernel: KernelName
-    iterations: Whole
+    iterations: Iterations
     timeout_s: Seconds
     blocks: Count
     seed: Whole
