@@ -4,7 +4,7 @@ A few CPUs carry many such workers. The share of time that they are kept asleep 
 and the generators of this machine can feed so many workers at all, with loops of that length.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -38,7 +38,12 @@ LADDER = tuple(times * STEP for times in (1, 3, 7, 20, 49))
 FIRST = 7 * STEP
 """The loop of 7^6 is tried first: the likely answer on a small machine."""
 
+LEAST_RPS = 100.0
+"""Longer loops leave a trial of a second or two too few requests to count. A small machine that cannot feed
+even these is disturbed, not outgrown."""
+
 _TRIES = 2
+_START_S = 120.0
 _LEAST_S = 0.6
 _LASTS_LOOPS = 10.0
 _SETTLED_LOOPS = 2.0
@@ -75,7 +80,7 @@ Feed = Callable[[int], Fed]
 def sleepers(workers: int, step_s: float) -> Iterator[Feed]:
     """Start workers that sleep, and yield how to feed them; `step_s` is what `STEP` iterations take here."""
     first = planned(workers, step_s, STEP)
-    with fresh_server(first, drain_s=0, unlimited=True) as server:
+    with fresh_server(first, drain_s=0, unlimited=True, start_timeout_s=_START_S) as server:
         yield lambda iterations: _feed(server, planned(workers, step_s, iterations), step_s, iterations)
 
 
@@ -119,16 +124,22 @@ def busy_share(requests: pd.DataFrame, workers: int, from_s: float, to_s: float)
     return float(np.nansum(np.maximum(busy_s, 0.0))) / (workers * (to_s - from_s))
 
 
-def shortest_loop(feed: Feed) -> list[Fed]:
-    """Find the shortest loop of the ladder that is held: every control that led there, the answer last.
+def ladder(step_s: float) -> list[int]:
+    """Return the loops to choose from: those of which the CPUs do `LEAST_RPS`; 7^6 in any case."""
+    longest_s = available_cpus() / LEAST_RPS
+    return [loop for loop in LADDER if loop <= FIRST or loop / STEP * step_s <= longest_s]
+
+
+def shortest_loop(feed: Feed, loops: Sequence[int] = LADDER) -> list[Fed]:
+    """Find the shortest of these loops that is held: every control that led there, the answer last.
 
     Begins with 7^6 and goes down while that holds, or up until it does. If none holds, the longest is last.
     """
-    place = LADDER.index(FIRST)
-    seen, found = _tried(feed, LADDER[place])
+    place = loops.index(FIRST)
+    seen, found = _tried(feed, loops[place])
     step = -1 if found.held else 1
-    while 0 <= (place := place + step) < len(LADDER):
-        more, this = _tried(feed, LADDER[place])
+    while 0 <= (place := place + step) < len(loops):
+        more, this = _tried(feed, loops[place])
         seen += more
         if step < 0 and not this.held:
             break
@@ -166,7 +177,7 @@ def auto(run: Run) -> pd.DataFrame:
 
 def _auto(step_s: float) -> pd.DataFrame:
     with sleepers(2 * available_cpus(), step_s) as feed:
-        return frame(shortest_loop(feed))
+        return frame(shortest_loop(feed, ladder(step_s)))
 
 
 def frame(controls: list[Fed]) -> pd.DataFrame:

@@ -114,7 +114,7 @@ def test_with_many_cpus_one_process_is_attacked_a_few_times_as_long_at_most(
 def test_one_process_beside_many_cpus_is_not_attacked_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "available_cpus", lambda: 64)
     p = parameters(workers=64)
-    assert max(c.duration_s for c in study.conditions(p)) == 8 * p.duration_s
+    assert max(c.duration_s for c in study.conditions(p)) == 6 * p.duration_s
 
 
 def test_quick_has_blocks_enough_for_an_interval_and_requests_for_a_p90(

@@ -52,6 +52,18 @@ def test_a_harness_that_is_too_slow_for_all_gets_the_longest_and_says_that_it_di
     assert len(seen) == len(harness.asked), "every control is kept"
 
 
+@pytest.mark.parametrize(
+    ("cpus", "longest"), [(1, 7 * STEP), (2, 7 * STEP), (4, 20 * STEP), (8, 20 * STEP), (64, 49 * STEP)]
+)
+def test_a_loop_leaves_a_short_trial_requests_to_count(
+    cpus: int, longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "available_cpus", lambda: cpus)
+    loops = control.ladder(0.0018)
+    assert max(loops) == longest
+    assert shortest_loop(Harness(1.0), loops)[-1].iterations == longest
+
+
 def test_one_disturbance_does_not_make_loops_longer() -> None:
     calm, disturbed = Harness(0.001), Harness(0.001, disturbed=1)
     assert shortest_loop(calm)[-1].iterations == shortest_loop(disturbed)[-1].iterations

@@ -30,8 +30,8 @@ from lab.study.run import Run
 
 EXPERIMENT = "dispatch"
 
-_MOST_TIMES_LONGER = 8.0
-"""Times the busiest trials' duration: what one process needs beside a server with eight CPUs."""
+_MOST_TIMES_LONGER = 6.0
+"""Times the busiest trials' duration: what one process needs beside a server with six CPUs."""
 
 Utilisation = Annotated[Positive, Field(lt=1)]
 """The share of time that workers are busy: from 1 on, they never catch up."""
