@@ -145,7 +145,7 @@ def _multiplies(cpus: int, trials: pd.DataFrame) -> Verdict:
     workers, times = units.counted(top.workers, "worker"), units.digits(top.speedup.value)
     evidence = f"{workers} over one: {times} times ({scaling.spread(top.speedup)} over {blocks})"
     if not top.speedup.is_interval:
-        return Verdict(3, f"{evidence}, too few of {fewest_trials()}")
+        return Verdict(3, f"{evidence}, fewer than {fewest_trials()}")
     reached = _above(top.speedup, top.workers)
     return Verdict(3, evidence, Word.of(_above(top.speedup, 1), None if reached is None else not reached))
 

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from lab import units
+from lab.errors import UsageError
 from lab.experiments.worker_scaling.trials import OVERLOADED, highest
 from lab.models.scaling import Point, ScalingLaw, envelope, fit_law, speedups
 from lab.models.statistics import Estimate, estimate, fewest_trials, paired_ratio
@@ -38,8 +39,9 @@ def ratio(trials: pd.DataFrame, many: int, few: int) -> Estimate | None:
 
 
 def spread(found: Estimate) -> str:
-    """Write where an estimate may lie: 1.88 to 1.97."""
-    return f"{units.digits(found.low)} to {units.digits(found.high)}"
+    """Write where an estimate may lie: 1.88 to 1.97; or that it is only a range."""
+    ends = f"{units.digits(found.low)} to {units.digits(found.high)}"
+    return ends if found.is_interval else f"range {ends}"
 
 
 def worded(found: Estimate) -> str:
@@ -50,8 +52,11 @@ def worded(found: Estimate) -> str:
 def table(trials: pd.DataFrame, found: pd.DataFrame | None = None) -> pd.DataFrame:
     """Put what is known of each number of workers in words, with intervals and the number of blocks.
 
-    `found` are the sustained rates of `trials.search`, if they were searched.
+    `found` are the sustained rates of `trials.search`, if they were searched. Raises UsageError without a
+    trial.
     """
+    if trials.empty:
+        raise UsageError("there are no scaling trials to put in a table: measure some first")
     known = {point.workers: point for point in points(trials)}
     rows = pd.DataFrame(
         {"workers": workers} | _in_words(known.get(workers), mine) for workers, mine in _by_workers(trials)
