@@ -14,6 +14,7 @@ from lab.experiments import (
     rate_sweep,
     single_vs_cluster,
     summary,
+    sustained,
 )
 from lab.experiments import worker_scaling as scaling
 from lab.experiments.common import expected
@@ -30,6 +31,9 @@ _TOOLS = 3
 
 _TOOL_S = 3.0
 """Of each, to start twice and to send a few requests."""
+
+_SEARCH_TRIALS = 12
+"""How many trials usually find a sustained rate."""
 
 _CONTROLS = 4
 """How many controls usually choose a run's loop."""
@@ -49,12 +53,15 @@ def _hot_loop(p: hot_loop.Parameters) -> float:
 
 def _single_vs_cluster(p: single_vs_cluster.Parameters) -> float:
     by_hand_s = 1.0 + TRIAL_S + start_s(1, 1.0)
-    return by_hand_s + trials_s(single_vs_cluster.conditions(p), p.blocks)
+    load = {"duration_s": p.search_s, "kernel": p.kernel, "iterations": control.FIRST}
+    searches_s = trials_s(_SEARCH_TRIALS * sustained.pair(p.workers, p.dispatch, **load))
+    return by_hand_s + searches_s + trials_s(single_vs_cluster.conditions(p), p.blocks)
 
 
 def _rate_sweep(p: rate_sweep.Parameters) -> float:
     p = expected(p)
-    return trials_s(rate_sweep.conditions(p), p.blocks)
+    searches_s = trials_s(_SEARCH_TRIALS * rate_sweep.servers(p))
+    return searches_s + trials_s(rate_sweep.conditions(p), p.blocks)
 
 
 def _worker_scaling(p: scaling.Parameters) -> float:
