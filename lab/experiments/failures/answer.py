@@ -310,8 +310,9 @@ def figure(events: pd.DataFrame, requests: pd.DataFrame, kind: str) -> Figure | 
 def _title(kind: str, noun: str, mine: pd.DataFrame) -> str:
     if kind == BLOCK:
         return f"{counted(len(mine), noun)}: {percent(_waited(mine).median())} of requests had to wait"
-    again = mine["took_s"].median()
-    return f"{_lost_in(mine, noun)}; all workers again after {seconds(again)}"
+    again_s = mine["took_s"].median()
+    again = f"all workers again after {seconds(again_s)}" if again_s > 0 else "not all workers again"
+    return f"{_lost_in(mine, noun)}; {again}"
 
 
 def _answers(axes: Axes, answered: pd.DataFrame, its: str) -> None:

@@ -276,7 +276,9 @@ def around(
         lost, owner_s = of_trial["outcome"] != "ok", begun_s[_owners(of_trial, begun_s)]
         for _, event in mine.iterrows():
             since_s = of_trial["due_s"] - event["begun_s"]
-            near = since_s.between(-margin_s, np.nan_to_num(event["took_s"]) + margin_s)
+            near = since_s.between(
+                -margin_s, np.nan_to_num(event["took_s"], nan=REPLACED_WITHIN_S) + margin_s
+            )
             shown = of_trial[(near & ~lost) | (lost & (owner_s == event["begun_s"]))]
             its = shown["worker"] == pd.to_numeric(event["detail"], errors="coerce")
             found.append(shown.assign(since_s=since_s, by_its_worker=its))
