@@ -115,7 +115,8 @@ def within(
     beyond: dict[str, dict[str, Any]] = {}
     for name, values in settings.items():
         usual = _defaults(name) | profile_parameters(profile, name)
-        own = {key: value for key, value in (_defaults(name) | values).items() if usual[key] != value}
+        other = {key: value for key, value in (_defaults(name) | values).items() if usual[key] != value}
+        own = dict(changed.get(name, {})) | other
         beyond |= {name: own} if own else {}
     return settings, beyond, cut
 
