@@ -11,7 +11,8 @@ from lab.cli.attack import ended_by_signals, of_requests, request_options, warni
 from lab.cli.output import tell, write_out
 from lab.flags import in_words
 from lab.progress import display
-from lab.study.sustained import Interrupted, RateTrial, Sustained, sustained
+from lab.study.rate_search import RateTrial
+from lab.study.sustained import Interrupted, Sustained, sustained
 from lab.units import counted, per_second, percent, seconds
 
 _USUAL_TRIALS = 12
@@ -67,7 +68,7 @@ def _hand_over(found: Sustained, form: str) -> int:
     write_out(json.dumps(found.to_dict(), indent=2, allow_nan=False) if form == "json" else _text(found))
     if found.reason:
         tell(f"lab: {found.reason}")
-    return 0 if found.lower_rps is not None else 1
+    return 0 if found.held_rps is not None else 1
 
 
 def _share(trials: int) -> float:

@@ -18,8 +18,9 @@ from lab.load.report import Slo
 from lab.models.statistics import samples_needed
 from lab.progress import display
 from lab.study.plan import Condition
+from lab.study.rate_search import RateTrial, Search
 from lab.study.run import Run
-from lab.study.sustained import Precision, RateTrial, Search, Sustained
+from lab.study.sustained import Precision, Sustained
 from lab.study.trial import Execute, serve_and_attack
 from lab.units import counted, per_second
 
@@ -29,6 +30,8 @@ _BEYOND = 1.5
 _MOST = 4.0
 """Times the calibrated capacity: where it ends, as no server of ours can be that fast."""
 _LOOPS = 5
+_LEAST_REQUESTS = 120
+"""Of a trial: with fewer, simulated searches miss the capacity more often than one time in twenty."""
 _SERVER = ("topology", "workers", "dispatch")
 _ASKED = ("objective", "slo_percentile", "slo_loops", "iterations", "arrivals")
 _FOUND = ("loop_s", "reason", "consistent")
@@ -56,8 +59,8 @@ class Objective:
         return Slo.parse_all([f"p{self.percentile}={self.loops * loop_s:.9f}s"])
 
     def least_requests(self) -> int:
-        """Return how many requests of a trial tell the percentile with 95 % confidence."""
-        return samples_needed(self.percentile / 100)
+        """Return how many requests of a trial tell the percentile with 95 % confidence, and the rate."""
+        return max(_LEAST_REQUESTS, samples_needed(self.percentile / 100))
 
 
 def search(
@@ -70,11 +73,11 @@ def search(
 ) -> pd.DataFrame:
     """Search for the sustained rate of each server, and return a row per trial.
 
-    Of a condition, the rate does not matter; a trial lasts its `duration_s`, or as long as the objective's
-    percentile needs requests. Searches that the run has are not repeated. The columns are the server
-    (topology, workers, dispatch), those of `RateTrial`, and of the search: `lower_rps`, `upper_rps` (nan
-    where there is none), `reason`, `consistent`, and `loop_s`, the calibrated loop: the mean of before and
-    after.
+    Of a condition, the rate does not matter; a trial lasts its `duration_s`, or as long as the objective
+    needs requests. Searches that the run has are not repeated. The columns are the server (topology, workers,
+    dispatch), those of `RateTrial`, and of the search: `lower_rps`, `upper_rps` (nan where none), both as
+    shares of the own limit, `reason`, `consistent`, and `loop_s`, the calibrated loop: the mean of
+    before and after.
     """
     if not servers:
         raise UsageError("there is no server to search: name at least one")
@@ -137,6 +140,7 @@ def _table(server: Condition, found: Sustained, loop_s: float) -> pd.DataFrame:
     return rows.assign(
         iterations=server.iterations, arrivals=server.arrivals, loop_s=loop_s, reason=found.reason,
         lower_rps=_or_nan(found.lower_rps), upper_rps=_or_nan(found.upper_rps), consistent=found.consistent,
+        lower_share=_or_nan(found.utilisation[0]), upper_share=_or_nan(found.utilisation[1]),
     )  # fmt: skip
 
 
@@ -156,10 +160,8 @@ def bounds(trials: pd.DataFrame) -> pd.DataFrame:
         first, sound = mine.iloc[0], mine[mine["flags"].map(len) == 0]
         row: dict[str, Any] = dict(zip(_SERVER, server, strict=True))
         for bound in ("lower", "upper"):
-            rate_rps = float(first[f"{bound}_rps"])
-            row[f"{bound}_rps"] = rate_rps
-            row[f"{bound}_share"] = float(sound.loc[sound["rate"] == rate_rps, "utilisation"].median())
-            row[f"{bound}_cpus"] = rate_rps * float(first["loop_s"])
+            row[f"{bound}_rps"], row[f"{bound}_share"] = first[f"{bound}_rps"], first[f"{bound}_share"]
+            row[f"{bound}_cpus"] = first[f"{bound}_rps"] * first["loop_s"]
         row |= {name: first[name] for name in (*_ASKED, *_FOUND)}
         rows.append(row | {"trials": len(mine), "flagged": len(mine) - len(sound)})
     return pd.DataFrame(rows).sort_values(["workers", "topology"], ignore_index=True)

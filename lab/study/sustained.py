@@ -1,126 +1,79 @@
-"""The highest rate that a server sustains under an SLO, as two bounds: the number that people come for.
-
-The search is MLRsearch (IETF draft-ietf-bmwg-mlrsearch), by the library of its authors: it guesses from what
-an overloaded server answers, bisects in log rate, and measures each bound until its trials agree. Our part is
-what a trial is, and when it is good. A trial that the generator spoiled is repeated, not believed.
-"""
+"""The highest rate that a server sustains under an SLO, as two bounds: the number that people come for."""
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import numpy as np
-import pandas as pd
 from annotated_types import Ge, Lt
-from MLRsearch import (
-    AbstractMeasurer,
-    Config,
-    MeasurementResult,
-    MultipleLossRatioSearch,
-    SearchGoal,
-)
 
 from lab.checks import Before, Duration, Positive, Rate, Whole, checked
 from lab.cpus import available_cpus
-from lab.flags import Flag, in_words
 from lab.load.arrivals import Arrivals
 from lab.load.attack import attack
 from lab.load.report import Slo
 from lab.models.statistics import samples_needed
+from lab.study.rate_search import BEYOND, UNSEEN, RateTrial, Search, classified
 from lab.study.trial import Measured
-from lab.units import counted, parse_share, per_second, seconds
+from lab.units import parse_share
 
 Precision = Annotated[Positive, Before(parse_share), Ge(0.005), Lt(1)]
 """A share, as a number or a text such as 5%."""
 
-BACKLOG = "backlog"
-"""What a trial misses whose latency grows as it goes on, however short the latency still is."""
-
-_GROWTH = 0.01
-"""Seconds of latency gained per second: an overload of this share, which only a longer trial would show."""
-
-_VISIBLE = 2.0
-"""With Poisson arrivals of n requests, an overload below this / sqrt(n) looks like chance."""
-
-_LEAST_REQUESTS = 10
-"""Of a trial whose trend says anything."""
-
-_TRIES = 3
-_TRIALS_A_BOUND = 3
 _FIRST_REQUESTS = 6
-_BEYOND = 2.0
-"""Times the rate of one request after the other on each CPU: where the search begins, in overload."""
-_DOWN_TO = 1000.0
 _MOST_RPS = 100_000.0
-_PATIENCE_TRIALS = 60
-_ENDLESS_S = 1e9
 _SAME_SPEED = 1.15
 """A loop that takes this many times longer is more than a server's scatter: the machine's speed changed."""
-_UNSETTLED = "the bounds did not settle: the server or the machine kept changing its speed"
-
-
-Offer = Callable[[float, float, int], Measured]
-"""Offers a load: requests per second, for so many seconds, and a seed for its arrivals."""
-
-
-@dataclass(frozen=True)
-class RateTrial:
-    """One rate, offered once, as `requests`: whether the SLO was met, and if not, what was `missed`.
-
-    `service_s` is the mean service time, `share_of_limit` throughput x that / workers: near 1, every worker
-    was busy all the time; `utilisation` is offered rate x that / workers: above 1, they were offered more
-    than they could do. None where the server does not say its service times.
-    """
-
-    rate: float
-    requests: int
-    good: bool
-    missed: tuple[str, ...]
-    flags: tuple[Flag, ...]
-    throughput: float
-    service_s: float | None
-    share_of_limit: float | None
-    utilisation: float | None
-    latency_s: Mapping[str, float | None]
-    generator: Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
 class Sustained:
     """The rates between which the highest sustained one lies, in requests per second.
 
-    A bound that does not exist is None, and `reason` says why. `share_of_limit` is that of the lower bound,
-    which still means something when the machine changed its speed in between.
+    `held_rps` and `failed_rps` are the rates whose trials said so. `lower_rps` and `upper_rps` lie as much
+    further apart as those trials could not see. A bound that does not exist is None, and `reason` says why.
     """
 
     url: str
     slos: tuple[Slo, ...]
     arrivals: str
-    lower_rps: float | None
-    upper_rps: float | None
+    held_rps: float | None
+    failed_rps: float | None
     reason: str
     trials: tuple[RateTrial, ...]
 
     @property
+    def lower_rps(self) -> float | None:
+        """The lower bound."""
+        return None if self.held_rps is None else self.held_rps * (1 - self._blur(self.held_rps))
+
+    @property
+    def upper_rps(self) -> float | None:
+        """The upper bound."""
+        return None if self.failed_rps is None else self.failed_rps * (1 + self._blur(self.failed_rps))
+
+    @property
     def share_of_limit(self) -> float | None:
-        """The median share of the own limit at the lower bound."""
-        return _median(trial.share_of_limit for trial in self._at(self.lower_rps) if trial.good)
+        """The median share of the own limit where the rate held."""
+        return _median(trial.share_of_limit for trial in self._at(self.held_rps) if trial.good)
 
     @property
     def utilisation(self) -> tuple[float | None, float | None]:
-        """The median own utilisation at both bounds: the same on a machine that changed its speed."""
-        lower, upper = (
+        """Both bounds as own utilisation: the same on a machine that changed its speed."""
+        held, failed = (
             _median(trial.utilisation for trial in self._at(rate))
-            for rate in (self.lower_rps, self.upper_rps)
+            for rate in (self.held_rps, self.failed_rps)
         )
-        return lower, upper
+        return (
+            held and held * (1 - self._blur(self.held_rps)),
+            failed and failed * (1 + self._blur(self.failed_rps)),
+        )
 
     @property
     def requests_wanting(self) -> int:
         """How many requests a trial at the lower bound lacks to tell its percentiles with 95 % confidence."""
-        at_lower = [trial.requests for trial in self._at(self.lower_rps)]
+        at_lower = [trial.requests for trial in self._at(self.held_rps)]
         shares = [int(slo.name[1:]) / 100 for slo in self.slos if slo.name[1:].isdecimal()]
         needed = max((samples_needed(share) for share in shares), default=0)
         return max(0, needed - min(at_lower)) if at_lower else 0
@@ -129,7 +82,7 @@ class Sustained:
     def speed_change(self) -> float | None:
         """How many times longer the loop took at one bound than at the other."""
         at_bounds = [
-            _median(trial.service_s for trial in self._at(rate)) for rate in (self.lower_rps, self.upper_rps)
+            _median(trial.service_s for trial in self._at(rate)) for rate in (self.held_rps, self.failed_rps)
         ]
         known = [service_s for service_s in at_bounds if service_s]
         return max(known) / min(known) if len(known) == 2 else None
@@ -137,13 +90,18 @@ class Sustained:
     @property
     def consistent(self) -> bool:
         """Whether every rate that held is below every one that failed, at one speed of the machine."""
-        held, failed = _classified(self.trials)
+        held, failed = classified(self.trials)
         ordered = max(held, default=0.0) < min(failed, default=math.inf)
         return ordered and (self.speed_change or 1.0) <= _SAME_SPEED
 
     def _at(self, rate_rps: float | None) -> list[RateTrial]:
         """Return the trials of one rate that can be believed."""
         return [trial for trial in self.trials if trial.rate == rate_rps and not trial.flags]
+
+    def _blur(self, rate_rps: float | None) -> float:
+        """Return how far a rate may be off, as a share: by an overload too small to see, or by chance."""
+        blurs = [trial.blur for trial in self._at(rate_rps)]
+        return max(UNSEEN, math.hypot(*blurs) / len(blurs)) if blurs else UNSEEN
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as `lab sustained --format json` prints it."""
@@ -153,6 +111,8 @@ class Sustained:
             "arrivals": self.arrivals,
             "lower_rps": self.lower_rps,
             "upper_rps": self.upper_rps,
+            "held_rps": self.held_rps,
+            "failed_rps": self.failed_rps,
             "reason": self.reason or None,
             "share_of_limit": self.share_of_limit,
             "utilisation": self.utilisation,
@@ -184,9 +144,9 @@ def sustained(
     """Search for the highest rate that the server at `url` sustains under an SLO.
 
     A rate is sustained if a trial of `duration` meets every objective in `slo` and its latency does not grow;
-    each bound has the vote of three trials. The bounds are at most `precision` apart, as a share of the
-    upper. The search stops at `max_rate`. `options` are those of `attack`, such as `keepalive`, `timeout`,
-    `generators`, `remote`. `on_trial` hears of each trial, and of all until then.
+    each bound has the vote of three trials. The bounds are about `precision` apart, as a share of the upper;
+    more where service times scatter. The search stops at `max_rate`. `options` are those of `attack`, such as
+    `keepalive`, `timeout`, `generators`, `remote`. `on_trial` hears of each trial, and of all until then.
 
     Raises UsageError for what makes no sense, LabError if the server cannot be reached, Interrupted.
     """
@@ -201,7 +161,7 @@ def sustained(
     first = attack(url, rate=1000, duration=_FIRST_REQUESTS / 1000, **alone)
     one_s = float((first.requests["end_s"] - first.requests["sent_s"]).median())
     search = Search(offer, slos, duration_s=duration, arrivals=arrivals, on_trial=on_trial)
-    guess_rps = _BEYOND * available_cpus() / one_s if one_s > 0 else 1 / duration
+    guess_rps = BEYOND * available_cpus() / one_s if one_s > 0 else 1 / duration
     try:
         bounds = search.run(guess_rps, max_rate or _MOST_RPS, precision)
     except KeyboardInterrupt:
@@ -218,184 +178,6 @@ class Interrupted(KeyboardInterrupt):
         self.found = found
 
 
-class _UnsettledError(Exception):
-    """A search has taken more trials than one that settles."""
-
-
-class Search:
-    """Measures for MLRsearch, and keeps every trial: `offer` is what a server's load is made with."""
-
-    def __init__(
-        self,
-        offer: Offer,
-        slos: Sequence[Slo],
-        *,
-        duration_s: float,
-        arrivals: str,
-        on_trial: Callable[[RateTrial, Sequence[RateTrial]], None] | None = None,
-    ) -> None:
-        self._offer = offer
-        self._slos = slos
-        self._duration_s = duration_s
-        self._arrivals = arrivals
-        self._on_trial = on_trial
-        self.trials: list[RateTrial] = []
-
-    def run(
-        self, guess_rps: float, max_rps: float, precision: float
-    ) -> tuple[float | None, float | None, str]:
-        """Return the bounds, and why one is missing. The search begins at the guess, which overloads."""
-        goal = SearchGoal(
-            loss_ratio=0.0, exceed_ratio=0.5, relative_width=precision,
-            initial_trial_duration=self._duration_s, final_trial_duration=self._duration_s,
-            duration_sum=_TRIALS_A_BOUND * self._duration_s, preceding_targets=1, fail_fast=False,
-        )  # fmt: skip
-        top_rps = min(guess_rps, max_rps)
-        while True:
-            try:
-                lower_rps, upper_rps = self._bounds(goal, top_rps)
-            except _UnsettledError:
-                return None, None, _UNSETTLED
-            if upper_rps is not None or top_rps >= max_rps:
-                return self._told(lower_rps, upper_rps, max_rps)
-            top_rps = min(2 * _BEYOND * top_rps, max_rps)
-
-    def so_far(self) -> tuple[float | None, float | None, str]:
-        """Return what the trials until now say: as `run` does, but no bound is confirmed."""
-        held, failed = _classified(self.trials)
-        upper_rps = min(failed, default=None)
-        lower_rps = max((rate for rate in held if upper_rps is None or rate < upper_rps), default=None)
-        return lower_rps, upper_rps, f"interrupted after {counted(len(self.trials), 'trial')}"
-
-    def _bounds(self, goal: SearchGoal, top_rps: float) -> tuple[float | None, float | None]:
-        least_rps = min(max(top_rps / _DOWN_TO, 1 / self._duration_s), top_rps / 2)
-        config = Config()
-        config.goals, config.warmup_duration = (goal,), 0.0
-        config.min_load = least_rps  # first: each is checked against the other, which is vast by default
-        config.max_load = top_rps
-        config.search_duration_max = _ENDLESS_S  # what a slow start takes is no sign of indecision
-        found = MultipleLossRatioSearch(config).search(_Measurer(self._measured), debug=_say_nothing)[goal]
-        lower, upper = found.relevant_lower_bound, found.relevant_upper_bound
-        return lower and float(lower), upper and float(upper)
-
-    def _measured(self, rate_rps: float, duration_s: float) -> RateTrial:
-        if len(self.trials) >= _PATIENCE_TRIALS:
-            raise _UnsettledError
-        for _ in range(_TRIES):
-            trial = self._judged(self._offer(rate_rps, duration_s, len(self.trials)), rate_rps)
-            self.trials.append(trial)
-            if self._on_trial:
-                self._on_trial(trial, self.trials)
-            if not trial.flags:
-                break
-        return trial
-
-    def _judged(self, offered: Measured, rate_rps: float) -> RateTrial:
-        summary = offered.summary
-        missed = [slo.name for slo in self._slos if slo.missed(summary)]
-        done, offered_share = (_of_limit(summary, rate) for rate in (summary["throughput"], rate_rps))
-        # more than the workers' own service times allow, though it is too little to be seen to grow
-        over = done is not None and offered_share is not None and done <= 1 < offered_share
-        if over or _grows(offered.requests, self._arrivals) or _ends_late(offered.requests, self._slos):
-            missed.append(BACKLOG)
-        flags = tuple(map(Flag.from_dict, summary["flags"]))
-        return RateTrial(
-            rate=rate_rps,
-            requests=summary["planned"],
-            good=not missed and not flags,
-            missed=tuple(missed),
-            flags=flags,
-            throughput=summary["throughput"],
-            service_s=summary["service_s"]["mean"],
-            share_of_limit=done,
-            utilisation=offered_share,
-            latency_s=dict(summary["latency_s"]),
-            generator={
-                "cpu_s": summary["generator"]["cpu_s"],
-                "send_lag_p99_s": summary["send_lag_s"]["p99"],
-            },
-        )
-
-    def _told(
-        self, lower_rps: float | None, upper_rps: float | None, max_rps: float
-    ) -> tuple[float | None, float | None, str]:
-        at_upper = [trial for trial in self.trials if trial.rate == upper_rps]
-        if upper_rps is not None and all(trial.flags for trial in at_upper):
-            why = f"the load generator cannot be believed at {per_second(upper_rps)}: "
-            return lower_rps, None, why + in_words(at_upper[-1].flags)
-        if lower_rps is None:
-            last = min(self.trials, key=lambda trial: trial.rate)
-            return None, upper_rps, f"even {per_second(last.rate)} is too much: {_why(last)}"
-        if upper_rps is None:
-            return lower_rps, None, f"the search ended at {per_second(max_rps)}, which is sustained"
-        return lower_rps, upper_rps, ""
-
-
-class _Measurer(AbstractMeasurer):  # type: ignore[misc]  # the library has no types
-    """Says of a trial to MLRsearch which share of the load was too much: 0 for a good one."""
-
-    def __init__(self, measured: Callable[[float, float], RateTrial]) -> None:
-        self._measured = measured
-
-    def measure(self, intended_duration: float, intended_load: float) -> MeasurementResult:
-        """Measure a trial."""
-        trial = self._measured(intended_load, intended_duration)
-        offered = max(1, round(intended_load * intended_duration))
-        too_many = math.ceil(offered * max(0.0, 1 - trial.throughput / intended_load))
-        lost = 0 if trial.good else min(max(1, too_many), offered)
-        return MeasurementResult(intended_duration, intended_load, offered_count=offered, loss_count=lost)
-
-
-def _of_limit(summary: Mapping[str, Any], rate_rps: float) -> float | None:
-    """Return a rate x own mean service time / workers, where the server says both."""
-    service_s, workers = summary["service_s"]["mean"], len(summary["workers"])
-    return None if service_s is None or not workers else float(rate_rps * service_s / workers)
-
-
 def _median(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.median(known)) if known else None
-
-
-def _grows(requests: pd.DataFrame, arrivals: str) -> bool:
-    """Say whether latency grows through a trial by more than chance, and more than a sound server's does."""
-    due_s = requests["due_s"].to_numpy(np.float64)
-    latency_s = requests["end_s"].to_numpy(np.float64) - due_s
-    ended = np.isfinite(latency_s)
-    if np.count_nonzero(ended) < _LEAST_REQUESTS:
-        return False
-    growth = np.polyfit(due_s[ended], latency_s[ended], 1)[0]
-    chance = _VISIBLE / math.sqrt(len(due_s)) if arrivals == "poisson" else 0.0
-    return bool(growth > max(_GROWTH, chance))
-
-
-def _ends_late(requests: pd.DataFrame, slos: Sequence[Slo]) -> bool:
-    """Say whether the last answer came later after the last sending than any latency may be."""
-    limits_s = [slo.limit for slo in slos if slo.name != "success"]
-    late_s = requests["end_s"].max() - requests["sent_s"].max()
-    return bool(limits_s and late_s > max(limits_s))
-
-
-def _classified(trials: Sequence[RateTrial]) -> tuple[list[float], list[float]]:
-    """Return the rates at which most trials, flagged ones left out, were good, and at which they were bad."""
-    votes: defaultdict[float, list[bool]] = defaultdict(list)
-    for trial in trials:
-        if not trial.flags:
-            votes[trial.rate].append(trial.good)
-    held = [rate for rate, good in votes.items() if 2 * sum(good) > len(good)]
-    failed = [rate for rate, good in votes.items() if 2 * sum(good) < len(good)]
-    return held, failed
-
-
-def _why(trial: RateTrial) -> str:
-    latencies = [name for name in trial.missed if name in trial.latency_s]
-    parts = [
-        f"{name} is {seconds(value)}" for name in latencies if (value := trial.latency_s[name]) is not None
-    ]
-    if "success" in trial.missed:
-        parts.append("requests fail")
-    return ", ".join(parts) or in_words(trial.flags) or "its latency keeps growing"
-
-
-def _say_nothing(text: str) -> None:
-    pass

@@ -9,7 +9,8 @@ import pytest
 from lab.cli import main
 from lab.flags import Flag
 from lab.load.report import Slo
-from lab.study.sustained import Interrupted, RateTrial, Sustained
+from lab.study.rate_search import RateTrial
+from lab.study.sustained import Interrupted, Sustained
 
 URL = "http://127.0.0.1:1/api/slow"
 LATENCY_S = {"p50": 0.02, "p99": 0.03}
@@ -18,8 +19,8 @@ LATENCY_S = {"p50": 0.02, "p99": 0.03}
 def trial(rate: float, *missed: str, flags: tuple[Flag, ...] = ()) -> RateTrial:
     good = not missed and not flags
     return RateTrial(
-        rate, round(3 * rate), good, missed, flags, min(rate, 156.0), 0.0125, 0.97, rate / 156, LATENCY_S,
-        {"cpu_s": 0.5, "send_lag_p99_s": 0.001},
+        rate, round(3 * rate), good, missed, flags, min(rate, 156.0), 0.0125, 0.97, rate / 156, 0.02,
+        LATENCY_S, {"cpu_s": 0.5, "send_lag_p99_s": 0.001},
     )  # fmt: skip
 
 
@@ -51,7 +52,7 @@ def test_it_says_the_bounds_first_and_then_every_trial(capsys: pytest.CaptureFix
     status, out, err = said(FOUND, capsys)
     assert status == 0
     first, *_ = out.splitlines()
-    assert first == "Sustained  150/s to 157/s (constant arrivals)"
+    assert first == "Sustained  148/s to 160/s (constant arrivals)", "1.4 and 2 % further apart"
     assert "97 % of it at the lower bound" in out
     assert "4 trials, 0 flagged" in out
     assert out.count("held") == 2
@@ -71,7 +72,9 @@ def test_json_is_what_the_contract_says(capsys: pytest.CaptureFixture[str]) -> N
     status, out, _ = said(FOUND, capsys, "--format", "json")
     told = json.loads(out)
     assert status == 0
-    assert (told["lower_rps"], told["upper_rps"], told["reason"]) == (150, 157, None)
+    assert (told["held_rps"], told["failed_rps"], told["reason"]) == (150, 157, None)
+    assert told["lower_rps"] == pytest.approx(150 * (1 - 0.02 / 2**0.5)), "two trials, of 2 % each"
+    assert told["upper_rps"] == pytest.approx(157 * 1.02)
     assert told["share_of_limit"] == 0.97
     assert told["consistent"] is True
     assert told["generator"] == {"cpu_s": 2.0, "send_lag_p99_s": 0.001}
@@ -82,9 +85,9 @@ def test_json_is_what_the_contract_says(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("lower_rps", "upper_rps", "reason", "status", "first"),
     [
-        (None, 10.0, "even 10.0/s is too much: p99 is 1.00 s", 1, "less than 10.0/s"),
+        (None, 10.0, "even 10.0/s is too much: p99 is 1.00 s", 1, "less than 10.1/s"),
         (None, None, "the bounds did not settle", 1, "no rate"),
-        (50.0, None, "the search ended at 50.0/s, which is sustained", 0, "at least 50.0/s"),
+        (50.0, None, "the search ended at 50.0/s, which is sustained", 0, "at least 49.5/s"),
     ],
 )
 def test_a_bound_that_is_missing_is_explained(

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from lab.load.report import Slo
 from lab.models.statistics import Estimate, estimate, paired_ratio, proportion
-from lab.study.sustained import Search, Sustained
+from lab.study.rate_search import Search
+from lab.study.sustained import Sustained
 
 Random = np.random.Generator
 
@@ -53,21 +54,16 @@ def _share(found: Iterable[Estimate], true: float) -> float:
     return float(np.mean([one.low <= true <= one.high for one in found]))
 
 
-UNSEEN = 0.01
-"""The overload that a search lets pass, as only a longer trial would show it."""
-
-
 @dataclass(frozen=True)
 class Searches:
     """Searches on simulated servers: the share whose bounds hold the true limit, and the trials of each.
 
     `as_shares` is of the bounds as shares of the own limit, which is 1; `as_rates` of those in requests per
-    second, give or take `UNSEEN`, and `exactly` without that.
+    second.
     """
 
     as_shares: float
     as_rates: float
-    exactly: float
     trials: Sequence[int]
 
 
@@ -86,12 +82,12 @@ def of_searches(searches: int, requests: int) -> Searches:
         bounds = search.run(random.uniform(1.3, 2.6) * limit_rps, 10 * limit_rps, 0.05)
         found = Sustained("", tuple(slos), "constant", *bounds, tuple(search.trials))
         shares.append(found.utilisation)
-        rates.append([(rate or np.nan) / limit_rps for rate in bounds[:2]])
+        rates.append([(rate or np.nan) / limit_rps for rate in (found.lower_rps, found.upper_rps)])
         trials.append(len(search.trials))
-    return Searches(_around_1(shares), _around_1(rates, UNSEEN), _around_1(rates), trials)
+    return Searches(_around_1(shares), _around_1(rates), trials)
 
 
-def _around_1(bounds: object, unseen: float = 0.0) -> float:
+def _around_1(bounds: object) -> float:
     """Return how many of the bounds hold 1; one that is missing does not."""
     lower, upper = np.array(bounds, dtype=float).T
-    return float(np.mean((lower * (1 - unseen) <= 1) & (upper * (1 + unseen) >= 1)))
+    return float(np.mean((lower <= 1) & (upper >= 1)))

@@ -90,6 +90,6 @@ def test_a_server_of_ours_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(searches, "_MOST", 0.2)
     server = Condition(rate=1, duration_s=0.3, iterations=20_000)
     found = bounds(search(open_run(), [server], Objective(percentile=50, loops=100))).iloc[0]
-    assert found["lower_rps"] == pytest.approx(0.2 / LOOP_S)
+    assert found["lower_rps"] == pytest.approx(0.2 / LOOP_S, rel=0.1)
     assert found["reason"].startswith("the search ended at ")
     assert 0 < found["lower_share"] < 1

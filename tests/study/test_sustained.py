@@ -14,7 +14,8 @@ from lab.errors import UsageError
 from lab.flags import Flag
 from lab.load.report import Slo
 from lab.servers import serve
-from lab.study.sustained import BACKLOG, Search, Sustained, sustained
+from lab.study.rate_search import BACKLOG, Search
+from lab.study.sustained import Sustained, sustained
 
 DURATION_S = 3.0
 SLOS = Slo.parse_all(["p99=250ms"])
@@ -28,16 +29,17 @@ def searched(server: Simulated, *, slos: list[Slo] = SLOS, max_rps: float = 10_0
 
 def test_the_limit_is_inside_the_bounds_however_noisy_the_server() -> None:
     found = coverage.of_searches(60, requests=300)
-    assert found.as_shares >= 0.95
-    assert found.as_rates >= 0.95
+    assert min(found.as_shares, found.as_rates) >= 0.95
     assert np.median(found.trials) <= 12
 
 
 def test_the_bounds_are_as_near_as_they_were_asked_to_be() -> None:
-    found = searched(Simulated())
+    found = searched(Simulated(noise=0.0))
     assert found.reason == ""
     assert found.lower_rps is not None
-    assert found.lower_rps >= 0.95 * (found.upper_rps or math.inf) - 1e-9
+    assert found.lower_rps >= 0.95 * (found.upper_rps or math.inf) - 0.001
+    noisy = searched(Simulated(noise=0.2))
+    assert 0.9 * (noisy.upper_rps or math.inf) < (noisy.lower_rps or 0), "further apart, as it scatters"
 
 
 def test_no_rate_is_sustained_beyond_what_the_own_service_times_allow() -> None:
@@ -88,7 +90,8 @@ def test_where_no_rate_is_sustained_it_says_why(server: Simulated, slo: str, rea
 
 def test_it_ends_at_the_highest_rate_that_was_asked_for() -> None:
     found = searched(Simulated(), max_rps=50)
-    assert (found.lower_rps, found.upper_rps) == (50, None)
+    assert (found.held_rps, found.failed_rps, found.upper_rps) == (50, None, None)
+    assert 47 < (found.lower_rps or 0) < 50, "as far below as its trials cannot see"
     assert found.reason == "the search ended at 50.0/s, which is sustained"
 
 
@@ -175,7 +178,7 @@ def test_a_server_of_ours_is_searched() -> None:
     with serve(workers=1, iterations=20_000) as server:
         found = sustained(server.url + "/api/slow", slo=["p50=9s"], duration=0.5, max_rate=20)
     assert found.reason == "the search ended at 20.0/s, which is sustained"
-    assert found.lower_rps == 20
+    assert found.held_rps == 20
     assert 0 < (found.share_of_limit or 0) < 1
     told = found.to_dict()
     assert told.keys() >= {"url", "slo", "lower_rps", "upper_rps", "reason", "share_of_limit", "consistent"}
