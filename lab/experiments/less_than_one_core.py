@@ -115,6 +115,8 @@ class Compared:
 
     quota_cpus: float | None
     workers: int
+    work: Estimate | None
+    """Of the CPU time that answered loops took, per second: throughput, whatever the machine's speed was."""
     throughput: Estimate | None
     p50: Estimate | None
     p90: Estimate | None
@@ -123,11 +125,13 @@ class Compared:
 
 
 def compared(trials: pd.DataFrame) -> list[Compared]:
-    """Compare each cluster with one process: throughput where overloaded, latency where not."""
+    """Compare each cluster with one process: work and throughput where overloaded, latency where not."""
+    trials = trials.assign(work_cpus=trials["throughput_rps"] * loop_cpu_s(trials))
     return [
         Compared(
             quota_cpus=limit,
             workers=n,
+            work=_ratio(full[n], full[1], "work_cpus"),
             throughput=_ratio(full[n], full[1], "throughput_rps"),
             p50=_ratio(calm[n], calm[1], "latency_p50_s"),
             p90=_ratio(calm[n], calm[1], "latency_p90_s"),
@@ -171,11 +175,13 @@ def throttled_share(trials: pd.DataFrame) -> "pd.Series[float]":
 
 
 def offered_cpus(trials: pd.DataFrame) -> "pd.Series[float]":
-    """Return the CPUs' worth of loops that each trial was offered, by the loops' own CPU time.
+    """Return the CPUs' worth of loops offered; by CPU time, as a loop that is stopped takes no more of it."""
+    return trials["rate"] * loop_cpu_s(trials)
 
-    Their wall time would not do: a loop that is stopped takes longer, but no more of the quota.
-    """
-    return trials["rate"] * trials["service_cpu_mean_s"].fillna(trials["loop_s"])
+
+def loop_cpu_s(trials: pd.DataFrame) -> "pd.Series[float]":
+    """Return the mean CPU seconds of each trial's own loops; the calibrated loop's where unknown."""
+    return trials["service_cpu_mean_s"].fillna(trials["loop_s"])
 
 
 def _was_limited(overloaded: pd.DataFrame) -> bool:
@@ -196,7 +202,7 @@ def is_alike(ratio: Estimate | None) -> bool | None:
 
 
 def verdict(trials: pd.DataFrame) -> Verdict:
-    """Judge claim 8 by throughput and median latency of every cluster that has less than one core."""
+    """Judge claim 8 by the work done and the median latency of every cluster that has less than one core."""
     return weighed(trials, _makes_no_difference)
 
 
@@ -214,11 +220,11 @@ def _makes_no_difference(trials: pd.DataFrame) -> Verdict:
     parts = [
         part
         for found in below
-        for part in (is_alike(found.throughput) if found.can_be_told else None, is_alike(found.p50))
+        for part in (is_alike(found.work) if found.can_be_told else None, is_alike(found.p50))
     ]
     evidence = "; ".join(
         f"{found.workers} workers over one process, {quota_name(found.quota_cpus)}:"
-        f" throughput {_times(found.throughput)},"
+        f" work done {_times(found.work)}, throughput {_times(found.throughput)},"
         f" median latency {_times(found.p50)}"
         for found in below
     )
@@ -245,7 +251,7 @@ _IN_WORDS = {
 
 
 def answer(trials: pd.DataFrame, why_not: str) -> str:
-    """Say whether clustering made a difference, or why that cannot be told."""
+    """Say whether clustering made a difference, or why not."""
     if why_not:
         return f"**Answer.** **{_IN_WORDS[Word.UNTOLD]} here**: {why_not}."
     found = verdict(trials)
@@ -255,8 +261,8 @@ def answer(trials: pd.DataFrame, why_not: str) -> str:
     if len(limited):
         calm, full = (limited[_is_full(limited) == is_full] for is_full in (False, True))
         text += (
-            f" The quota stopped a server in {_median_share(full)} of the periods when it was overloaded,"
-            f" and in {_median_share(calm)} at a load of {units.percent(calm['load'].median())}."
+            f" The quota stopped a server in {_stopped(full)} of the periods when it was overloaded,"
+            f" and in {_stopped(calm)} at a load of {units.percent(calm['load'].median())}."
         )
     free = [pair for pair in compared(trials) if pair.quota_cpus is None and pair.throughput is not None]
     if free:
@@ -264,7 +270,7 @@ def answer(trials: pd.DataFrame, why_not: str) -> str:
     return text
 
 
-def _median_share(trials: pd.DataFrame) -> str:
+def _stopped(trials: pd.DataFrame) -> str:
     return units.percent(float(throttled_share(trials).median()))
 
 
@@ -275,23 +281,20 @@ def table(trials: pd.DataFrame) -> pd.DataFrame:
         {
             "quota": quota_name(limit),
             "workers": n,
-            "throughput, overloaded": units.per_second(_median(full, "throughput_rps")),
+            "throughput, overloaded": units.per_second(full["throughput_rps"].median()),
             "over one process": _of_one(ratios.get((limit, n)), "throughput"),
-            "periods stopped, overloaded": _median_share(full),
-            "p50 latency": units.seconds(_median(calm, "latency_p50_s")),
+            "work over one process": _of_one(ratios.get((limit, n)), "work"),
+            "periods stopped, overloaded": _stopped(full),
+            "p50 latency": units.seconds(calm["latency_p50_s"].median()),
             "p50 over one process": _of_one(ratios.get((limit, n)), "p50"),
-            "p90 latency": units.seconds(_median(calm, "latency_p90_s")),
+            "p90 latency": units.seconds(calm["latency_p90_s"].median()),
             "p90 over one process": _of_one(ratios.get((limit, n)), "p90"),
-            "periods stopped": _median_share(calm),
+            "periods stopped": _stopped(calm),
         }
         for limit, mine in by_quota(trials)
         for n, both in _by_workers(mine).items()
         for calm, full in [(both[~_is_full(both)], both[_is_full(both)])]
     )
-
-
-def _median(trials: pd.DataFrame, column: str) -> float:
-    return float(trials[column].median())
 
 
 def _of_one(found: Compared | None, measure: str) -> str:
@@ -307,6 +310,7 @@ def _of_one(found: Compared | None, measure: str) -> str:
 def estimates(trials: pd.DataFrame) -> list[Stated]:
     """State the ratios of each cluster to one process."""
     quantities = {
+        "work over one process, overloaded": "work",
         "throughput over one process, overloaded": "throughput",
         "p50 latency over one process": "p50",
         "p90 latency over one process": "p90",

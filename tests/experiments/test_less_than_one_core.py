@@ -104,7 +104,7 @@ def test_a_difference_is_an_interval_beyond_a_fifth(low: float, high: float, ali
 def test_a_server_that_the_quota_did_not_limit_tells_nothing_of_throughput(spoilt: dict[str, Any]) -> None:
     found = study.verdict(measured(**spoilt))
     assert found.word is Word.UNTOLD
-    assert "throughput 1.00 times" in found.evidence
+    assert "work done 1.00 times" in found.evidence
 
 
 def test_the_time_that_a_loop_was_stopped_does_not_count_as_work_offered() -> None:
@@ -114,6 +114,19 @@ def test_the_time_that_a_loop_was_stopped_does_not_count_as_work_offered() -> No
 
 def test_older_trials_without_cpu_times_are_judged_by_the_calibrated_loop() -> None:
     assert study.verdict(measured(service_cpu_mean_s=float("nan"))).word is Word.HOLDS
+
+
+def test_a_machine_that_changes_its_speed_between_trials_changes_no_verdict() -> None:
+    """Of each pair, one trial ran at half the speed: half the answers, each loop twice as long."""
+    found = measured()
+    slow = (found["load"] > 1) & (found["workers"] == 1 + found["block"] % 2)
+    found.loc[slow, ["throughput_rps", "service_cpu_mean_s"]] *= [0.5, 2.0]
+    (pair,) = study.compared(found)
+    assert pair.throughput is not None
+    assert pair.work is not None
+    assert (pair.throughput.low, pair.throughput.high) == (0.5, 2.0)
+    assert (pair.work.low, pair.work.high) == pytest.approx((1.0, 1.0))
+    assert study.verdict(found).word is Word.HOLDS
 
 
 def test_only_less_than_one_core_is_judged() -> None:
@@ -169,7 +182,7 @@ def test_nan_is_never_shown() -> None:
 
 def test_what_is_stated_are_the_ratios() -> None:
     rows = study.estimates(measured([1.0, 1.1, 1.2, 1.3, 1.4, 1.5]))
-    assert rows[0].quantity == "throughput over one process, overloaded"
+    assert rows[0].quantity == "work over one process, overloaded"
     assert (rows[0].value, rows[0].low, rows[0].high, rows[0].n) == (1.25, 1.0, 1.5, 6)
     assert {row.factors for row in rows} == {"quota=0.5 CPUs, workers=2"}
     assert all(row.compares for row in rows)
