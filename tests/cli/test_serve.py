@@ -42,8 +42,10 @@ def status(process: "subprocess.Popen[str]") -> int:
     return process.wait(PATIENCE_S)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("topology", ["single", "cluster", "offload"])
+@pytest.mark.parametrize(  # the other signals, tests/servers/test_lifecycle.py
+    ("topology", "number"),
+    [("single", signal.SIGINT), ("cluster", signal.SIGTERM), ("offload", signal.SIGINT)],
+)
 def test_it_says_when_it_is_ready_and_ends_when_told_to(topology: str, number: int) -> None:
     workers = [] if topology == "single" else ["--workers", "2"]
     with command("--topology", topology, *workers, *SHORT) as (process, ready):
@@ -176,8 +178,7 @@ def test_a_log_that_nobody_reads_does_not_hold_up_answers() -> None:
         process.communicate(timeout=PATIENCE_S)
 
 
-@pytest.mark.parametrize("topology", ["single", "cluster"])
-@pytest.mark.parametrize("closed", ["2>&-", "<&- 2>&-"])
+@pytest.mark.parametrize(("topology", "closed"), [("single", "<&- 2>&-"), ("cluster", "2>&-")])
 def test_closed_standard_streams_are_no_obstacle(topology: str, closed: str) -> None:
     shell = ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND, "--topology", topology, *SHORT]
     with subprocess.Popen(shell, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:

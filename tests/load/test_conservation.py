@@ -198,8 +198,6 @@ def test_no_more_idle_connections_are_kept_than_asked(connections: int, made: in
 @pytest.mark.parametrize(
     ("options", "warmed_up", "in_flight", "ended_by"),
     [
-        ("", 0, None, signal.SIGINT),
-        ("", 0, None, signal.SIGTERM),
         ("", 0, None, signal.SIGHUP),
         ("--generators 3 --in-flight 8", 0, 8, signal.SIGINT),
         ("--warmup 200ms --generators 2", 10, None, signal.SIGTERM),

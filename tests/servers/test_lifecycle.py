@@ -38,10 +38,18 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def once_before() -> None:
+    """Have opened what the first server of a program opens for good."""
+    with serve("single", iterations=SHORT, drain_s=0):
+        pass
+
+
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS, ids=name)
 def test_it_answers_when_serve_returns_and_is_gone_when_stop_does(
-    arrangement: dict[str, object], own_folder: Path
+    arrangement: dict[str, object], own_folder: Path, once_before: None
 ) -> None:
+    before = open_files()
     server = serve(iterations=SHORT, **arrangement)  # type: ignore[arg-type]
     pids = {server.pid, *server.workers}
     assert get(server.url).body.startswith("Result number is ")
@@ -51,7 +59,12 @@ def test_it_answers_when_serve_returns_and_is_gone_when_stop_does(
     assert refused(server.url)
     assert server.workers == []
     assert list(own_folder.iterdir()) == []
+    assert open_files() == before
     server.stop()
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.mark.parametrize("kernel", ["numpy", "numba"])
@@ -69,19 +82,6 @@ def test_an_error_in_the_block_stops_it() -> None:
     with pytest.raises(ZeroDivisionError), serve(workers=1, iterations=SHORT) as server:
         _ = 1 / 0
     assert gone(server.pid)
-
-
-def test_starts_and_stops_leave_no_open_file() -> None:
-    def count() -> int:
-        return len(list(Path("/proc/self/fd").iterdir()))
-
-    with serve("single", iterations=SHORT, drain_s=0):
-        pass
-    before = count()
-    for arrangement in [*ARRANGEMENTS, *[ARRANGEMENTS[0]] * 5]:
-        with serve(iterations=SHORT, drain_s=0, **arrangement) as server:  # type: ignore[arg-type]
-            assert get(server.url).status == 200
-    assert count() == before
 
 
 def test_a_taken_port_is_said_before_anything_starts(own_folder: Path) -> None:
@@ -135,12 +135,16 @@ def test_an_ipv6_address_is_written_as_clients_write_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "url"),
-    [("0.0.0.0", "http://127.0.0.1:"), ("::", "http://[::1]:"), ("::ffff:127.0.0.1", "http://127.0.0.1:")],
+    ("host", "dispatch", "url"),
+    [
+        ("0.0.0.0", "shared", "http://127.0.0.1:"),
+        ("::", "shared", "http://[::1]:"),
+        ("::", "reuseport", "http://[::1]:"),
+        ("::ffff:127.0.0.1", "reuseport", "http://127.0.0.1:"),
+    ],
 )
-@pytest.mark.parametrize("dispatch", ["shared", "reuseport"])
 def test_the_url_of_a_server_on_all_addresses_is_one_that_we_attack(
-    host: str, url: str, dispatch: str
+    host: str, dispatch: str, url: str
 ) -> None:
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
@@ -177,8 +181,10 @@ def test_a_request_past_the_deadline_does_not_hold_the_end_up(arrangement: dict[
             client.answer()
 
 
-@pytest.mark.parametrize("topology", ["single", "cluster", "offload"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(  # the other signals, tests/cli/test_serve.py
+    ("topology", "number"),
+    [("single", signal.SIGTERM), ("cluster", signal.SIGINT), ("offload", signal.SIGTERM)],
+)
 def test_a_second_signal_ends_it_at_once(topology: str, number: int) -> None:
     with (
         serve(topology, workers=1, iterations=ENDLESS, drain_s=600) as server,
