@@ -50,15 +50,15 @@ class Parameters(sustained.Sought):
 
 def servers(p: Parameters) -> list[Condition]:
     """Return the two servers: one process, and the cluster."""
-    shared = p.model_dump(include={"duration_s", "arrivals", "kernel", "iterations", "timeout_s"})
-    return sustained.pair(p.workers, p.dispatch, **shared)
+    shared = p.model_dump(include={"arrivals", "kernel", "iterations", "timeout_s"})
+    return sustained.pair(p.workers, p.dispatch, duration_s=p.search_s, **shared)
 
 
 def conditions(p: Parameters) -> list[Condition]:
     """Return each server at each rate; a load of 1 is what the loop alone would allow that server."""
     offered: list[dict[str, Any]] = [{"rate": rate, "load": None} for rate in p.rates]
     offered = offered or [{"rate": None, "load": load} for load in p.loads]
-    return [replace(server, **each) for server in servers(p) for each in offered]
+    return [replace(server, duration_s=p.duration_s, **each) for server in servers(p) for each in offered]
 
 
 def _step(trials: pd.DataFrame) -> "pd.Series[float]":

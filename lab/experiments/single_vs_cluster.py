@@ -59,7 +59,6 @@ class Parameters(sustained.Sought):
     timeout_s: Seconds
     blocks: Count
     search_iterations: Iterations
-    search_s: Seconds
     seed: Whole
 
 

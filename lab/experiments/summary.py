@@ -201,9 +201,11 @@ def estimates(run: Run) -> pd.DataFrame:
     """Gather what the pages of a run state, a row per estimate (`estimates.COLUMNS`); the run keeps them."""
     trials, loops = trials_of(run), run.newest(hot_loop.EXPERIMENT)
     rows = [] if loops is None else hot_loop.estimates(loops)
-    for experiment in (single_vs_cluster.EXPERIMENT, rate_sweep.EXPERIMENT):
+    for experiment in (single_vs_cluster.EXPERIMENT, rate_sweep.EXPERIMENT, scaling.EXPERIMENT):
         if (found := sustained.kept(run, experiment)) is not None:
-            rows += sustained.estimates(experiment, found)
+            known = {(row.quantity, row.factors) for row in rows}  # a search that several notebooks show
+            more = sustained.estimates(experiment, found)
+            rows += [row for row in more if (row.quantity, row.factors) not in known]
     stating: dict[str, Callable[[pd.DataFrame], list[Stated]]] = {
         single_vs_cluster.EXPERIMENT: single_vs_cluster.estimates,
         rate_sweep.EXPERIMENT: partial(rate_sweep.estimates, found=sustained_rates(run)),

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from lab import units
-from lab.checks import Positive
+from lab.checks import Positive, Seconds
 from lab.cpus import available_cpus
 from lab.experiments.common import by_server, resolve
 from lab.models.statistics import Interval
@@ -30,6 +30,7 @@ class Sought(Parameters):
     slo_percentile: Percentile
     slo_loops: Positive
     precision: Precision
+    search_s: Seconds
 
     @property
     def objective(self) -> Objective:

@@ -42,7 +42,7 @@ BEYOND = 2.0
 """Times a server's likely capacity: where a search begins, in overload."""
 
 _TRIES = 3
-_TRIALS_A_BOUND = 3
+_TRIALS_A_BOUND = 2
 _DOWN_TO = 1000.0
 _PATIENCE_TRIALS = 60
 _ENDLESS_S = 1e9

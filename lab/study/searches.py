@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from statistics import mean, median
+from statistics import median
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ import pandas as pd
 from lab.checks import Positive, checked
 from lab.cpus import available_cpus
 from lab.errors import UsageError
-from lab.hotloop import measure
+from lab.hotloop import LoopCost, measure
 from lab.load.report import Slo
 from lab.models.statistics import samples_needed
 from lab.progress import display
@@ -34,7 +34,7 @@ _LEAST_REQUESTS = 120
 """Of a trial: with fewer, simulated searches miss the capacity more often than one time in twenty."""
 _SERVER = ("topology", "workers", "dispatch")
 _ASKED = ("objective", "slo_percentile", "slo_loops", "iterations", "arrivals")
-_FOUND = ("loop_s", "reason", "consistent")
+_FOUND = ("reason", "consistent")
 _NUMBERS = ("rate", "throughput", "service_s", "share_of_limit", "utilisation")
 
 
@@ -76,8 +76,8 @@ def search(
     Of a condition, the rate does not matter; a trial lasts its `duration_s`, or as long as the objective
     needs requests. Searches that the run has are not repeated. The columns are the server (topology, workers,
     dispatch), those of `RateTrial`, and of the search: `lower_rps`, `upper_rps` (nan where none), both as
-    shares of the own limit, `reason`, `consistent`, and `loop_s`, the calibrated loop: the mean of
-    before and after.
+    shares of the own limit, `reason`, `consistent`, and `loop_cpu_s`, the loop's CPU
+    time as calibrated before each trial.
     """
     if not servers:
         raise UsageError("there is no server to search: name at least one")
@@ -100,11 +100,14 @@ def _kept(
 def _searched(
     server: Condition, objective: Objective, seed: int, execute: Execute, show: Any
 ) -> pd.DataFrame:
-    before_s = _loop_s(server)
-    capacity_rps = min(server.workers, available_cpus()) / before_s
+    loop_s = median(cost.wall_s for cost in _loops(server))
+    capacity_rps = min(server.workers, available_cpus()) / loop_s
     duration_s = max(server.duration_s, objective.least_requests() / capacity_rps)
 
+    loops_cpu_s: list[float] = []
+
     def offer(rate_rps: float, asked_s: float, number: int) -> Any:
+        loops_cpu_s.append(median(cost.cpu_s for cost in _loops(server)))
         return execute(replace(server, rate=rate_rps, load=None, duration_s=asked_s), seed + number)
 
     def told(trial: RateTrial, trials: Sequence[RateTrial]) -> None:
@@ -112,20 +115,20 @@ def _searched(
         share = len(trials) / (len(trials) + _USUAL_TRIALS / 2)
         show(f"sustained rate of {size}: trial {len(trials)}, {per_second(trial.rate)}", share)
 
-    slos = objective.slos(before_s)
+    slos = objective.slos(loop_s)
     searching = Search(offer, slos, duration_s=duration_s, arrivals=server.arrivals, on_trial=told)
     bounds = searching.run(_BEYOND * capacity_rps, _MOST * capacity_rps, objective.precision)
     found = Sustained("", tuple(slos), server.arrivals, *bounds, tuple(searching.trials))
-    return _table(server, found, mean([before_s, _loop_s(server)])).assign(
+    return _table(server, found, loops_cpu_s).assign(
         objective=str(objective), slo_percentile=objective.percentile, slo_loops=objective.loops
     )
 
 
-def _loop_s(server: Condition) -> float:
-    return median(cost.wall_s for cost in measure(server.kernel, server.iterations, _LOOPS))
+def _loops(server: Condition) -> list[LoopCost]:
+    return measure(server.kernel, server.iterations, _LOOPS)
 
 
-def _table(server: Condition, found: Sustained, loop_s: float) -> pd.DataFrame:
+def _table(server: Condition, found: Sustained, loops_cpu_s: list[float]) -> pd.DataFrame:
     rows = pd.DataFrame(
         [
             {name: getattr(server, name) for name in _SERVER}
@@ -138,7 +141,8 @@ def _table(server: Condition, found: Sustained, loop_s: float) -> pd.DataFrame:
     numbers = [name for name in rows.columns if name in _NUMBERS or name.startswith("latency_")]
     rows[numbers] = rows[numbers].astype(float)
     return rows.assign(
-        iterations=server.iterations, arrivals=server.arrivals, loop_s=loop_s, reason=found.reason,
+        iterations=server.iterations, arrivals=server.arrivals, loop_cpu_s=loops_cpu_s, reason=found.reason,
+        held_rps=_or_nan(found.held_rps), failed_rps=_or_nan(found.failed_rps),
         lower_rps=_or_nan(found.lower_rps), upper_rps=_or_nan(found.upper_rps), consistent=found.consistent,
         lower_share=_or_nan(found.utilisation[0]), upper_share=_or_nan(found.utilisation[1]),
     )  # fmt: skip
@@ -161,7 +165,8 @@ def bounds(trials: pd.DataFrame) -> pd.DataFrame:
         row: dict[str, Any] = dict(zip(_SERVER, server, strict=True))
         for bound in ("lower", "upper"):
             row[f"{bound}_rps"], row[f"{bound}_share"] = first[f"{bound}_rps"], first[f"{bound}_share"]
-            row[f"{bound}_cpus"] = first[f"{bound}_rps"] * first["loop_s"]
+            tested = sound[sound["rate"] == first["held_rps" if bound == "lower" else "failed_rps"]]
+            row[f"{bound}_cpus"] = first[f"{bound}_rps"] * tested["loop_cpu_s"].median()
         row |= {name: first[name] for name in (*_ASKED, *_FOUND)}
         rows.append(row | {"trials": len(mine), "flagged": len(mine) - len(sound)})
     return pd.DataFrame(rows).sort_values(["workers", "topology"], ignore_index=True)

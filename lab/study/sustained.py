@@ -100,8 +100,7 @@ class Sustained:
 
     def _blur(self, rate_rps: float | None) -> float:
         """Return how far a rate may be off, as a share: by an overload too small to see, or by chance."""
-        blurs = [trial.blur for trial in self._at(rate_rps)]
-        return max(UNSEEN, math.hypot(*blurs) / len(blurs)) if blurs else UNSEEN
+        return max(UNSEEN, _median(trial.blur for trial in self._at(rate_rps)) or 0.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as `lab sustained --format json` prints it."""
@@ -144,9 +143,10 @@ def sustained(
     """Search for the highest rate that the server at `url` sustains under an SLO.
 
     A rate is sustained if a trial of `duration` meets every objective in `slo` and its latency does not grow;
-    each bound has the vote of three trials. The bounds are about `precision` apart, as a share of the upper;
-    more where service times scatter. The search stops at `max_rate`. `options` are those of `attack`, such as
-    `keepalive`, `timeout`, `generators`, `remote`. `on_trial` hears of each trial, and of all until then.
+    each bound has the vote of two trials, or more if they disagree. The bounds are about `precision` apart,
+    as a share of the upper; more where service times scatter. The search stops at `max_rate`. `options` are
+    those of `attack`, such as `keepalive`, `timeout`, `generators`, `remote`. `on_trial` hears of each trial,
+    and of all until then.
 
     Raises UsageError for what makes no sense, LabError if the server cannot be reached, Interrupted.
     """

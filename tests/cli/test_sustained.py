@@ -52,7 +52,7 @@ def test_it_says_the_bounds_first_and_then_every_trial(capsys: pytest.CaptureFix
     status, out, err = said(FOUND, capsys)
     assert status == 0
     first, *_ = out.splitlines()
-    assert first == "Sustained  148/s to 160/s (constant arrivals)", "1.4 and 2 % further apart"
+    assert first == "Sustained  147/s to 160/s (constant arrivals)", "2 % further apart on each side"
     assert "97 % of it at the lower bound" in out
     assert "4 trials, 0 flagged" in out
     assert out.count("held") == 2
@@ -73,7 +73,7 @@ def test_json_is_what_the_contract_says(capsys: pytest.CaptureFixture[str]) -> N
     told = json.loads(out)
     assert status == 0
     assert (told["held_rps"], told["failed_rps"], told["reason"]) == (150, 157, None)
-    assert told["lower_rps"] == pytest.approx(150 * (1 - 0.02 / 2**0.5)), "two trials, of 2 % each"
+    assert told["lower_rps"] == pytest.approx(150 * 0.98)
     assert told["upper_rps"] == pytest.approx(157 * 1.02)
     assert told["share_of_limit"] == 0.97
     assert told["consistent"] is True

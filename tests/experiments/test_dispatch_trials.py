@@ -104,13 +104,6 @@ def test_every_trial_lasts_until_it_has_met_as_many_requests(monkeypatch: pytest
     assert {round(c.planned(0.01).offered_rps * c.duration_s, 9) for c in planned} == {320}
 
 
-def test_with_many_cpus_one_process_is_attacked_a_few_times_as_long_at_most(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(study, "available_cpus", lambda: 64)
-    assert max(c.duration_s for c in study.conditions(parameters(workers=64))) == 2 * 4
-
-
 def test_one_process_beside_many_cpus_is_not_attacked_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "available_cpus", lambda: 64)
     p = parameters(workers=64)

@@ -446,3 +446,15 @@ def test_kills_in_one_trial_cost_what_was_open_and_no_back_off() -> None:
     assert events["met"].sum() == trials["planned"].sum()
     assert events["lost"].sum() == (trials["planned"] - trials["ok"]).sum()
     assert logs[0].count("another one starts in 0 s") == 6
+
+
+def test_an_event_that_the_trial_did_not_outlive_is_one_that_was_not_done() -> None:
+    requests: list[Request] = [(due_s, due_s + 0.1, 11) for due_s in (0.0, 1.0, 2.0, 3.0)]
+    noted = pd.DataFrame(
+        [(0.0, Event.WORKERS, 2, ""), (1.5, Event.BEGUN, 2, "kill")],
+        columns=["at_s", "event", "workers", "detail"],
+    ).assign(trial_id="t")
+    row = {"trial_id": "t", "block": 1, "dispatch": "shared", "keepalive": False, "workers": 2, "flags": ()}
+    found = study.events(pd.DataFrame([row | {"place": 0}]), framed(requests).assign(trial_id="t"), noted)
+    assert found["kind"].tolist()[-1] == "kill"
+    assert math.isnan(found["took_s"].iloc[-1])

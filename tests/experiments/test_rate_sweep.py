@@ -22,6 +22,7 @@ PARAMETERS: dict[str, Any] = {
     "slo_percentile": 95,
     "slo_loops": 3,
     "precision": 0.05,
+    "search_s": 1,
     "blocks": 2,
     "seed": 1,
 }

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.errors import UsageError
+from lab.experiments import sustained
 from lab.experiments.claims import Word
 from lab.experiments.common import with_unflagged
 from lab.experiments.worker_scaling import answer, losses, scaling
@@ -18,7 +19,6 @@ from lab.experiments.worker_scaling import trials as study
 from lab.models.scaling import ScalingLaw
 from lab.models.stack import LOSSES
 from lab.models.statistics import Estimate
-from lab.study import searches
 from lab.study.plan import Condition
 from lab.study.run import Run
 from lab.study.searches import Objective
@@ -37,7 +37,8 @@ PARAMETERS: dict[str, Any] = {
     "blocks": 2,
     "seed": 1,
     "searched": [],
-    "percentile": 50,
+    "slo_percentile": 50,
+    "search_s": 1,
     "slo_loops": 3,
     "precision": 0.1,
 }
@@ -243,12 +244,13 @@ def test_the_searched_servers_are_those_of_the_curve(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(study, "available_cpus", lambda: 2)
     asked: list[Any] = []
 
-    def search(run: object, servers: list[Condition], objective: Objective, *, seed: int) -> pd.DataFrame:
+    def searched(
+        run: object, experiment: str, servers: list[Condition], objective: Objective, *, seed: int
+    ) -> pd.DataFrame:
         asked.append((servers, objective, seed))
         return pd.DataFrame()
 
-    monkeypatch.setattr(searches, "search", search)
-    monkeypatch.setattr(searches, "bounds", lambda trials: trials)
+    monkeypatch.setattr(sustained, "searched", searched)
     study.search(cast(Run, None), study.Parameters(**PARAMETERS))
     study.search(cast(Run, None), study.Parameters(**PARAMETERS | {"searched": [1, 2]}))
     ((servers, objective, seed), (others, _, _)) = asked
@@ -351,7 +353,7 @@ def test_conditions_overload_each_number_of_workers_alike(monkeypatch: pytest.Mo
         ({"dispatch": "rond-robin"}, "dispatch"),
         ({"overload": 0}, "overload"),
         ({"growth": 1}, "growth must be above 1"),
-        ({"percentile": 97}, "percentile"),
+        ({"slo_percentile": 97}, "percentile"),
         ({"precision": 2}, "precision"),
         ({"pin": "perhaps"}, "pin"),
     ],

@@ -212,9 +212,11 @@ def events(trials: pd.DataFrame, requests: pd.DataFrame, noted: pd.DataFrame) ->
 def _of_trial(requests: pd.DataFrame, noted: pd.DataFrame) -> Iterator[dict[str, Any]]:
     begun, over = (noted[noted["event"].isin(which)] for which in ([Event.BEGUN], [Event.DONE, Event.FAILED]))
     begun_s = np.array([0.0, *begun["at_s"]])
-    over_s = np.array([*begun["at_s"][:1], *over["at_s"]] if len(begun) else [requests["due_s"].max()])
+    last_s, open_ended = requests["due_s"].max(), len(begun) - len(over)
+    over_s = np.array([*begun["at_s"][:1], *over["at_s"], *[last_s] * open_ended] if len(begun) else [last_s])
     owners = _owners(requests, begun_s)
-    details, done = ["", *over["detail"]], [True, *(over["event"] == Event.DONE)]
+    details = ["", *over["detail"], *[""] * open_ended]
+    done = [True, *(over["event"] == Event.DONE), *[False] * open_ended]
     for n, kind in enumerate([CALM, *begun["detail"]]):
         meanwhile = requests["due_s"].between(begun_s[n], over_s[n])
         workers = noted.loc[noted["at_s"].between(begun_s[n], over_s[n]), "workers"]

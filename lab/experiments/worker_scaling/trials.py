@@ -8,17 +8,14 @@ from pydantic import field_validator
 
 from lab.checks import Count, Positive, Seconds, Whole
 from lab.cpus import available_cpus
+from lab.experiments import sustained
 from lab.experiments.common import Iterations
 from lab.hotloop import KernelName
 from lab.models.stack import WorkerTime, worker_time
 from lab.servers.spec import DispatchName
-from lab.study import searches
 from lab.study.parameters import ListOf, WorkerCount
-from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
 from lab.study.run import Run
-from lab.study.searches import Objective, Percentile
-from lab.study.sustained import Precision
 
 EXPERIMENT = "worker-scaling"
 
@@ -26,7 +23,7 @@ OVERLOADED = 1.1
 """From this own utilisation on, a trial tells the highest throughput: below, workers may have had time."""
 
 
-class Parameters(_Parameters):
+class Parameters(sustained.Sought):
     """What notebook 04 lets its reader set; no `workers` means those of `default_workers`."""
 
     run: str
@@ -42,9 +39,6 @@ class Parameters(_Parameters):
     blocks: Count
     seed: Whole
     searched: ListOf[WorkerCount]
-    percentile: Percentile
-    slo_loops: Positive
-    precision: Precision
 
     @field_validator("workers")
     @classmethod
@@ -88,13 +82,12 @@ def search(run: Run, p: Parameters) -> pd.DataFrame:
     If none are listed, these are one worker, one per CPU and two per CPU.
     """
     cpus = available_cpus()
-    shared = p.model_dump(include={"duration_s", "dispatch", "pin", "kernel", "iterations", "timeout_s"})
+    shared = p.model_dump(include={"dispatch", "pin", "kernel", "iterations", "timeout_s"})
     servers = [
-        Condition(topology="cluster", workers=n, rate=1, **shared)
+        Condition(topology="cluster", workers=n, rate=1, duration_s=p.search_s, **shared)
         for n in p.searched or sorted({1, cpus, 2 * cpus})
     ]
-    objective = Objective(percentile=p.percentile, loops=p.slo_loops, precision=p.precision)
-    return searches.bounds(searches.search(run, servers, objective, seed=p.seed))
+    return sustained.searched(run, EXPERIMENT, servers, p.objective, seed=p.seed)
 
 
 _TIMES = [column.name for column in fields(WorkerTime) if column.name != "workers"]
