@@ -76,8 +76,8 @@ def answer(found: pd.DataFrame) -> str:
 
 def title(found: pd.DataFrame) -> str:
     """Say up to which share of their own limit the servers hold the SLO."""
-    parts = [f"{server} {_span(row, 'share', units.percent)}" for server, row in _each(found)]
-    return f"Sustained, of the own limit: {', '.join(parts)}"
+    parts = [f"{server} {_span(row, 'share', _whole_percent)}" for server, row in _each(found)]
+    return f"Sustained: {', '.join(parts)} of the own limit".replace(" % to ", " to ")
 
 
 def table(found: pd.DataFrame) -> pd.DataFrame:
@@ -117,6 +117,10 @@ _QUANTITIES = (
     ("sustained rate", "rps", "requests/s"),
     ("sustained rate, of the own limit", "share", ""),
 )
+
+
+def _whole_percent(share: float) -> str:
+    return f"{share:.0%}".replace("%", " %")
 
 
 def _each(found: pd.DataFrame) -> list[tuple[str, "pd.Series[Any]"]]:

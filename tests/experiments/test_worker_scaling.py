@@ -38,6 +38,7 @@ PARAMETERS: dict[str, Any] = {
     "seed": 1,
     "searched": [],
     "slo_percentile": 50,
+    "search_beyond": True,
     "search_s": 1,
     "slo_loops": 3,
     "precision": 0.1,

@@ -227,10 +227,7 @@ def test_the_sweep_has_an_ideal_line_and_a_band_for_each_server() -> None:
     assert np.array(bands) == pytest.approx(np.array([(0.9, 0.95), (0.85, 0.9)]))
     assert _legend(latency) == [f"{name}: {share}" for name in NAMES for share in ("p95", "p50")]
     assert latency.get_yscale() == "log"
-    assert (
-        figure.get_suptitle()
-        == "Sustained, of the own limit: one process 90 % to 95 %, 2 workers 85 % to 90 %"
-    )
+    assert figure.get_suptitle() == "Sustained: one process 90 to 95 %, 2 workers 85 to 90 % of the own limit"
 
 
 def test_the_sweeps_line_joins_the_medians_of_its_blocks() -> None:

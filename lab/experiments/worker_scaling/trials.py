@@ -39,6 +39,7 @@ class Parameters(sustained.Sought):
     blocks: Count
     seed: Whole
     searched: ListOf[WorkerCount]
+    search_beyond: bool
 
     @field_validator("workers")
     @classmethod
@@ -79,13 +80,13 @@ def conditions(p: Parameters) -> list[Condition]:
 def search(run: Run, p: Parameters) -> pd.DataFrame:
     """Search for the sustained rates, for `searched` numbers of workers; a row for each (`searches.bounds`).
 
-    If none are listed, these are one worker, one per CPU and two per CPU.
+    If none are listed, these are one worker and one per CPU; with `search_beyond`, two per CPU, too.
     """
     cpus = available_cpus()
     shared = p.model_dump(include={"dispatch", "pin", "kernel", "iterations", "timeout_s"})
     servers = [
         Condition(topology="cluster", workers=n, rate=1, duration_s=p.search_s, **shared)
-        for n in p.searched or sorted({1, cpus, 2 * cpus})
+        for n in p.searched or sorted({1, cpus, 2 * cpus if p.search_beyond else 1})
     ]
     return sustained.searched(run, EXPERIMENT, servers, p.objective, seed=p.seed)
 
