@@ -1,6 +1,7 @@
 """How long each notebook will take with its parameters, in seconds, before anything is measured."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -25,6 +26,8 @@ from lab.experiments.worker_scaling import trials as scaling_trials
 from lab.study import control
 from lab.study.forecast import NOTEBOOK_S, TRIAL_S, loop_s, start_s, trials_s
 from lab.study.parameters import Parameters
+from lab.study.plan import Condition, capacity_rps
+from lab.study.searches import Objective
 
 _TOOLS = 3
 """Load generators that a machine usually has, ours among them."""
@@ -32,7 +35,7 @@ _TOOLS = 3
 _TOOL_S = 3.0
 """Of each, to start twice and to send a few requests."""
 
-_SEARCH_TRIALS = 12
+_SEARCH_TRIALS = 7
 """How many trials usually find a sustained rate."""
 
 _CONTROLS = 4
@@ -54,19 +57,29 @@ def _hot_loop(p: hot_loop.Parameters) -> float:
 def _single_vs_cluster(p: single_vs_cluster.Parameters) -> float:
     by_hand_s = 1.0 + TRIAL_S + start_s(1, 1.0)
     load = {"duration_s": p.search_s, "kernel": p.kernel, "iterations": control.FIRST}
-    searches_s = trials_s(_SEARCH_TRIALS * sustained.pair(p.workers, p.dispatch, **load))
+    searches_s = _searches_s(sustained.pair(p.workers, p.dispatch, **load), p.objective)
     return by_hand_s + searches_s + trials_s(single_vs_cluster.conditions(p), p.blocks)
 
 
 def _rate_sweep(p: rate_sweep.Parameters) -> float:
     p = expected(p)
-    searches_s = trials_s(_SEARCH_TRIALS * rate_sweep.servers(p))
-    return searches_s + trials_s(rate_sweep.conditions(p), p.blocks)
+    return trials_s(rate_sweep.conditions(p), p.blocks)  # its searches are those of 02
 
 
 def _worker_scaling(p: scaling.Parameters) -> float:
     p = expected(p)
-    return trials_s(scaling_trials.conditions(p), p.blocks)
+    trials = trials_s(scaling_trials.conditions(p), p.blocks)
+    return trials + _searches_s(scaling_trials.searched(p), p.objective)
+
+
+def _searches_s(servers: Sequence[Condition], objective: Objective) -> float:
+    """Return what searches take, each trial as long as its objective needs requests."""
+    long = []
+    for server in servers:
+        rate_rps = capacity_rps(server.workers, loop_s(server.kernel, server.iterations))
+        needed_s = objective.least_requests() / rate_rps
+        long.append(replace(server, duration_s=max(server.duration_s, needed_s)))
+    return trials_s(_SEARCH_TRIALS * long)
 
 
 def _dispatch(p: dispatch.Parameters) -> float:

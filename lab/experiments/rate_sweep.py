@@ -69,12 +69,13 @@ def _step(trials: pd.DataFrame) -> "pd.Series[float]":
 def estimates(trials: pd.DataFrame, found: pd.DataFrame | None = None) -> list[Stated]:
     """State each point of the sweep's lines; `found` says of which percentile the tail is."""
     rows, percentile = [], 95 if found is None else int(found["slo_percentile"].iloc[0])
+    columns = _STATED | {f"latency in the sweep, p{percentile} in loops": "tail"}
     for _, server in by_server(_measures(trials, percentile)):
         for step, mine in server.groupby(_step(server)):
             offered: dict[str, Any] = {"load" if mine["load"].notna().all() else "rate": float(step)}
             rows += [
                 stated(EXPERIMENT, quantity, estimate(list(known)), **named_by(mine), **offered)
-                for quantity, column in _STATED.items()
+                for quantity, column in columns.items()
                 if len(known := mine[column].dropna())
             ]
     return rows
@@ -83,7 +84,6 @@ def estimates(trials: pd.DataFrame, found: pd.DataFrame | None = None) -> list[S
 _STATED = {
     "own utilisation in the sweep": "utilisation",
     "throughput in the sweep, of the own limit": "share",
-    "latency in the sweep, tail in loops": "tail",
     "latency in the sweep, p50 in loops": "half",
     "share answered well in the sweep": "success",
 }

@@ -231,9 +231,8 @@ def _one_core(cpus: int, single: pd.DataFrame) -> Verdict:
     if single.empty:
         return Verdict(1)
     offered, done = (estimate(list(_cores(single, rate))) for rate in ("rate", "throughput_rps"))
-    evidence = (
-        f"cores' work offered: {_spread(offered)} of {units.counted(cpus, 'core')}; done: {_spread(done)}"
-    )
+    has = f"{_spread(offered)} cores, of {units.counted(cpus, 'core')}"
+    evidence = f"offered the work of {has}; did that of {_spread(done)}"
     one_core = done.high < _MIDWAY < offered.low and cpus > 1
     holds = False if done.low > _MIDWAY else True if one_core else None
     return Verdict(1, evidence, Word.of(holds if done.is_interval else None))
@@ -257,7 +256,7 @@ def _spread(found: Estimate) -> str:
 def _share_answered(row: "pd.Series[float]") -> str:
     need = units.digits(row["rate"] * row["service_mean_s"])
     slowest = units.seconds(row["latency_max_s"])
-    busy = f"{need} of {units.counted(int(row['workers']), 'worker')} needed"
+    busy = f"needs {need} workers and has {int(row['workers'])}"
     return f"{busy}, {units.percent(row['success'])} answered, the slowest after {slowest}"
 
 

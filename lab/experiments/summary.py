@@ -1,6 +1,7 @@
 """The answer of a whole run: how far clustering goes, how many workers a rate needs, what claims hold."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import pandas as pd
@@ -203,12 +204,14 @@ def estimates(run: Run) -> pd.DataFrame:
     rows = [] if loops is None else hot_loop.estimates(loops)
     for experiment in (single_vs_cluster.EXPERIMENT, rate_sweep.EXPERIMENT, scaling.EXPERIMENT):
         if (found := sustained.kept(run, experiment)) is not None:
-            known = {(row.quantity, row.factors) for row in rows}  # a search that several notebooks show
+            known = {replace(row, experiment="") for row in rows}  # a search that several notebooks show
             more = sustained.estimates(experiment, found)
-            rows += [row for row in more if (row.quantity, row.factors) not in known]
+            rows += [row for row in more if replace(row, experiment="") not in known]
     stating: dict[str, Callable[[pd.DataFrame], list[Stated]]] = {
         single_vs_cluster.EXPERIMENT: single_vs_cluster.estimates,
-        rate_sweep.EXPERIMENT: partial(rate_sweep.estimates, found=sustained_rates(run)),
+        rate_sweep.EXPERIMENT: partial(
+            rate_sweep.estimates, found=sustained.kept(run, rate_sweep.EXPERIMENT)
+        ),
         scaling.EXPERIMENT: partial(scaling_answer.estimates, cpus=run.manifest.machine.available_cpus),
         less_than_one_core.EXPERIMENT: less_than_one_core.estimates,
     }

@@ -42,7 +42,7 @@ BEYOND = 2.0
 """Times a server's likely capacity: where a search begins, in overload."""
 
 _TRIES = 3
-_TRIALS_A_BOUND = 2
+_TRIALS_A_BOUND = 3
 _DOWN_TO = 1000.0
 _PATIENCE_TRIALS = 60
 _ENDLESS_S = 1e9
@@ -70,6 +70,7 @@ class RateTrial:
     flags: tuple[Flag, ...]
     throughput: float
     service_s: float | None
+    service_cpu_s: float | None
     share_of_limit: float | None
     utilisation: float | None
     blur: float
@@ -82,7 +83,10 @@ class _UnsettledError(Exception):
 
 
 class Search:
-    """Measures for MLRsearch, and keeps every trial: `offer` is what a server's load is made with."""
+    """Measures for MLRsearch, and keeps every trial: `offer` is what a server's load is made with.
+
+    Without a number of `workers`, it is that of the processes that have answered.
+    """
 
     def __init__(
         self,
@@ -91,12 +95,14 @@ class Search:
         *,
         duration_s: float,
         arrivals: str,
+        workers: int | None = None,
         on_trial: Callable[[RateTrial, Sequence[RateTrial]], None] | None = None,
     ) -> None:
         self._offer = offer
         self._slos = slos
         self._duration_s = duration_s
         self._arrivals = arrivals
+        self._workers = workers
         self._on_trial = on_trial
         self.trials: list[RateTrial] = []
 
@@ -127,7 +133,8 @@ class Search:
         return lower_rps, upper_rps, f"interrupted after {counted(len(self.trials), 'trial')}"
 
     def _bounds(self, goal: SearchGoal, top_rps: float) -> tuple[float | None, float | None]:
-        least_rps = min(max(top_rps / _DOWN_TO, 1 / self._duration_s), top_rps / 2)
+        fewest = _LEAST_REQUESTS if self._arrivals == "poisson" else 1  # fewer might be none
+        least_rps = min(max(top_rps / _DOWN_TO, fewest / self._duration_s), top_rps / 2)
         config = Config()
         config.goals, config.warmup_duration = (goal,), 0.0
         config.min_load = least_rps  # first: each is checked against the other, which is vast by default
@@ -152,7 +159,9 @@ class Search:
     def _judged(self, offered: Measured, rate_rps: float) -> RateTrial:
         summary = offered.summary
         missed = [slo.name for slo in self._slos if slo.missed(summary)]
-        done, offered_share = (_of_limit(summary, rate) for rate in (summary["throughput"], rate_rps))
+        done, offered_share = (
+            _of_limit(summary, rate, self._workers) for rate in (summary["throughput"], rate_rps)
+        )
         # more than the workers' own service times allow, though it is too little to be seen to grow
         over = done is not None and offered_share is not None and done <= 1 < offered_share
         if over or _grows(offered.requests, self._arrivals) or _ends_late(offered.requests, self._slos):
@@ -166,6 +175,7 @@ class Search:
             flags=flags,
             throughput=summary["throughput"],
             service_s=summary["service_s"]["mean"],
+            service_cpu_s=summary["service_cpu_s"]["mean"],
             share_of_limit=done,
             utilisation=offered_share,
             blur=_blur(offered.requests),
@@ -206,9 +216,9 @@ class _Measurer(AbstractMeasurer):  # type: ignore[misc]  # the library has no t
         return MeasurementResult(intended_duration, intended_load, offered_count=offered, loss_count=lost)
 
 
-def _of_limit(summary: Mapping[str, Any], rate_rps: float) -> float | None:
-    """Return a rate x own mean service time / workers, where the server says both."""
-    service_s, workers = summary["service_s"]["mean"], len(summary["workers"])
+def _of_limit(summary: Mapping[str, Any], rate_rps: float, known: int | None) -> float | None:
+    """Return a rate x own mean service time / workers, where the server says both or they are known."""
+    service_s, workers = summary["service_s"]["mean"], known or len(summary["workers"])
     return None if service_s is None or not workers else float(rate_rps * service_s / workers)
 
 

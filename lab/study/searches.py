@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from lab.progress import display
 from lab.study.plan import Condition
 from lab.study.rate_search import RateTrial, Search
 from lab.study.run import Run
+from lab.study.stability import between, snapshot
 from lab.study.sustained import Precision, Sustained
 from lab.study.trial import Execute, serve_and_attack
 from lab.units import counted, per_second
@@ -29,13 +30,13 @@ _BEYOND = 1.5
 """Times the calibrated capacity: where a search begins, in overload."""
 _MOST = 4.0
 """Times the calibrated capacity: where it ends, as no server of ours can be that fast."""
-_LOOPS = 5
+_LOOPS = 11
 _LEAST_REQUESTS = 120
 """Of a trial: with fewer, simulated searches miss the capacity more often than one time in twenty."""
 _SERVER = ("topology", "workers", "dispatch")
 _ASKED = ("objective", "slo_percentile", "slo_loops", "iterations", "arrivals")
 _FOUND = ("reason", "consistent")
-_NUMBERS = ("rate", "throughput", "service_s", "share_of_limit", "utilisation")
+_NUMBERS = ("rate", "throughput", "service_s", "service_cpu_s", "share_of_limit", "utilisation")
 
 
 Percentile = Literal[50, 90, 95, 99]
@@ -108,7 +109,10 @@ def _searched(
 
     def offer(rate_rps: float, asked_s: float, number: int) -> Any:
         loops_cpu_s.append(median(cost.cpu_s for cost in _loops(server)))
-        return execute(replace(server, rate=rate_rps, load=None, duration_s=asked_s), seed + number)
+        before = snapshot()
+        offered = execute(replace(server, rate=rate_rps, load=None, duration_s=asked_s), seed + number)
+        noise = [flag.to_dict() for flag in between(before, snapshot()).flags()]
+        return _Noted(offered.requests, {**offered.summary, "flags": [*offered.summary["flags"], *noise]})
 
     def told(trial: RateTrial, trials: Sequence[RateTrial]) -> None:
         size = counted(server.workers, "worker")
@@ -116,12 +120,23 @@ def _searched(
         show(f"sustained rate of {size}: trial {len(trials)}, {per_second(trial.rate)}", share)
 
     slos = objective.slos(loop_s)
-    searching = Search(offer, slos, duration_s=duration_s, arrivals=server.arrivals, on_trial=told)
+    searching = Search(
+        offer, slos, duration_s=duration_s, arrivals=server.arrivals,
+        workers=server.workers, on_trial=told,
+    )  # fmt: skip
     bounds = searching.run(_BEYOND * capacity_rps, _MOST * capacity_rps, objective.precision)
     found = Sustained("", tuple(slos), server.arrivals, *bounds, tuple(searching.trials))
     return _table(server, found, loops_cpu_s).assign(
         objective=str(objective), slo_percentile=objective.percentile, slo_loops=objective.loops
     )
+
+
+@dataclass(frozen=True)
+class _Noted:
+    """What an attack gave, with the machine's disturbances among its flags."""
+
+    requests: pd.DataFrame
+    summary: Mapping[str, Any]
 
 
 def _loops(server: Condition) -> list[LoopCost]:

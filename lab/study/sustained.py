@@ -46,7 +46,7 @@ class Sustained:
     @property
     def lower_rps(self) -> float | None:
         """The lower bound."""
-        return None if self.held_rps is None else self.held_rps * (1 - self._blur(self.held_rps))
+        return None if self.held_rps is None else self.held_rps * max(0.0, 1 - self._blur(self.held_rps))
 
     @property
     def upper_rps(self) -> float | None:
@@ -66,7 +66,7 @@ class Sustained:
             for rate in (self.held_rps, self.failed_rps)
         )
         return (
-            held and held * (1 - self._blur(self.held_rps)),
+            held and held * max(0.0, 1 - self._blur(self.held_rps)),
             failed and failed * (1 + self._blur(self.failed_rps)),
         )
 
@@ -80,11 +80,12 @@ class Sustained:
 
     @property
     def speed_change(self) -> float | None:
-        """How many times longer the loop took at one bound than at the other."""
+        """How many times more CPU time the loop took at one bound than at the other."""
         at_bounds = [
-            _median(trial.service_s for trial in self._at(rate)) for rate in (self.held_rps, self.failed_rps)
+            _median(trial.service_cpu_s for trial in self._at(rate))
+            for rate in (self.held_rps, self.failed_rps)
         ]
-        known = [service_s for service_s in at_bounds if service_s]
+        known = [cpu_s for cpu_s in at_bounds if cpu_s]
         return max(known) / min(known) if len(known) == 2 else None
 
     @property
@@ -143,7 +144,7 @@ def sustained(
     """Search for the highest rate that the server at `url` sustains under an SLO.
 
     A rate is sustained if a trial of `duration` meets every objective in `slo` and its latency does not grow;
-    each bound has the vote of two trials, or more if they disagree. The bounds are about `precision` apart,
+    each bound has the vote of two trials of three. The bounds are about `precision` apart,
     as a share of the upper; more where service times scatter. The search stops at `max_rate`. `options` are
     those of `attack`, such as `keepalive`, `timeout`, `generators`, `remote`. `on_trial` hears of each trial,
     and of all until then.

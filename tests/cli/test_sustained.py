@@ -19,7 +19,7 @@ LATENCY_S = {"p50": 0.02, "p99": 0.03}
 def trial(rate: float, *missed: str, flags: tuple[Flag, ...] = ()) -> RateTrial:
     good = not missed and not flags
     return RateTrial(
-        rate, round(3 * rate), good, missed, flags, min(rate, 156.0), 0.0125, 0.97, rate / 156, 0.02,
+        rate, round(3 * rate), good, missed, flags, min(rate, 156.0), 0.0125, 0.0125, 0.97, rate / 156, 0.02,
         LATENCY_S, {"cpu_s": 0.5, "send_lag_p99_s": 0.001},
     )  # fmt: skip
 

@@ -75,7 +75,7 @@ def test_what_is_stated_are_the_points_of_the_figure() -> None:
     rows = {(row.quantity, row.factors): row for row in study.estimates(measured)}
     assert len(rows) == 10, "five numbers at two loads"
     assert {row.unit for row in rows.values()} == {""}, "no machine's speed is in any of them"
-    tail = rows["latency in the sweep, tail in loops", "load=1.2, topology=single"]
+    tail = rows["latency in the sweep, p95 in loops", "load=1.2, topology=single"]
     assert (tail.value, tail.low, tail.high, tail.n) == (2, 1, 4, 3)
     assert not tail.interval.covers, "three blocks are too few"
     share = rows["throughput in the sweep, of the own limit", "load=1.2, topology=single"]
@@ -89,4 +89,4 @@ def test_what_is_stated_are_the_points_of_the_figure() -> None:
 def test_the_tail_is_at_the_percentile_of_the_search() -> None:
     measured = trials({"load": 0.5, "latency_p99_s": 0.7})
     rows = {row.quantity: row for row in study.estimates(measured, found_rates(slo_percentile=99))}
-    assert rows["latency in the sweep, tail in loops"].value == pytest.approx(7)
+    assert rows["latency in the sweep, p99 in loops"].value == pytest.approx(7)

@@ -46,9 +46,11 @@ def test_a_run_that_shows_nothing_keeps_no_rule() -> None:
 
 def test_a_speedup_needs_its_base() -> None:
     assert kept(GAIN)[1][0] == "no"
-    word, evidence = kept(GAIN, BASE)[1]
+    many = stated("scaling", "highest throughput", Estimate(280, 270, 290, 6), "requests/s", workers=16)
+    word, evidence = kept(GAIN, BASE, many)[1]
     assert word == "yes"
     assert "1 speed-up over one worker of the same cluster, which answers 1.15/s" in evidence
+    assert "280" not in evidence
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,7 @@ def test_one_process_uses_one_core_if_offered_more_it_answers_no_more(
 ) -> None:
     (verdict,) = judged(1, article(SINGLE | {"throughput_rps": answered_rps}), cpus)
     assert verdict.word.value == word
-    assert verdict.evidence.startswith("cores' work offered: 5.00 (5.00 to 5.00) of")
+    assert verdict.evidence.startswith("offered the work of 5.00 (5.00 to 5.00) cores, of")
     assert judged(1, article(SINGLE | {"throughput_rps": answered_rps}, blocks=5))[0].word is Word.UNTOLD
 
 

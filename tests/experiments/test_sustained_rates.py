@@ -51,7 +51,7 @@ def test_a_machine_that_changed_its_speed_is_said() -> None:
     assert "changed its speed during a search" in sustained.answer(found_rates(consistent=False))
     fast = found_rates()
     fast.loc[1, ["lower_cpus", "upper_cpus"]] = [2.9, 3.0]
-    assert "more than the CPUs there are: the machine changed its speed" in sustained.answer(fast)
+    assert "more than its workers can: the machine changed its speed" in sustained.answer(fast)
 
 
 def test_rates_and_shares_are_stated_as_bounds_of_a_search() -> None:

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pandas as pd
 import pytest
-from helpers.busy_workers import BusyRun, measured, scaled
+from helpers.busy_workers import BusyRun, measured, requests_of, scaled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -174,7 +174,7 @@ def test_the_answer_speaks_of_a_worker_per_cpu_whatever_number_was_best() -> Non
 def test_no_clear_difference_comes_with_the_smallest_that_would_have_been_seen() -> None:
     blocks = [{1: 10.0, 2: 18.0, 4: 18.0 * ratio} for ratio in (0.95, 0.99, 1.0, 1.0, 1.01, 1.04)]
     text = answer.answer(measured(*blocks), cpus=2)
-    assert "no clear difference, and one of 5.3 % would have been seen" in text
+    assert "no clear difference; one of 5.3 % or more would have shown" in text
 
 
 def test_fewer_than_six_blocks_tell_nothing_and_nothing_is_bold() -> None:
@@ -232,7 +232,9 @@ SEARCHED = pd.DataFrame(
 
 def test_sustained_rates_stand_beside_the_highest_and_are_compared_at_one_speed() -> None:
     rows = measured(*[{1: 10.0, 2: 18.0, 3: 18.0, 4: 17.0}] * 6)
-    assert "They sustain 1.96 times the rate of one (1.86 to 2.06)." in answer.answer(rows, 2, SEARCHED)
+    assert "They sustain 1.96 times the rate of a cluster of one (1.86 to 2.06)." in answer.answer(
+        rows, 2, SEARCHED
+    )
     table = scaling.table(rows, SEARCHED).set_index("workers")
     rates = table["sustained rate, requests/s"].to_dict()
     assert rates == {1: "9.50 to 10.0", 2: "25.0 to 26.0", 3: "", 4: "even 9.00/s is too much"}
@@ -381,3 +383,17 @@ def test_what_is_stated_is_what_the_table_shows() -> None:
     assert text("factor of the speed-up: on a CPU (waiting)", 4) == factors.loc[4, "on a CPU (waiting)"]
     more = found["throughput of 4 workers over that of 2", "dispatch=round-robin"]
     assert more.smallest_told == pytest.approx(max(more.value / more.low, more.high / more.value) - 1)
+
+
+def test_a_trial_whose_worker_was_replaced_tells_no_highest_throughput_and_stops_nothing() -> None:
+    rows = scaled({1: 10.0, 2: 18.0})
+    requests = requests_of(rows)
+    of_two = requests["trial_id"] == rows["trial_id"].iloc[1]
+    requests.loc[of_two & (requests["end_s"] > 1), "worker"] += 7
+
+    class Replaced(BusyRun):
+        def requests(self, trials: pd.DataFrame) -> pd.DataFrame:
+            return requests
+
+    accounted = study.accounted(cast(Run, Replaced()), rows)
+    assert accounted["highest_rps"].isna().tolist() == [False, True]

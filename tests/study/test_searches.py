@@ -14,6 +14,7 @@ from lab.study import searches
 from lab.study.plan import Condition
 from lab.study.run import open_run
 from lab.study.searches import Objective, bounds, search, times_as_much
+from lab.study.stability import Noise
 
 LOOP_S = 0.005
 SINGLE = Condition(rate=1, duration_s=2.0)
@@ -39,6 +40,7 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of two CPUs on which the loop always costs the same."""
     monkeypatch.setattr(searches, "measure", lambda *_: [LoopCost(LOOP_S, LOOP_S)] * 3)
     monkeypatch.setattr(searches, "available_cpus", lambda: 2)
+    monkeypatch.setattr(searches, "between", lambda *_: Noise(0.0, 0.0, 0.0, 0.0))
 
 
 def test_the_known_capacity_of_each_server_is_found_and_compared() -> None:
@@ -93,3 +95,14 @@ def test_a_server_of_ours_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["lower_rps"] == pytest.approx(0.2 / LOOP_S, rel=0.1)
     assert found["reason"].startswith("the search ended at ")
     assert 0 < found["lower_share"] < 1
+
+
+def test_a_trial_that_others_disturbed_is_repeated_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    disturbed = iter([True, True])
+    monkeypatch.setattr(
+        searches, "between", lambda *_: Noise(0.0, 0.5 if next(disturbed, False) else 0.0, 0.0, 0.0)
+    )
+    trials = search(open_run(), [SINGLE], execute=Servers())
+    assert [[flag.code for flag in flags] for flags in trials["flags"]][:3] == [["others_cpu"]] * 2 + [[]]
+    assert trials["rate"].head(3).nunique() == 1
+    assert bounds(trials)["flagged"].tolist() == [2]

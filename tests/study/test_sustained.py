@@ -127,7 +127,9 @@ def test_a_rate_that_failed_below_one_that_held_is_a_contradiction() -> None:
 def test_bounds_at_two_speeds_of_the_machine_contradict_each_other() -> None:
     found = searched(Simulated(noise=0.0))
     assert found.speed_change == pytest.approx(1.0)
-    slow = [replace(one, service_s=2 * (one.service_s or 0)) if one.good else one for one in found.trials]
+    slow = [
+        replace(one, service_cpu_s=2 * (one.service_cpu_s or 0)) if one.good else one for one in found.trials
+    ]
     changed = replace(found, trials=tuple(slow))
     assert changed.speed_change == pytest.approx(2.0)
     assert not changed.consistent
@@ -183,3 +185,25 @@ def test_a_server_of_ours_is_searched() -> None:
     told = found.to_dict()
     assert told.keys() >= {"url", "slo", "lower_rps", "upper_rps", "reason", "share_of_limit", "consistent"}
     assert told["trials"][0].keys() >= {"rate", "good", "flags", "throughput", "share_of_limit", "latency_s"}
+
+
+def test_poisson_arrivals_are_searched_down_to_rates_that_still_send_something() -> None:
+    found = searched(Simulated(arrivals="poisson", fails=True))
+    assert found.held_rps is None
+    assert "requests fail" in found.reason
+    assert min(trial.requests for trial in found.trials) > 0
+
+
+def test_each_bound_has_the_vote_of_two_trials() -> None:
+    for seed in range(10):
+        found = searched(Simulated(random=np.random.default_rng(seed)))
+        at_held = [trial.good for trial in found.trials if trial.rate == found.held_rps]
+        at_failed = [trial.good for trial in found.trials if trial.rate == found.failed_rps]
+        assert at_held.count(True) >= 2
+        assert at_failed.count(False) >= 2
+
+
+def test_more_workers_than_cpus_that_take_turns_are_no_change_of_speed() -> None:
+    found = searched(Simulated(noise=0.0))
+    waiting = [replace(one, service_s=2 * (one.service_s or 0)) if one.good else one for one in found.trials]
+    assert replace(found, trials=tuple(waiting)).consistent

@@ -78,7 +78,7 @@ def difference(found: Estimate) -> str:
         return "less"
     if (told := found.smallest_told) is None:
         return "no clear difference"
-    return f"no clear difference, and one of {units.percent(told)} would have been seen"
+    return f"no clear difference; one of {units.percent(told)} or more would have shown"
 
 
 def _lost(trials: pd.DataFrame, workers: int, cpus: int) -> str:
@@ -96,7 +96,7 @@ def _sustained(found: pd.DataFrame | None, workers: int) -> str:
     if math.isnan(times[0]):
         return ""
     middle, low, high = map(units.digits, times)
-    return f"They sustain {middle} times the rate of one ({low} to {high})."
+    return f"They sustain {middle} times the rate of a cluster of one ({low} to {high})."
 
 
 def estimates(trials: pd.DataFrame, cpus: int) -> list[Stated]:

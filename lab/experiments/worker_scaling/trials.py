@@ -78,17 +78,21 @@ def conditions(p: Parameters) -> list[Condition]:
 
 
 def search(run: Run, p: Parameters) -> pd.DataFrame:
-    """Search for the sustained rates, for `searched` numbers of workers; a row for each (`searches.bounds`).
+    """Search for the sustained rates of the `searched` servers; a row for each (`searches.bounds`)."""
+    return sustained.searched(run, EXPERIMENT, searched(p), p.objective, seed=p.seed)
 
-    If none are listed, these are one worker and one per CPU; with `search_beyond`, two per CPU, too.
+
+def searched(p: Parameters) -> list[Condition]:
+    """Return the servers whose sustained rate is searched.
+
+    If none are listed, they have one worker and one per CPU; with `search_beyond`, two per CPU, too.
     """
     cpus = available_cpus()
     shared = p.model_dump(include={"dispatch", "pin", "kernel", "iterations", "timeout_s"})
-    servers = [
+    return [
         Condition(topology="cluster", workers=n, rate=1, duration_s=p.search_s, **shared)
         for n in p.searched or sorted({1, cpus, 2 * cpus if p.search_beyond else 1})
     ]
-    return sustained.searched(run, EXPERIMENT, servers, p.objective, seed=p.seed)
 
 
 _TIMES = [column.name for column in fields(WorkerTime) if column.name != "workers"]
@@ -114,6 +118,8 @@ def accounted(run: Run, trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def _time_of(workers: int, answered: pd.DataFrame) -> dict[str, float]:
+    if answered["worker"].nunique() > workers:
+        return {}  # one died and was replaced: not a trial of so many workers
     columns = ("worker", "sent_s", "end_s", "service_s", "service_cpu_s")
     known = {name: answered.get(name, math.nan) for name in columns}
     found = worker_time(workers, **pd.DataFrame(known, answered.index, dtype=float))
