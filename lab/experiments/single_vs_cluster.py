@@ -165,21 +165,30 @@ def _times(ratio: Estimate) -> str:
 
 
 _STATED = {
-    "share answered well": ("success", ""),
-    "throughput": ("throughput_rps", "requests/s"),
-    "mean latency": ("latency_mean_s", "s"),
-    "slowest latency": ("latency_max_s", "s"),
+    "share answered well": "success",
+    "throughput, of the own limit": "share",
+    "mean latency, in its own loops": "mean_loops",
+    "slowest latency, in its own loops": "slowest_loops",
 }
-"""The numbers of a server that this page states: their columns and units."""
+"""The numbers of a server that this page states: no machine's speed is in them."""
+
+
+def _measures(trials: pd.DataFrame) -> pd.DataFrame:
+    """Add the columns of `_STATED`."""
+    return trials.assign(
+        share=trials["throughput_rps"] * trials["service_mean_s"] / trials["workers"],
+        mean_loops=trials["latency_mean_s"] / trials["service_mean_s"],
+        slowest_loops=trials["latency_max_s"] / trials["service_mean_s"],
+    )
 
 
 def estimates(trials: pd.DataFrame) -> list[Stated]:
     """State what the article's load does to each server, and the ratio of their throughputs."""
     at = " at the article's load"
     rows = [
-        stated(EXPERIMENT, quantity + at, estimate(list(known)), unit, **named_by(mine))
-        for _, mine in by_server(trials)
-        for quantity, (column, unit) in _STATED.items()
+        stated(EXPERIMENT, quantity + at, estimate(list(known)), **named_by(mine))
+        for _, mine in by_server(_measures(trials))
+        for quantity, column in _STATED.items()
         if len(known := mine[column].dropna())
     ]
     if (more := gain(trials)) is not None:

@@ -10,7 +10,6 @@ from helpers.trial_rows import trials
 from lab.errors import UsageError
 from lab.experiments import single_vs_cluster as study
 from lab.experiments.claims import Word
-from lab.units import per_second
 
 PARAMETERS: dict[str, Any] = {
     "run": "",
@@ -187,16 +186,16 @@ def test_the_ratio_is_paired_so_that_the_speed_of_a_block_cancels() -> None:
 
 def test_what_is_stated_is_what_is_shown() -> None:
     measured = _six_blocks()
-    shown = study.beside_the_article(measured).set_index("server")
     rows = {
         (row.quantity.removesuffix(" at the article's load"), row.factors): row
         for row in study.estimates(measured)
     }
     cluster = "dispatch=round-robin, topology=cluster, workers=2"
     assert len(rows) == 9
-    assert shown.loc["here, one process", "throughput"] == per_second(
-        rows["throughput", "topology=single"].value
-    )
+    faster = measured.assign(rate=2 * measured["rate"], throughput_rps=2 * measured["throughput_rps"])
+    for name in ("latency_mean_s", "latency_max_s", "service_mean_s"):
+        faster[name] = measured[name] / 2
+    assert study.estimates(faster) == list(rows.values()), "a machine of twice the speed states the same"
     ratio, measured_ratio = rows["throughput over one process", cluster], study.gain(measured)
     assert measured_ratio is not None
     assert (ratio.value, ratio.n, ratio.smallest_told) == (
