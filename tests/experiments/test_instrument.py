@@ -196,6 +196,12 @@ def test_workers_are_fed_up_to_the_first_number_that_is_not() -> None:
     assert said in study.answer(stalled(), HOLDS, FED)
 
 
+def test_what_every_worker_lacks_alike_is_no_limit_of_the_harness() -> None:
+    """A slow machine: a tenth of the time goes to a worker's own work on a request."""
+    fed = feeding.alike(FED.assign(share=[0.89, 0.88, 0.86, 0.70, 0.89, 0.80, 0.81, 0.89]))
+    assert fed["held"].tolist() == [True, True, True, False, True, False, True, False]
+
+
 def test_controls_are_told_with_their_doubts() -> None:
     table = feeding.table(FED)
     assert table["fed"].tolist() == ["yes", "yes", "no", "yes", "yes", "yes", "yes", "no"]
