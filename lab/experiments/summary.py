@@ -79,7 +79,7 @@ def answer(trials: dict[str, pd.DataFrame], found: pd.DataFrame | None, cpus: in
     """Answer the study's question in a few sentences: from what is sustained and from scaling."""
     parts = []
     if found is not None:
-        parts.append(sustained.answer(found))
+        parts.append(sustained.answer(found, shares=False))
     if (scaled := trials.get(scaling.EXPERIMENT)) is not None:
         parts.append(scaling_answer.answer(scaled, cpus))
     if not parts and (article := trials.get(single_vs_cluster.EXPERIMENT)) is not None:
@@ -88,11 +88,12 @@ def answer(trials: dict[str, pd.DataFrame], found: pd.DataFrame | None, cpus: in
     return f"**Answer.** {told or 'This run has not measured enough to tell: run notebook 02, 03 or 04.'}"
 
 
-def scaling_figure(trials: dict[str, pd.DataFrame], cpus: int) -> Figure | None:
-    """Draw the scaling curve, if it was measured."""
+def scaling_figure(run: Run, trials: dict[str, pd.DataFrame]) -> Figure | None:
+    """Draw the scaling curve, if it was measured, and the sustained rates that were searched with it."""
     if (mine := trials.get(scaling.EXPERIMENT)) is None:
         return None
-    return scaling_figures.figure(mine, cpus)
+    cpus = run.manifest.machine.available_cpus
+    return scaling_figures.figure(mine, cpus, sustained.kept(run, scaling.EXPERIMENT))
 
 
 def sweep_figure(run: Run, trials: dict[str, pd.DataFrame]) -> Figure | None:
@@ -103,7 +104,7 @@ def sweep_figure(run: Run, trials: dict[str, pd.DataFrame]) -> Figure | None:
 
 def figures(run: Run, trials: dict[str, pd.DataFrame]) -> list[Figure]:
     """Return the figures of scaling and of the sweep, as far as they were measured."""
-    drawn = (scaling_figure(trials, run.manifest.machine.available_cpus), sweep_figure(run, trials))
+    drawn = (scaling_figure(run, trials), sweep_figure(run, trials))
     return [figure for figure in drawn if figure is not None]
 
 

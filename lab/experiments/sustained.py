@@ -58,18 +58,20 @@ def kept(run: Run, experiment: str) -> pd.DataFrame | None:
     return None if trials is None else searches.bounds(trials)
 
 
-def answer(found: pd.DataFrame) -> str:
-    """Say which rates are sustained, and how many times that of one process the cluster's is."""
+def answer(found: pd.DataFrame, *, shares: bool = True) -> str:
+    """Say which rates are sustained, how many times one process's the cluster's is, and as which share."""
     text = "; ".join(_sustains(server, row) for server, row in _each(found))
     text = f"**Answer.** {text[0].upper()}{text[1:]} ({found['objective'].iloc[0]})."
     if found["lower_rps"].isna().all():
         return text
     if (times := _times(found)) is not None:
         text += f" That is {times}."
-    shares = [f"{_span(row, 'share', units.percent)} for {server}" for server, row in _each(found)]
-    text += f" As shares of what their own service times allow: {', '.join(shares)}."
+    if shares:
+        parts = [f"{_span(row, 'share', units.percent)} for {server}" for server, row in _each(found)]
+        text += f" As shares of what their own service times allow: {', '.join(parts)}."
     if not found["consistent"].all():
-        text += " **The machine changed its speed during a search: trust the shares, not the rates.**"
+        advice = ": trust the shares, not the rates" if shares else ""
+        text += f" **The machine changed its speed during a search{advice}.**"
     return text
 
 
