@@ -372,9 +372,10 @@ class TestPapermill:
             assert batch.execute(notebook, output, parameters) is None
             return output.read_text()
 
-        short = {"iterations": 20_000, "duration_s": 0.5}
-        by_hand("02-single-vs-cluster", **short, rate=20)
-        by_hand("04-worker-scaling", **short, workers=[1, 2], blocks=1)
+        short = {"iterations": 20_000, "duration_s": 0.5, "blocks": 1}
+        short |= {"search_s": 0.3, "slo_percentile": 50, "precision": 0.3}
+        by_hand("02-single-vs-cluster", **short, rate=20, search_iterations=20_000)
+        by_hand("04-worker-scaling", **short, workers=[1, 2], searched=[1])
         summary = by_hand("00-summary")
         assert "<td>single-vs-cluster</td>" in summary
         assert "<td>worker-scaling</td>" in summary
