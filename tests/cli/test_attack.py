@@ -35,7 +35,7 @@ def test_records_are_kept_and_reported_on_again(kept: Path, capsys: pytest.Captu
     assert json.loads(capsys.readouterr().out)["planned"] == 10
     assert run("--from", kept, "--format", "csv") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "due_s,sent_s,end_s,outcome,status,service_s,worker,bytes_in"
+    assert lines[0] == "due_s,sent_s,end_s,outcome,status,service_s,service_cpu_s,worker,bytes_in"
     assert len(lines) == 11
     assert run("--from", kept) == 0
     assert capsys.readouterr().out.startswith("Requests      [planned, rate, throughput]")
