@@ -422,9 +422,14 @@ def test_a_kill_meets_the_oldest_worker_and_never_one_that_has_not_settled(clock
 
 
 def test_a_server_that_is_gone_is_left_alone(clock: Clock) -> None:
-    for _, _, _, server in planned(clock, turns=["kill"]):
-        server.workers.clear()
-        break
+    server: Any = FakeServer()
+    (condition,) = conditions(dispatches=["shared"], turns=["kill", "block"])
+    end_s = clock.now_s + condition.duration_s
+    acting = study.actions(condition, server, lambda: end_s - clock.now_s)
+    assert next(acting).name == study.KILL
+    server.workers.clear()
+    assert list(acting) == [], "there is nobody left to meet"
+    assert clock.now_s < end_s, "it waits for workers no longer than there is load"
 
 
 def test_kills_in_one_trial_cost_what_was_open_and_no_back_off() -> None:
