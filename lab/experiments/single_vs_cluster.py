@@ -24,7 +24,7 @@ from lab.experiments.common import (
 )
 from lab.figures.style import DARK_TO_LIGHT, INK, canvas, reference_line
 from lab.hotloop import KernelName
-from lab.models.overload import overload
+from lab.models.queueing import overload
 from lab.models.statistics import Estimate, estimate, fewest_trials, paired_ratio
 from lab.servers.spec import DispatchName
 from lab.study.estimates import Stated, stated

@@ -1,7 +1,10 @@
-"""How long requests wait when they arrive at random (Poisson) and workers share a queue, or do not.
+"""How long requests wait: at a constant rate, and when they arrive at random (Poisson).
 
-`workers` is c, and `utilisation` is rho = arrival rate x service time / workers, below 1.
-With constant service time (M/D/c), the same functions cover three arrangements:
+At a constant rate, workers of constant speed have a queue that grows linearly, or none (D/D/c, first come
+first served): nothing is random, so each request's latency is exact.
+
+At random, workers share a queue, or do not. `workers` is c, and `utilisation` is rho = arrival rate x service
+time / workers, below 1. With constant service time (M/D/c), the same functions cover three arrangements:
 
 - one central queue: M/D/c with `workers` = c;
 - round robin: the same. Service of constant length ends in the order it began, so the next worker in
@@ -11,6 +14,7 @@ With constant service time (M/D/c), the same functions cover three arrangements:
 
 import itertools
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated
 
@@ -27,7 +31,7 @@ _NEGLIGIBLE = 1e-16
 _HIGHEST_UTILISATION = 0.9999
 
 Utilisation = Annotated[float, Field(gt=0, le=_HIGHEST_UTILISATION)]
-"""At 1, the queue never settles (`lab.models.overload` says how it grows); near 1, it settles too late."""
+"""At 1, the queue never settles (`overload` says how it grows); near 1, it settles too late."""
 
 Quantile = Annotated[float, Field(gt=0, le=0.999999)]
 
@@ -137,3 +141,49 @@ def _longest_queue(utilisation: float) -> int:
     """
     growth = -lambertw(-utilisation * np.exp(-utilisation), -1).real / utilisation
     return math.ceil(-math.log(_NEGLIGIBLE) / math.log(growth)) + 1
+
+
+_EXACT = 1 - 1e-12
+"""Makes 30.000000000000004 requests 30: rates are seldom exact in binary."""
+
+
+@dataclass(frozen=True)
+class Overload:
+    """For each request: when it is due, the latency its client sees, and whether it is answered in time."""
+
+    due_s: NDArray[np.float64]
+    latency_s: NDArray[np.float64]
+    ok: NDArray[np.bool_]
+
+
+@checked
+def overload(
+    rate_rps: Positive,
+    duration_s: Positive,
+    service_s: Positive,
+    workers: Count = 1,
+    timeout_s: Positive | None = None,
+) -> Overload:
+    """Predict every request of a constant rate on `workers` that each take `service_s` per request.
+
+    Request k = 0, 1, ... is due at k / rate_rps, before `duration_s`, and its latency is, in seconds,
+
+        service_s + floor(k / workers) * max(0, service_s - workers / rate_rps):
+
+    each worker takes every `workers`-th request, and falls behind by the same time with each.
+    A client that gives up at `timeout_s` sees that as its latency; the worker still does the work.
+    """
+    k = np.arange(math.ceil(rate_rps * duration_s * _EXACT))
+    latency_s = service_s + (k // workers) * max(0.0, service_s - workers / rate_rps)
+    patience_s = math.inf if timeout_s is None else timeout_s
+    return Overload(k / rate_rps, np.minimum(latency_s, patience_s), latency_s <= patience_s)
+
+
+def stall_latency_s(due_s: NDArray[np.float64], stall_at_s: float, stall_s: float) -> NDArray[np.float64]:
+    """Return each request's latency, in seconds, on a quick server that stands still once.
+
+    A request due at t during the stall, from `stall_at_s` on, waits for its end: stall_at_s + stall_s - t.
+    All others are answered at once. Omitting those waits is what Tene calls coordinated omission.
+    """
+    waits_s = stall_at_s + stall_s - due_s
+    return np.where(due_s >= stall_at_s, np.maximum(waits_s, 0.0), 0.0)
