@@ -7,7 +7,7 @@ import sys
 
 from lab.errors import LabError
 from lab.experiments.summary import estimates, open_for_reading
-from lab.study.compare import Agreement, agreement
+from lab.study.estimates import Agreement, agreement
 
 
 def report(found: Agreement) -> str:

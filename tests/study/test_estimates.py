@@ -1,12 +1,20 @@
-"""What a run states: one shape, one name for each number, and contradictions found."""
+"""What a run states: one shape, one name for each number, and contradictions found.
+
+Agreement of two runs: counted by hand, and of simulated runs as often as statistics says.
+"""
 
 import math
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from lab.models.statistics import Interval, estimate, proportion
-from lab.study.estimates import COLUMNS, contradictions, named, stated, table_of
+from lab.models.statistics import Estimate, Interval, estimate, proportion
+from lab.study.estimates import COLUMNS, Agreement, Stated, agreement, contradictions, named, stated, table_of
 
 SIX = estimate([0.9, 1.0, 1.1, 1.2, 1.3, 1.5])
 
@@ -50,3 +58,113 @@ def test_one_quantity_with_two_values_is_a_contradiction() -> None:
     found = contradictions(table_of([one, other, elsewhere]))
     assert found["experiment"].tolist() == ["scaling", "summary"]
     assert set(found["factors"]) == {"workers=2"}
+
+
+def _row(value: float, low: float, high: float, interval: Interval = Interval.MEDIAN, **name: Any) -> Stated:
+    name = {"experiment": "scaling", "quantity": "speed-up"} | name
+    return stated(
+        name.pop("experiment"), name.pop("quantity"), Estimate(value, low, high, 6, interval), **name
+    )
+
+
+def _agreement(one: list[Stated], other: list[Stated]) -> Agreement:
+    return agreement(table_of(one), table_of(other))
+
+
+def test_pairs_are_counted_by_experiment_and_in_all() -> None:
+    found = _agreement(
+        [
+            _row(1.9, 1.8, 2.0, workers=2),
+            _row(1.9, 1.8, 2.0, workers=4),
+            _row(1.0, 0.9, 1.1, experiment="dispatch"),
+            _row(5.0, 4.0, 6.0, quantity="only in one"),
+        ],
+        [
+            _row(1.85, 1.7, 1.88, workers=2),
+            _row(2.2, 2.1, 2.3, workers=4),
+            _row(1.05, 1.0, 1.2, experiment="dispatch"),
+        ],
+    )
+    expected = [("scaling", 2, 1, 1), ("dispatch", 1, 1, 2), ("all", 3, 2, 3)]
+    counts = found.counts[["experiment", "both", "overlap", "held"]]
+    assert list(counts.itertuples(index=False, name=None)) == expected
+    assert found.apart["factors"].tolist() == ["workers=4"]
+    assert found.misses() == [
+        "66.7% of the intervals overlap, fewer than 95%",
+        "50.0% of the intervals hold the other's value, fewer than 80%",
+    ]
+
+
+def test_ranges_say_nothing_and_bounds_of_a_search_are_counted_by_themselves() -> None:
+    one = [
+        _row(1.0, 1.0, 1.1, Interval.RANGE, quantity="of three"),
+        _row(0.97, 0.97, 1.0, Interval.SEARCH, quantity="sustained", server="one"),
+        _row(0.97, 0.97, 1.0, Interval.SEARCH, quantity="sustained", server="two"),
+        _row(0.97, 0.97, math.nan, Interval.SEARCH, quantity="sustained", server="three"),
+    ]
+    other = [
+        _row(2.0, 2.0, 2.1, quantity="of three"),
+        _row(0.99, 0.99, 1.02, Interval.SEARCH, quantity="sustained", server="one"),
+        _row(0.85, 0.85, 0.9, Interval.SEARCH, quantity="sustained", server="two"),
+        _row(3.0, 3.0, 3.1, Interval.SEARCH, quantity="sustained", server="three"),
+    ]
+    found = _agreement(one, other)
+    assert found.counts.iloc[-1].to_dict() == {
+        "experiment": "all", "both": 0, "overlap": 0, "held": 0, "searches": 3, "disjoint": 1, "ranges": 1,
+    }  # fmt: skip
+    assert found.apart["factors"].tolist() == ["server=two"]
+    assert "no interval in common" in found.misses()[0]
+    enough = [_row(1.0, 0.9, 1.1, experiment="dispatch")]
+    assert _agreement(one + enough, other + enough).misses() == ["1 of 3 bounds of a search are disjoint"]
+
+
+def test_runs_that_state_nothing_in_common_do_not_agree() -> None:
+    nothing = _agreement([], [_row(1.0, 0.9, 1.1)])
+    assert nothing.pairs.empty
+    assert nothing.misses()
+
+
+def test_a_number_in_another_unit_is_another_number() -> None:
+    (row,) = [_row(1.0, 0.9, 1.1)]
+    assert _agreement([row], [replace(row, unit="s")]).counts["both"].tolist() == [0]
+
+
+rows = st.lists(
+    st.tuples(st.floats(0.1, 10), st.floats(0, 1), st.floats(0, 1), st.sampled_from(Interval)), max_size=8
+)
+
+
+def _any(drawn: list[tuple[float, float, float, Interval]]) -> list[Stated]:
+    return [
+        _row(value, value - below, value + above, interval, workers=number)
+        for number, (value, below, above, interval) in enumerate(drawn, 1)
+    ]
+
+
+@settings(max_examples=30)
+@given(rows, rows)
+def test_agreement_is_mutual_and_a_run_agrees_with_itself(one: Any, other: Any) -> None:
+    forth, back = _agreement(_any(one), _any(other)), _agreement(_any(other), _any(one))
+    pd.testing.assert_frame_equal(forth.counts, back.counts)
+    *experiments, total = forth.counts.to_dict("records")
+    for column in ("both", "overlap", "held", "searches", "disjoint", "ranges"):
+        assert sum(row[column] for row in experiments) == total[column]
+    assert total["overlap"] <= total["both"]
+    assert total["held"] <= 2 * total["overlap"], "a value that is held lies in both"
+    itself = _agreement(_any(one), _any(one))
+    assert itself.apart.empty
+    assert itself.counts.iloc[-1]["held"] == 2 * itself.counts.iloc[-1]["both"]
+
+
+@pytest.mark.parametrize(("blocks", "shift", "agree"), [(7, 1.0, True), (7, 1.3, False), (12, 1.0, True)])
+def test_runs_agree_if_only_chance_is_between_them(blocks: int, shift: float, agree: bool) -> None:
+    """Three hundred numbers of each run: honest intervals pass both bars, a machine 30 % slower neither."""
+    random = np.random.default_rng(8)
+
+    def measured(middle: float) -> list[Stated]:
+        return [
+            stated("scaling", "ratio", estimate(middle * random.lognormal(0, 0.1, blocks)), number=number)
+            for number in range(300)
+        ]
+
+    assert (not _agreement(measured(1.0), measured(shift)).misses()) is agree
