@@ -24,7 +24,6 @@ from lab.cli.output import tell, write_out
 from lab.errors import LabError, UsageError
 from lab.progress import display
 from lab.report import write_report
-from lab.study.forecast import fitted
 from lab.study.manifest import other_machine, other_version
 from lab.study.progress import NAME as PROGRESS
 from lab.study.progress import State
@@ -109,6 +108,8 @@ def within(
 
     Raises UsageError, in one line, if a change is refused or if nothing fits.
     """
+    from lab.experiments.forecast import fitted
+
     whole = checked_parameters(profile, names, changed)
     least = checked_parameters("quick", names, changed) if profile == "full" else whole
     settings, cut = fitted(whole, least, lasts_s, budget_s)
@@ -123,9 +124,9 @@ def within(
 
 def lasts_s(notebook: str, parameters: Mapping[str, Any]) -> float:
     """Return the seconds that a notebook will take with these changes of its defaults."""
-    from lab.experiments import durations
+    from lab.experiments import forecast
 
-    return durations.of(notebook, _defaults(notebook) | dict(parameters))
+    return forecast.of(notebook, _defaults(notebook) | dict(parameters))
 
 
 def _defaults(notebook: str) -> dict[str, Any]:
