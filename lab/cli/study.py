@@ -22,11 +22,10 @@ from traitlets.config import Config
 from lab import files, processes
 from lab.cli.output import tell, write_out
 from lab.errors import LabError, UsageError
-from lab.progress import display
+from lab.progress import NAME as PROGRESS
+from lab.progress import State, display
 from lab.report import write_report
 from lab.study.manifest import other_machine, other_version
-from lab.study.progress import NAME as PROGRESS
-from lab.study.progress import State
 from lab.study.run import Run, open_run, unfinished_run
 from lab.units import clock, parse_duration
 

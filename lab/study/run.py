@@ -15,10 +15,10 @@ import pandas as pd
 from lab import files
 from lab.errors import LabError, UsageError
 from lab.hotloop import ITERATIONS, measure
+from lab.progress import Countdown
 from lab.study import manifest as manifests
 from lab.study.manifest import Manifest
 from lab.study.plan import FACTORS, NOT_LABELS, Block, Condition, Trial, make_plan
-from lab.study.progress import Countdown
 from lab.study.stability import (
     between,
     calibrate,
