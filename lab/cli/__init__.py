@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import click
 
 from lab import processes
-from lab.cli.output import show_what_can_be_shown, tell
 from lab.errors import LabError, UsageError
+from lab.streams import show_what_can_be_shown, tell
 
 COMMANDS = ("study", "serve", "attack", "sustained", "plot", "report", "runs", "doctor")
 

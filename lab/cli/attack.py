@@ -12,13 +12,13 @@ import click
 from click.core import ParameterSource
 
 from lab import processes
-from lab.cli.output import tell, write_out
 from lab.errors import UsageError
 from lab.files import check_writable
 from lab.load.attack import Interrupted, Progress, Result, attack
 from lab.load.generators import AboveCeilingWarning
 from lab.load.report import Slo
 from lab.progress import display
+from lab.streams import tell, write_out
 from lab.units import seconds
 
 _PLAIN_EVERY_S = 10.0

@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from lab import machine, units
-from lab.cli.output import write_out
 from lab.load import ceiling, peers
 from lab.load.ceiling import Step, ceiling_rps, measure_ceiling, reasons
 from lab.load.generators import keep_ceilings
 from lab.progress import display
+from lab.streams import write_out
 from lab.study import stability
 from lab.study.stability import MOST_OTHERS_CPU, MOST_STEAL
 

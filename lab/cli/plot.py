@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lab import units
-from lab.cli.output import write_out
 from lab.errors import UsageError, one_line
 from lab.files import check_writable, write_whole
 from lab.flags import Flag
 from lab.load.attack import Result
+from lab.streams import write_out
 
 if TYPE_CHECKING:
     import pandas as pd

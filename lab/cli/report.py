@@ -2,8 +2,8 @@
 
 import click
 
-from lab.cli.output import write_out
 from lab.report import write_report
+from lab.streams import write_out
 
 
 @click.command("report")

@@ -5,7 +5,7 @@ import json
 import click
 
 from lab import files
-from lab.cli.output import tell, write_out
+from lab.streams import tell, write_out
 from lab.study.manifest import Manifest
 from lab.study.run import damage, find_runs
 from lab.study.store import Store

@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from lab import processes
-from lab.cli.output import write_out
 from lab.hotloop import ITERATIONS, KERNELS
 from lab.servers import Server, ServerSpec
 from lab.servers.spec import DISPATCHES, POOLS, TOPOLOGIES
+from lab.streams import write_out
 
 _STDIN = 0
 _TO_RELAY = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)

@@ -20,11 +20,11 @@ import yaml
 from traitlets.config import Config
 
 from lab import files, processes
-from lab.cli.output import tell, write_out
 from lab.errors import LabError, UsageError
 from lab.progress import NAME as PROGRESS
 from lab.progress import State, display
 from lab.report import write_report
+from lab.streams import tell, write_out
 from lab.study.manifest import other_machine, other_version
 from lab.study.run import Run, open_run, unfinished_run
 from lab.units import clock, parse_duration

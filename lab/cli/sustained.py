@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from lab.cli.attack import ended_by_signals, of_requests, request_options, warnings_as_lines
-from lab.cli.output import tell, write_out
 from lab.flags import in_words
 from lab.progress import display
+from lab.streams import tell, write_out
 from lab.study.rate_search import RateTrial
 from lab.study.sustained import Interrupted, Sustained, sustained
 from lab.units import counted, per_second, percent, seconds
