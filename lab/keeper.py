@@ -17,7 +17,8 @@ from typing import Any
 
 import psutil
 
-from lab.processes import Channel, end_with_group, guard_standard_streams, on_hang_up
+from lab.processes import Channel, end_with_group, on_hang_up
+from lab.streams import guard_standard_streams
 
 _GONE_WITHIN_S = 1.5
 """How long killed processes may take to be gone, before our starter loses patience."""

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self, TypeAlias
 
 from lab.errors import LabError
-from lab.logs import log_without_waiting
+from lab.streams import guard_standard_streams, log_without_waiting
 
 if TYPE_CHECKING:
     from asyncio.trsock import TransportSocket
@@ -279,19 +279,6 @@ def ending_signals() -> list[signal.Signals]:
     """Return the signals that ask a command to end; SIGHUP is none where it is ignored, as under `nohup`."""
     hang_up = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
     return [signal.SIGINT, signal.SIGTERM, *hang_up]
-
-
-def guard_standard_streams() -> None:
-    """Open any closed standard stream on /dev/null.
-
-    Otherwise the next file or socket would take its number, and logging would write to it.
-    """
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(fd, True)
-    os.close(fd)
-    sys.stdin = sys.stdin or open(0)  # noqa: SIM115  (open for as long as the process lives)
-    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115
-    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
 
 
 def _or_nowhere(stream: Stream, fd: int) -> Stream:

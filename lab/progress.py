@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from lab.errors import one_line
 from lab.files import write_whole
+from lab.streams import tell
 from lab.units import clock
 
 
@@ -68,15 +69,11 @@ class _Plain:
         if text != self._shown and time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + self._every_s
             self._shown = text
-            self._print(text)
+            tell(text)
 
     def close(self, last: str = "") -> None:
         if last:
-            self._print(last)
-
-    def _print(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # the reader may be gone: the work goes on all the same
-            print(one_line(text), file=sys.stderr, flush=True)
+            tell(last)
 
 
 class _OnTerminal(_Plain):

@@ -1,9 +1,19 @@
-"""What a command says: results on stdout, all else on stderr, in characters that the terminal can show."""
+"""Standard streams, which may be closed, full, read by nobody, or unable to show a character.
 
+What a command says: results on stdout, all else on stderr. What a process logs, without waiting for a reader.
+"""
+
+import atexit
 import codecs
 import contextlib
 import io
+import logging
+import logging.handlers
+import os
+import queue
 import sys
+import threading
+import time
 import unicodedata
 
 from lab.errors import LabError, one_line
@@ -13,6 +23,19 @@ _PLAIN = str.maketrans({"µ": "u", "–": "-"})
 
 _UNDECODED = range(0xDC80, 0xDD00)
 """How Python represents a byte of a file name that is not text."""
+
+
+def guard_standard_streams() -> None:
+    """Open any closed standard stream on /dev/null.
+
+    Otherwise the next file or socket would take its number, and logging would write to it.
+    """
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    sys.stdin = sys.stdin or open(0)  # noqa: SIM115  (open for as long as the process lives)
+    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
 
 
 def show_what_can_be_shown() -> None:
@@ -50,3 +73,46 @@ def tell(text: object) -> None:
     """Print one line on stderr. If that fails, the work goes on all the same."""
     with contextlib.suppress(OSError):
         print(one_line(text), file=sys.stderr, flush=True)
+
+
+_MOST_LINES = 10_000
+_LAST_LINES_S = 0.5
+
+
+def log_without_waiting() -> None:
+    """Log to stderr from a thread: if nobody reads it, work goes on, and lost lines are counted."""
+    lines: queue.Queue[str] = queue.Queue(_MOST_LINES)
+    counting = _Counting(lines)
+    counting.setFormatter(logging.Formatter("%(asctime)s %(process)d %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[counting], force=True)
+    threading.Thread(target=_write_log, args=(lines,), name="log", daemon=True).start()
+    atexit.register(_wait_for_log, lines)
+
+
+def _write_log(lines: "queue.Queue[str]") -> None:
+    while True:
+        line = f"{lines.get()}\n".encode(errors="replace")
+        with contextlib.suppress(OSError):
+            os.write(2, line)  # sys.stderr has a lock, for which the end of the process would wait
+        lines.task_done()
+
+
+def _wait_for_log(lines: "queue.Queue[str]") -> None:
+    """Return when all lines are written, or nobody reads them."""
+    deadline_s = time.monotonic() + _LAST_LINES_S
+    while lines.unfinished_tasks and time.monotonic() < deadline_s:
+        time.sleep(0.005)
+
+
+class _Counting(logging.handlers.QueueHandler):
+    """Puts lines into a queue; counts those without room, and says so in the next one."""
+
+    lost = 0
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        lost = f"({self.lost} lines lost, as nobody read this) " if self.lost else ""
+        try:
+            self.queue.put_nowait(lost + record.getMessage())
+            self.lost = 0
+        except queue.Full:
+            self.lost += 1

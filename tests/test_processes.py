@@ -201,7 +201,7 @@ def test_a_survivor_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 LOGGING = """
 import logging, sys, time
-from lab.logs import log_without_waiting
+from lab.streams import log_without_waiting
 log_without_waiting()
 for number in range(50_000):
     logging.info("line %d %s", number, "x" * 100)

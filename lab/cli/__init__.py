@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 import click
 
-from lab import processes
 from lab.errors import LabError, UsageError
-from lab.streams import show_what_can_be_shown, tell
+from lab.streams import guard_standard_streams, show_what_can_be_shown, tell
 
 COMMANDS = ("study", "serve", "attack", "sustained", "plot", "report", "runs", "doctor")
 
@@ -36,7 +35,7 @@ def _lab(debug: bool) -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status: 0 done, 1 failed or an SLO missed, 2 wrong usage."""
-    processes.guard_standard_streams()
+    guard_standard_streams()
     _leave_out_what_takes_seconds()
     show_what_can_be_shown()
     arguments = list(sys.argv[1:] if args is None else args)
