@@ -1,4 +1,4 @@
-"""The `lab` command: finds a subcommand in its own module, and turns every error into one line."""
+"""The `lab` command: finds a subcommand, mostly in its own module, and turns every error into one line."""
 
 import importlib
 import sys
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from lab.errors import LabError, UsageError
-from lab.streams import guard_standard_streams, show_what_can_be_shown, tell
+from lab.streams import guard_standard_streams, show_what_can_be_shown, tell, write_out
 
 COMMANDS = ("study", "serve", "attack", "sustained", "plot", "report", "runs", "doctor")
 
@@ -22,15 +22,25 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         if cmd_name not in COMMANDS:
             raise UsageError(f"there is no command {cmd_name!r}: choose one of {', '.join(COMMANDS)}")
-        command: click.Command = importlib.import_module(f"lab.cli.{cmd_name}").command
-        return command
+        if cmd_name not in self.commands:
+            self.add_command(importlib.import_module(f"lab.cli.{cmd_name}").command)
+        return self.commands[cmd_name]
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(package_name="scaling-lab")
-def _lab(debug: bool) -> None:
+def command(debug: bool) -> None:
     """How far does clustering take a CPU-bound web server? Measured on this machine."""
+
+
+@command.command("report")
+@click.argument("run")
+def _report(run: str) -> None:
+    """Rebuild the report of RUN, and print its path."""
+    from lab.report import write_report
+
+    write_out(write_report(run))
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -40,7 +50,7 @@ def main(args: Sequence[str] | None = None) -> None:
     show_what_can_be_shown()
     arguments = list(sys.argv[1:] if args is None else args)
     try:
-        status = _lab.main(arguments or ["--help"], prog_name="lab", standalone_mode=False)
+        status = command.main(arguments or ["--help"], prog_name="lab", standalone_mode=False)
     except (click.ClickException, LabError, OSError) as error:
         if "--debug" in arguments:
             traceback.print_exc()
