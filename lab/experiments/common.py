@@ -1,7 +1,9 @@
-"""What several notebooks share: workers and loops that suit the machine, servers by name, flagged trials."""
+"""What several notebooks share: workers and loops that suit the machine, servers by name, what trials say."""
 
 import hashlib
+import math
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Annotated, Any, TypeVar
 
 import pandas as pd
@@ -10,11 +12,12 @@ from lab.checks import Before
 from lab.cpus import available_cpus
 from lab.errors import UsageError
 from lab.flags import KINDS
-from lab.models.statistics import fewest_trials
+from lab.models.stack import WorkerTime, worker_time
+from lab.models.statistics import Estimate, fewest_trials
 from lab.study import control
 from lab.study.parameters import Parameters, startable
 from lab.study.run import Run
-from lab.units import counted
+from lab.units import counted, digits
 
 
 def _workers(value: Any) -> int | str:
@@ -101,6 +104,57 @@ def spread_is(blocks: int) -> str:
     if blocks >= fewest_trials():
         return f"95 % interval of the median over {blocks} blocks"
     return f"range over {counted(blocks, 'block')}, too few for a confidence interval"
+
+
+def spread(found: Estimate) -> str:
+    """Write where an estimate may lie: 1.88 to 1.97; or of how many blocks that is only the range."""
+    ends = f"{digits(found.low)} to {digits(found.high)}"
+    if found.is_interval:
+        return ends
+    blocks = counted(found.trials, "block")
+    return f"range of {blocks}: {ends}" if found.trials > 1 else blocks
+
+
+def worded(found: Estimate) -> str:
+    """Write an estimate with where it may lie: 1.93 (1.88 to 1.97)."""
+    return f"{digits(found.value)} ({spread(found)})"
+
+
+_TIMES = [column.name for column in fields(WorkerTime) if column.name != "workers"]
+
+
+def accounted(run: Run, trials: pd.DataFrame) -> pd.DataFrame:
+    """Add to each trial how its workers spent their time, as columns of `lab.models.stack.WorkerTime`.
+
+    busy_rps: throughput while all workers could be busy, which the wait for the last answer is not in; nan if
+    they never were busy together.
+    """
+    requests = run.requests(trials)
+    answered = requests[requests["outcome"] == "ok"]
+    of_trial = dict(list(answered.groupby("trial_id")))
+    nothing = answered.head(0)
+    rows = [
+        _time_of(int(workers), of_trial.get(trial_id, nothing))
+        for trial_id, workers in zip(trials["trial_id"], trials["workers"], strict=True)
+    ]
+    times = pd.DataFrame(rows, index=trials.index, columns=_TIMES, dtype=float)
+    return trials.assign(
+        **{name: times[name] for name in _TIMES}, busy_rps=times["answered"] / times["window_s"]
+    )
+
+
+def _time_of(workers: int, answered: pd.DataFrame) -> dict[str, float]:
+    if answered["worker"].nunique() > workers:
+        return {}  # one died and was replaced: not a trial of so many workers
+    columns = ("worker", "sent_s", "end_s", "service_s", "service_cpu_s")
+    known = {name: answered.get(name, math.nan) for name in columns}
+    found = worker_time(workers, **pd.DataFrame(known, answered.index, dtype=float))
+    return vars(found) if found else {}
+
+
+def time_of(trial: "pd.Series[float]") -> WorkerTime:
+    """Return what `accounted` put in a trial's row."""
+    return WorkerTime(int(trial["workers"]), **{name: float(trial[name]) for name in _TIMES})
 
 
 def flag_table(trials: pd.DataFrame) -> pd.DataFrame:

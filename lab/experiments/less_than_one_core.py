@@ -14,6 +14,7 @@ from lab import units
 from lab.checks import Before, Count, Positive, Seconds, Whole, number
 from lab.cpus import affinity_cpus, quota_cpus
 from lab.experiments.claims import Verdict, Word, weighed
+from lab.experiments.common import accounted, spread
 from lab.figures.style import DARK_TO_LIGHT, QUIET, Look, canvas, reference_line
 from lab.hotloop import KernelName
 from lab.load.arrivals import Arrivals
@@ -100,10 +101,10 @@ def conditions(p: Parameters) -> list[Condition]:
 def measure(run: Run, p: Parameters) -> tuple[pd.DataFrame, str]:
     """Measure what is not yet in the run; return its trials, and why there are none under a quota, or ""."""
     try:
-        return run.measure(EXPERIMENT, conditions(p), blocks=p.blocks, seed=p.seed), ""
+        return accounted(run, run.measure(EXPERIMENT, conditions(p), blocks=p.blocks, seed=p.seed)), ""
     except QuotaError as error:
         run.keep(_OBSTACLE, pd.DataFrame({"because": [str(error)]}))
-        return run.trials(EXPERIMENT).head(0), str(error)
+        return accounted(run, run.trials(EXPERIMENT).head(0)), str(error)
 
 
 @dataclass(frozen=True)
@@ -126,13 +127,13 @@ class Compared:
 
 def compared(trials: pd.DataFrame) -> list[Compared]:
     """Compare each cluster with one process: work and throughput where overloaded, latency where not."""
-    trials = trials.assign(work_cpus=trials["throughput_rps"] * loop_cpu_s(trials))
+    trials = trials.assign(work_cpus=trials["busy_rps"] * loop_cpu_s(trials))
     return [
         Compared(
             quota_cpus=limit,
             workers=n,
             work=_ratio(full[n], full[1], "work_cpus"),
-            throughput=_ratio(full[n], full[1], "throughput_rps"),
+            throughput=_ratio(full[n], full[1], "busy_rps"),
             p50=_ratio(calm[n], calm[1], "latency_p50_s"),
             p90=_ratio(calm[n], calm[1], "latency_p90_s"),
             can_be_told=_was_limited(full[n]) and _was_limited(full[1]),
@@ -208,7 +209,7 @@ def verdict(trials: pd.DataFrame) -> Verdict:
 
 def verdict_of(run: Run) -> Verdict:
     """Judge claim 8 by what a run measured; if nothing, say why, if the run knows."""
-    found = verdict(run.trials(EXPERIMENT))
+    found = verdict(accounted(run, run.trials(EXPERIMENT)))
     obstacle = None if found.evidence else run.newest(_OBSTACLE)
     return found if obstacle is None else Verdict(8, f"nothing: {obstacle['because'].iloc[0]}")
 
@@ -237,9 +238,7 @@ def quota_name(limit: float | None) -> str:
 
 
 def _times(ratio: Estimate | None) -> str:
-    if ratio is None:
-        return "unknown"
-    return f"{units.digits(ratio.value)} times ({units.digits(ratio.low)} to {units.digits(ratio.high)})"
+    return "unknown" if ratio is None else f"{units.digits(ratio.value)} times ({spread(ratio)})"
 
 
 _IN_WORDS = {
@@ -281,7 +280,7 @@ def table(trials: pd.DataFrame) -> pd.DataFrame:
         {
             "quota": quota_name(limit),
             "workers": n,
-            "throughput, overloaded": units.per_second(full["throughput_rps"].median()),
+            "throughput, overloaded": units.per_second(full["busy_rps"].median()),
             "over one process": _of_one(ratios.get((limit, n)), "throughput"),
             "work over one process": _of_one(ratios.get((limit, n)), "work"),
             "periods stopped, overloaded": _stopped(full),
@@ -346,7 +345,7 @@ def figure(trials: pd.DataFrame) -> Figure | None:
             aside = 0.07 * (k - (len(quotas) - 1) / 2)  # so that no series hides another
             places = {n: place + aside for place, n in enumerate(names)}
             calm, full = mine[~_is_full(mine)], mine[_is_full(mine)]
-            _draw(rate, full, full["throughput_rps"], places, look, label=quota_name(limit))
+            _draw(rate, full, full["busy_rps"], places, look, label=quota_name(limit))
             for column, hollow in (("latency_p50_s", False), ("latency_p90_s", True)):
                 _draw(latency, calm, 1000 * calm[column], places, look, hollow=hollow)
             for below, some in ((stopped, full), (stopped_calm, calm)):

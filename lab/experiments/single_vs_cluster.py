@@ -19,8 +19,9 @@ from lab.experiments.common import (
     length,
     named_by,
     resolve,
-    spread_is,
+    spread,
     with_unflagged,
+    worded,
 )
 from lab.figures.style import DARK_TO_LIGHT, INK, canvas, reference_line
 from lab.hotloop import KernelName
@@ -143,25 +144,21 @@ def answer(trials: pd.DataFrame, found: pd.DataFrame | None = None) -> str:
         f"A cluster of {int(cluster['workers'])} {_outcome(cluster, _behind(trials, 'cluster'))}."
     )
     if (more := gain(trials)) is not None:
-        text += f" Its throughput is {_times(more)} that of one process."
+        text += f" While all of it could be busy, it answered {units.digits(more.value)} times"
+        text += f" ({spread(more)}) what one process did."
     return text
 
 
 def gain(trials: pd.DataFrame) -> Estimate | None:
-    """Return the cluster's throughput over that of one process, paired within blocks; None without a base."""
-    rates = trials.pivot_table(index="block", columns="topology", values="throughput_rps", aggfunc="median")
+    """Return the cluster's throughput over that of one process, paired within blocks; None without a base.
+
+    Both are of the time in which all workers could be busy. `trials` are those of `common.accounted`.
+    """
+    rates = trials.pivot_table(index="block", columns="topology", values="busy_rps", aggfunc="median")
     if not {"single", "cluster"} <= set(rates):
         return None
     rates = rates[rates["single"] > 0].dropna()
     return paired_ratio(list(rates["cluster"]), list(rates["single"])) if len(rates) else None
-
-
-def _times(ratio: Estimate) -> str:
-    text = f"{units.digits(ratio.value)} times"
-    if ratio.trials == 1:
-        return text
-    spread = f"{units.digits(ratio.low)} to {units.digits(ratio.high)}"
-    return f"{text} ({spread}, {spread_is(ratio.trials)})"
 
 
 _STATED = {
@@ -176,7 +173,7 @@ _STATED = {
 def _measures(trials: pd.DataFrame) -> pd.DataFrame:
     """Add the columns of `_STATED`."""
     return trials.assign(
-        share=trials["throughput_rps"] * trials["service_mean_s"] / trials["workers"],
+        share=trials["busy_rps"] * trials["service_mean_s"] / trials["workers"],
         mean_loops=trials["latency_mean_s"] / trials["service_mean_s"],
         slowest_loops=trials["latency_max_s"] / trials["service_mean_s"],
     )
@@ -225,8 +222,8 @@ def _cores(trials: pd.DataFrame, rate: str) -> "pd.Series[float]":
     return trials[rate] * trials["service_mean_s"].fillna(trials["loop_s"])
 
 
-_MIDWAY = 1.5
-"""Cores: below this, nearer to one than to two."""
+_NONE, _MIDWAY = 0.5, 1.5
+"""Cores: between these, nearer to one than to none or two."""
 
 
 def verdicts(trials: pd.DataFrame, cpus: int) -> list[Verdict]:
@@ -236,15 +233,17 @@ def verdicts(trials: pd.DataFrame, cpus: int) -> list[Verdict]:
 
 
 def _one_core(cpus: int, single: pd.DataFrame) -> Verdict:
-    """Compare the work that one process was offered and did with what one core can do in the same time."""
-    if single.empty:
+    """Compare the cores' work that one process was offered with the cores that all its threads used."""
+    known = single[single["server_cpu_s"] / single["window_s"] > 0]
+    if known.empty:
         return Verdict(1)
-    offered, done = (estimate(list(_cores(single, rate))) for rate in ("rate", "throughput_rps"))
-    has = f"{_spread(offered)} cores, of {units.counted(cpus, 'core')}"
-    evidence = f"offered the work of {has}; did that of {_spread(done)}"
-    one_core = done.high < _MIDWAY < offered.low and cpus > 1
-    holds = False if done.low > _MIDWAY else True if one_core else None
-    return Verdict(1, evidence, Word.of(holds if done.is_interval else None))
+    offered = estimate(list(_cores(known, "rate")))
+    used = estimate(list(known["server_cpu_s"] / known["window_s"]))
+    has = f"{worded(offered)} cores, of {units.counted(cpus, 'core')}"
+    evidence = f"offered the work of {has}; used {worded(used)} cores by the CPU time of its process"
+    one_core = used.low > _NONE and used.high < _MIDWAY < offered.low and cpus > 1
+    holds = False if used.low > _MIDWAY else True if one_core else None
+    return Verdict(1, evidence, Word.of(holds if used.is_interval else None))
 
 
 def _plain_fails(trials: pd.DataFrame) -> Verdict:
@@ -255,11 +254,6 @@ def _plain_fails(trials: pd.DataFrame) -> Verdict:
     answered = (f"{name}: {_share_answered(row)}" for name, row in found.items())
     behind, kept_up = _told(_behind(trials, "single")), _told(~_behind(trials, "cluster"))
     return Verdict(2, "; ".join(answered), Word.of(behind, kept_up))
-
-
-def _spread(found: Estimate) -> str:
-    spread = f" ({units.digits(found.low)} to {units.digits(found.high)})"
-    return units.digits(found.value) + (spread if found.trials > 1 else "")
 
 
 def _share_answered(row: "pd.Series[float]") -> str:

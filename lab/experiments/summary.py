@@ -12,6 +12,7 @@ from lab.checks import Positive
 from lab.errors import LabError
 from lab.experiments import hot_loop, less_than_one_core, rate_sweep, single_vs_cluster, sustained
 from lab.experiments.claims import Verdict
+from lab.experiments.common import accounted
 from lab.experiments.dispatch import answer as dispatch_answer
 from lab.experiments.dispatch import trials as dispatch
 from lab.experiments.failures import answer as failures_answer
@@ -64,6 +65,8 @@ def trials_of(run: Run) -> dict[str, pd.DataFrame]:
     """Return the trials of each experiment that the run has measured."""
     found = {experiment: run.trials(experiment) for experiment in EXPERIMENTS}
     found[scaling.EXPERIMENT] = scaling.accounted(run, found[scaling.EXPERIMENT])
+    for experiment in (single_vs_cluster.EXPERIMENT, rate_sweep.EXPERIMENT, less_than_one_core.EXPERIMENT):
+        found[experiment] = accounted(run, found[experiment])
     return {experiment: trials for experiment, trials in found.items() if len(trials)}
 
 
@@ -265,6 +268,7 @@ def consistency(estimates: pd.DataFrame) -> str:
 def verdicts(run: Run) -> list[Verdict]:
     """Judge every claim, in the article's order; what the run did not measure has no verdict."""
     article, cpus = run.trials(single_vs_cluster.EXPERIMENT), run.manifest.machine.available_cpus
+    article = accounted(run, article)
     return [
         *single_vs_cluster.verdicts(article, cpus),
         scaling_answer.verdict(scaling.accounted(run, run.trials(scaling.EXPERIMENT)), cpus),

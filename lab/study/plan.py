@@ -56,7 +56,7 @@ TRIALS = pa.schema(
         *_fields(pa.float64(), *(f"service_cpu_{name}_s" for name in SERVICE)),
         *_fields(pa.float64(), *(f"send_lag_{name}_s" for name in LAG)),
         pa.field("workers_seen", pa.int64()),
-        *_fields(pa.float64(), "worker_max_share", "generator_cpu_s"),
+        *_fields(pa.float64(), "worker_max_share", "server_cpu_s", "generator_cpu_s"),
         pa.field("generators", pa.int64()),
         *_fields(pa.int64(), "cpu_periods", "cpu_periods_throttled"),
         pa.field("cpu_throttled_s", pa.float64()),
@@ -70,6 +70,7 @@ TRIALS = pa.schema(
 BEFORE: dict[str, Any] = {"pin": False} | dict.fromkeys(
     (
         "generators",
+        "server_cpu_s",
         *(f"service_cpu_{name}_s" for name in SERVICE),
         "load",
         "quota_cpus",

@@ -1,5 +1,7 @@
 """What the notebooks share: names of servers, flags, and the number of workers."""
 
+from typing import cast
+
 import pandas as pd
 import pytest
 from helpers.trial_rows import trials
@@ -8,9 +10,10 @@ from lab.cpus import available_cpus
 from lab.errors import UsageError
 from lab.experiments import common
 from lab.flags import Flag
+from lab.models.statistics import estimate
 from lab.study import control
 from lab.study.parameters import Parameters
-from lab.study.run import open_run
+from lab.study.run import Run, open_run
 
 
 def test_servers_are_named_by_what_tells_them_apart() -> None:
@@ -38,6 +41,36 @@ def test_a_bar_is_named_for_what_it_is(blocks: int, words: str) -> None:
 
 def _spoilt(*flags: tuple[Flag, ...]) -> list[dict[str, object]]:
     return [{"valid": False, "flags": found} for found in flags]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([2.0], "2.00 (1 block)"),
+        ([1.0, 2.0, 4.0], "2.00 (range of 3 blocks: 1.00 to 4.00)"),
+        ([1.0, 2.0, 2.0, 2.0, 2.0, 4.0], "2.00 (1.00 to 4.00)"),
+    ],
+)
+def test_what_is_no_interval_says_of_how_many_it_is_the_range(values: list[float], words: str) -> None:
+    assert common.worded(estimate(values)) == words
+
+
+def test_throughput_is_of_the_time_in_which_all_workers_could_be_busy() -> None:
+    """Two workers of 10/s; the second runs out of work after one second, the first after two."""
+    ended = {1: [n / 10 for n in range(1, 21)], 2: [n / 10 for n in range(1, 11)]}
+    rows = [
+        {"trial_id": "a", "outcome": "ok", "worker": worker, "sent_s": 0.0, "end_s": end_s, "service_s": 0.1}
+        for worker, ends_s in ended.items()
+        for end_s in ends_s
+    ]
+
+    class Ran:
+        def requests(self, _: pd.DataFrame) -> pd.DataFrame:
+            return pd.DataFrame(rows)
+
+    rows_of = trials({"trial_id": "a", "workers": 2, "throughput_rps": 30 / 2})
+    (found,) = common.accounted(cast(Run, Ran()), rows_of).to_dict("records")
+    assert (found["window_s"], found["busy_rps"]) == pytest.approx((1.0, 20.0))
 
 
 def test_flagged_trials_are_counted_by_reason_with_the_range_of_their_values() -> None:

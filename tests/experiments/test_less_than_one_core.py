@@ -5,6 +5,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.busy_workers import BusyRun
 from helpers.study_fakes import fake_attack
 from helpers.trial_rows import trials
 
@@ -80,6 +81,12 @@ def test_no_difference_is_an_interval_within_a_fifth(
     assert study.verdict(measured(gains, delays)).word is word
 
 
+def test_fewer_than_six_blocks_are_a_range_in_the_evidence_and_in_the_table() -> None:
+    found = measured([1.0, 1.1, 1.2])
+    assert "work done 1.10 times (range of 3 blocks: 1.00 to 1.20)" in study.verdict(found).evidence
+    assert study.table(found)["over one process"].iloc[1] == "1.10 times (range of 3 blocks: 1.00 to 1.20)"
+
+
 @pytest.mark.parametrize(
     ("low", "high", "alike"),
     [
@@ -120,7 +127,7 @@ def test_a_machine_that_changes_its_speed_between_trials_changes_no_verdict() ->
     """Of each pair, one trial ran at half the speed: half the answers, each loop twice as long."""
     found = measured()
     slow = (found["load"] > 1) & (found["workers"] == 1 + found["block"] % 2)
-    found.loc[slow, ["throughput_rps", "service_cpu_mean_s"]] *= [0.5, 2.0]
+    found.loc[slow, ["busy_rps", "service_cpu_mean_s"]] *= [0.5, 2.0]
     (pair,) = study.compared(found)
     assert pair.throughput is not None
     assert pair.work is not None
@@ -149,7 +156,7 @@ def test_a_verdict_that_flagged_trials_make_is_none() -> None:
 
 def test_a_trial_that_answered_nothing_leaves_its_pair_out() -> None:
     found = measured([1.0] * 7)
-    found.loc[(found["block"] == 3) & (found["workers"] == 1), "throughput_rps"] = 0.0
+    found.loc[(found["block"] == 3) & (found["workers"] == 1), "busy_rps"] = 0.0
     (pair,) = study.compared(found)
     assert pair.throughput is not None
     assert (pair.throughput.trials, pair.throughput.value) == (6, 1.0)
@@ -208,7 +215,7 @@ def test_a_quota_that_limits_nothing_here_counts_as_none(
     assert [one.quota_cpus for one in found] == [0.5] * 4 + [None] * 4
 
 
-class NoQuota:
+class NoQuota(BusyRun):
     """A run whose servers cannot be held."""
 
     def __init__(self) -> None:

@@ -37,6 +37,7 @@ SINGLE: dict[str, Any] = {
     "latency_mean_s": (SERVICE_S + SLOWEST_S) / 2,
     "latency_max_s": SLOWEST_S,
     "throughput_rps": 25.0,
+    "server_cpu_s": 9.8,
 }
 CLUSTER: dict[str, Any] = {
     "topology": "cluster",
@@ -114,7 +115,7 @@ def falling_behind(trials: pd.DataFrame) -> list[bool]:
 
 def test_who_falls_behind_and_by_how_much(exact: pd.DataFrame) -> None:
     assert falling_behind(exact) == [True, False]
-    assert "2.00 times that of one process" in study.answer(exact)
+    assert "it answered 2.00 times (1 block) what one process did" in study.answer(exact)
     assert falling_behind(exact.assign(service_mean_s=0.01)) == [False, False]
     assert falling_behind(exact.assign(service_mean_s=0.05)) == [True, True]
 
@@ -127,6 +128,8 @@ def test_one_block_shows_what_was_seen_and_only_six_that_agree_are_a_finding(exa
     assert "**fell behind in 6 of 6 blocks**" in study.answer(six)
     assert "A cluster of 2 **kept up in 6 of 6 blocks**" in study.answer(six)
     assert [verdict.word for verdict in study.verdicts(six, cpus=2)] == [Word.HOLDS, Word.HOLDS]
+    few = study.answer(six[six["block"] <= 5])
+    assert "it answered 2.00 times (range of 5 blocks: 2.00 to 2.00) what one process did" in few
     six.loc[six["block"] == 4, "service_mean_s"] = 0.015
     assert "one process fell behind in 5 of 6 blocks: " in study.answer(six)
     assert study.verdicts(six, cpus=2)[1].word is Word.UNTOLD
@@ -181,7 +184,17 @@ def test_the_ratio_is_paired_so_that_the_speed_of_a_block_cancels() -> None:
     assert ratio is not None
     assert (ratio.low, ratio.value, ratio.high) == pytest.approx((1.8, 1.8, 1.8), abs=0.001)
     text = study.answer(_six_blocks())
-    assert "1.80 times (1.80 to 1.80, 95 % interval of the median over 6 blocks) that of one process" in text
+    assert "it answered 1.80 times (1.80 to 1.80) what one process did" in text
+
+
+def test_the_wait_for_the_last_answer_is_not_in_the_ratio() -> None:
+    """One of two workers has the last request alone: the client waits longer, but no worker was slower."""
+    measured = _six_blocks().assign(throughput_rps=1.0)
+    ratio = study.gain(measured)
+    assert ratio is not None
+    assert ratio.value == pytest.approx(1.8, abs=0.001)
+    shares = [row.value for row in study.estimates(measured) if "of the own limit" in row.quantity]
+    assert shares == pytest.approx([1.3, 1.3 * 1.8 / 2], abs=0.01)
 
 
 def test_what_is_stated_is_what_is_shown() -> None:
@@ -192,7 +205,7 @@ def test_what_is_stated_is_what_is_shown() -> None:
     }
     cluster = "dispatch=round-robin, topology=cluster, workers=2"
     assert len(rows) == 9
-    faster = measured.assign(rate=2 * measured["rate"], throughput_rps=2 * measured["throughput_rps"])
+    faster = measured.assign(rate=2 * measured["rate"], busy_rps=2 * measured["busy_rps"])
     for name in ("latency_mean_s", "latency_max_s", "service_mean_s"):
         faster[name] = measured[name] / 2
     assert study.estimates(faster) == list(rows.values()), "a machine of twice the speed states the same"
@@ -207,7 +220,7 @@ def test_what_is_stated_is_what_is_shown() -> None:
 
 def test_without_an_answer_of_one_process_there_is_no_ratio() -> None:
     dead = _six_blocks()
-    dead.loc[dead["topology"] == "single", "throughput_rps"] = 0.0
+    dead.loc[dead["topology"] == "single", "busy_rps"] = float("nan")
     assert study.gain(dead) is None
     assert not [row for row in study.estimates(dead) if "over one process" in row.quantity]
     assert study.gain(dead[dead["topology"] == "single"]) is None

@@ -154,7 +154,13 @@ class TestRuns:
         assert found == {}
 
 
-SINGLE: dict[str, Any] = {"rate": 50.0, "throughput_rps": 10.0, "service_mean_s": 0.1, "latency_max_s": 25.0}
+SINGLE: dict[str, Any] = {
+    "rate": 50.0,
+    "throughput_rps": 10.0,
+    "service_mean_s": 0.1,
+    "latency_max_s": 25.0,
+    "server_cpu_s": 2.0,  # in the 2 s that twenty answers take
+}
 CLUSTER: dict[str, Any] = {"rate": 50.0, "topology": "cluster", "workers": 8, "service_mean_s": 0.1}
 
 
@@ -180,7 +186,8 @@ def judged(number: int, measured: dict[str, pd.DataFrame] | None = None, cpus: i
 
 def article(*rows: dict[str, Any], blocks: int = 6) -> dict[str, pd.DataFrame]:
     repeated = [row | {"block": block} for block in range(1, blocks + 1) for row in rows]
-    return {single_vs_cluster.EXPERIMENT: trials(*repeated)}
+    named = (row | {"trial_id": f"{place}"} for place, row in enumerate(repeated))
+    return {single_vs_cluster.EXPERIMENT: trials(*named)}
 
 
 def test_every_claim_has_a_verdict_and_nothing_measured_is_nothing_judged() -> None:
@@ -191,20 +198,33 @@ def test_every_claim_has_a_verdict_and_nothing_measured_is_nothing_judged() -> N
 
 
 @pytest.mark.parametrize(
-    ("answered_rps", "cpus", "word"),
-    [(10.0, 2, "holds"), (19.0, 2, "does not hold here"), (10.0, 1, "cannot be told here")],
+    ("spent_s", "cpus", "word"),
+    [
+        (2.0, 2, "holds"),
+        (3.8, 2, "does not hold here"),
+        (0.8, 2, "cannot be told here"),
+        (2.0, 1, "cannot be told here"),
+    ],
 )
-def test_one_process_uses_one_core_if_offered_more_it_answers_no_more(
-    answered_rps: float, cpus: int, word: str
+def test_one_process_uses_one_core_if_all_its_threads_use_no_more(
+    spent_s: float, cpus: int, word: str
 ) -> None:
-    (verdict,) = judged(1, article(SINGLE | {"throughput_rps": answered_rps}), cpus)
+    rows = SINGLE | {"server_cpu_s": spent_s}
+    (verdict,) = judged(1, article(rows), cpus)
     assert verdict.word.value == word
     assert verdict.evidence.startswith("offered the work of 5.00 (5.00 to 5.00) cores, of")
-    assert judged(1, article(SINGLE | {"throughput_rps": answered_rps}, blocks=5))[0].word is Word.UNTOLD
+    (few,) = judged(1, article(rows, blocks=5))
+    assert few.word is Word.UNTOLD
+    assert "(range of 5 blocks: " in few.evidence
+
+
+def test_trials_older_than_the_cpu_time_of_their_server_say_nothing_about_cores() -> None:
+    (verdict,) = judged(1, article(SINGLE | {"server_cpu_s": float("nan")}))
+    assert (verdict.word, verdict.evidence) == (Word.UNTOLD, "")
 
 
 def test_a_process_that_is_offered_too_little_says_nothing_about_cores() -> None:
-    (verdict,) = judged(1, article(SINGLE | {"rate": 5.0, "throughput_rps": 5.0}))
+    (verdict,) = judged(1, article(SINGLE | {"rate": 5.0, "throughput_rps": 5.0, "server_cpu_s": 2.0}))
     assert verdict.word is Word.UNTOLD
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lab.errors import UsageError
 from lab.experiments import sustained
 from lab.experiments.claims import Word
-from lab.experiments.common import with_unflagged
+from lab.experiments.common import with_unflagged, worded
 from lab.experiments.worker_scaling import answer, losses, scaling
 from lab.experiments.worker_scaling import trials as study
 from lab.models.scaling import ScalingLaw
@@ -210,7 +210,7 @@ def test_clustering_multiplies_by_less_than_the_workers(blocks: list[dict[int, f
 def test_fewer_than_six_blocks_do_not_tell_a_multiple() -> None:
     found = answer.verdict(measured(*(5 * [{1: 10.0, 2: 18.0}])), cpus=2)
     assert found.word is Word.UNTOLD
-    assert found.evidence == "2 workers over one: 1.80 times (range 1.80 to 1.80 over 5 blocks), fewer than 6"
+    assert found.evidence == "2 workers over one: 1.80 times (range of 5 blocks: 1.80 to 1.80), fewer than 6"
 
 
 def test_no_base_or_no_cluster_is_no_evidence() -> None:
@@ -293,11 +293,11 @@ def test_the_tables_have_each_value_with_its_interval_and_its_blocks() -> None:
     table = scaling.table(measured({2: 20.0, 1: 10.0}, {1: 20.0, 2: 36.0}))
     assert table["workers"].tolist() == [1, 2]
     assert table["highest throughput, requests/s"].tolist() == [
-        "15.0 (range 10.0 to 20.0)",
-        "28.0 (range 20.0 to 36.0)",
+        "15.0 (range of 2 blocks: 10.0 to 20.0)",
+        "28.0 (range of 2 blocks: 20.0 to 36.0)",
     ]
-    assert table["speed-up"].iloc[1] == "1.90 (range 1.80 to 2.00)"
-    assert table["efficiency"].iloc[1] == "0.950 (range 0.900 to 1.00)"
+    assert table["speed-up"].iloc[1] == "1.90 (range of 2 blocks: 1.80 to 2.00)"
+    assert table["efficiency"].iloc[1] == "0.950 (range of 2 blocks: 0.900 to 1.00)"
     assert table["blocks"].tolist() == ["2 of 2", "2 of 2"]
     factors = losses.table(losses.stacks(measured(*SIX))).set_index("workers")
     assert factors.loc[4, "on a CPU (waiting)"] == "0.500 (0.500 to 0.500)"
@@ -376,7 +376,7 @@ def test_what_is_stated_is_what_the_table_shows() -> None:
     def text(quantity: str, workers: int) -> str:
         row = found[quantity, f"dispatch=round-robin, workers={workers}"]
         assert (row.n, row.unit) == (6, "requests/s" if quantity == "highest throughput" else "")
-        return scaling.worded(Estimate(row.value, row.low, row.high, row.n, row.interval))
+        return worded(Estimate(row.value, row.low, row.high, row.n, row.interval))
 
     assert text("speed-up over one worker", 2) == shown.loc[2, "speed-up"]
     assert text("highest throughput", 1) == shown.loc[1, "highest throughput, requests/s"]

@@ -42,10 +42,14 @@ _QUIET: dict[str, Any] = {
 
 
 def trials(*rows: dict[str, Any], **common: Any) -> pd.DataFrame:
-    """Make a row per dict: 100 requests at 10/s, each answered in a loop time of 0.1 s, unless told."""
+    """Make a row per dict: 100 requests at 10/s, each answered in a loop time of 0.1 s, unless told.
+
+    As if `common.accounted` had read their requests: all workers could be busy for 10 s.
+    """
     empty = {field.name: _COLUMNS.get(str(field.type)) for field in TRIALS}
     times = {name: 0.1 for name in empty if name.startswith(("latency_", "service_"))}
     frame = pd.DataFrame([{**empty, **times, **_QUIET, **common, **row} for row in rows])
+    frame = pd.DataFrame({"busy_rps": frame["throughput_rps"], "window_s": 10.0} | dict(frame.items()))
     own = frame["rate"] * frame["service_mean_s"] / frame["workers"]
     return frame if "utilisation" in frame else frame.assign(utilisation=own)
 

@@ -33,6 +33,8 @@ def test_a_trial_serves_attacks_and_leaves_no_process() -> None:
     assert (trials["service_p50_s"] > 0).all()
     assert (trials["latency_p50_s"] > trials["service_p50_s"]).all()
     answered = run.requests("real")
+    in_loops_s = answered.groupby("topology")["service_cpu_s"].sum()
+    assert (trials["server_cpu_s"].sub(0.9 * in_loops_s) > 0).all(), "its clock ticks in hundredths"
     assert (answered["latency_s"] > answered["service_s"]).all()
     assert len(answered) == trials["planned"].sum()
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from lab import units
 from lab.experiments.claims import Verdict, Word, weighed
+from lab.experiments.common import spread, worded
 from lab.experiments.worker_scaling import losses, scaling
 from lab.experiments.worker_scaling.trials import EXPERIMENT
 from lab.models.scaling import Point
@@ -38,11 +39,9 @@ def _gain(top: Point, cpus: int) -> str:
     gain = f"{_on(top.workers, cpus)} answer {units.digits(top.speedup.value)} times what one does"
     blocks = units.counted(top.speedup.trials, "block")
     if not top.speedup.is_interval:
-        return (
-            f"Cannot be told from {blocks}: here, {gain} ({scaling.spread(top.speedup)}).{_doubt(top, cpus)}"
-        )
+        return f"Cannot be told from {blocks}: here, {gain} ({spread(top.speedup)}).{_doubt(top, cpus)}"
     share = f"{units.percent(top.efficiency.value)} of the ideal"
-    return f"**{gain}** ({scaling.spread(top.speedup)} over {blocks}), {share}.{_doubt(top, cpus)}"
+    return f"**{gain}** ({spread(top.speedup)} over {blocks}), {share}.{_doubt(top, cpus)}"
 
 
 def _on(workers: int, cpus: int) -> str:
@@ -64,10 +63,8 @@ def _beyond(trials: pd.DataFrame, few: int, many: int) -> str:
     found = scaling.ratio(trials, many, few) if many > few else None
     if found is None:
         return ""
-    text = f"{many} workers answer {scaling.worded(found)} times what {few} do"
-    if not found.is_interval:
-        return f"{text}, in {units.counted(found.trials, 'block')}."
-    return f"{text}: {difference(found)}."
+    text = f"{many} workers answer {worded(found)} times what {few} do"
+    return f"{text}: {difference(found)}." if found.is_interval else f"{text}."
 
 
 def difference(found: Estimate) -> str:
@@ -143,9 +140,10 @@ def _multiplies(cpus: int, trials: pd.DataFrame) -> Verdict:
         return Verdict(3)
     blocks = units.counted(top.speedup.trials, "block")
     workers, times = units.counted(top.workers, "worker"), units.digits(top.speedup.value)
-    evidence = f"{workers} over one: {times} times ({scaling.spread(top.speedup)} over {blocks})"
+    evidence = f"{workers} over one: {times} times ({spread(top.speedup)}"
     if not top.speedup.is_interval:
-        return Verdict(3, f"{evidence}, fewer than {fewest_trials()}")
+        return Verdict(3, f"{evidence}), fewer than {fewest_trials()}")
+    evidence += f" over {blocks})"
     reached = _above(top.speedup, top.workers)
     return Verdict(3, evidence, Word.of(_above(top.speedup, 1), None if reached is None else not reached))
 

@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from lab import units
-from lab.experiments.worker_scaling.scaling import worded
-from lab.experiments.worker_scaling.trials import highest, time_of
+from lab.experiments.common import time_of, worded
+from lab.experiments.worker_scaling.trials import highest
 from lab.models.stack import LOSSES, speedup_stack
 from lab.models.statistics import Estimate, estimate
 

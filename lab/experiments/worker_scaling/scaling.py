@@ -7,6 +7,7 @@ import pandas as pd
 
 from lab import units
 from lab.errors import UsageError
+from lab.experiments.common import worded
 from lab.experiments.worker_scaling.trials import OVERLOADED, highest
 from lab.models.scaling import Point, ScalingLaw, envelope, fit_law, speedups
 from lab.models.statistics import Estimate, estimate, fewest_trials, paired_ratio
@@ -36,17 +37,6 @@ def ratio(trials: pd.DataFrame, many: int, few: int) -> Estimate | None:
         return None
     pairs = by_block[[many, few]].dropna()
     return paired_ratio(list(pairs[many]), list(pairs[few])) if len(pairs) else None
-
-
-def spread(found: Estimate) -> str:
-    """Write where an estimate may lie: 1.88 to 1.97; or that it is only a range."""
-    ends = f"{units.digits(found.low)} to {units.digits(found.high)}"
-    return ends if found.is_interval else f"range {ends}"
-
-
-def worded(found: Estimate) -> str:
-    """Write an estimate with where it may lie: 1.93 (1.88 to 1.97)."""
-    return f"{units.digits(found.value)} ({spread(found)})"
 
 
 def table(trials: pd.DataFrame, found: pd.DataFrame | None = None) -> pd.DataFrame:

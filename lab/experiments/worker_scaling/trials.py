@@ -1,17 +1,13 @@
 """How far does adding workers take us? Each number of them, offered more than it can answer."""
 
-import math
-from dataclasses import fields
-
 import pandas as pd
 from pydantic import field_validator
 
 from lab.checks import Count, Positive, Seconds, Whole
 from lab.cpus import available_cpus
-from lab.experiments import sustained
+from lab.experiments import common, sustained
 from lab.experiments.common import Iterations
 from lab.hotloop import KernelName
-from lab.models.stack import WorkerTime, worker_time
 from lab.servers.spec import DispatchName
 from lab.study.parameters import ListOf, WorkerCount
 from lab.study.plan import Condition
@@ -95,40 +91,13 @@ def searched(p: Parameters) -> list[Condition]:
     ]
 
 
-_TIMES = [column.name for column in fields(WorkerTime) if column.name != "workers"]
-
-
 def accounted(run: Run, trials: pd.DataFrame) -> pd.DataFrame:
-    """Add to each trial how its workers spent their time, as columns of `lab.models.stack.WorkerTime`.
+    """Add to each trial what `common.accounted` does, and highest_rps: the throughput of busy workers.
 
-    highest_rps: throughput while all workers could be busy; nan if they never were busy together, or if the
-    trial's own utilisation was below `OVERLOADED`: its throughput may then not be the highest.
+    It is nan if the trial's own utilisation was below `OVERLOADED`: it may then not be the highest.
     """
-    requests = run.requests(trials)
-    answered = requests[requests["outcome"] == "ok"]
-    of_trial = dict(list(answered.groupby("trial_id")))
-    nothing = answered.head(0)
-    rows = [
-        _time_of(int(workers), of_trial.get(trial_id, nothing))
-        for trial_id, workers in zip(trials["trial_id"], trials["workers"], strict=True)
-    ]
-    times = pd.DataFrame(rows, index=trials.index, columns=_TIMES, dtype=float)
-    highest_rps = (times["answered"] / times["window_s"]).where(trials["utilisation"] >= OVERLOADED)
-    return trials.join(times).assign(highest_rps=highest_rps)
-
-
-def _time_of(workers: int, answered: pd.DataFrame) -> dict[str, float]:
-    if answered["worker"].nunique() > workers:
-        return {}  # one died and was replaced: not a trial of so many workers
-    columns = ("worker", "sent_s", "end_s", "service_s", "service_cpu_s")
-    known = {name: answered.get(name, math.nan) for name in columns}
-    found = worker_time(workers, **pd.DataFrame(known, answered.index, dtype=float))
-    return vars(found) if found else {}
-
-
-def time_of(trial: "pd.Series[float]") -> WorkerTime:
-    """Return what `accounted` put in a trial's row."""
-    return WorkerTime(int(trial["workers"]), **{name: float(trial[name]) for name in _TIMES})
+    found = common.accounted(run, trials)
+    return found.assign(highest_rps=found["busy_rps"].where(found["utilisation"] >= OVERLOADED))
 
 
 def highest(trials: pd.DataFrame) -> pd.DataFrame:
