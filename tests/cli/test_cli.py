@@ -111,8 +111,7 @@ def test_no_command_waits_for_the_grammar_of_iris(tmp_path: Path) -> None:
     code = (
         "import atexit, sys\n"
         "atexit.register(lambda: print(sys.modules['rfc3987_syntax'], 'jsonschema' in sys.modules))\n"
-        "from lab import cli
-from lab.cli import main\n"
+        "from lab.cli import main\n"
         "main(['report', 'nosuch'])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
