@@ -28,6 +28,9 @@ _PERIOD_US = 100_000
 _PREFIX = "scaling-lab-"
 _PATIENCE_S = 10.0
 
+_ENTER = 'echo $$ > "$1/cgroup.procs" && shift && exec "$@"'
+"""Goes into a group, and only then becomes the command: all that it starts is held, too."""
+
 _GUARD = """
 read -r _
 tries=0
@@ -78,16 +81,13 @@ class Quota(Protocol):
     """A quota that can be set here, and the processes that it holds."""
 
     prefix: tuple[str, ...]
-    """What to start a command with, so that it is held from the start."""
-
-    def take(self, pid: int) -> None:
-        """Hold this process, and all that it starts from now on. Raises LabError if it may not be moved."""
+    """What to start a command with: it is held, with all that it starts, from its first instruction."""
 
     def limit(self, limited: bool) -> None:
         """Apply the quota from now on, or lift it."""
 
-    def throttling(self) -> Throttling:
-        """Return what the quota has done so far."""
+    def throttling(self, pid: int) -> Throttling:
+        """Return what the quota has done so far; `pid` is that of the command started with `prefix`."""
 
     def close(self) -> None:
         """Remove it. All the processes that it holds must have ended. Raises LabError if it stays."""
@@ -113,11 +113,10 @@ def new_quota(cpus: float, root: Path = Path("/")) -> Quota:
 class _Group:
     """A control group of our own; the guardian removes it once `_lifeline` is closed."""
 
-    prefix: tuple[str, ...] = ()
-
     def __init__(self, cpus: float, root: Path) -> None:
         self._cpus = cpus
         self._folder = _new_group(root)
+        self.prefix: tuple[str, ...] = ("sh", "-c", _ENTER, "sh", str(self._folder))
         try:
             self._lifeline, self._guardian = _guard(self._folder)
         except BaseException:
@@ -130,9 +129,6 @@ class _Group:
             self.close()
             raise
 
-    def take(self, pid: int) -> None:
-        _write(self._folder / "cgroup.procs", str(pid))
-
     def limit(self, limited: bool) -> None:
         quota_us = round(self._cpus * _PERIOD_US)
         if (newer := self._folder / "cpu.max").exists():
@@ -141,7 +137,7 @@ class _Group:
             _write(self._folder / "cpu.cfs_period_us", str(_PERIOD_US))
             _write(self._folder / "cpu.cfs_quota_us", str(quota_us if limited else -1))
 
-    def throttling(self) -> Throttling:
+    def throttling(self, pid: int) -> Throttling:
         return Throttling.of(self._folder)
 
     def close(self) -> None:
@@ -224,8 +220,16 @@ class _Scope:
     def __init__(self, cpus: float) -> None:
         user = () if os.geteuid() == 0 else ("--user",)
         percent = f"CPUQuota={100 * cpus:g}%"
-        self.prefix = ("systemd-run", *user, "--scope", "--quiet", "--collect", "-p", percent, "--")
-        self._pid: int | None = None
+        self.prefix: tuple[str, ...] = (
+            "systemd-run",
+            *user,
+            "--scope",
+            "--quiet",
+            "--collect",
+            "-p",
+            percent,
+            "--",
+        )
         if (found := self._probe()) is None or abs(found - cpus) > LEAST_CPUS:
             raise LabError("systemd-run sets no quota")
 
@@ -246,20 +250,13 @@ class _Scope:
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             raise LabError(f"systemd-run failed: {error}") from None
 
-    def take(self, pid: int) -> None:
-        self._pid = pid
-
     def limit(self, limited: bool) -> None:
         pass
 
-    def throttling(self) -> Throttling:
-        return Throttling.of(self._innermost())
-
-    def _innermost(self) -> Path:
-        """Return the scope's group; what systemd-run becomes has its pid."""
-        for group in cpu_groups(pid=self._pid or "self"):
+    def throttling(self, pid: int) -> Throttling:
+        for group in cpu_groups(pid=pid):  # of the scope: the command has the pid of systemd-run
             if quota_of(group) is not None:
-                return group
+                return Throttling.of(group)
         raise LabError("the scope has no quota any more: has its process ended?")
 
     def close(self) -> None:

@@ -43,13 +43,12 @@ def test_a_quota_holds_a_process_and_what_it_starts_and_counts_its_pauses() -> N
     limited = new_quota(0.2)
     with subprocess.Popen([*limited.prefix, *SPIN]) as process:
         try:
-            limited.take(process.pid)
             limited.limit(True)
-            before, used_s, began_s = limited.throttling(), cpu_s(process.pid), time.monotonic()
-            until(lambda: limited.throttling().since(before).throttled >= 5)
+            before, used_s, began_s = limited.throttling(process.pid), cpu_s(process.pid), time.monotonic()
+            until(lambda: limited.throttling(process.pid).since(before).throttled >= 5)
             share = (cpu_s(process.pid) - used_s) / (time.monotonic() - began_s)
             assert share <= 0.35, "a fifth of a CPU, and the budget of the period that had begun"
-            found = limited.throttling().since(before)
+            found = limited.throttling(process.pid).since(before)
             assert found.periods >= found.throttled
             assert found.throttled_s > 0
         finally:
@@ -58,17 +57,40 @@ def test_a_quota_holds_a_process_and_what_it_starts_and_counts_its_pauses() -> N
 
 
 @needs_a_group
+def test_what_a_command_starts_at_once_is_held_too() -> None:
+    """It is in the group before it runs, so no child can escape by being quick."""
+    limited = new_quota(0.5)
+    command = [*limited.prefix, "sh", "-c", "cat & echo $!; wait"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        (mine,) = (group for group in groups() if f"-{os.getpid()}-" in group.name)
+        assert {next(iter(cpu_groups(pid=pid))) for pid in (process.pid, child)} == {mine}
+        process.kill()
+        os.kill(child, signal.SIGKILL)
+    limited.close()
+
+
+@needs_a_group
+def test_a_command_that_cannot_be_held_does_not_run() -> None:
+    limited = new_quota(0.5)
+    limited.close()
+    done = subprocess.run([*limited.prefix, "echo", "ran"], capture_output=True, check=False)
+    assert done.returncode != 0
+    assert done.stdout == b""
+
+
+@needs_a_group
 def test_a_lifted_quota_throttles_no_more() -> None:
     limited = new_quota(0.1)
-    with subprocess.Popen(SPIN) as process:
+    with subprocess.Popen([*limited.prefix, *SPIN]) as process:
         try:
-            limited.take(process.pid)
             limited.limit(True)
-            until(lambda: limited.throttling().throttled >= 2)
+            until(lambda: limited.throttling(process.pid).throttled >= 2)
             limited.limit(False)
-            lifted, used_s = limited.throttling().throttled, cpu_s(process.pid)
+            lifted, used_s = limited.throttling(process.pid).throttled, cpu_s(process.pid)
             until(lambda: cpu_s(process.pid) > used_s + 0.3)
-            assert limited.throttling().throttled <= lifted + 1
+            assert limited.throttling(process.pid).throttled <= lifted + 1
         finally:
             process.kill()
     limited.close()
@@ -234,10 +256,12 @@ def test_version_2_holds_processes_by_a_group_beside_ours(
     limited = new_quota(0.5, root)
     (group,) = (root / "sys/fs/cgroup/user").glob("scaling-lab-*")
     assert (group / "cpu.max").read_text() == "max 100000"
-    limited.take(1234)
     limited.limit(True)
     assert quota_of(group) == 0.5
-    assert (group / "cgroup.procs").read_text() == "1234"
+    with subprocess.Popen([*limited.prefix, "sh", "-c", "echo $$"], stdout=subprocess.PIPE) as process:
+        out, _ = process.communicate()
+    assert int(out) == process.pid, "it is the same process"
+    assert int((group / "cgroup.procs").read_text()) == process.pid, "written before it ran"
     for file in group.iterdir():
         file.unlink()
     limited.close()
@@ -376,12 +400,11 @@ print(available_cpus(), ServerSpec().workers, common.resolve("cpus"), generators
     limited = new_quota(0.5)
     try:
         with subprocess.Popen(
-            [sys.executable, "-c", f"input()\n{code}"],
+            [*limited.prefix, sys.executable, "-c", f"input()\n{code}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         ) as process:
-            limited.take(process.pid)
             limited.limit(True)
             out, _ = process.communicate("\n")
         assert out.split() == ["1", "1", "1", "1", "64"]

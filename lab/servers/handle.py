@@ -85,7 +85,7 @@ class Server:
 
     def throttling(self) -> Throttling | None:
         """Return what its quota has done so far; None if it has none."""
-        return None if self._quota is None else self._quota.throttling()
+        return None if self._quota is None else self._quota.throttling(self.pid)
 
     @checked
     def scale(self, workers: int) -> None:
@@ -168,8 +168,6 @@ class Server:
             raise
         self._stopped = False
         try:
-            if self._quota is not None:
-                self._quota.take(self.pid)
             self._wait_until_ready()
             if self._quota is not None:
                 self._quota.limit(True)
@@ -270,9 +268,9 @@ class Server:
         finally:
             self._channel.close()
             self._counts.close()
-            self._unlimit()
             if self.log_path is not None and not failed:
                 self.log_path.unlink(missing_ok=True)
+            self._unlimit()  # last: it takes until the group is empty, and may fail
 
     def _unlimit(self) -> None:
         if self._quota is not None:
