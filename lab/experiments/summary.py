@@ -18,7 +18,6 @@ from lab.experiments.dispatch import trials as dispatch
 from lab.experiments.failures import answer as failures_answer
 from lab.experiments.failures import trials as failures
 from lab.experiments.worker_scaling import answer as scaling_answer
-from lab.experiments.worker_scaling import figure as scaling_figures
 from lab.experiments.worker_scaling import trials as scaling
 from lab.machine import Machine
 from lab.models.queueing import workers_needed
@@ -96,7 +95,7 @@ def scaling_figure(run: Run, trials: dict[str, pd.DataFrame]) -> Figure | None:
     if (mine := trials.get(scaling.EXPERIMENT)) is None:
         return None
     cpus = run.manifest.machine.available_cpus
-    return scaling_figures.figure(mine, cpus, sustained.kept(run, scaling.EXPERIMENT))
+    return scaling_answer.figure(mine, cpus, sustained.kept(run, scaling.EXPERIMENT))
 
 
 def sweep_figure(run: Run, trials: dict[str, pd.DataFrame]) -> Figure | None:

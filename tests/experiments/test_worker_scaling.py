@@ -14,7 +14,7 @@ from lab.errors import UsageError
 from lab.experiments import sustained
 from lab.experiments.claims import Word
 from lab.experiments.common import with_unflagged, worded
-from lab.experiments.worker_scaling import answer, losses, scaling
+from lab.experiments.worker_scaling import answer, scaling
 from lab.experiments.worker_scaling import trials as study
 from lab.models.scaling import ScalingLaw
 from lab.models.stack import LOSSES
@@ -97,7 +97,7 @@ def test_a_faster_machine_changes_throughput_and_no_ratio(
     for before, after in pairs:
         assert after.throughput_rps.value == pytest.approx(factor * before.throughput_rps.value)
         assert after.speedup.value == pytest.approx(before.speedup.value)
-    ratios = losses.stacks(slow)[list(LOSSES)], losses.stacks(fast)[list(LOSSES)]
+    ratios = scaling.stacks(slow)[list(LOSSES)], scaling.stacks(fast)[list(LOSSES)]
     assert ratios[0].to_numpy() == pytest.approx(ratios[1].to_numpy())
 
 
@@ -105,11 +105,11 @@ def test_a_faster_machine_changes_throughput_and_no_ratio(
 @given(any_blocks)
 def test_stacks_multiply_and_add_up_to_the_speedup_of_the_curve(blocks: list[dict[int, float]]) -> None:
     rows = measured(*blocks)
-    stacks = losses.stacks(rows)
+    stacks = scaling.stacks(rows)
     assert len(stacks) == 2 * len(blocks)
     for point in scaling.points(rows)[1:]:
         mine = stacks[stacks["workers"] == point.workers]
-        bar = losses.middle(mine)
+        bar = scaling.middle(mine)
         assert bar["speedup"] == pytest.approx(point.speedup.value), "one quantity has one estimate"
         left = 1 - sum(bar[f"lost_{name}"] for name in LOSSES)
         assert point.workers * left == pytest.approx(point.speedup.value)
@@ -120,39 +120,41 @@ def test_stacks_multiply_and_add_up_to_the_speedup_of_the_curve(blocks: list[dic
 def test_the_middle_of_an_even_number_of_stacks_is_the_mean_of_two() -> None:
     lost = {f"lost_{name}": 0.1 for name in LOSSES}
     stacks = pd.DataFrame([{"workers": 2, "speedup": speedup} | lost for speedup in (1.0, 9.0, 4.0, 2.0)])
-    assert losses.middle(stacks)["speedup"] == 3
-    assert losses.middle(stacks.head(3))["speedup"] == 4
+    assert scaling.middle(stacks)["speedup"] == 3
+    assert scaling.middle(stacks.head(3))["speedup"] == 4
 
 
 def test_what_more_workers_than_cpus_lose_is_waiting_for_a_cpu() -> None:
-    stacks = losses.stacks(measured(*SIX))
-    four = losses.largest(stacks, 4)
+    stacks = scaling.stacks(measured(*SIX))
+    four = scaling.largest_loss(stacks, 4)
     assert four is not None
     assert (four.name, four.is_told) == ("on_cpu", True)
     assert four.share.value == pytest.approx(0.466, abs=0.001)
-    assert losses.in_words(four).startswith("**47 % of the ideal** (47 to 47 %) **is waiting for a CPU**")
-    assert losses.largest(stacks, 3) is None
+    assert scaling.loss_in_words(four).startswith(
+        "**47 % of the ideal** (47 to 47 %) **is waiting for a CPU**"
+    )
+    assert scaling.largest_loss(stacks, 3) is None
 
 
 def test_a_loss_that_is_not_the_largest_in_all_blocks_does_not_stand_out() -> None:
     blocks = [{1: 10.0, 2: rate} for rate in (19, 21, 19, 21, 19, 21)]
-    found = losses.largest(losses.stacks(measured(*blocks)), 2)
+    found = scaling.largest_loss(scaling.stacks(measured(*blocks)), 2)
     assert found is not None
     assert not found.is_told
-    assert losses.in_words(found).startswith("no loss stands out")
+    assert scaling.loss_in_words(found).startswith("no loss stands out")
 
 
 def test_too_few_blocks_do_not_tell_the_largest_loss() -> None:
-    found = losses.largest(losses.stacks(measured(*SIX[:5])), 4)
+    found = scaling.largest_loss(scaling.stacks(measured(*SIX[:5])), 4)
     assert found is not None
-    assert losses.in_words(found) == "which loss is the largest cannot be told from 5 blocks"
+    assert scaling.loss_in_words(found) == "which loss is the largest cannot be told from 5 blocks"
 
 
 def test_without_the_cpu_time_of_loops_there_is_no_stack_but_a_curve() -> None:
     rows = measured(*SIX).assign(loop_cpu_s=math.nan)
-    assert losses.stacks(rows).empty
-    assert "Cannot be told" in str(losses.table(losses.stacks(rows)).iloc[0, 0])
-    assert losses.largest(losses.stacks(rows), 4) is None
+    assert scaling.stacks(rows).empty
+    assert "Cannot be told" in str(scaling.stack_table(scaling.stacks(rows)).iloc[0, 0])
+    assert scaling.largest_loss(scaling.stacks(rows), 4) is None
     assert "1.80 times" in answer.answer(rows, cpus=2)
 
 
@@ -299,7 +301,7 @@ def test_the_tables_have_each_value_with_its_interval_and_its_blocks() -> None:
     assert table["speed-up"].iloc[1] == "1.90 (range of 2 blocks: 1.80 to 2.00)"
     assert table["efficiency"].iloc[1] == "0.950 (range of 2 blocks: 0.900 to 1.00)"
     assert table["blocks"].tolist() == ["2 of 2", "2 of 2"]
-    factors = losses.table(losses.stacks(measured(*SIX))).set_index("workers")
+    factors = scaling.stack_table(scaling.stacks(measured(*SIX))).set_index("workers")
     assert factors.loc[4, "on a CPU (waiting)"] == "0.500 (0.500 to 0.500)"
 
 
@@ -369,7 +371,7 @@ def test_impossible_parameters_are_refused(change: dict[str, Any], complaint: st
 def test_what_is_stated_is_what_the_table_shows() -> None:
     rows = measured(*SIX)
     shown = scaling.table(rows).set_index("workers")
-    factors = losses.table(losses.stacks(rows)).set_index("workers")
+    factors = scaling.stack_table(scaling.stacks(rows)).set_index("workers")
     found = {(row.quantity, row.factors): row for row in answer.estimates(rows, cpus=2)}
     assert len(found) == 3 + 2 + 2 * 4 + 1, "a speed-up over itself is no estimate"
 

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from lab.experiments import hot_loop, rate_sweep, single_vs_cluster
-from lab.experiments.worker_scaling import figure as scaling_figures
-from lab.experiments.worker_scaling import losses
+from lab.experiments.worker_scaling import answer as scaling_answer
+from lab.experiments.worker_scaling import scaling
 from lab.figures.style import DARK_TO_LIGHT, canvas
 from lab.study import plan
 
@@ -78,11 +78,11 @@ def rate_sweep_figure() -> Figure:
 
 
 def worker_scaling_figure() -> Figure:
-    return _known(scaling_figures.figure(_scaled(), 2))
+    return _known(scaling_answer.figure(_scaled(), 2))
 
 
 def speedup_stack() -> Figure:
-    return _known(scaling_figures.stack_figure(losses.stacks(_scaled()), 2))
+    return _known(scaling_answer.stack_figure(scaling.stacks(_scaled()), 2))
 
 
 def _known(figure: Figure | None) -> Figure:
@@ -262,19 +262,19 @@ def test_scaling_has_the_ideal_line_the_cpus_and_every_trial() -> None:
 
 def test_sustained_rates_are_drawn_from_their_lower_bound_and_left_out_without_one() -> None:
     bounds = {"workers": [1, 2, 4], "lower_rps": [9.0, 17.0, math.nan], "upper_rps": [10.0, 18.0, 5.0]}
-    (rate,) = _known(scaling_figures.figure(_scaled(), 2, pd.DataFrame(bounds))).axes
+    (rate,) = _known(scaling_answer.figure(_scaled(), 2, pd.DataFrame(bounds))).axes
     assert [(1, 9), (2, 17)] in _lines(rate)
     assert "sustained rate: lower to upper bound" in _legend(rate)
 
 
 def test_a_fraction_of_a_cpu_is_named_as_one() -> None:
-    (rate,) = _known(scaling_figures.figure(_scaled(), 1.5)).axes
+    (rate,) = _known(scaling_answer.figure(_scaled(), 1.5)).axes
     assert "1.5 CPUs" in _texts(rate)
 
 
 def test_scaling_without_a_base_has_no_figure() -> None:
-    assert scaling_figures.figure(measured({2: 18.0}), 2) is None
-    assert scaling_figures.stack_figure(losses.stacks(measured({2: 18.0})), 2) is None
+    assert scaling_answer.figure(measured({2: 18.0}), 2) is None
+    assert scaling_answer.stack_figure(scaling.stacks(measured({2: 18.0})), 2) is None
 
 
 def test_the_stack_fills_each_bar_from_the_measured_speedup_to_the_ideal() -> None:
@@ -296,14 +296,14 @@ def test_a_gain_of_one_factor_is_named_where_the_stack_stands_above_the_ideal() 
     """More CPU time is lost to waiting than the speed-up lacks, as loops need less of it."""
     rows = _scaled()
     rows["loop_cpu_s"] *= np.where(rows["workers"] == 4, 0.8, 1)
-    (axes,) = _known(scaling_figures.stack_figure(losses.stacks(rows), 2)).axes
+    (axes,) = _known(scaling_answer.stack_figure(scaling.stacks(rows), 2)).axes
     assert "gained elsewhere: 0.16" in _texts(axes)
     assert "gained" not in _texts(speedup_stack().axes[0])
 
 
 def test_a_loss_that_cannot_be_told_is_not_in_the_title() -> None:
-    few = losses.stacks(measured(*[{1: 10.0, 2: 18.0, 4: 17.0}] * 5))
-    title = _known(scaling_figures.stack_figure(few, 2)).get_suptitle()
+    few = scaling.stacks(measured(*[{1: 10.0, 2: 18.0, 4: 17.0}] * 5))
+    title = _known(scaling_answer.stack_figure(few, 2)).get_suptitle()
     assert title == "Where the rest of the ideal speed-up went"
 
 

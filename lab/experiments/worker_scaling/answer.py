@@ -1,17 +1,25 @@
-"""What the scaling trials answer, and the verdict on the claim that clustering multiplies throughput."""
+"""What the scaling trials answer: in words, as the verdict on claim 3, and in two figures.
+
+The figures are of throughput against workers, and for each number of them of where the ideal went.
+"""
 
 import math
 from functools import partial
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lab import units
 from lab.experiments.claims import Verdict, Word, weighed
 from lab.experiments.common import spread, worded
-from lab.experiments.worker_scaling import losses, scaling
-from lab.experiments.worker_scaling.trials import EXPERIMENT
+from lab.experiments.worker_scaling import scaling
+from lab.experiments.worker_scaling.trials import EXPERIMENT, highest
+from lab.figures.style import DARK_TO_LIGHT, INK, QUIET, canvas, cross_flagged, reference_line
 from lab.models.scaling import Point
+from lab.models.stack import LOSSES
 from lab.models.statistics import Estimate, estimate, fewest_trials
 from lab.study.estimates import Stated, stated
 from lab.study.searches import times_as_much
@@ -80,8 +88,8 @@ def difference(found: Estimate) -> str:
 
 def _lost(trials: pd.DataFrame, workers: int, cpus: int) -> str:
     """Name the largest loss of the most workers, whose ideal is the furthest."""
-    loss = losses.largest(losses.stacks(trials), workers)
-    return f"With {_on(workers, cpus)}, {losses.in_words(loss)}." if loss else ""
+    loss = scaling.largest_loss(scaling.stacks(trials), workers)
+    return f"With {_on(workers, cpus)}, {scaling.loss_in_words(loss)}." if loss else ""
 
 
 def _sustained(found: pd.DataFrame | None, workers: int) -> str:
@@ -98,7 +106,7 @@ def _sustained(found: pd.DataFrame | None, workers: int) -> str:
 
 def estimates(trials: pd.DataFrame, cpus: int) -> list[Stated]:
     """State the highest throughput and the speed-up of each number of workers, and the factors of that."""
-    dispatch, points, known = trials["dispatch"].iloc[0], scaling.points(trials), losses.stacks(trials)
+    dispatch, points, known = trials["dispatch"].iloc[0], scaling.points(trials), scaling.stacks(trials)
 
     def of(quantity: str, found: Estimate, **factors: Any) -> Stated:
         return stated(EXPERIMENT, quantity, found, compares=True, dispatch=dispatch, **factors)
@@ -118,7 +126,7 @@ def estimates(trials: pd.DataFrame, cpus: int) -> list[Stated]:
     factors = [
         of(f"factor of the speed-up: {called}", estimate(list(mine[name])), workers=workers)
         for workers, mine in known.groupby("workers")
-        for name, called in losses.FACTORS.items()
+        for name, called in scaling.FACTORS.items()
     ]
     top, most = scaling.per_cpu(points, cpus), int(trials["workers"].max())
     over = scaling.ratio(trials, most, top.workers) if top and top.workers < most else None
@@ -151,3 +159,158 @@ def _multiplies(cpus: int, trials: pd.DataFrame) -> Verdict:
 def _above(found: Estimate, bound: float) -> bool | None:
     """Say whether an estimate is above a bound; None if its interval contains the bound."""
     return None if found.low <= bound <= found.high else found.value > bound
+
+
+def figure(trials: pd.DataFrame, cpus: float, found: pd.DataFrame | None = None) -> Figure | None:
+    """Draw the scaling curve, and the sustained rates that were found; None if no throughput is told.
+
+    `cpus` is what this process may use.
+    """
+    points = scaling.points(trials)
+    if not points:
+        return None
+    look = DARK_TO_LIGHT[0]
+    told, workers = highest(trials), [point.workers for point in points]
+    most, base_rps = workers[-1], points[0].throughput_rps.value
+    rates = [point.throughput_rps for point in points]
+    with canvas(_title(trials, points, cpus)) as (figure, (axes,)):
+        axes.plot([0, most], [0, base_rps * most], color=QUIET, linewidth=1.2)
+        axes.annotate(
+            "ideal: every worker adds as much as the first", (most, base_rps * most), ha="right", va="top",
+            xytext=(-12, 4), textcoords="offset points", fontsize=8.5, color=QUIET,
+        )  # fmt: skip
+        axes.plot(
+            told["workers"],
+            told["highest_rps"],
+            ".",
+            color=look.color,
+            alpha=0.45,
+            label="highest throughput: a trial",
+        )
+        axes.errorbar(
+            workers, [rate.value for rate in rates],
+            yerr=[[rate.value - rate.low for rate in rates], [rate.high - rate.value for rate in rates]],
+            marker=look.marker, color=look.color, capsize=4, elinewidth=1.2,
+            label="highest throughput: median over blocks",
+        )  # fmt: skip
+        cross_flagged(axes, told, "workers", "highest_rps")
+        if found is not None:
+            _draw_sustained(axes, found.dropna(subset=["lower_rps", "upper_rps"]))
+        axes.set_ylabel("requests/s")
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("workers")
+        axes.set_xlim(0.5, most + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(loc="lower right")
+        reference_line(axes, x=cpus, text=f"{cpus:g} CPUs")
+    return figure
+
+
+def _draw_sustained(axes: Axes, found: pd.DataFrame) -> None:
+    """Draw each search as the stretch between its bounds, the held rate marked."""
+    look = DARK_TO_LIGHT[1]
+    width_rps = found["upper_rps"] - found["lower_rps"]
+    axes.errorbar(
+        found["workers"], found["lower_rps"], yerr=[0 * width_rps, width_rps], marker=look.marker,
+        linestyle=look.line, color=look.color, capsize=6, elinewidth=2.4,
+        label="sustained rate: lower to upper bound",
+    )  # fmt: skip
+
+
+def _title(trials: pd.DataFrame, points: list[Point], cpus: float) -> str:
+    """Say how far more workers help, or that these trials cannot tell."""
+    top, most = scaling.per_cpu(points, round(cpus)), points[-1].workers
+    if top is None or not top.speedup.is_interval:
+        blocks = units.counted(points[0].speedup.trials, "block")
+        return f"Highest throughput of 1 to {most} workers, in {blocks}"
+    gain = f"1 to {top.workers} workers: {units.digits(top.speedup.value)} times the throughput"
+    over = scaling.ratio(trials, most, top.workers) if most > top.workers else None
+    return f"{gain}; {top.workers} to {most}: {units.digits(over.value)} times" if over else gain
+
+
+SEGMENTS = {
+    "on_cpu": (DARK_TO_LIGHT[1].color, ""),
+    "cpu_speed": (DARK_TO_LIGHT[2].color, "////"),
+    "in_loop": (DARK_TO_LIGHT[3].color, ""),
+    "busy": ("#ffffff", "...."),
+}
+"""Colour and hatch of each loss, from the measured speed-up upwards."""
+
+_LEAST_NAMED = 0.005
+"""A loss below this share of the ideal is too thin to see, so it is not named."""
+
+
+def stack_figure(stacks: pd.DataFrame, cpus: float) -> Figure | None:
+    """Draw a bar per number of workers, from the measured speed-up up to the ideal; None without a stack."""
+    if stacks.empty:
+        return None
+    one = pd.Series({"workers": 1.0, "speedup": 1.0} | {f"lost_{name}": 0.0 for name in LOSSES})
+    bars = [one, *(scaling.middle(mine) for _, mine in stacks.groupby("workers"))]
+    with canvas(_stack_title(stacks, cpus), size=(7.4, 4.8)) as (figure, (axes,)):
+        axes.grid(axis="x", visible=False)
+        for place, bar in enumerate(bars):
+            _bar(axes, place, bar)
+        _names(axes, len(bars), bars[-1])
+        reference_line(axes, y=cpus, text="")
+        axes.annotate(
+            f"{cpus:g} CPUs give no more", (0, cpus), xycoords=("axes fraction", "data"), xytext=(4, 3),
+            textcoords="offset points", fontsize=8.5, color=QUIET,
+        )  # fmt: skip
+        axes.set_xticks(range(len(bars)), [f"{bar['workers']:g}" for bar in bars])
+        axes.set_xlim(-0.5, len(bars) * 1.32 - 0.3)
+        axes.set_ylim(0, 1.1 * max(axes.dataLim.ymax, float(bars[-1]["workers"])))
+        axes.set_xlabel("workers", x=0.5 / 1.32)
+        axes.set_ylabel("speed-up over one worker, in workers' worth")
+    return figure
+
+
+def _stack_title(stacks: pd.DataFrame, cpus: float) -> str:
+    """Name the largest loss of the most workers, if the blocks tell one."""
+    loss = scaling.largest_loss(stacks, int(stacks["workers"].max()))
+    if loss is None or not loss.is_told:
+        return "Where the rest of the ideal speed-up went"
+    whose = f"{loss.workers} workers on {units.counted(cpus, 'CPU')}"
+    return f"{whose}: {100 * loss.share.value:.0f} % of the ideal is {scaling.LOST_BY[loss.name]}"
+
+
+def _bar(axes: Axes, place: int, bar: "pd.Series[float]") -> None:
+    """Draw the measured speed-up, the losses above it, and the ideal that they reach.
+
+    A factor that gained has no segment: the stack then ends above the ideal by what it gained.
+    """
+    ideal, reached = bar["workers"], bar["speedup"]
+    axes.bar(place, reached, 0.62, color=DARK_TO_LIGHT[0].color)
+    top = reached
+    for name, (color, hatch) in SEGMENTS.items():
+        lost = max(0.0, ideal * bar[f"lost_{name}"])
+        axes.bar(place, lost, 0.62, bottom=top, color=color, hatch=hatch, edgecolor="white", linewidth=0.8)
+        top += lost
+    axes.plot([place - 0.36, place + 0.36], [ideal, ideal], color=INK, linewidth=1.6)
+    axes.annotate(
+        f"{units.digits(reached)}\nof {ideal:g}", (place, max(ideal, top)), xytext=(0, 4),
+        textcoords="offset points", ha="center", fontsize=9, fontweight="bold",
+    )  # fmt: skip
+
+
+def _names(axes: Axes, bars: int, bar: "pd.Series[float]") -> None:
+    """Name the segments of the last bar beside it, far enough apart to read, each with what it took."""
+    ideal, top = bar["workers"], bar["speedup"]
+    labels = [(top / 2, f"measured: {units.digits(top)}")]
+    for name in SEGMENTS:
+        share = bar[f"lost_{name}"]
+        if share >= _LEAST_NAMED:
+            labels.append((top + ideal * share / 2, f"{LOSSES[name]}: {_plain(ideal * share)}"))
+        top += max(0.0, ideal * share)
+    if top - ideal >= _LEAST_NAMED * ideal:
+        labels.append((top, f"gained elsewhere: {_plain(top - ideal)}"))
+    free = -1.0
+    for height, text in labels:
+        free = max(height, free + 0.065 * ideal)
+        axes.annotate(
+            text, (bars - 0.69, height), xytext=(1.08 * bars - 0.69, free), va="center", fontsize=9.5,
+            arrowprops={"arrowstyle": "-", "color": QUIET, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 0},
+        )  # fmt: skip
+
+
+def _plain(workers: float) -> str:
+    return f"{workers:.2f}" if workers < 1 else units.digits(workers)
