@@ -10,6 +10,8 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from lab import units
@@ -20,6 +22,16 @@ from lab.study.plan import FACTORS
 
 Kept = Literal["yes", "in part", "no"]
 Found = tuple[Kept, str]
+
+
+_FOUND = (Interval.SEARCH.value,)
+"""Bounds of a search are no summary of numbers."""
+
+_FREE = (Interval.MEDIAN.value, Interval.PROPORTION.value)
+"""The intervals that hold whatever the distribution is."""
+
+_SYMMETRIC = 1e-6
+"""A value as near to the middle of its interval, as a share of it, is in the middle."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +96,15 @@ def _resources(run: Evidence) -> Found:
 
 
 def _means(run: Evidence) -> Found:
-    rates = run.estimates[run.estimates["unit"].str.endswith("/s")]
+    rates = run.estimates[run.estimates["unit"].str.endswith("/s") & ~run.estimates["interval"].isin(_FOUND)]
     if rates.empty:
         return "no", "no rate was measured"
-    means = rates["quantity"].str.contains("mean", regex=False).sum()
-    shown = f"{means} of {_many(len(rates), 'rate')} are means; the others are medians over blocks, or bounds"
-    return ("no" if means else "yes"), shown
+    means = rates["quantity"].str.contains("mean", regex=False) | (rates["n"] % 2 == 0)
+    shown = (
+        f"{means.sum()} of {_many(len(rates), 'rate')} are arithmetic means: the median of an even number of "
+        "blocks is that of the middle two"
+    )
+    return ("no" if means.all() else "in part" if means.any() else "yes"), shown
 
 
 def _ratios(run: Evidence) -> Found:
@@ -102,13 +117,13 @@ def _ratios(run: Evidence) -> Found:
 
 
 def _intervals(run: Evidence) -> Found:
-    return _share_with_interval(run.estimates[run.estimates["interval"] != Interval.SEARCH.value], "estimate")
+    return _share_with_interval(run.estimates[~run.estimates["interval"].isin(_FOUND)], "estimate")
 
 
 def _share_with_interval(rows: pd.DataFrame, noun: str) -> Found:
     if rows.empty:
         return "no", f"no {noun} is stated"
-    told = rows["interval"].map(lambda kind: Interval(kind).covers)
+    told = rows["interval"].isin([kind.value for kind in Interval if kind.covers])
     shown = f"{told.sum()} of {_many(len(rows), noun)} {'has' if told.sum() == 1 else 'have'} a 95 % interval"
     if not told.all():
         shown += "; the others are of too few blocks, and say so"
@@ -116,11 +131,19 @@ def _share_with_interval(rows: pd.DataFrame, noun: str) -> Found:
 
 
 def _normality(run: Evidence) -> Found:
-    kinds = run.estimates["interval"].value_counts()
-    shown = "; ".join(f"{kind}: {count}" for kind, count in kinds.items() if Interval(str(kind)).covers)
-    if not shown:
+    told = run.estimates[~run.estimates["interval"].isin([*_FOUND, Interval.RANGE.value])]
+    if told.empty:
         return "no", "no interval is stated"
-    return "yes", f"intervals by {shown}; none is of normal theory"
+    free = told["interval"].isin(_FREE)
+    shown = "; ".join(f"{kind}: {count}" for kind, count in told["interval"].value_counts().items())
+    shown = f"intervals by {shown}; {free.sum()} of {len(told)} hold for any distribution"
+    wide = told[told["high"] > told["low"]]
+    middle = (wide["high"] + wide["low"]) / 2
+    lopsided = (wide["value"] - middle).abs() > _SYMMETRIC * (wide["high"] - wide["low"])
+    shown += f"; {lopsided.sum()} of {len(wide)} are lopsided, as those of normal theory never are"
+    if not free.any() or (len(wide) and not lopsided.any()):
+        return "no", shown
+    return ("yes" if free.all() and 2 * lopsided.sum() >= len(wide) else "in part"), shown
 
 
 def _comparisons(run: Evidence) -> Found:
@@ -176,16 +199,49 @@ def _bounds(run: Evidence) -> Found:
 
 
 def _plots(run: Evidence) -> Found:
-    lines = [line for figure in run.figures for axes in figure.axes for line in axes.get_lines()]
-    data = [(line, np.asarray(line.get_xdata(), dtype=float)) for line in lines]
-    points = sum(len(x) for line, x in data if line.get_linestyle() == "None" and line.get_marker() != "None")
-    joined = [x for line, x in data if line.get_linestyle() != "None" and len(x) > 1]
-    jumps = sum(bool((np.diff(x) < 0).any()) for x in joined)
+    every = [_Drawn(axes) for figure in run.figures for axes in figure.axes]
+    points, joined = sum(one.points for one in every), sum(len(one.joined) for one in every)
     if not points:
         return "no", "no figure was drawn"
-    shown = f"this page's figures draw {_many(points, 'measurement')} beside {_many(len(joined), 'line')}; "
-    shown += f"{jumps} of these join what has no order"
-    return ("yes" if not jumps else "no"), shown
+    jumps = sum(one.jumps for one in every)
+    nameless, bare = sum(not one.is_named for one in every), sum(one.is_bare for one in every)
+    shown = (
+        f"this page's figures draw {_many(points, 'measurement')} beside {_many(joined, 'line')}; {jumps} of"
+        f" these join what has no order; of {_many(len(every), 'panel')}, {nameless} do not name both axes,"
+        f" and {bare} have lines without measurements or bars beside them"
+    )
+    return ("no" if jumps else "in part" if nameless or bare else "yes"), shown
+
+
+class _Drawn:
+    """What a panel shows: how many single measurements, and which lines that join points."""
+
+    def __init__(self, axes: Axes) -> None:
+        self._axes = axes
+        data = [line for line in axes.get_lines() if line.get_transform() == axes.transData]
+        loose = [line for line in data if line.get_linestyle() == "None" and line.get_marker() != "None"]
+        self.points = sum(len(np.asarray(line.get_xdata())) for line in loose)
+        xs = [np.asarray(line.get_xdata(), float) for line in data if line.get_linestyle() != "None"]
+        self.joined = [x for x in xs if len(x) > 1]
+
+    @property
+    def jumps(self) -> int:
+        """How many lines join what has no order: they go back, or the axis has names and not numbers."""
+        if any(label.get_text()[:1].isalpha() for label in self._axes.get_xticklabels()):
+            return len(self.joined)
+        return sum(bool((np.diff(x) < 0).any()) for x in self.joined)
+
+    @property
+    def is_named(self) -> bool:
+        """Whether both axes say what they show; panels above one another may share a name."""
+        alike = self._axes.get_shared_x_axes().get_siblings(self._axes)
+        return bool(self._axes.get_ylabel()) and any(one.get_xlabel() for one in alike)
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether its lines have neither measurements nor bars beside them."""
+        bars = any(isinstance(one, ErrorbarContainer) for one in self._axes.containers)
+        return bool(self.joined) and not (self.points or bars)
 
 
 def _many(number: int, noun: str) -> str:

@@ -105,8 +105,8 @@ def sweep_figure(run: Run, trials: dict[str, pd.DataFrame]) -> Figure | None:
 
 
 def figures(run: Run, trials: dict[str, pd.DataFrame]) -> list[Figure]:
-    """Return the figures of scaling and of the sweep, as far as they were measured."""
-    drawn = (scaling_figure(run, trials), sweep_figure(run, trials))
+    """Return the figures of this page, as far as they were measured."""
+    drawn = (scaling_figure(run, trials), sweep_figure(run, trials), article_figure(run, trials))
     return [figure for figure in drawn if figure is not None]
 
 

@@ -1,10 +1,12 @@
 """The twelve rules: kept only by what the run shows, and never by a run that shows nothing."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 import pytest
 from helpers.trial_rows import trials
+from matplotlib.figure import Figure
 
 from lab.experiments import rules
 from lab.experiments.rules import Evidence, table
@@ -20,6 +22,7 @@ MANIFEST = MANIFEST.model_copy(
     update={"machine": MANIFEST.machine.model_copy(update={"available_cpus": 2, "host_cpus": 2})}
 )
 SIX, THREE = estimate([0.9, 1.0, 1.1, 1.2, 1.3, 1.5]), estimate([0.9, 1.0, 1.1])
+SEVEN = estimate([0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.6])
 GAIN = stated("scaling", "speed-up over one worker", SIX, compares=True, workers=2)
 BASE = stated("scaling", "highest throughput", SIX, "requests/s", workers=1)
 
@@ -65,8 +68,18 @@ def test_the_whole_machine_is_used_or_not(workers: int, host: int, word: str) ->
 
 
 def test_a_mean_of_rates_and_a_median_of_ratios_break_rules() -> None:
-    assert kept(BASE)[3][0] == "yes"
-    assert kept(BASE, stated("scaling", "mean throughput", SIX, "requests/s"))[3][0] == "no"
+    """The median of six is the arithmetic mean of two; that of seven is one of them."""
+    of_seven = stated("scaling", "highest throughput", SEVEN, "requests/s", workers=1)
+    assert kept(of_seven)[3][0] == "yes"
+    assert kept(BASE)[3] == (
+        "no",
+        "1 of 1 rate are arithmetic means: the median of an even number of blocks is that of the middle two",
+    )
+    assert kept(of_seven, BASE)[3][0] == "in part"
+    assert kept(stated("scaling", "mean throughput", SEVEN, "requests/s"))[3][0] == "no"
+    bounds = stated("sustained", "rate", Estimate(9, 9, 10, 12, Interval.SEARCH), "requests/s")
+    assert kept(of_seven, bounds)[3][0] == "yes", "a bound of a search is no mean"
+    assert kept(bounds)[3] == ("no", "no rate was measured")
     assert kept(BASE, GAIN)[4][0] == "no"
 
 
@@ -80,6 +93,20 @@ def test_intervals_are_counted_and_ranges_are_none() -> None:
     word, evidence = kept(GAIN, stated("failures", "lost", proportion(1, 20)))[6]
     assert word == "yes"
     assert "Clopper-Pearson: 1" in evidence
+
+
+def test_intervals_as_of_normal_theory_break_a_rule_by_their_name_or_by_their_shape() -> None:
+    symmetric = stated("scaling", "gain", Estimate(1.0, 0.9, 1.1, 6, Interval.MEDIAN), compares=True)
+    assert kept(GAIN)[6][0] == "yes"
+    assert "1 of 1 are lopsided" in kept(GAIN)[6][1]
+    assert kept(symmetric)[6][0] == "no"
+    assert kept(GAIN, symmetric)[6][0] == "yes", "one may be symmetric by chance"
+    assert kept(GAIN, symmetric, symmetric)[6][0] == "in part"
+    named = table_of([GAIN]).assign(interval="mean plus or minus 1.96 standard errors")
+    judged = table(Evidence(named, {}, MANIFEST)).set_index("")
+    assert judged.loc[6, "kept"] == "no"
+    assert "0 of 1 hold for any distribution" in str(judged.loc[6, "evidence"])
+    assert judged.loc[5, "kept"] == "no"
 
 
 def test_comparisons_say_what_they_would_have_shown() -> None:
@@ -118,14 +145,37 @@ def test_a_limit_stands_beside_what_was_measured() -> None:
     assert "1.15 on 2 CPUs" in kept(GAIN)[11][1]
 
 
-def test_lines_join_only_what_has_an_order() -> None:
-    def drawn(x: list[float]) -> Any:
-        with canvas("Is it in order?") as (figure, (axes,)):
+def drawn(
+    x: Sequence[float], *, dots: bool = True, names: Sequence[str] = (), xlabel: str = "workers"
+) -> Figure:
+    """Draw a line over these places, with measurements beside it, in a panel that names what it shows."""
+    with canvas("Is it in order?") as (figure, (axes,)):
+        if dots:
             axes.plot([1, 2, 3], [1, 2, 3], "o")
-            axes.plot(x, [1, 2, 3], "-")
-        return figure
+        axes.plot(x, [1, 2, 3], "-")
+        axes.axhline(2)
+        if names:
+            axes.set_xticks([1, 2, 3], names)
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel("requests/s")
+    return figure
 
+
+def test_lines_join_only_what_has_an_order() -> None:
     assert kept(figures=[drawn([1, 2, 3])])[12][0] == "yes"
+    assert kept(figures=[drawn([1, 2, 3], names=["1", "2", "4"])])[12][0] == "yes"
     word, evidence = kept(figures=[drawn([1, 3, 2])])[12]
     assert word == "no"
     assert "3 measurements beside 1 line; 1 of these" in evidence
+    by_name = drawn([1, 2, 3], names=["shared", "reuseport", "round-robin"])
+    assert kept(figures=[by_name])[12][0] == "no", "no dispatch is between two others"
+
+
+def test_a_figure_names_its_axes_and_shows_what_its_lines_are_made_of() -> None:
+    sound = drawn([1, 2, 3])
+    word, evidence = kept(figures=[sound, drawn([1, 2, 3], xlabel="")])[12]
+    assert word == "in part"
+    assert "of 2 panels, 1 do not name both axes" in evidence
+    word, evidence = kept(figures=[sound, drawn([1, 2, 3], dots=False)])[12]
+    assert word == "in part"
+    assert "1 have lines without measurements" in evidence
