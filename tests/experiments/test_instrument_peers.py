@@ -13,7 +13,7 @@ from lab.experiments.instrument import peers as peer_tools
 from lab.flags import Flag
 from lab.load import peers
 from lab.load.attack import attack
-from lab.load.peers import Job, Tool, reports
+from lab.load.peers import Job, Numbers, Tool
 from lab.load.reference_server import reference_server
 from lab.study.run import open_run
 
@@ -171,7 +171,7 @@ def only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tool:
     program = tmp_path / "mute"
     program.write_text(f"#!{sys.executable}\n")
     program.chmod(0o755)
-    tool = Tool("mute", "open", lambda _: [str(program)], lambda out, _: reports.autocannon(out))
+    tool = Tool("mute", "open", lambda _: [str(program)], lambda out, _: peers.read_autocannon(out))
     monkeypatch.setattr(peers, "present", lambda: [tool])
     return tool
 
@@ -179,10 +179,10 @@ def only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tool:
 def test_a_tool_that_sends_nothing_in_the_short_run_is_still_compared(
     only: Tool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read(_: str, job: Job) -> reports.Numbers:
+    def read(_: str, job: Job) -> Numbers:
         if job.rate_rps < 100:
             raise ValueError("no request")
-        return reports.Numbers(100, 100, 100.0, 0.011, 0.011, 0.015, 0.016, 0.017)
+        return Numbers(100, 100, 100.0, 0.011, 0.011, 0.015, 0.016, 0.017)
 
     monkeypatch.setattr(peers, "present", lambda: [replace(only, read=read)])
     table = peer_tools.compare(open_run(), 100, 1)

@@ -15,8 +15,7 @@ import pytest
 from lab.errors import LabError
 from lab.load import peers
 from lab.load.attack import attack
-from lab.load.peers import TOOLS, Tool, reports
-from lab.load.peers.reports import Numbers
+from lab.load.peers import TOOLS, Numbers, Tool
 from lab.load.reference_server import reference_server
 
 ROOT = Path(__file__).parent.parent.parent
@@ -31,12 +30,12 @@ def report(name: str) -> str:
 
 
 READ = {
-    "wrk": reports.wrk(report("wrk.txt")),
-    "hey": reports.hey(report("hey.txt")),
-    "ab": reports.ab(report("ab.txt"), report("ab.csv").splitlines()),
-    "autocannon": reports.autocannon(report("autocannon.json")),
-    "loadtest": reports.loadtest(report("loadtest.txt")),
-    "locust": reports.locust(report("locust.json")),
+    "wrk": peers.read_wrk(report("wrk.txt")),
+    "hey": peers.read_hey(report("hey.txt")),
+    "ab": peers.read_ab(report("ab.txt"), report("ab.csv")),
+    "autocannon": peers.read_autocannon(report("autocannon.json")),
+    "loadtest": peers.read_loadtest(report("loadtest.txt")),
+    "locust": peers.read_locust(report("locust.json")),
 }
 SAID = {
     "wrk": Numbers(3840, 3456, 0.9 * 1917.17, 2.08e-3, 2.26e-3, 2.35e-3, 3.23e-3, 4.93e-3),
@@ -56,18 +55,18 @@ def test_a_report_is_read_in_seconds_and_failures_are_told_apart(name: str) -> N
 
 def test_requests_without_an_answer_are_not_ok() -> None:
     refused = 'Error distribution:\n  [20]\tGet "http://127.0.0.1:1/": dial tcp: connection refused\n'
-    numbers = reports.hey(report("hey.txt") + refused)
+    numbers = peers.read_hey(report("hey.txt") + refused)
     assert (numbers.requests, numbers.ok) == (220, 180)
     assert numbers.throughput_rps == pytest.approx(99.3801 * 180 / 220)
     said = json.loads(report("autocannon.json")) | {"errors": 5}
-    assert reports.autocannon(json.dumps(said)).requests == 206 + 5
+    assert peers.read_autocannon(json.dumps(said)).requests == 206 + 5
 
 
 @pytest.mark.parametrize(
     ("text", "value_s"), [("55.00us", 55e-6), ("1.33ms", 1.33e-3), ("2.50s", 2.5), ("1.50m", 90.0)]
 )
 def test_wrk_writes_times_with_their_unit(text: str, value_s: float) -> None:
-    assert reports.wrk(report("wrk.txt").replace("3.23ms", text)).p99_s == pytest.approx(value_s)
+    assert peers.read_wrk(report("wrk.txt").replace("3.23ms", text)).p99_s == pytest.approx(value_s)
 
 
 def test_a_server_that_waits_is_a_known_answer_and_keeps_nobody_waiting() -> None:
@@ -120,7 +119,7 @@ def fake(folder: Path, code: str) -> Tool:
     program = folder / "fake"
     program.write_text(f"#!{sys.executable}\n{code}\n")
     program.chmod(0o755)
-    return Tool("fake", "closed", lambda job: ["fake", job.url], lambda out, _: reports.wrk(out))
+    return Tool("fake", "closed", lambda job: ["fake", job.url], lambda out, _: peers.read_wrk(out))
 
 
 @pytest.mark.parametrize(
@@ -144,6 +143,6 @@ def test_a_tool_that_does_not_end_is_ended(on_path: Path, monkeypatch: pytest.Mo
 def test_a_tool_that_is_not_there_is_said_so(on_path: Path) -> None:
     with pytest.raises(LabError, match="nothing-of-the-kind is not on this machine"):
         peers.run(
-            Tool("nothing", "open", lambda _: ["nothing-of-the-kind"], lambda out, _: reports.wrk(out)),
+            Tool("nothing", "open", lambda _: ["nothing-of-the-kind"], lambda out, _: peers.read_wrk(out)),
             "http://127.0.0.1:1/", rate_rps=1, duration_s=1,
         )  # fmt: skip

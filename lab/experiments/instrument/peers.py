@@ -17,8 +17,7 @@ from lab.experiments.common import table_name
 from lab.figures.style import DARK_TO_LIGHT, QUIET, canvas, plain_log_ticks
 from lab.flags import Flag, in_words
 from lab.load import peers
-from lab.load.peers import Job, Measured, Tool
-from lab.load.peers.reports import Numbers
+from lab.load.peers import Job, Measured, Numbers, Tool
 from lab.load.reference_server import reference_server
 from lab.study.run import Run
 
