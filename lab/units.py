@@ -47,6 +47,13 @@ def percent(share: float) -> str:
     return f"{rounded + 0.0:g} %"
 
 
+def bounds(low: float | None, high: float | None, write: Callable[[float], str]) -> str:
+    """Write what lies between two bounds, either of which may be None or nan: 9.00/s to 9.50/s."""
+    if low is None or math.isnan(low):
+        return "none found" if high is None or math.isnan(high) else f"less than {write(high)}"
+    return f"at least {write(low)}" if high is None or math.isnan(high) else f"{write(low)} to {write(high)}"
+
+
 def digits(value: float) -> str:
     """Write a number with three significant digits, and with an exponent only from a million on."""
     if not math.isfinite(value):

@@ -67,6 +67,14 @@ def test_rates(rate_rps: float, text: str) -> None:
     assert units.per_second(rate_rps) == text
 
 
+@pytest.mark.parametrize("missing", [None, math.nan])
+def test_bounds_say_which_of_them_is_missing(missing: float | None) -> None:
+    assert units.bounds(9, 9.5, units.per_second) == "9.00/s to 9.50/s"
+    assert units.bounds(9, missing, units.per_second) == "at least 9.00/s"
+    assert units.bounds(missing, 0.95, units.percent) == "less than 95 %"
+    assert units.bounds(missing, missing, units.percent) == "none found"
+
+
 @pytest.mark.parametrize(
     ("share", "text"),
     [

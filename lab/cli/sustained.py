@@ -13,7 +13,7 @@ from lab.progress import display
 from lab.streams import tell, write_out
 from lab.study.rate_search import RateTrial
 from lab.study.sustained import Interrupted, Sustained, sustained
-from lab.units import counted, per_second, percent, seconds
+from lab.units import bounds, counted, per_second, percent, seconds
 
 _USUAL_TRIALS = 12
 """Of a search, in the median: what the bar on a terminal counts on."""
@@ -78,7 +78,7 @@ def _share(trials: int) -> float:
 def _text(found: Sustained) -> str:
     share = found.share_of_limit
     rows = {
-        "Sustained": f"{_bounds(found)} ({found.arrivals} arrivals)",
+        "Sustained": f"{bounds(found.lower_rps, found.upper_rps, per_second)} ({found.arrivals} arrivals)",
         "SLO": ", ".join(map(str, found.slos)),
         "Own limit": "unknown: the server does not say its service times" if share is None
         else f"{percent(share)} of it at the lower bound",
@@ -89,13 +89,6 @@ def _text(found: Sustained) -> str:
         rows["Beware"] = f"{wanting}: take a longer --duration"
     head = [f"{label:<11}{value}" for label, value in rows.items()]
     return "\n".join([*head, "", *_table(found.trials)])
-
-
-def _bounds(found: Sustained) -> str:
-    lower, upper = found.lower_rps, found.upper_rps
-    if lower is None:
-        return "no rate" if upper is None else f"less than {per_second(upper)}"
-    return f"at least {per_second(lower)}" if upper is None else f"{per_second(lower)} to {per_second(upper)}"
 
 
 def _counts(found: Sustained) -> str:

@@ -1,7 +1,7 @@
 """Sustained rates as pages state them: what one process sustains, what a cluster does, and how many times."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -130,9 +130,9 @@ def _each(found: pd.DataFrame) -> list[tuple[str, "pd.Series[Any]"]]:
 
 
 def _sustains(server: str, row: "pd.Series[Any]") -> str:
-    does = "sustains" if row["topology"] == "single" or row["workers"] == 1 else "sustain"
     if pd.isna(row["lower_rps"]):
-        return f"{server} {does} no rate: {row['reason']}"
+        return f"for {server}, no sustained rate was found: {row['reason']}"
+    does = "sustains" if row["topology"] == "single" or row["workers"] == 1 else "sustain"
     return f"{server} {does} **{_span(row, 'rps', units.per_second)}**"
 
 
@@ -150,8 +150,5 @@ def _times(found: pd.DataFrame) -> str | None:
     return text
 
 
-def _span(row: "pd.Series[Any]", what: str, write: Any) -> str:
-    low, high = row[f"lower_{what}"], row[f"upper_{what}"]
-    if pd.isna(low):
-        return "none" if pd.isna(high) else f"less than {write(high)}"
-    return f"at least {write(low)}" if pd.isna(high) else f"{write(low)} to {write(high)}"
+def _span(row: "pd.Series[Any]", what: str, write: Callable[[float], str]) -> str:
+    return units.bounds(row[f"lower_{what}"], row[f"upper_{what}"], write)

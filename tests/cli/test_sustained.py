@@ -86,7 +86,7 @@ def test_json_is_what_the_contract_says(capsys: pytest.CaptureFixture[str]) -> N
     ("lower_rps", "upper_rps", "reason", "status", "first"),
     [
         (None, 10.0, "even 10.0/s is too much: p99 is 1.00 s", 1, "less than 10.1/s"),
-        (None, None, "the bounds did not settle", 1, "no rate"),
+        (None, None, "the bounds did not settle", 1, "none found"),
         (50.0, None, "the search ended at 50.0/s, which is sustained", 0, "at least 49.5/s"),
     ],
 )

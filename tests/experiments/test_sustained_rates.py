@@ -24,7 +24,7 @@ def test_a_bound_that_is_missing_is_explained_and_compared_with_nothing() -> Non
     found.loc[0, ["lower_rps", "lower_share", "lower_cpus"]] = math.nan
     found.loc[0, "reason"] = "even 1.00/s is too much: requests fail"
     text = sustained.answer(found)
-    assert "One process sustains no rate: even 1.00/s is too much: requests fail" in text
+    assert "For one process, no sustained rate was found: even 1.00/s is too much: requests fail" in text
     assert "times as much" not in text
     assert "nan" not in text
     row = sustained.table(found).iloc[0]
