@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Annotated, Any
 
+import numpy as np
 import pyarrow as pa
 from pydantic import AfterValidator
 
@@ -128,7 +129,8 @@ class Condition:
     """One server under one load: the factors of a trial. Rates are per second, `*_s` are seconds.
 
     A condition has a `rate`, or a `load`: the work offered, as a multiple of what the loop alone would allow
-    this server. Each block works out the rate of a load by its own calibration. `keepalive` lets both sides
+    this server. Each block works out the rate of a load by its own calibration, which is the loop's CPU time:
+    what the machine can do at its speed, whatever its neighbours did meanwhile. `keepalive` lets both sides
     keep connections; `pin` gives each worker a CPU of its own, in turn; `quota_cpus` holds the whole server
     to so many CPUs, a fraction, or to none if it is None. `warmup` requests per worker are sent first and go
     unrecorded. `labels` are further columns that name what the notebook varies, such as {"scenario": "kill"};
@@ -171,7 +173,7 @@ class Condition:
             raise UsageError(f"path must start with a slash, such as /api/slow, got {self.path!r}")
 
     def planned(self, loop_s: float) -> "Condition":
-        """Return the condition with the rate that its load comes to if a loop takes `loop_s`."""
+        """Return the condition with the rate that its load comes to if a loop takes `loop_s` of a CPU."""
         if self.load is None:
             return self
         return replace(self, rate=self.load * capacity_rps(self.workers, loop_s, self.quota_cpus))
@@ -198,6 +200,17 @@ class Condition:
 def capacity_rps(workers: int, loop_s: float, quota_cpus: float | None = None) -> float:
     """Return the requests per second that the loop alone allows: workers beyond the CPUs add nothing."""
     return min(workers, available_cpus(), quota_cpus or workers) / loop_s
+
+
+def share_of_limit(rate_rps: Any, service_s: Any, service_cpu_s: Any, workers: Any, cpus: Any) -> Any:
+    """Return a rate as a share of what a server's own mean service times allow: 1 is all workers always busy.
+
+    It is rate x service time / workers, of numbers or columns alike. Workers that outnumber their `cpus` also
+    wait for one another within a service time: then it is rate x the loop's CPU time / `cpus`, if that is
+    known. Workers that share no CPUs, or whose CPUs are unknown, have infinitely many.
+    """
+    takes_turns = (np.asarray(workers) > cpus) & np.isfinite(service_cpu_s)
+    return rate_rps * np.where(takes_turns, service_cpu_s / np.asarray(cpus), service_s / np.asarray(workers))
 
 
 FACTORS = tuple(column.name for column in fields(Condition) if column.name != "labels")

@@ -2,7 +2,8 @@
 
 The search is MLRsearch (IETF draft-ietf-bmwg-mlrsearch), by the library of its authors: it guesses from what
 an overloaded server answers, bisects in log rate, and measures each bound until its trials agree. Our part is
-what a trial is, and when it is good. A trial that the generator spoiled is repeated, not believed.
+what a trial is, and when it is good. A flagged trial is no evidence, and is repeated: a rate
+at which none is believed is no bound, and a machine that others keep disturbing ends the search.
 """
 
 import math
@@ -23,6 +24,7 @@ from MLRsearch import (
 
 from lab.flags import Flag, in_words
 from lab.load.report import Slo
+from lab.study.plan import share_of_limit
 from lab.study.trial import Measured
 from lab.units import counted, per_second, seconds
 
@@ -42,6 +44,14 @@ BEYOND = 2.0
 """Times a server's likely capacity: where a search begins, in overload."""
 
 _TRIES = 3
+"""Of a rate at which the generator cannot be believed: more would show the same."""
+
+_TRIES_DISTURBED = 10
+"""Of a rate while others disturb the machine: it may become quiet again."""
+
+_OF_MACHINE = frozenset(["steal", "others_cpu"])
+"""Codes of flags that say nothing about the rate."""
+
 _TRIALS_A_BOUND = 3
 _DOWN_TO = 1000.0
 _PATIENCE_TRIALS = 60
@@ -57,10 +67,10 @@ Offer = Callable[[float, float, int], Measured]
 class RateTrial:
     """One rate, offered once, as `requests`: whether the SLO was met, and if not, what was `missed`.
 
-    `service_s` is the mean service time, `share_of_limit` throughput x that / workers: near 1, every worker
-    was busy all the time; `utilisation` is offered rate x that / workers: above 1, they were offered more
-    than they could do. None where the server does not say its service times. `blur` is how far off its mean
-    service time may be, as a share: two standard errors.
+    `share_of_limit` is that of the throughput: near 1, every worker was busy all the time. `utilisation` is
+    that of the offered rate: above 1, they were offered more than they could do. Both are None where the
+    server does not say its service times, as are `service_s` and `service_cpu_s`, their means. `blur` is how
+    far off the mean may be that the shares count, as a share of it: two standard errors.
     """
 
     rate: float
@@ -78,6 +88,10 @@ class RateTrial:
     generator: Mapping[str, float | None]
 
 
+class _DisturbedError(Exception):
+    """The machine was disturbed for as long as it was worth waiting."""
+
+
 class _UnsettledError(Exception):
     """A search has taken more trials than one that settles."""
 
@@ -85,7 +99,7 @@ class _UnsettledError(Exception):
 class Search:
     """Measures for MLRsearch, and keeps every trial: `offer` is what a server's load is made with.
 
-    Without a number of `workers`, it is that of the processes that have answered.
+    Without a number of `workers`, it is that of the processes that have answered; they share `cpus`.
     """
 
     def __init__(
@@ -96,6 +110,7 @@ class Search:
         duration_s: float,
         arrivals: str,
         workers: int | None = None,
+        cpus: float = math.inf,
         on_trial: Callable[[RateTrial, Sequence[RateTrial]], None] | None = None,
     ) -> None:
         self._offer = offer
@@ -103,6 +118,7 @@ class Search:
         self._duration_s = duration_s
         self._arrivals = arrivals
         self._workers = workers
+        self._cpus = cpus
         self._on_trial = on_trial
         self.trials: list[RateTrial] = []
 
@@ -119,6 +135,8 @@ class Search:
         while True:
             try:
                 lower_rps, upper_rps = self._bounds(goal, top_rps)
+            except _DisturbedError as error:
+                return *self._believed(), str(error)
             except _UnsettledError:
                 return None, None, _UNSETTLED
             if upper_rps is not None or top_rps >= max_rps:
@@ -127,10 +145,13 @@ class Search:
 
     def so_far(self) -> tuple[float | None, float | None, str]:
         """Return what the trials until now say: as `run` does, but no bound is confirmed."""
+        return *self._believed(), f"interrupted after {counted(len(self.trials), 'trial')}"
+
+    def _believed(self) -> tuple[float | None, float | None]:
+        """Return the bounds by every trial that can be believed."""
         held, failed = classified(self.trials)
         upper_rps = min(failed, default=None)
-        lower_rps = max((rate for rate in held if upper_rps is None or rate < upper_rps), default=None)
-        return lower_rps, upper_rps, f"interrupted after {counted(len(self.trials), 'trial')}"
+        return max((rate for rate in held if upper_rps is None or rate < upper_rps), default=None), upper_rps
 
     def _bounds(self, goal: SearchGoal, top_rps: float) -> tuple[float | None, float | None]:
         fewest = _LEAST_REQUESTS if self._arrivals == "poisson" else 1  # fewer might be none
@@ -147,21 +168,28 @@ class Search:
     def _measured(self, rate_rps: float, duration_s: float) -> RateTrial:
         if len(self.trials) >= _PATIENCE_TRIALS:
             raise _UnsettledError
-        for _ in range(_TRIES):
+        if unbelieved := self._unbelieved(rate_rps):
+            return unbelieved
+        for tried in range(1, _TRIES_DISTURBED + 1):
             trial = self._judged(self._offer(rate_rps, duration_s, len(self.trials)), rate_rps)
             self.trials.append(trial)
             if self._on_trial:
                 self._on_trial(trial, self.trials)
-            if not trial.flags:
-                break
-        return trial
+            disturbed = any(flag.code in _OF_MACHINE for flag in trial.flags)
+            if not trial.flags or (tried >= _TRIES and not disturbed):
+                return trial
+        times = counted(_TRIES_DISTURBED, "trial")
+        raise _DisturbedError(f"others disturbed {times} of {per_second(rate_rps)}: {in_words(trial.flags)}")
+
+    def _unbelieved(self, rate_rps: float | None) -> RateTrial | None:
+        """Return the last try of a rate if none could be believed."""
+        last = [trial for trial in self.trials if trial.rate == rate_rps][-1:]
+        return last[0] if last and last[0].flags else None
 
     def _judged(self, offered: Measured, rate_rps: float) -> RateTrial:
         summary = offered.summary
         missed = [slo.name for slo in self._slos if slo.missed(summary)]
-        done, offered_share = (
-            _of_limit(summary, rate, self._workers) for rate in (summary["throughput"], rate_rps)
-        )
+        done, offered_share = (self._share(summary, rate) for rate in (summary["throughput"], rate_rps))
         # more than the workers' own service times allow, though it is too little to be seen to grow
         over = done is not None and offered_share is not None and done <= 1 < offered_share
         if over or _grows(offered.requests, self._arrivals) or _ends_late(offered.requests, self._slos):
@@ -178,7 +206,7 @@ class Search:
             service_cpu_s=summary["service_cpu_s"]["mean"],
             share_of_limit=done,
             utilisation=offered_share,
-            blur=_blur(offered.requests),
+            blur=self._blur(offered),
             latency_s=dict(summary["latency_s"]),
             generator={
                 "cpu_s": summary["generator"]["cpu_s"],
@@ -186,15 +214,32 @@ class Search:
             },
         )
 
+    def _share(self, summary: Mapping[str, Any], rate_rps: float) -> float | None:
+        """Return a rate as a share of the own limit, where the server says its service times."""
+        service_s, cpu_s = (summary[name]["mean"] for name in ("service_s", "service_cpu_s"))
+        workers = self._workers or len(summary["workers"])
+        if service_s is None or not workers:
+            return None
+        return float(share_of_limit(rate_rps, service_s, cpu_s or math.nan, workers, self._cpus))
+
+    def _blur(self, offered: Measured) -> float:
+        """Return two standard errors of the mean that shares count, as a share of it; 0 if it is not said."""
+        service_s, cpu_s = (offered.requests[name] for name in ("service_s", "service_cpu_s"))
+        workers = self._workers or max(1, len(offered.summary["workers"]))
+        shares = pd.Series(share_of_limit(1.0, service_s, cpu_s, workers, self._cpus)).dropna()
+        if len(shares) < 2 or not shares.mean():
+            return 0.0
+        return float(2 * shares.std() / shares.mean() / math.sqrt(len(shares)))
+
     def _told(
         self, lower_rps: float | None, upper_rps: float | None, max_rps: float
     ) -> tuple[float | None, float | None, str]:
-        at_upper = [trial for trial in self.trials if trial.rate == upper_rps]
-        if upper_rps is not None and all(trial.flags for trial in at_upper):
-            why = f"the load generator cannot be believed at {per_second(upper_rps)}: "
-            return lower_rps, None, why + in_words(at_upper[-1].flags)
+        if unbelieved := self._unbelieved(upper_rps):
+            why = f"the load generator cannot be believed at {per_second(unbelieved.rate)}: "
+            above = [rate for rate in classified(self.trials)[1] if rate > (lower_rps or 0.0)]
+            return lower_rps, min(above, default=None), why + in_words(unbelieved.flags)
         if lower_rps is None:
-            last = min(self.trials, key=lambda trial: trial.rate)
+            last = min(self.trials, key=lambda trial: (bool(trial.flags), trial.rate))
             return None, upper_rps, f"even {per_second(last.rate)} is too much: {_why(last)}"
         if upper_rps is None:
             return lower_rps, None, f"the search ended at {per_second(max_rps)}, which is sustained"
@@ -214,20 +259,6 @@ class _Measurer(AbstractMeasurer):  # type: ignore[misc]  # the library has no t
         too_many = math.ceil(offered * max(0.0, 1 - trial.throughput / intended_load))
         lost = 0 if trial.good else min(max(1, too_many), offered)
         return MeasurementResult(intended_duration, intended_load, offered_count=offered, loss_count=lost)
-
-
-def _of_limit(summary: Mapping[str, Any], rate_rps: float, known: int | None) -> float | None:
-    """Return a rate x own mean service time / workers, where the server says both or they are known."""
-    service_s, workers = summary["service_s"]["mean"], known or len(summary["workers"])
-    return None if service_s is None or not workers else float(rate_rps * service_s / workers)
-
-
-def _blur(requests: pd.DataFrame) -> float:
-    """Return two standard errors of the mean service time, as a share of it; 0 where it is not said."""
-    service_s = requests["service_s"].dropna()
-    if len(service_s) < 2 or not service_s.mean():
-        return 0.0
-    return float(2 * service_s.std() / service_s.mean() / math.sqrt(len(service_s)))
 
 
 def _grows(requests: pd.DataFrame, arrivals: str) -> bool:
@@ -267,7 +298,7 @@ def _why(trial: RateTrial) -> str:
     ]
     if "success" in trial.missed:
         parts.append("requests fail")
-    return ", ".join(parts) or in_words(trial.flags) or "its latency keeps growing"
+    return ", ".join(parts) or "its latency keeps growing"
 
 
 def _say_nothing(text: str) -> None:

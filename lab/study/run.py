@@ -139,7 +139,7 @@ class Run:
         return rows[rows["trial_id"].isin(asked)].reset_index(drop=True)
 
     def _all_trials(self, experiment: str) -> pd.DataFrame:
-        trials = with_utilisation(self._store.trials(experiment))
+        trials = with_utilisation(self._store.trials(experiment), self.manifest.machine.available_cpus)
         return judged(with_calibration(self._store, experiment, trials), self._store.costs())
 
     def _note_what_was_asked(self, experiment: str) -> None:

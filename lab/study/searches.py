@@ -2,9 +2,9 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from statistics import median
 from typing import Any, Literal
 
 import numpy as np
@@ -13,14 +13,13 @@ import pandas as pd
 from lab.checks import Positive, checked
 from lab.cpus import available_cpus
 from lab.errors import UsageError
-from lab.hotloop import LoopCost, measure
 from lab.load.report import Slo
 from lab.models.statistics import samples_needed
 from lab.progress import display
-from lab.study.plan import Condition
+from lab.study.plan import Condition, capacity_rps
 from lab.study.rate_search import RateTrial, Search
 from lab.study.run import Run
-from lab.study.stability import between, snapshot
+from lab.study.stability import between, measured_loop_s, snapshot
 from lab.study.sustained import Precision, Sustained
 from lab.study.trial import Execute, serve_and_attack
 from lab.units import counted, per_second
@@ -30,7 +29,6 @@ _BEYOND = 1.5
 """Times the calibrated capacity: where a search begins, in overload."""
 _MOST = 4.0
 """Times the calibrated capacity: where it ends, as no server of ours can be that fast."""
-_LOOPS = 11
 _LEAST_REQUESTS = 120
 """Of a trial: with fewer, simulated searches miss the capacity more often than one time in twenty."""
 _SERVER = ("topology", "workers", "dispatch")
@@ -45,7 +43,7 @@ Percentile = Literal[50, 90, 95, 99]
 @checked
 @dataclass(frozen=True)
 class Objective:
-    """What a search asks: this percentile within so many times the loop's own time, measured before it."""
+    """What a search asks: this percentile within so many times the loop's CPU time, measured before it."""
 
     percentile: Percentile = 95
     loops: Positive = 3.0
@@ -101,14 +99,14 @@ def _kept(
 def _searched(
     server: Condition, objective: Objective, seed: int, execute: Execute, show: Any
 ) -> pd.DataFrame:
-    loop_s = median(cost.wall_s for cost in _loops(server))
-    capacity_rps = min(server.workers, available_cpus()) / loop_s
-    duration_s = max(server.duration_s, objective.least_requests() / capacity_rps)
+    loop_s = measured_loop_s(server.kernel, server.iterations)
+    limit_rps = capacity_rps(server.workers, loop_s, server.quota_cpus)
+    duration_s = max(server.duration_s, objective.least_requests() / limit_rps)
 
     loops_cpu_s: list[float] = []
 
     def offer(rate_rps: float, asked_s: float, number: int) -> Any:
-        loops_cpu_s.append(median(cost.cpu_s for cost in _loops(server)))
+        loops_cpu_s.append(measured_loop_s(server.kernel, server.iterations))
         before = snapshot()
         offered = execute(replace(server, rate=rate_rps, load=None, duration_s=asked_s), seed + number)
         noise = [flag.to_dict() for flag in between(before, snapshot()).flags()]
@@ -122,9 +120,9 @@ def _searched(
     slos = objective.slos(loop_s)
     searching = Search(
         offer, slos, duration_s=duration_s, arrivals=server.arrivals,
-        workers=server.workers, on_trial=told,
+        workers=server.workers, cpus=_cpus(server), on_trial=told,
     )  # fmt: skip
-    bounds = searching.run(_BEYOND * capacity_rps, _MOST * capacity_rps, objective.precision)
+    bounds = searching.run(_BEYOND * limit_rps, _MOST * limit_rps, objective.precision)
     found = Sustained("", tuple(slos), server.arrivals, *bounds, tuple(searching.trials))
     return _table(server, found, loops_cpu_s).assign(
         objective=str(objective), slo_percentile=objective.percentile, slo_loops=objective.loops
@@ -139,8 +137,9 @@ class _Noted:
     summary: Mapping[str, Any]
 
 
-def _loops(server: Condition) -> list[LoopCost]:
-    return measure(server.kernel, server.iterations, _LOOPS)
+def _cpus(server: Condition) -> float:
+    """Return how many CPUs the workers share: as many as they are, if they only sleep."""
+    return math.inf if server.kernel == "sleep" else min(available_cpus(), server.quota_cpus or math.inf)
 
 
 def _table(server: Condition, found: Sustained, loops_cpu_s: list[float]) -> pd.DataFrame:

@@ -15,7 +15,7 @@ import psutil
 from lab.flags import Flag, passed
 from lab.hotloop import measure
 from lab.models.statistics import estimate, fewest_trials
-from lab.study.plan import FACTORS, NOT_LABELS, Block
+from lab.study.plan import FACTORS, NOT_LABELS, Block, share_of_limit
 from lab.study.store import Store
 
 MOST_STEAL = 0.02
@@ -121,12 +121,13 @@ _LOOP = ["block", "kernel", "iterations"]
 def calibrate(store: Store, block: Block, end: str) -> dict[tuple[str, int], float]:
     """Time the loops of the block's trials now, and keep that for the block's `end`: start or end.
 
-    Returns the seconds of a loop by kernel and iterations.
+    Returns what `measured_loop_s` says, by kernel and iterations.
     """
     loops = sorted({(trial.condition.kernel, trial.condition.iterations) for trial in block.trials})
     now = datetime.now(UTC)
     rows = [
-        (block.number, kernel, iterations, now, _loop_s(kernel, iterations)) for kernel, iterations in loops
+        (block.number, kernel, iterations, now, measured_loop_s(kernel, iterations))
+        for kernel, iterations in loops
     ]
     frame = pd.DataFrame(rows, columns=[*_LOOP, "at", "loop_s"])
     place = f"{block.experiment}.b{block.number:02d}"
@@ -134,12 +135,16 @@ def calibrate(store: Store, block: Block, end: str) -> dict[tuple[str, int], flo
     return {(kernel, iterations): loop_s for _, kernel, iterations, _, loop_s in rows}
 
 
-def _loop_s(kernel: str, iterations: int) -> float:
-    walls_s = [cost.wall_s for cost in measure(kernel, iterations, _FEWEST_LOOPS)]
-    enough = math.ceil(_LONG_ENOUGH_S / median(walls_s))
+def measured_loop_s(kernel: str, iterations: int) -> float:
+    """Time the loop now, and return its median CPU time, which no neighbour's burst prolongs.
+
+    It is in seconds; for a loop that only sleeps, it is how long it takes.
+    """
+    costs = measure(kernel, iterations, _FEWEST_LOOPS)
+    enough = math.ceil(_LONG_ENOUGH_S / median(cost.wall_s for cost in costs))
     if (more := min(enough, _MOST_LOOPS) - _FEWEST_LOOPS) > 0:
-        walls_s += [cost.wall_s for cost in measure(kernel, iterations, more)]
-    return median(walls_s)
+        costs += measure(kernel, iterations, more)
+    return median(cost.wall_s if kernel == "sleep" else cost.cpu_s for cost in costs)
 
 
 def is_closed(store: Store, block: Block) -> bool:
@@ -177,12 +182,22 @@ def with_calibration(store: Store, experiment: str, trials: pd.DataFrame) -> pd.
     return joined
 
 
-def with_utilisation(trials: pd.DataFrame) -> pd.DataFrame:
-    """Add `utilisation`: rate x the trial's own mean service time / workers; nan if nothing was answered.
+def with_utilisation(trials: pd.DataFrame, cpus: int) -> pd.DataFrame:
+    """Add `utilisation`: the rate as a `share_of_limit`, on a machine of so many CPUs.
 
     A load is what was planned by the calibration; this is what came of it, at the speed of the trial itself.
+    It is nan if nothing was answered.
     """
-    return trials.assign(utilisation=trials["rate"] * trials["service_mean_s"] / trials["workers"])
+    its_cpus = trials["quota_cpus"].astype(float).fillna(cpus).clip(upper=cpus)
+    return trials.assign(
+        utilisation=share_of_limit(
+            trials["rate"],
+            trials["service_mean_s"],
+            trials["service_cpu_mean_s"].astype(float),
+            trials["workers"],
+            its_cpus.mask(trials["kernel"] == "sleep", math.inf),
+        )
+    )
 
 
 _SAME_MOMENT = pd.Timedelta(60, "s")

@@ -32,7 +32,8 @@ class Sustained:
     """The rates between which the highest sustained one lies, in requests per second.
 
     `held_rps` and `failed_rps` are the rates whose trials said so. `lower_rps` and `upper_rps` lie as much
-    further apart as those trials could not see. A bound that does not exist is None, and `reason` says why.
+    further apart as those trials could not see. A bound that does not exist is None, and `reason` says why;
+    or why the search ended early, with the bounds that it had found by then.
     """
 
     url: str
@@ -144,10 +145,10 @@ def sustained(
     """Search for the highest rate that the server at `url` sustains under an SLO.
 
     A rate is sustained if a trial of `duration` meets every objective in `slo` and its latency does not grow;
-    each bound has the vote of two trials of three. The bounds are about `precision` apart,
-    as a share of the upper; more where service times scatter. The search stops at `max_rate`. `options` are
-    those of `attack`, such as `keepalive`, `timeout`, `generators`, `remote`. `on_trial` hears of each trial,
-    and of all until then.
+    each bound has the vote of two trials of three, unless the search ended early, as its `reason` then says.
+    The bounds are about `precision` apart, as a share of the upper; more where service times scatter. The
+    search stops at `max_rate`. `options` are those of `attack`, such as `keepalive`, `timeout`, `generators`,
+    `remote`. `on_trial` hears of each trial, and of all until then.
 
     Raises UsageError for what makes no sense, LabError if the server cannot be reached, Interrupted.
     """

@@ -213,7 +213,7 @@ def beside_theory(*rows: dict[str, Any], due_s: tuple[float, ...] = (0.0,) * 4) 
         for _, row in made.iterrows()
         for number, due in enumerate(due_s)
     )
-    return study.beside_theory(with_utilisation(made.drop(columns=["service_s", "extra"])), requests)
+    return study.beside_theory(with_utilisation(made.drop(columns=["service_s", "extra"]), cpus=8), requests)
 
 
 def test_latency_is_put_over_one_queue_that_meets_the_same_arrivals() -> None:

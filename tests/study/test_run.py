@@ -228,7 +228,7 @@ def test_two_may_not_measure_into_one_run_at_once() -> None:
 
 def test_a_trial_is_kept_with_its_reasons_when_something_spoils_it(monkeypatch: pytest.MonkeyPatch) -> None:
     loops = iter([0.1, 0.1, 0.1, 0.125])
-    monkeypatch.setattr(stability, "measure", lambda *loop: [LoopCost(next(loops), 0.1)])
+    monkeypatch.setattr(stability, "measure", lambda *loop: [LoopCost(9.0, next(loops))])
     noises = iter([Noise(0.5, 0.0, None, 0.0), Noise(0.0, 0.25, 1.0, 9.0)])
     monkeypatch.setattr(run, "between", lambda before, after: next(noises, Noise(0.0, 0.0, 1.0, 9.0)))
 
@@ -250,7 +250,7 @@ def test_a_trial_is_kept_with_its_reasons_when_something_spoils_it(monkeypatch: 
 
 def test_a_resumed_block_is_calibrated_where_it_was_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
     loops = iter([0.1, 0.2, 0.2])
-    monkeypatch.setattr(stability, "measure", lambda *loop: [LoopCost(next(loops), 0.1)])
+    monkeypatch.setattr(stability, "measure", lambda *loop: [LoopCost(9.0, next(loops))])
     run = open_run()
     with pytest.raises(KeyboardInterrupt):
         measure(run, blocks=1, execute=Counting(2, KeyboardInterrupt()))
@@ -263,7 +263,7 @@ LOADS = [condition(None, load=load) for load in (0.5, 1.0)]
 def test_each_block_works_out_its_rates_from_its_own_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
     """A loop takes 100 ms before the first block, 50 ms before the second, and longer at the end of both."""
     loops = iter([0.1, 0.2, 0.05, 0.2])
-    monkeypatch.setattr(stability, "measure", lambda *loop: [LoopCost(next(loops), 0.1)])
+    monkeypatch.setattr(stability, "measure", lambda *loop: [LoopCost(9.0, next(loops))])
     run = open_run()
     trials = measure(run, LOADS).set_index(["block", "load"])
     rates = {(1, 0.5): 5, (1, 1.0): 10, (2, 0.5): 10, (2, 1.0): 20}
@@ -276,7 +276,7 @@ def test_each_block_works_out_its_rates_from_its_own_calibration(monkeypatch: py
 def test_a_resumed_block_goes_on_at_the_load_that_was_planned(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine is half as fast by then: the rate of the old calibration would be twice the load."""
     loops = iter([0.05, 0.1, 0.1])
-    monkeypatch.setattr(stability, "measure", lambda *loop: [LoopCost(next(loops), 0.1)])
+    monkeypatch.setattr(stability, "measure", lambda *loop: [LoopCost(9.0, next(loops))])
     run, same = open_run(), [condition(None, load=1.0, labels={"arm": arm}) for arm in "ab"]
     with pytest.raises(KeyboardInterrupt):
         measure(run, same, blocks=1, execute=Counting(2, KeyboardInterrupt()))

@@ -10,7 +10,7 @@ from helpers.simulated_servers import Answered, Simulated, believed
 
 from lab.errors import UsageError
 from lab.hotloop import LoopCost
-from lab.study import searches
+from lab.study import plan, searches, stability
 from lab.study.plan import Condition
 from lab.study.run import open_run
 from lab.study.searches import Objective, bounds, search, times_as_much
@@ -38,9 +38,10 @@ class Servers:
 
 @pytest.fixture(autouse=True)
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine of two CPUs on which the loop always costs the same."""
-    monkeypatch.setattr(searches, "measure", lambda *_: [LoopCost(LOOP_S, LOOP_S)] * 3)
-    monkeypatch.setattr(searches, "available_cpus", lambda: 2)
+    """A machine of two CPUs on which the loop always costs the same, however long neighbours make it wait."""
+    monkeypatch.setattr(stability, "measure", lambda *_: [LoopCost(9.0, LOOP_S)] * 3)
+    for module in (plan, searches):
+        monkeypatch.setattr(module, "available_cpus", lambda: 2)
     monkeypatch.setattr(searches, "between", lambda *_: Noise(0.0, 0.0, 0.0, 0.0))
 
 
@@ -103,6 +104,14 @@ def test_a_server_of_ours_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["reason"].startswith("the search ended at ")
     assert 0 <= found["lower_share"] < 1
     assert (trials["service_s"] > 0).all()
+
+
+def test_a_machine_that_is_never_quiet_gives_no_bound_and_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searches, "between", lambda *_: Noise(0.0, 0.5, 0.0, 0.0))
+    found = bounds(search(open_run(), [SINGLE], execute=Servers())).iloc[0]
+    assert found[["lower_rps", "upper_rps"]].isna().all()
+    assert found["reason"].startswith("others disturbed ")
+    assert found["trials"] == found["flagged"] == 10
 
 
 def test_a_trial_that_others_disturbed_is_repeated_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:

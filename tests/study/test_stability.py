@@ -175,9 +175,25 @@ def test_the_own_utilisation_is_rate_times_own_service_time_per_worker() -> None
         {"rate": 30.0, "service_mean_s": 0.1, "workers": 2},
         {"service_mean_s": float("nan")},
     )
-    found = with_utilisation(rows)["utilisation"].tolist()
+    found = with_utilisation(rows, cpus=2)["utilisation"].tolist()
     assert found[:2] == pytest.approx([0.5, 1.5])
     assert math.isnan(found[2]), "nothing was answered"
+
+
+def test_where_workers_outnumber_cpus_the_own_utilisation_counts_cpu_time() -> None:
+    """Loops of 0.1 s of a CPU take 0.2 s if four workers share two: at 20/s, both are busy all the time."""
+    full = {"rate": 20.0, "workers": 4, "service_mean_s": 0.2, "service_cpu_mean_s": 0.1}
+    rows = trials(
+        full,
+        full | {"rate": 5.0, "workers": 1, "quota_cpus": 0.5},
+        full | {"kernel": "sleep", "service_cpu_mean_s": 1e-5},
+        full | {"service_cpu_mean_s": float("nan")},
+    )
+    assert with_utilisation(rows, cpus=2)["utilisation"].tolist() == pytest.approx([1.0, 1.0, 1.0, 1.0])
+    for cpus in (4, 8):
+        assert with_utilisation(rows, cpus=cpus)["utilisation"].iloc[0] == pytest.approx(1.0)
+    idle = trials(full | {"service_mean_s": 0.1, "rate": 10.0})
+    assert with_utilisation(idle, cpus=2)["utilisation"].tolist() == pytest.approx([0.5]), "a CPU of two"
 
 
 def timed(*rows: tuple[str, int, float, float]) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -114,6 +115,76 @@ def test_a_trial_that_the_generator_spoiled_is_repeated_and_its_ceiling_is_no_bo
     spoiled = [trial.rate for trial in found.trials if trial.flags]
     assert len(spoiled) % 3 == 0, "three tries each"
     assert min(spoiled) > 100
+
+
+def disturbed_by(flag: Flag, server: Simulated, spoils: Callable[[float], bool]) -> Callable[..., Answered]:
+    """Return the server with this flag on every trial whose rate is one that `spoils`."""
+
+    def offer(rate_rps: float, duration_s: float, seed: int) -> Answered:
+        offered = server(rate_rps, duration_s, seed)
+        flags = [flag.to_dict()] if spoils(rate_rps) else []
+        return Answered(offered.requests, {**offered.summary, "flags": flags})
+
+    return offer
+
+
+OTHERS = Flag("others_cpu", 0.5, 0.1)
+
+
+def test_a_machine_that_others_disturb_for_a_while_is_waited_for() -> None:
+    server, spoilt = Simulated(noise=0.0), iter([False] * 4 + [True] * 5)
+    search = Search(
+        disturbed_by(OTHERS, server, lambda _: next(spoilt, False)), SLOS, duration_s=3, arrivals="constant"
+    )
+    found = search.run(2 * server.capacity_rps, 10_000, 0.05)
+    assert found == Search(Simulated(noise=0.0), SLOS, duration_s=3, arrivals="constant").run(
+        2 * server.capacity_rps, 10_000, 0.05
+    )
+    assert [bool(trial.flags) for trial in search.trials][:10] == [False] * 4 + [True] * 5 + [False]
+
+
+def test_a_machine_that_others_keep_disturbing_ends_the_search_with_what_it_has_found() -> None:
+    for calm in (0, 3, 5):
+        server, quiet = Simulated(noise=0.0), iter([False] * calm)
+        search = Search(
+            disturbed_by(OTHERS, server, lambda _, quiet=quiet: next(quiet, True)),  # type: ignore[misc]
+            SLOS, duration_s=3, arrivals="constant",
+        )  # fmt: skip
+        lower_rps, upper_rps, reason = search.run(2 * server.capacity_rps, 10_000, 0.05)
+        assert reason.startswith("others disturbed 10 trials of "), reason
+        assert "CPU time that other processes took 50 %" in reason
+        assert len(search.trials) == calm + 10
+        held = [trial.rate for trial in search.trials[:calm] if trial.good]
+        failed = [trial.rate for trial in search.trials[:calm] if not trial.good]
+        assert (lower_rps, upper_rps) == (max(held, default=None), min(failed, default=None))
+
+
+def test_rates_at_which_the_generator_falls_behind_are_no_bounds_though_higher_ones_were_believed() -> None:
+    late, server = Flag("send_lag", 0.5, 0.01), Simulated(noise=0.0)
+    search = Search(
+        disturbed_by(late, server, lambda rate: 100 < rate < 170), SLOS, duration_s=3, arrivals="constant"
+    )
+    lower_rps, upper_rps, reason = search.run(2 * server.capacity_rps, 10_000, 0.05)
+    assert 90 < (lower_rps or 0) <= 100
+    assert (upper_rps or 0) >= 170
+    assert reason.startswith("the load generator cannot be believed at ")
+
+
+@pytest.mark.parametrize(("cpus", "share"), [(1, 1.0), (2, 0.5), (math.inf, 1.0)])
+def test_the_share_of_workers_that_take_turns_is_of_the_cpus(cpus: float, share: float) -> None:
+    """Four workers take turns: a loop of 5 ms of a CPU lasts 20 ms, and 200 a second fill one CPU."""
+    server = Simulated(noise=0.0, workers=4, loop_s=0.02)
+
+    def offer(rate_rps: float, duration_s: float, seed: int) -> Answered:
+        offered = server(rate_rps, duration_s, seed)
+        requests = offered.requests.assign(service_cpu_s=0.005)
+        return Answered(requests, {**offered.summary, "service_cpu_s": {"mean": 0.005}})
+
+    search = Search(offer, SLOS, duration_s=3, arrivals="constant", workers=4, cpus=cpus)
+    search.run(400, 10_000, 0.05)
+    (first, *_) = search.trials
+    assert first.utilisation == pytest.approx(2 * share)
+    assert first.share_of_limit == pytest.approx(share, rel=0.02)
 
 
 def test_a_rate_that_failed_below_one_that_held_is_a_contradiction() -> None:
