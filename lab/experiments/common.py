@@ -106,9 +106,9 @@ def spread_is(blocks: int) -> str:
     return f"range over {counted(blocks, 'block')}, too few for a confidence interval"
 
 
-def spread(found: Estimate) -> str:
+def spread(found: Estimate, write: Callable[[float], str] = digits) -> str:
     """Write where an estimate may lie: 1.88 to 1.97; or of how many blocks that is only the range."""
-    ends = f"{digits(found.low)} to {digits(found.high)}"
+    ends = f"{write(found.low)} to {write(found.high)}"
     if found.is_interval:
         return ends
     blocks = counted(found.trials, "block")

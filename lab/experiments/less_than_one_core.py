@@ -204,7 +204,7 @@ def is_alike(ratio: Estimate | None) -> bool | None:
 
 def verdict(trials: pd.DataFrame) -> Verdict:
     """Judge claim 8 by the work done and the median latency of every cluster that has less than one core."""
-    return weighed(trials, _makes_no_difference)
+    return weighed(trials[trials["quota_cpus"] < 1], _makes_no_difference)
 
 
 def verdict_of(run: Run) -> Verdict:
@@ -215,8 +215,7 @@ def verdict_of(run: Run) -> Verdict:
 
 
 def _makes_no_difference(trials: pd.DataFrame) -> Verdict:
-    below = [found for found in compared(trials) if found.quota_cpus is not None and found.quota_cpus < 1]
-    if not below:
+    if not (below := compared(trials)):
         return Verdict(8)
     parts = [
         part

@@ -142,6 +142,12 @@ def test_only_less_than_one_core_is_judged() -> None:
     assert study.verdict(whole).evidence == study.verdict(unlimited).evidence == ""
 
 
+def test_a_flag_on_what_is_not_judged_takes_nothing_from_the_verdict() -> None:
+    flagged = free(measured([2.0] * 12, valid=False, flags=(Flag("others_cpu", 0.5, 0.1),)))
+    found = study.verdict(pd.concat([measured(), flagged]))
+    assert (found.word, found.flagged, found.trials) == (Word.HOLDS, 0, 24)
+
+
 def test_one_process_alone_is_no_comparison() -> None:
     alone = measured()
     alone = alone[alone["workers"] == 1]

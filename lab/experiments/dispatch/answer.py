@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lab import units
 from lab.experiments.claims import Verdict, Word, weighed
+from lab.experiments.common import spread
 from lab.experiments.dispatch.trials import EXPERIMENT, by_arrangement, compared
 from lab.models.statistics import Estimate, estimate, paired_ratio, pairing_gain
 from lab.study.estimates import Stated, stated
@@ -306,8 +307,8 @@ def _either(one: bool | None, other: bool | None) -> bool | None:
 
 
 def ratio(found: Estimate) -> str:
-    """Write a ratio with its interval, if it has one."""
-    return f"{found.value:.2f}" + (f" ({found.low:.2f} to {found.high:.2f})" if found.trials > 1 else "")
+    """Write a ratio with its interval, or of how many blocks it has only a range."""
+    return f"{found.value:.2f} ({spread(found, '{:.2f}'.format)})"
 
 
 def _span(shares: "pd.Series[float]") -> str:
