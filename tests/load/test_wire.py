@@ -1,10 +1,15 @@
-"""What a server may do to a connection: none is left behind, and none is used again that cannot be."""
+"""What a server may do to a connection: none is left behind, and none is used again that cannot be.
+
+TLS: who the server is gets verified, unless told not to; what goes wrong with it is the client's error.
+"""
 
 import asyncio
+import contextlib
 import errno
 import json
 import socket
 import ssl
+import subprocess
 import threading
 import time
 from array import array
@@ -15,7 +20,7 @@ from typing import Any
 import psutil
 import pytest
 import uvloop
-from helpers.load_servers import answer, serving
+from helpers.load_servers import answer, greet, serving
 
 from lab.cli import main
 from lab.load.attack import attack
@@ -28,6 +33,26 @@ Loop = Callable[[Coroutine[Any, Any, Any]], Any]
 LOOPS = pytest.mark.parametrize("loop", [uvloop.run, asyncio.run], ids=["uvloop", "asyncio"])
 LONG = b"x" * 30_000_000
 """More than what two sockets hold between them."""
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a self-signed certificate for localhost, with its key in the same file."""
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command += [
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=DNS:localhost",
+        "-keyout",
+        str(path),
+        "-out",
+        f"{path}.crt",
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    path.write_text(path.read_text() + Path(f"{path}.crt").read_text())
+    return path
 
 
 async def early(number: int, writer: asyncio.StreamWriter) -> None:
@@ -161,3 +186,45 @@ def test_no_route_is_the_clients_failure(loop: Loop) -> None:
     sender = loop(_send("255.255.255.255", 80, 5.0, None))
     assert sender.errors == {"network is unreachable (ENETUNREACH)": 3}
     assert sender.outcomes == {Outcome.CLIENT_ERROR: 3}
+
+
+@pytest.mark.parametrize(
+    ("host", "trusted", "insecure", "error"),
+    [
+        ("localhost", True, False, ""),
+        ("localhost", False, False, "TLS: self-signed certificate"),
+        ("127.0.0.1", True, False, "TLS: IP address mismatch"),
+        ("127.0.0.1", False, True, ""),
+    ],
+)
+def test_a_certificate_is_verified(
+    certificate: Path, host: str, trusted: bool, insecure: bool, error: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with serving(greet, context) as server:
+        url = f"https://{host}:{server.port}/"
+        summary = attack(url, rate=50, duration=0.1, timeout=20, insecure=insecure).summary
+        assert len(server.requests) == (0 if error else 5)
+    assert summary["outcomes"]["client_error" if error else "ok"] == 5
+    assert all(text.startswith(error) for text in summary["errors"])
+
+
+def test_what_does_not_speak_tls_is_said_to() -> None:
+    def greet_all() -> None:
+        for _ in range(6):  # one asks whether anybody is there
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(ConnectionError):  # that one leaves at once
+                connection.sendall(b"220 mail.example ready\r\n")
+                connection.recv(10_000)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=greet_all)
+        thread.start()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/"
+        summary = attack(url, rate=50, duration=0.1, timeout=20).summary
+        thread.join()
+    assert summary["outcomes"]["client_error"] == 5
+    assert summary["errors"] == {"TLS: wrong version number": 5}
