@@ -1,4 +1,7 @@
-"""The application: what each route answers, and where the hot loop's time and process are told."""
+"""The application: what each route answers, and where the hot loop's time and process are told.
+
+A request that takes many times as long: how it is asked for, what it answers, and that it blocks.
+"""
 
 import asyncio
 import os
@@ -9,7 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from lab.hotloop import LoopRun, python_loop
-from lab.web import Work, blocking, create_app
+from lab.web import MOST_TIMES, Work, blocking, create_app
 
 Client = TestClient[web.Request, web.Application]
 
@@ -80,5 +83,54 @@ def test_the_loop_blocks_the_event_loop() -> None:
 def test_unknown_routes_are_not_found() -> None:
     async def talk(client: Client) -> None:
         assert (await client.get("/nothing")).status == 404
+
+    ask(blocking(python_loop, 10), talk)
+
+
+def test_a_request_of_many_times_runs_the_loop_as_often_and_names_the_sum_of_the_times() -> None:
+    runs = iter(LoopRun(total=float(number), duration_s=0.25, cpu_s=0.125, pid=42) for number in range(9))
+
+    async def work() -> LoopRun:
+        return next(runs)
+
+    async def talk(client: Client) -> None:
+        response = await client.get("/api/slow?times=3")
+        assert await response.text() == "Result number is 2.0"
+        assert response.headers["Server-Timing"] == "loop;dur=750.000, cpu;dur=375.000"
+
+    ask(work, talk)
+    assert next(runs).total == 3.0
+
+
+def test_nothing_else_has_its_turn_between_the_runs() -> None:
+    turns = 0
+    seen: list[int] = []
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def work() -> LoopRun:
+        seen.append(turns)
+        return LoopRun(total=0.0, duration_s=0.0, cpu_s=0.0, pid=42)
+
+    async def talk(client: Client) -> None:
+        others = asyncio.create_task(count_turns())
+        (await client.get("/api/slow?times=5")).raise_for_status()
+        others.cancel()
+
+    ask(work, talk)
+    assert len(seen) == 5
+    assert len(set(seen)) == 1
+
+
+@pytest.mark.parametrize("times", ["0", "-1", "1.5", "many", "", "²", str(MOST_TIMES + 1), "1" * 5000])
+def test_another_number_of_times_is_refused(times: str) -> None:
+    async def talk(client: Client) -> None:
+        response = await client.get("/api/slow", params={"times": times})
+        assert response.status == 400
+        assert await response.text() == f"times must be a whole number from 1 to {MOST_TIMES}"
 
     ask(blocking(python_loop, 10), talk)
