@@ -235,24 +235,6 @@ def test_a_log_that_nobody_reads_does_not_keep_the_process_from_ending() -> None
         assert process.wait(PATIENCE_S) == 0
 
 
-@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
-def test_closed_standard_streams_are_no_obstacle(tmp_path: Path, closed: str) -> None:
-    code = (
-        "import sys, os\n"
-        "from lab.cli import main\n"
-        "main(['attack', sys.argv[1], '--rate', '20', '--duration', '200ms', '--out', sys.argv[2]])\n"
-    )
-    out = tmp_path / "a.parquet"
-    with serve("single", iterations=1000) as server:
-        command = f'exec "$0" -c "$1" "$2" "$3" {closed}'
-        done = subprocess.run(
-            ["/bin/sh", "-c", command, sys.executable, code, server.url + "/", str(out)],
-            check=False, timeout=PATIENCE_S,
-        )  # fmt: skip
-    assert done.returncode == 0
-    assert out.stat().st_size > 0
-
-
 def test_this_process_logs_as_before() -> None:
     assert not any(type(handler).__name__ == "_Counting" for handler in logging.getLogger().handlers)
     assert os.get_inheritable(0)

@@ -82,10 +82,11 @@ def test_a_result_needs_no_stderr(how: str) -> None:
     assert json.loads(done.stdout)["ok"] == 4
 
 
-def test_a_file_is_written_though_stdout_is_closed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [">&- 2>&-", ">&- 2>&- <&-"])
+def test_a_file_is_written_though_stdout_is_closed(tmp_path: Path, how: str) -> None:
     with serving(greet) as server:
         options = ["--rate", 20, "--duration", "0.2s", "--out", tmp_path / "a.parquet"]
-        done = redirected(">&- 2>&- <&-", server.url, *options)
+        done = redirected(how, server.url, *options)
     assert done.returncode == 0
     assert redirected("", "--from", tmp_path / "a.parquet").returncode == 0
 

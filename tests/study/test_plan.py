@@ -115,11 +115,8 @@ def test_trials_of_a_block_meet_the_same_arrivals_and_blocks_different_ones() ->
     [
         ({"rate": 0}, "rate must be above 0, got 0"),
         ({"rate": float("inf")}, "rate must be finite, got inf"),
-        ({"rate": float("nan")}, "rate must be above 0, got nan"),
-        ({"rate": "fast"}, "rate must be a number, got 'fast'"),
         ({"quota_cpus": 0}, "quota_cpus must be above 0, got 0"),
         ({"quota_cpus": 0.001}, "quota_cpus must be at least 0.01, got 0.001"),
-        ({"rate": True}, "rate must be a number, got True"),
         ({"duration_s": -1}, "duration_s must be above 0, got -1"),
         ({"timeout_s": 0}, "timeout_s must be above 0, got 0"),
         ({"topology": "cluster", "workers": 0}, "workers must be at least 1, got 0"),
