@@ -93,7 +93,7 @@ _STATED = {
 def _measures(trials: pd.DataFrame, percentile: int) -> pd.DataFrame:
     """Add the columns of `_STATED` to trials of `common.accounted`; the tail is at this percentile."""
     return trials.assign(
-        share=trials["busy_rps"] * trials["service_mean_s"] / trials["workers"],
+        share=trials["utilisation"] * trials["busy_rps"] / trials["rate"],
         tail=trials[f"latency_p{percentile}_s"] / trials["loop_s"],
         half=trials["latency_p50_s"] / trials["loop_s"],
     )

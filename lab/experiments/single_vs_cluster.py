@@ -173,7 +173,7 @@ _STATED = {
 def _measures(trials: pd.DataFrame) -> pd.DataFrame:
     """Add the columns of `_STATED`."""
     return trials.assign(
-        share=trials["busy_rps"] * trials["service_mean_s"] / trials["workers"],
+        share=trials["utilisation"] * trials["busy_rps"] / trials["rate"],
         mean_loops=trials["latency_mean_s"] / trials["service_mean_s"],
         slowest_loops=trials["latency_max_s"] / trials["service_mean_s"],
     )
