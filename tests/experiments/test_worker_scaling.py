@@ -1,8 +1,7 @@
 """Worker scaling: speed-ups and losses known by hand, and laws that hold whatever was measured."""
 
 import math
-from itertools import pairwise
-from typing import Any, cast
+from typing import cast
 
 import pandas as pd
 import pytest
@@ -10,8 +9,6 @@ from helpers.busy_workers import BusyRun, measured, requests_of, scaled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.errors import UsageError
-from lab.experiments import sustained
 from lab.experiments.claims import Word
 from lab.experiments.common import with_unflagged, worded
 from lab.experiments.worker_scaling import answer, scaling
@@ -19,30 +16,7 @@ from lab.experiments.worker_scaling import trials as study
 from lab.models.scaling import ScalingLaw
 from lab.models.stack import LOSSES
 from lab.models.statistics import Estimate
-from lab.study.plan import Condition
 from lab.study.run import Run
-from lab.study.searches import Objective
-
-PARAMETERS: dict[str, Any] = {
-    "run": "",
-    "workers": [1, 2, 4],
-    "growth": 2,
-    "overload": 1.5,
-    "duration_s": 2,
-    "dispatch": "shared",
-    "pin": False,
-    "kernel": "python",
-    "iterations": 1000,
-    "timeout_s": 30,
-    "blocks": 2,
-    "seed": 1,
-    "searched": [],
-    "slo_percentile": 50,
-    "search_beyond": True,
-    "search_s": 1,
-    "slo_loops": 3,
-    "precision": 0.1,
-}
 
 SIX = [{1: 10.0 * speed, 2: 18.0 * speed, 4: 17.0 * speed} for speed in (1, 2, 1, 2, 1, 2)]
 """Blocks of a machine with two speeds: ratios agree where rates do not."""
@@ -245,28 +219,6 @@ def test_sustained_rates_stand_beside_the_highest_and_are_compared_at_one_speed(
     assert "sustain" not in answer.answer(rows, 2, SEARCHED.tail(2)), "the base is missing"
 
 
-def test_the_searched_servers_are_those_of_the_curve(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study, "available_cpus", lambda: 2)
-    asked: list[Any] = []
-
-    def searched(
-        run: object, experiment: str, servers: list[Condition], objective: Objective, *, seed: int
-    ) -> pd.DataFrame:
-        asked.append((servers, objective, seed))
-        return pd.DataFrame()
-
-    monkeypatch.setattr(sustained, "searched", searched)
-    study.search(cast(Run, None), study.Parameters(**PARAMETERS))
-    study.search(cast(Run, None), study.Parameters(**PARAMETERS | {"searched": [1, 2]}))
-    ((servers, objective, seed), (others, _, _)) = asked
-    assert [server.workers for server in servers] == [1, 2, 4]
-    assert [server.workers for server in others] == [1, 2]
-    assert {(server.topology, server.dispatch, server.iterations) for server in servers} == {
-        ("cluster", "shared", 1000)
-    }
-    assert (objective, seed) == (Objective(percentile=50, loops=3, precision=0.1), 1)
-
-
 def test_two_numbers_of_workers_leave_open_what_more_cpus_bring() -> None:
     """1.80 and 1.60 times: contention alone leaves more of it than coherency alone, by Gunther's law."""
     expected = scaling.beyond(measured(*[{1: 10.0, 2: 18.0, 4: 99.0}, {1: 20.0, 2: 32.0}] * 3), cpus=2)
@@ -310,62 +262,6 @@ def test_trials_that_are_all_flagged_are_tabled_as_they_are() -> None:
     table = with_unflagged(rows, lambda some: scaling.table(some, SEARCHED))
     assert table["workers"].tolist() == [1, 2, 4]
     assert set(table["trials"]) == {"all"}
-
-
-@pytest.mark.parametrize(
-    ("cpus", "growth", "workers"),
-    [
-        (1, 2, [1, 2]),
-        (2, 2, [1, 2, 4]),
-        (6, 2, [1, 2, 4, 6, 8, 12]),
-        (2, 1.25, [1, 2, 3, 4]),
-        (8, 1.25, [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 16]),
-    ],
-)
-def test_default_workers(cpus: int, growth: float, workers: list[int]) -> None:
-    assert study.default_workers(cpus, growth) == workers
-
-
-@given(st.integers(1, 512), st.floats(1.01, 4))
-def test_default_workers_go_from_1_to_twice_the_cpus_in_steps(cpus: int, growth: float) -> None:
-    workers = study.default_workers(cpus, growth)
-    assert workers == sorted(set(workers))
-    assert workers[0] == 1
-    assert workers[-1] == 2 * cpus
-    assert cpus in workers
-    assert all(later <= max(earlier + 1, growth * earlier) for earlier, later in pairwise(workers))
-
-
-def test_conditions_overload_each_number_of_workers_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study, "available_cpus", lambda: 2)
-    found = study.conditions(study.Parameters(**PARAMETERS))
-    assert {one.workers: one.load for one in found} == {1: 1.5, 2: 1.5, 4: 1.5}
-    assert {(one.topology, one.dispatch, one.duration_s, one.iterations) for one in found} == {
-        ("cluster", "shared", 2, 1000)
-    }
-    assert not any(one.pin for one in found)
-    found = study.conditions(study.Parameters(**PARAMETERS | {"workers": [], "pin": True}))
-    assert [one.workers for one in found] == [1, 2, 4]
-    assert all(one.pin for one in found)
-
-
-@pytest.mark.parametrize(
-    ("change", "complaint"),
-    [
-        ({"workers": [2, 4]}, "1, the base"),
-        ({"workers": [1, 2, 2]}, "each number once"),
-        ({"workers": [0, 1]}, r"workers\[0\]"),
-        ({"dispatch": "rond-robin"}, "dispatch"),
-        ({"overload": 0}, "overload"),
-        ({"growth": 1}, "growth must be above 1"),
-        ({"slo_percentile": 97}, "percentile"),
-        ({"precision": 2}, "precision"),
-        ({"pin": "perhaps"}, "pin"),
-    ],
-)
-def test_impossible_parameters_are_refused(change: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(UsageError, match=complaint):
-        study.Parameters.from_notebook(PARAMETERS | change)
 
 
 def test_what_is_stated_is_what_the_table_shows() -> None:
