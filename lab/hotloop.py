@@ -17,6 +17,9 @@ Kernel = Callable[[int], float]
 ITERATIONS = 7**7
 """Where the article's loop starts counting down; it counts to 0, both ends included."""
 
+MOST_TIMES = 1000
+"""How often one request may run the loop."""
+
 REFERENCE_SUM = -4951863.097032076
 """The sum for `ITERATIONS` in IEEE double precision, added in the loop's order (V8 and CPython agree)."""
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from lab.hotloop import Kernel, LoopRun, run
+from lab.hotloop import MOST_TIMES, Kernel, LoopRun, run
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -24,10 +24,6 @@ def blocking(kernel: Kernel, iterations: int) -> Work:
         return run(kernel, iterations)
 
     return work
-
-
-MOST_TIMES = 1000
-"""How often one request may run the loop."""
 
 
 def create_app(work: Work) -> web.Application:

@@ -11,8 +11,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from lab.hotloop import LoopRun, python_loop
-from lab.web import MOST_TIMES, Work, blocking, create_app
+from lab.hotloop import MOST_TIMES, LoopRun, python_loop
+from lab.web import Work, blocking, create_app
 
 Client = TestClient[web.Request, web.Application]
 

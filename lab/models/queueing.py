@@ -21,8 +21,6 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.fft import next_fast_len
-from scipy.optimize import brentq
 from scipy.special import gammaln, lambertw, xlogy
 
 from lab.checks import Count, Positive, checked
@@ -74,6 +72,8 @@ def mdc_wait_quantile(
 ) -> float:
     """Return the exact quantile of the wait in M/D/c, in seconds: 1 request in 100 exceeds that of .99."""
 
+    from scipy.optimize import brentq  # takes a moment to import
+
     def excess(wait: float) -> float:
         return mdc_wait_cdf(wait, workers, utilisation) - quantile
 
@@ -123,7 +123,7 @@ def _in_system(workers: int, utilisation: float) -> NDArray[np.float64]:
     1932). Its stationary generating function, with A(z) = e^(c rho (z-1)) and the roots z_k of `_roots`, is
     c (1 - rho) (z-1) A(z) / (z^c - A(z)) x product of (z - z_k) / (1 - z_k); a Fourier transform inverts it.
     """
-    size = next_fast_len(workers + _longest_queue(utilisation), real=True)
+    size = 1 << (workers + _longest_queue(utilisation)).bit_length()
     z = np.exp(-2j * np.pi * np.arange(1, size // 2 + 1) / size)
     arrivals = np.exp(workers * utilisation * (z - 1))
     transform = workers * (1 - utilisation) * (z - 1) * arrivals / (z**workers - arrivals)

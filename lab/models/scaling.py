@@ -7,7 +7,6 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
-from scipy.optimize import curve_fit, nnls
 
 from lab.checks import Count, Positive, checked
 from lab.errors import UsageError
@@ -78,6 +77,8 @@ def fit_law(workers: Sequence[Positive], throughput_rps: Sequence[Positive], *, 
     For an interval, fit each block by itself: normal theory is wrong at a bound.
     Raises UsageError if fewer than three numbers of workers are left: the law has three constants.
     """
+    from scipy.optimize import curve_fit, nnls  # takes a moment to import
+
     n, rates = np.asarray(workers, dtype=np.float64), np.asarray(throughput_rps, dtype=np.float64)
     n, rates = n[n <= cpus], rates[n <= cpus]
     if (counts := len(np.unique(n))) < 3:

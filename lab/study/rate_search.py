@@ -10,23 +10,19 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from MLRsearch import (
-    AbstractMeasurer,
-    Config,
-    MeasurementResult,
-    MultipleLossRatioSearch,
-    SearchGoal,
-)
 
 from lab.flags import Flag, in_words
 from lab.load.report import Slo
 from lab.study.plan import share_of_limit
 from lab.study.trial import Measured
 from lab.units import counted, per_second, seconds
+
+if TYPE_CHECKING:
+    from MLRsearch import MeasurementResult
 
 BACKLOG = "backlog"
 """What a trial misses whose latency grows as it goes on, however short the latency still is."""
@@ -126,15 +122,10 @@ class Search:
         self, guess_rps: float, max_rps: float, precision: float
     ) -> tuple[float | None, float | None, str]:
         """Return the bounds, and why one is missing. The search begins at the guess, which overloads."""
-        goal = SearchGoal(
-            loss_ratio=0.0, exceed_ratio=0.5, relative_width=max(precision - 2 * UNSEEN, precision / 2),
-            initial_trial_duration=self._duration_s, final_trial_duration=self._duration_s,
-            duration_sum=_TRIALS_A_BOUND * self._duration_s, preceding_targets=1, fail_fast=False,
-        )  # fmt: skip
         top_rps = min(guess_rps, max_rps)
         while True:
             try:
-                lower_rps, upper_rps = self._bounds(goal, top_rps)
+                lower_rps, upper_rps = self._bounds(top_rps, precision)
             except _DisturbedError as error:
                 return *self._believed(), str(error)
             except _UnsettledError:
@@ -153,7 +144,14 @@ class Search:
         upper_rps = min(failed, default=None)
         return max((rate for rate in held if upper_rps is None or rate < upper_rps), default=None), upper_rps
 
-    def _bounds(self, goal: SearchGoal, top_rps: float) -> tuple[float | None, float | None]:
+    def _bounds(self, top_rps: float, precision: float) -> tuple[float | None, float | None]:
+        from MLRsearch import Config, MultipleLossRatioSearch, SearchGoal  # takes a second to import
+
+        goal = SearchGoal(
+            loss_ratio=0.0, exceed_ratio=0.5, relative_width=max(precision - 2 * UNSEEN, precision / 2),
+            initial_trial_duration=self._duration_s, final_trial_duration=self._duration_s,
+            duration_sum=_TRIALS_A_BOUND * self._duration_s, preceding_targets=1, fail_fast=False,
+        )  # fmt: skip
         fewest = _LEAST_REQUESTS if self._arrivals == "poisson" else 1  # fewer might be none
         least_rps = min(max(top_rps / _DOWN_TO, fewest / self._duration_s), top_rps / 2)
         config = Config()
@@ -246,14 +244,16 @@ class Search:
         return lower_rps, upper_rps, ""
 
 
-class _Measurer(AbstractMeasurer):  # type: ignore[misc]  # the library has no types
-    """Says of a trial to MLRsearch which share of the load was too much: 0 for a good one."""
+class _Measurer:
+    """An `MLRsearch.AbstractMeasurer`: says which share of a trial's load was too much, 0 for a good one."""
 
     def __init__(self, measured: Callable[[float, float], RateTrial]) -> None:
         self._measured = measured
 
-    def measure(self, intended_duration: float, intended_load: float) -> MeasurementResult:
+    def measure(self, intended_duration: float, intended_load: float) -> "MeasurementResult":
         """Measure a trial."""
+        from MLRsearch import MeasurementResult
+
         trial = self._measured(intended_load, intended_duration)
         offered = max(1, round(intended_load * intended_duration))
         too_many = math.ceil(offered * max(0.0, 1 - trial.throughput / intended_load))

@@ -29,8 +29,9 @@ _BEYOND = 1.5
 """Times the calibrated capacity: where a search begins, in overload."""
 _MOST = 4.0
 """Times the calibrated capacity: where it ends, as no server of ours can be that fast."""
-_LEAST_REQUESTS = 120
-"""Of a trial: with fewer, simulated searches miss the capacity more often than one time in twenty."""
+_REQUESTS_PRECISELY = 6
+"""Requests of a trial x precision, at least: with fewer than 120 at 5 %, simulated searches miss the capacity
+more often than one time in twenty."""
 _SERVER = ("topology", "workers", "dispatch")
 _ASKED = ("objective", "slo_percentile", "slo_loops", "iterations", "arrivals")
 _FOUND = ("reason", "consistent")
@@ -59,7 +60,7 @@ class Objective:
 
     def least_requests(self) -> int:
         """Return how many requests of a trial tell the percentile with 95 % confidence, and the rate."""
-        return max(_LEAST_REQUESTS, samples_needed(self.percentile / 100))
+        return max(math.ceil(_REQUESTS_PRECISELY / self.precision), samples_needed(self.percentile / 100))
 
 
 def search(
