@@ -231,7 +231,7 @@ def test_the_sweep_has_an_ideal_line_and_a_band_for_each_server() -> None:
 
 
 def test_the_sweeps_line_joins_the_medians_of_its_blocks() -> None:
-    blocks = pd.concat([_sweep().assign(throughput_rps=rate) for rate in (1.0, 2.0, 9.0)])
+    blocks = pd.concat([_sweep().assign(busy_rps=rate) for rate in (1.0, 2.0, 9.0)])
     answered = rate_sweep.figure(blocks, found_rates()).axes[0]
     (line,) = [line for line in _lines(answered) if len(line) == 2 and line[0][0] == pytest.approx(0.5)]
     assert np.array(line) == pytest.approx(np.array([(0.5, 0.2), (1.2, 0.2)]))
