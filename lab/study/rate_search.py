@@ -42,7 +42,7 @@ BEYOND = 2.0
 _TRIES = 3
 """Of a rate at which the generator cannot be believed: more would show the same."""
 
-_TRIES_DISTURBED = 10
+_TRIES_DISTURBED = 5
 """Of a rate while others disturb the machine: it may become quiet again."""
 
 _OF_MACHINE = frozenset(["steal", "others_cpu"])

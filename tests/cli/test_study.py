@@ -273,7 +273,8 @@ class TestToAKill:
     """A study that is killed in the middle of a measurement, and the same command again."""
 
     def test_killed_it_leaves_no_process_and_resumes_where_it_was(self, tmp_path: Path) -> None:
-        with start(tmp_path, *study("--only", "04")) as process:
+        command = study("--only", "04", "-p", "04.searched=[]")
+        with start(tmp_path, *command) as process:
             until(lambda: progress(tmp_path).get("done") == 1)
             process.kill()
             assert are_gone(tmp_path, GONE_WITHIN_S)
@@ -281,9 +282,9 @@ class TestToAKill:
         kept = _checksums(run, "trials/*")
         assert len(kept) == 1
 
-        again = _studied(tmp_path, "--only", "04")
+        again = Ended(tmp_path, run, finish(tmp_path, *command))
         assert again.done.returncode == 0, again.done.stderr
-        assert again.run == run
+        assert list(run.parent.iterdir()) == [run]
         assert f"resuming {run.name}: " in again.done.stderr
         assert "trial 2 of 2" in again.done.stderr
         assert "trial 1 of 2" not in again.done.stderr
@@ -373,14 +374,15 @@ class TestPapermill:
             return output.read_text()
 
         short = {"iterations": 20_000, "duration_s": 0.5, "blocks": 1}
-        short |= {"search_s": 0.3, "slo_percentile": 50, "precision": 0.3}
-        by_hand("02-single-vs-cluster", **short, rate=20, search_iterations=20_000)
-        by_hand("04-worker-scaling", **short, workers=[1, 2], searched=[1])
+        by_hand(
+            "05-dispatch", **short, dispatches=["round-robin"], pools=[], kept=[], poisson=[0.6], constant=[]
+        )
+        by_hand("04-worker-scaling", **short, workers=[1, 2], searched=[])
         summary = by_hand("00-summary")
-        assert "<td>single-vs-cluster</td>" in summary
+        assert "<td>dispatch</td>" in summary
         assert "<td>worker-scaling</td>" in summary
         (run,) = (tmp_path / "data").iterdir()
-        assert len(_checksums(run, "trials/*")) == 4
+        assert len(_checksums(run, "trials/*")) == 3
 
     def test_a_wrong_parameter_is_named_in_the_last_line(self, tmp_path: Path) -> None:
         command = papermill("02-single-vs-cluster", "-p", "run", "007")
