@@ -111,7 +111,7 @@ def test_a_machine_that_is_never_quiet_gives_no_bound_and_no_verdict(monkeypatch
     found = bounds(search(open_run(), [SINGLE], execute=Servers())).iloc[0]
     assert found[["lower_rps", "upper_rps"]].isna().all()
     assert found["reason"].startswith("others disturbed ")
-    assert found["trials"] == found["flagged"] == 10
+    assert found["trials"] == found["flagged"] == 5
 
 
 def test_a_trial_that_others_disturbed_is_repeated_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
