@@ -1,5 +1,7 @@
 """How far does adding workers take us? Each number of them, offered more than it can answer."""
 
+from dataclasses import replace
+
 import pandas as pd
 from pydantic import field_validator
 
@@ -79,14 +81,15 @@ def search(run: Run, p: Parameters) -> pd.DataFrame:
 
 
 def searched(p: Parameters) -> list[Condition]:
-    """Return the servers whose sustained rate is searched.
+    """Return the servers whose sustained rate is searched; one worker is the single process of 02 and 03.
 
     If none are listed, they have one worker and one per CPU; with `search_beyond`, two per CPU, too.
     """
     cpus = available_cpus()
-    shared = p.model_dump(include={"dispatch", "pin", "kernel", "iterations", "timeout_s"})
+    shared = p.model_dump(include={"pin", "kernel", "iterations", "timeout_s"})
+    single = Condition(rate=1, duration_s=p.search_s, **shared)
     return [
-        Condition(topology="cluster", workers=n, rate=1, duration_s=p.search_s, **shared)
+        single if n == 1 else replace(single, topology="cluster", workers=n, dispatch=p.dispatch)
         for n in p.searched or sorted({1, cpus, 2 * cpus if p.search_beyond else 1})
     ]
 
