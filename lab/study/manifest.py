@@ -1,5 +1,6 @@
 """A run's manifest: where, when and with what it was measured, and the checksum of each file."""
 
+import functools
 import importlib.metadata
 import re
 import shutil
@@ -116,6 +117,7 @@ def _differences(what: str, then: Mapping[str, object], now: Mapping[str, object
     return f"it was begun {what} ({told})" if changed else ""
 
 
+@functools.cache
 def _packages() -> dict[str, str]:
     """Return the versions of this distribution and of those it needs, as far as they are installed."""
     needed = ["scaling-lab", *(importlib.metadata.requires("scaling-lab") or ())]
