@@ -107,11 +107,6 @@ def test_the_processes_of_a_server_are_held_and_its_starter_is_not() -> None:
         assert found.periods >= found.throttled >= 0
 
 
-def test_a_server_without_a_quota_counts_nothing() -> None:
-    with serve("single", iterations=1000) as server:
-        assert server.throttling() is None
-
-
 @needs_a_group
 def test_a_server_that_cannot_start_leaves_no_group() -> None:
     with serve("single", iterations=1000) as server, pytest.raises(LabError, match="port"):

@@ -59,10 +59,18 @@ OUTCOME_OF: dict[Behaviour, str] = {
 @pytest.mark.parametrize("keepalive", [False, True])
 @pytest.mark.parametrize("behave", OUTCOME_OF)
 def test_each_failure_has_its_outcome(behave: Behaviour, keepalive: bool) -> None:
-    with serving(behave) as server:
-        summary = attack(server.url, rate=50, duration=0.2, timeout=0.3, keepalive=keepalive).summary
-    assert summary["outcomes"] == dict.fromkeys(OUTCOMES, 0) | {OUTCOME_OF[behave]: 10}
-    assert sum(summary["errors"].values()) == 10 - summary["ok"]
+    sender = uvloop.run(_offer([behave] * 10, keepalive, in_flight=None, stop_after_s=None, warmup=0))
+    assert [OUTCOMES[code] for code in sender.log.outcome] == [OUTCOME_OF[behave]] * 10
+    assert sender.errors.total() == (0 if OUTCOME_OF[behave] == "ok" else 10)
+
+
+@pytest.mark.parametrize("keepalive", [False, True])
+def test_an_attack_tells_each_failure(keepalive: bool) -> None:
+    script = [behave for behave in OUTCOME_OF for _ in range(5)]
+    with serving(lambda number, writer: script[number](number, writer)) as server:
+        summary = attack(server.url, rate=180, duration=0.25, timeout=0.3, keepalive=keepalive).summary
+    assert summary["outcomes"] == dict.fromkeys(OUTCOMES, 0) | Counter(OUTCOME_OF[one] for one in script)
+    assert sum(summary["errors"].values()) == 45 - summary["ok"]
     assert str(server.port) not in "".join(summary["errors"])
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from helpers.load_rows import rows
+from helpers.load_rows import GENERATOR, rows
 from helpers.load_servers import serving, stalling
 
 from lab.cli import main
@@ -142,37 +142,46 @@ def test_a_ceiling_that_cannot_be_kept_is_said(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "load", [["--rate", "100", "--duration", "0.1s"], ["--stages", "ramp from 1/s to 100/s over 0.1s"]]
+    ("load", "enough"),
+    [
+        (["--rate", "100", "--duration", "0.1s"], ["3"]),
+        (["--stages", "ramp from 1/s to 100/s over 0.1s"], []),
+    ],
 )
 def test_the_command_warns_of_more_than_the_ceiling(
-    load: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    load: list[str], enough: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lab.load.generators.available_cpus", lambda: 4)
     keep_ceilings(40, 80)
     with reference_server() as server:
-        for generators in ("1", "3"):
+        for generators in ("1", *enough):
             with pytest.raises(SystemExit, match="0"):
                 main(["attack", server.url, *load, "--generators", generators])
     warning = "lab: 100/s is more than lab doctor trusts 1 generator with (40.0/s each): add --generators 3"
     assert capsys.readouterr().err == f"{warning} (generators=3)\n"
 
 
-@pytest.mark.parametrize(
-    ("ceiling_rps", "advice"), [(40, "generators=3"), (30, "more CPUs"), (0, "when the machine is quiet")]
-)
-def test_python_warns_of_more_than_the_ceiling(
-    ceiling_rps: float, advice: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_python_warns_of_more_than_the_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.load.generators.available_cpus", lambda: 4)
-    keep_ceilings(1000, ceiling_rps)
+    keep_ceilings(1000, 40)
     with reference_server() as server:
-        with pytest.warns(AboveCeilingWarning, match=advice) as warned:
+        with pytest.warns(AboveCeilingWarning, match="generators=3") as warned:
             attack(server.url, rate=100, duration=0.1, keepalive=True)
         assert warned[0].filename == __file__
         with warnings.catch_warnings():
             warnings.simplefilter("error", AboveCeilingWarning)
             attack(server.url, rate=100, duration=0.1)
             measure_ceiling(rates_rps=(100,), duration=0.05, keepalive=True)
+
+
+@pytest.mark.parametrize(("ceiling_rps", "advice"), [(30, "more CPUs"), (0, "when the machine is quiet")])
+def test_what_more_generators_cannot_do_is_not_advised(
+    ceiling_rps: float, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.load.generators.available_cpus", lambda: 4)
+    keep_ceilings(1000, ceiling_rps)
+    with pytest.warns(AboveCeilingWarning, match=advice):
+        warn_above(100, 1, keepalive=True)
 
 
 @pytest.mark.parametrize(
@@ -232,43 +241,49 @@ def test_the_figure_shows_each_outcome_and_quantile() -> None:
     assert {"ok", "timeout", "reset", "offered", "p50", "p99"} <= words
 
 
-def test_kept_records_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with reference_server() as server:
-        attack(server.url, rate=50, duration=0.5).save(tmp_path / "a.parquet")
-    for arguments in ([], ["--out", str(tmp_path / "b.png"), "--bin", "100ms"]):
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """Return the records of an attack of half a second."""
+    asked: dict[str, Any] = {"url": "", "arrivals": "constant", "rate": 50.0, "duration_s": 0.5}
+    path = tmp_path / "a.parquet"
+    summarized(rows([0.1] * 25, interval_s=0.02), **asked, generator=GENERATOR, warmup_errors={}).save(path)
+    return path
+
+
+def test_kept_records_are_drawn(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = kept.with_name("b.png")
+    for arguments in ([], ["--out", str(picture), "--bin", "1ms"]):
         with pytest.raises(SystemExit, match="0"):
-            main(["plot", str(tmp_path / "a.parquet"), *arguments])
-    assert (tmp_path / "a.svg").read_text().startswith("<?xml")
-    assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
+            main(["plot", str(kept), *arguments])
+    assert kept.with_suffix(".svg").read_text().startswith("<?xml")
+    assert picture.read_bytes().startswith(b"\x89PNG")
     capsys.readouterr()
     for arguments, status, message in (
         (["--out", "c.txt"], "2", "ends in .svg"),
-        (["--bin", "1ms"], "0", ""),
         (["--bin", "1us"], "2", "use a wider one"),
         (["--bin", "0"], "2", "a duration must be above 0"),
-        (["--out", str(tmp_path / "none" / "c.svg")], "1", "is not a writable folder"),
+        (["--out", str(kept.parent / "none" / "c.svg")], "1", "is not a writable folder"),
     ):
         with pytest.raises(SystemExit, match=status):
-            main(["plot", str(tmp_path / "a.parquet"), *arguments])
+            main(["plot", str(kept), *arguments])
         assert message in capsys.readouterr().err
 
 
 def test_a_picture_is_drawn_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    kept: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with reference_server() as server:
-        attack(server.url, rate=50, duration=0.2).save(tmp_path / "a.parquet")
-    (tmp_path / "a.svg").write_text("an older one")
+    picture = kept.with_suffix(".svg")
+    picture.write_text("an older one")
 
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(SystemExit, match="1"):
-        main(["plot", str(tmp_path / "a.parquet")])
-    assert capsys.readouterr().err.startswith(f"lab: cannot write {tmp_path / 'a.svg'}: no space left")
-    assert (tmp_path / "a.svg").read_text() == "an older one"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.parquet", "a.svg"]
+        main(["plot", str(kept)])
+    assert capsys.readouterr().err.startswith(f"lab: cannot write {picture}: no space left")
+    assert picture.read_text() == "an older one"
+    assert sorted(path.name for path in kept.parent.iterdir()) == ["a.parquet", "a.svg"]
 
 
 def test_the_doctor_says_what_it_found(

@@ -38,7 +38,7 @@ def assert_sawtooth(summary: dict[str, float | dict[str, float]], rate: float) -
     assert service_s["max"] == pytest.approx(0.001)  # which is all that the server itself noticed
 
 
-@pytest.mark.parametrize("rate", [40, 100, 250])
+@pytest.mark.parametrize("rate", [40, 250])
 def test_a_stall_is_a_sawtooth(rate: float) -> None:
     with serving(stalling(5, STALL_S)) as server:
         result = attack(server.url, rate=rate, duration=1)
@@ -46,7 +46,7 @@ def test_a_stall_is_a_sawtooth(rate: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"in_flight": 1}, {"keepalive": True}, {"generators": 3}, {"in_flight": 2, "keepalive": True}]
+    "options", [{"in_flight": 1}, {"keepalive": True, "generators": 3}, {"in_flight": 2, "keepalive": True}]
 )
 def test_no_option_hides_the_stall(options: dict[str, int]) -> None:
     with serving(stalling(5, STALL_S)) as server:
@@ -71,10 +71,10 @@ def test_an_in_flight_limit_is_kept_and_counts_into_latency() -> None:
 
 def test_the_rate_and_the_count_are_exact() -> None:
     with serving(greet) as server:
-        result = attack(server.url, rate=7, duration="1s")
-    assert result.summary["rate"] == 7
+        result = attack(server.url, rate=70, duration="100ms")
+    assert result.summary["rate"] == 70
     assert result.summary["planned"] == result.summary["requests"] == 7
-    assert result.requests["due_s"].tolist() == [k / 7 for k in range(7)]
+    assert result.requests["due_s"].tolist() == [k / 70 for k in range(7)]
 
 
 def test_nothing_is_sent_before_it_is_due() -> None:
@@ -165,9 +165,9 @@ def test_a_body_is_chunked_if_a_header_says_so(body: bytes, chunks: bytes) -> No
     ],
 )
 def test_a_path_is_sent_as_given_what_is_not_ascii_percent_encoded(given: str, sent: bytes) -> None:
-    with serving(greet) as server:
-        attack(server.url + given, rate=10, duration=0.1)
-    assert server.requests[0].startswith(b"GET " + sent + b" HTTP/1.1\r\n")
+    target = check(f"http://127.0.0.1/{given}", remote=False)
+    request = target.request("GET", (), b"", keepalive=False)
+    assert request.startswith(b"GET " + sent + b" HTTP/1.1\r\n")
 
 
 @pytest.mark.parametrize(
@@ -221,18 +221,18 @@ def test_nothing_of_the_environment_is_sent(tmp_path: Path, monkeypatch: pytest.
     with serving(greet) as server:
         assert attack(server.url, rate=20, duration=0.1).summary["ok"] == 2
         https = server.url.replace("http", "https")
-        assert attack(https, rate=20, duration=0.1, timeout=2).summary["outcomes"]["ok"] == 0
+        assert attack(https, rate=20, duration=0.1, timeout=0.3).summary["outcomes"]["ok"] == 0
     head = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nUser-Agent: scaling-lab\r\n"
     head += "Accept: */*\r\nConnection: close\r\n\r\n"
     assert server.requests[:2] == [head.encode()] * 2
 
 
 @pytest.mark.parametrize(
-    ("stages", "planned"), [("ramp from 20/s to 100/s over 0.2s", 10), ("ramp to 40/s over 0.2s", 20)]
+    ("stages", "planned"), [("ramp from 100/s to 500/s over 0.05s", 10), ("ramp to 200/s over 0.05s", 20)]
 )
 def test_a_warm_up_is_at_the_first_rate(stages: str, planned: int) -> None:
     with serving(greet) as server:
-        warmup = attack(server.url, stages=stages, warmup=0.5).warmup
+        warmup = attack(server.url, stages=stages, warmup=0.1).warmup
     assert len(warmup) == planned
     assert np.ptp(np.diff(warmup["due_s"])) < 1e-9
 
@@ -240,7 +240,7 @@ def test_a_warm_up_is_at_the_first_rate(stages: str, planned: int) -> None:
 @pytest.mark.parametrize("none", [0, "0", "0s"])
 def test_a_warm_up_of_nothing_is_none(none: float | str) -> None:
     with serving(greet) as server:
-        result = attack(server.url, rate="600/m", duration="500 ms", warmup=none)
+        result = attack(server.url, rate="6000/m", duration="50 ms", warmup=none)
         assert len(server.requests) == len(result.requests) == 5
     assert result.warmup.empty
 

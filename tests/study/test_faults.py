@@ -1,14 +1,17 @@
 """A trial in which things are done to its server: what is kept, read again, and never measured twice."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers.study_fakes import condition
+from helpers.study_fakes import FakeResult, condition, fake_attack
 
 from lab.errors import LabError
+from lab.study import faults
 from lab.study.faults import Action, LeftS, with_actions
-from lab.study.plan import Event
+from lab.study.plan import Condition, Event
 from lab.study.run import damage, open_run
 
 if TYPE_CHECKING:
@@ -57,30 +60,46 @@ def test_actions_are_done_in_order_and_kept_with_the_trial() -> None:
     assert damage() == []
 
 
-def test_what_goes_wrong_in_an_action_is_raised_and_the_trial_is_not_kept() -> None:
+@pytest.fixture
+def elapsed_s(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Replace server and attack by one that reports these times; the test may add to them."""
+    reported: list[float] = []
+
+    def offer(server: object, condition: Condition, seed: int, hear: Callable[[object], None]) -> FakeResult:
+        for second in reported:
+            hear(SimpleNamespace(elapsed_s=second))
+        return fake_attack(condition, seed)
+
+    monkeypatch.setattr(faults, "offer", offer)
+    monkeypatch.setattr(faults, "fresh_server", lambda _: nullcontext(SimpleNamespace(workers=[1, 2])))
+    return reported
+
+
+def test_what_goes_wrong_in_an_action_is_raised_and_the_trial_is_not_kept(elapsed_s: list[float]) -> None:
     def broken(server: "Server") -> None:
         raise ZeroDivisionError
 
+    elapsed_s.append(1.0)
     run = open_run()
     execute = with_actions(lambda *_: [Action("break", broken)])
     with pytest.raises(ZeroDivisionError):
-        run.measure("acts", [condition(20, **TWO)], blocks=1, seed=1, execute=execute)
+        run.measure("acts", [condition(20)], blocks=1, seed=1, execute=execute)
     assert run.trials("acts").empty
 
 
+@pytest.mark.usefixtures("elapsed_s")
 def test_an_attack_that_is_over_too_soon_is_told_in_one_line() -> None:
-    run = open_run()
     execute = with_actions(lambda *_: [Action("grow", _grow)])
-    short = condition(20, **(TWO | {"duration_s": 0.3}))
     with pytest.raises(LabError, match="let it last at least 2 s"):
-        run.measure("acts", [short], blocks=1, seed=1, execute=execute)
+        open_run().measure("acts", [condition(20)], blocks=1, seed=1, execute=execute)
 
 
-def test_events_of_a_trial_that_was_never_finished_are_removed() -> None:
+def test_events_of_a_trial_that_was_never_finished_are_removed(elapsed_s: list[float]) -> None:
+    elapsed_s.append(1.0)
     run = open_run()
     execute = with_actions(lambda *_: [])
-    run.measure("acts", [condition(20, **TWO)], blocks=1, seed=1, execute=execute)
+    run.measure("acts", [condition(20)], blocks=1, seed=1, execute=execute)
     (left,) = (run.path / "trials").iterdir()
     left.unlink()
-    run.measure("other", [condition(20, **TWO)], blocks=1, seed=1, execute=execute)
+    run.measure("other", [condition(20)], blocks=1, seed=1, execute=execute)
     assert [path.stem.split(".")[0] for path in (run.path / "events").iterdir()] == ["other"]

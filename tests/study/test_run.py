@@ -1,8 +1,8 @@
 """Runs: everything planned is measured once, whatever stops it, and read back as it was measured."""
 
+import os
 import re
-import subprocess
-import sys
+import shutil
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
@@ -130,8 +130,15 @@ def test_an_experiment_without_trials_is_an_empty_table_with_all_columns() -> No
     assert len(run.requests("nothing")) == 0
 
 
-@pytest.mark.parametrize("raise_at", [1, 2, 4, 6])
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), LabError("the server did not start")])
+@pytest.mark.parametrize(
+    ("raise_at", "error"),
+    [
+        (1, KeyboardInterrupt()),
+        (2, LabError("the server did not start")),
+        (4, LabError("the server did not start")),
+        (6, KeyboardInterrupt()),
+    ],
+)
 def test_a_run_that_was_stopped_goes_on_where_it_was(raise_at: int, error: BaseException) -> None:
     run, first, second = open_run(), Counting(raise_at, error), Counting()
     with pytest.raises(type(error)):
@@ -145,47 +152,26 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(raise_at: int, error: BaseE
     assert trials["loop_drift"].notna().all()
 
 
-KILLED_AT_EVERY_FLUSH = """
-import os, signal, sys
-from pathlib import Path
-from helpers.study_fakes import condition, fake_attack
-from lab.study.run import open_run
-
-really_sync = os.fsync
-
-def measure_until(flush):
-    left = flush
-    def sync_or_die(descriptor):
-        nonlocal left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        really_sync(descriptor)
-    os.fsync = sync_or_die
-    conditions = [condition(20), condition(40)]
-    open_run("killed").measure("sweep", conditions, blocks=2, seed=1, execute=fake_attack)
-
-status, flush = -1, 0
-while status != 0:
-    flush += 1
-    os.environ["SCALING_LAB_HOME"] = str(Path(sys.argv[1]) / str(flush))
-    if (child := os.fork()) == 0:
-        measure_until(flush)
-        os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    assert status in (0, signal.SIGKILL), status
-"""
-
-
 def test_sigkill_at_any_write_loses_no_finished_trial_and_repeats_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quiet: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One process per flush to disk is killed at it: between any two steps that others could see."""
-    command = [sys.executable, "-c", KILLED_AT_EVERY_FLUSH, str(tmp_path)]
-    subprocess.run(command, cwd=Path(__file__).parent.parent, check=True, timeout=100)
+    """A kill leaves what is on disk: it is copied at each flush, between any two steps others could see."""
+    really_sync, seen = os.fsync, set[frozenset[Path]]()
+
+    def sync_and_copy(descriptor: int) -> None:
+        found = frozenset(path.relative_to(home) for path in home.rglob("*"))
+        if found not in seen:
+            shutil.copytree(home, tmp_path / f"killed-{len(seen)}")
+            seen.add(found)
+        really_sync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setenv("SCALING_LAB_HOME", str(home := tmp_path / "whole"))
+        patch.setattr(os, "fsync", sync_and_copy)
+        measure(open_run("killed"), CONDITIONS[:2])
     survivors = Counter[int]()
-    for home in tmp_path.iterdir():
-        monkeypatch.setenv("SCALING_LAB_HOME", str(home))
+    for killed in tmp_path.glob("killed-*"):
+        monkeypatch.setenv("SCALING_LAB_HOME", str(killed))
         run, rest = open_run("killed"), Counting()
         finished = {path: path.read_bytes() for path in (run.path / "trials").glob("[!.]*")}
         survivors[len(finished)] += 1

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from helpers.trial_rows import trials
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lab.flags import Flag
@@ -110,6 +110,11 @@ def test_the_larger_group_is_the_usual_one_on_either_side(
     assert usual(pd.Series([odd] * few + [0.1] * many)) == pytest.approx(0.1)
 
 
+@settings(max_examples=25)
+@example(1.14)
+@example(1.16)
+@example(1 / 1.14)
+@example(1 / 1.16)
 @given(st.floats(0.3, 3))
 def test_the_bar_is_the_same_on_both_sides(ratio: float) -> None:
     (*_, last) = marked(cpu(*[0.1] * 9, 0.1 * ratio))
@@ -229,6 +234,7 @@ def test_only_sizes_of_one_loop_at_one_moment_are_compared() -> None:
         assert of_two_sizes(calibrations).empty
 
 
+@settings(max_examples=25)
 @given(st.floats(10, 1000), st.floats(0.2, 5), st.floats(-60, 60))
 def test_sizes_contradict_alike_in_either_direction(step_ns: float, ratio: float, later_s: float) -> None:
     (one,), (other,) = (

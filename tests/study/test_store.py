@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import resource
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -21,11 +22,20 @@ from lab.study.run import Run, damage, find_runs, open_run
 from lab.study.store import Store, read_table, write_table
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a home with one run, to be copied."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCALING_LAB_HOME", str(home := tmp_path_factory.mktemp("home")))
+        run = open_run("measured", profile="quick")
+        run.measure("sweep", [condition(20), condition(40)], blocks=1, seed=1, execute=fake_attack)
+    return home
+
+
 @pytest.fixture
-def measured() -> Run:
-    run = open_run("measured", profile="quick")
-    run.measure("sweep", [condition(20), condition(40)], blocks=1, seed=1, execute=fake_attack)
-    return run
+def measured(template: Path, home: Path) -> Run:
+    shutil.copytree(template, home, dirs_exist_ok=True)
+    return open_run("measured")
 
 
 def one_line(error: pytest.ExceptionInfo[LabError]) -> str:

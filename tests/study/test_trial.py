@@ -37,37 +37,34 @@ def test_a_trial_serves_attacks_and_leaves_no_process() -> None:
     assert (trials["server_cpu_s"].sub(0.9 * in_loops_s) > 0).all(), "its clock ticks in hundredths"
     assert (answered["latency_s"] > answered["service_s"]).all()
     assert len(answered) == trials["planned"].sum()
+    assert trials[["quota_cpus", "cpu_periods", "cpu_throttled_s"]].isna().to_numpy().all()
 
 
 @needs_a_quota
 def test_a_trial_under_a_quota_says_how_often_its_server_was_stopped() -> None:
     run = open_run()
-    conditions = [condition(60, **SHORT, quota_cpus=0.1), condition(20, **SHORT)]
-    trials = run.measure("held", conditions, blocks=1, seed=1).set_index("rate")
-    held, free = trials.loc[60], trials.loc[20]
+    conditions = [condition(60, **SHORT, quota_cpus=0.1)]
+    held = run.measure("held", conditions, blocks=1, seed=1).iloc[0]
     assert held["quota_cpus"] == 0.1
     assert 0 < held["cpu_periods_throttled"] <= held["cpu_periods"]
     assert held["cpu_throttled_s"] > 0
-    assert free[["quota_cpus", "cpu_periods", "cpu_throttled_s"]].isna().all()
     assert not [group for group in groups() if f"-{os.getpid()}-" in group.name]
 
 
-@pytest.mark.parametrize(
-    ("dispatch", "asked", "kept"),
-    [("shared", False, False), ("shared", True, True), ("least-busy", True, False)],
-)
-def test_both_sides_keep_connections_or_close_them(dispatch: str, asked: bool, kept: bool) -> None:
-    cluster = condition(20, **SHORT, topology="cluster", dispatch=dispatch, keepalive=asked)
-    with fresh_server(cluster) as server, requests.get(server.url, timeout=30) as answer:
-        assert (answer.headers.get("Connection") != "close") == kept
-
-
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system has no affinity")
-@pytest.mark.parametrize("pin", [False, True])
-def test_workers_are_pinned_if_the_condition_says_so(pin: bool) -> None:
+@pytest.mark.parametrize(
+    ("dispatch", "asked", "kept", "pin"),
+    [("shared", False, False, False), ("shared", True, True, True), ("least-busy", True, False, False)],
+)
+def test_connections_are_kept_if_both_sides_want_and_workers_are_pinned_if_asked(
+    dispatch: str, asked: bool, kept: bool, pin: bool
+) -> None:
     here = os.sched_getaffinity(0)
-    with fresh_server(condition(20, **SHORT, topology="cluster", workers=2, pin=pin)) as server:
+    changes = {"topology": "cluster", "workers": 2, "dispatch": dispatch, "keepalive": asked, "pin": pin}
+    with fresh_server(condition(20, **SHORT, **changes)) as server:
         places = [os.sched_getaffinity(pid) for pid in server.workers]
+        with requests.get(server.url, timeout=30) as answer:
+            assert (answer.headers.get("Connection") != "close") == kept
     assert places == ([{cpu} for cpu in sorted(here) * 2][:2] if pin else [here, here])
 
 
