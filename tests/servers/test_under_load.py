@@ -13,51 +13,42 @@ PASSED_ON_OR_SHARED = ["shared", "round-robin", "least-busy"]
 ENDLESS = 10**9
 
 
-@pytest.mark.parametrize("keepalive", [False, True], ids=["new", "kept"])
 @pytest.mark.parametrize("dispatch", PASSED_ON_OR_SHARED)
-def test_recycling_and_scaling_lose_no_request(dispatch: str, keepalive: bool) -> None:
+def test_recycling_and_scaling_lose_no_request(dispatch: str) -> None:
+    """Neither on connections that are kept nor on new ones."""
     with serve(dispatch=dispatch, workers=2, iterations=ITERATIONS, drain_s=30) as server:
-        with Load(server.url, keepalive=keepalive) as load:
-            load.has_answers(more=10)
-            server.scale(3)
-            load.has_answers(more=10)
-            server.recycle()
-            load.has_answers(more=10)
-            server.scale(1)
-            load.has_answers(more=10)
-        assert load.failures == []
-        assert {answer.status for answer in load.answers} == {200}
+        with Load(server.url, clients=2) as new, Load(server.url, clients=2, keepalive=True) as kept:
+            for change in (server.recycle, lambda: server.scale(3), lambda: server.scale(1)):
+                for load in (new, kept):
+                    load.has_answers(more=5)
+                change()
+            for load in (new, kept):
+                load.has_answers(more=5)
+        assert new.failures + kept.failures == []
+        assert {answer.status for answer in new.answers + kept.answers} == {200}
 
 
 @pytest.mark.parametrize("dispatch", PASSED_ON_OR_SHARED)
 def test_recycling_after_so_many_requests_loses_none(dispatch: str) -> None:
-    with serve(dispatch=dispatch, workers=2, iterations=100, recycle_after=50, drain_s=30) as server:
+    with serve(dispatch=dispatch, workers=1, iterations=100, recycle_after=50, drain_s=30) as server:
         with Load(server.url) as load:
             until(lambda: all(counters.restarts >= 1 for counters in server.counters()))
         assert load.failures == []
 
 
 @pytest.mark.parametrize("dispatch", ["round-robin", "least-busy"])
-def test_a_kill_costs_only_what_the_worker_had_accepted(dispatch: str) -> None:
-    """Each client has one request at a time: at most as many fail as there are clients."""
+def test_kills_cost_only_what_the_workers_had_accepted(dispatch: str) -> None:
+    """Each client has one request at a time: at most as many fail with each kill as there are clients."""
     with serve(dispatch=dispatch, workers=2, iterations=ITERATIONS) as server:
         with Load(server.url, clients=4) as load:
-            load.has_answers(more=10)
-            victim = server.workers[0]
-            os.kill(victim, signal.SIGKILL)
-            until(lambda: victim not in server.workers and len(server.workers) == 2)
-            load.has_answers(more=20)
-        assert len(load.failures) <= (4 if dispatch == "round-robin" else 1)
+            for kills in (1, 2):
+                load.has_answers(more=10)
+                victim = server.workers[0]
+                os.kill(victim, signal.SIGKILL)
+                until(lambda victim=victim: victim not in server.workers and len(server.workers) == 2)  # type: ignore[misc]
+                load.has_answers(more=20)
+                assert len(load.failures) <= kills * (4 if dispatch == "round-robin" else 1)
         assert {answer.worker for answer in load.answers} >= set(server.workers)
-
-
-def test_workers_killed_one_after_the_other_do_not_end_the_service() -> None:
-    with serve(workers=2, iterations=100) as server, Load(server.url) as load:
-        for _ in range(4):
-            victim = server.workers[0]
-            os.kill(victim, signal.SIGKILL)
-            until(lambda victim=victim: victim not in server.workers and len(server.workers) == 2)  # type: ignore[misc]
-            load.has_answers(more=10)
 
 
 @pytest.mark.parametrize("topology", ["single", "cluster"])
