@@ -19,9 +19,9 @@ from lab.servers import serve
 
 ARRANGEMENTS = [
     {"topology": "single"},
-    {"topology": "offload", "pool": "process", "workers": 2},
-    {"topology": "offload", "pool": "thread", "workers": 2},
-    *({"dispatch": name, "workers": 2} for name in ("shared", "reuseport", "round-robin", "least-busy")),
+    {"topology": "offload", "pool": "process", "workers": 1},
+    {"topology": "offload", "pool": "thread", "workers": 1},
+    *({"dispatch": name, "workers": 1} for name in ("shared", "reuseport", "round-robin", "least-busy")),
 ]
 ENDLESS = 10**9
 SHORT = 1000
@@ -73,9 +73,12 @@ def test_every_kernel_serves(kernel: str) -> None:
         assert get(server.url).status == 200
 
 
-def test_workers_are_as_many_as_asked_and_are_not_the_supervisor() -> None:
-    with serve(workers=3, iterations=SHORT) as server:
-        assert len(server.workers) == len(set(server.workers) - {server.pid}) == 3
+@pytest.mark.parametrize("topology", ["cluster", "offload"])
+def test_workers_are_as_many_as_asked_and_are_not_the_supervisor_and_all_go(topology: str) -> None:
+    with serve(topology, workers=3, iterations=SHORT) as server:
+        workers = server.workers
+        assert len(workers) == len(set(workers) - {server.pid}) == 3
+    assert all(gone(pid) for pid in workers)
 
 
 def test_an_error_in_the_block_stops_it() -> None:

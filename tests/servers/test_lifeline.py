@@ -54,42 +54,32 @@ def all_gone(*pids: int) -> bool:
     return all(gone(pid) for pid in pids)
 
 
-@pytest.mark.parametrize("topology", ["single", "cluster", "offload"])
-def test_of_a_starter_that_is_killed_no_log_is_left(
-    topology: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+CASES = [
+    {"topology": "single", "kernel": "python"},
+    {"topology": "cluster", "kernel": "python"},
+    {"topology": "single", "kernel": "numpy"},
+    {"topology": "single", "kernel": "numba"},
+    {"topology": "offload", "pool": "process", "workers": 2},
+    {"topology": "offload", "pool": "thread", "workers": 2},
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
+def test_of_a_starter_that_is_killed_while_a_worker_is_inside_the_loop_nothing_is_left(
+    case: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    with starter(topology=topology, workers=1, iterations=1000) as started:
+    iterations = 2 * 10**7 if case.get("kernel") == "numpy" else ENDLESS  # numpy holds all terms in memory
+    with (
+        starter(**{"workers": 1, "iterations": iterations, **case}) as started,  # type: ignore[arg-type]
+        Connection(started.url) as client,
+    ):
         assert list(tmp_path.glob("*.log"))
+        client.ask()
+        computing(started.workers)
         started.process.kill()
         until(lambda: all_gone(started.pid, *started.workers), PROMISE_S)
         assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("kernel", ["python", "numpy", "numba"])
-@pytest.mark.parametrize("topology", ["single", "cluster"])
-def test_the_starter_is_killed_while_a_worker_is_inside_the_loop(topology: str, kernel: str) -> None:
-    iterations = 2 * 10**7 if kernel == "numpy" else ENDLESS  # numpy holds all its terms in memory
-    with (
-        starter(topology=topology, workers=1, kernel=kernel, iterations=iterations) as started,
-        Connection(started.url) as client,
-    ):
-        client.ask()
-        computing(started.workers)
-        started.process.kill()
-        until(lambda: all_gone(started.pid, *started.workers), PROMISE_S)
-
-
-@pytest.mark.parametrize("pool", ["process", "thread"])
-def test_the_starter_of_an_offload_server_is_killed_while_its_pool_computes(pool: str) -> None:
-    with (
-        starter(topology="offload", pool=pool, workers=2, iterations=ENDLESS) as started,
-        Connection(started.url) as client,
-    ):
-        client.ask()
-        computing(started.workers)
-        started.process.kill()
-        until(lambda: all_gone(started.pid, *started.workers), PROMISE_S)
 
 
 def test_a_fork_of_the_starter_does_not_keep_the_server_alive() -> None:
