@@ -59,7 +59,7 @@ def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_nothing_is_imported_from_the_callers_folder(trap: Path) -> None:
     for topology in ("single", "cluster", "offload"):
-        with serve(topology, iterations=1000) as server:
+        with serve(topology, workers=1, iterations=1000) as server:
             assert attack(server.url + "/api/slow", rate=20, duration=0.2).summary["success"] == 1
 
 
