@@ -4,6 +4,7 @@ import ast
 import importlib
 import statistics
 from collections.abc import Iterator
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,19 @@ def _path(name: str) -> Path:
     return files.notebooks() / f"{name}.ipynb"
 
 
+@cache
+def _notebook(name: str) -> Any:
+    return nbformat.read(_path(name), as_version=4)
+
+
+@cache
+def _inspected(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = papermill.inspect_notebook(str(_path(name)))
+    return found
+
+
 def _cells(name: str, kind: str = "") -> list[Any]:
-    notebook = nbformat.read(_path(name), as_version=4)
-    return [cell for cell in notebook.cells if kind in ("", cell.cell_type)]
+    return [cell for cell in _notebook(name).cells if kind in ("", cell.cell_type)]
 
 
 def _parameters_cell(name: str) -> str:
@@ -40,8 +51,7 @@ def _parameters_cell(name: str) -> str:
 
 def _defaults(name: str) -> dict[str, Any]:
     """Read the defaults as papermill's inspection gives them."""
-    found = papermill.inspect_notebook(str(_path(name)))
-    return {parameter: ast.literal_eval(about["default"]) for parameter, about in found.items()}
+    return {parameter: ast.literal_eval(about["default"]) for parameter, about in _inspected(name).items()}
 
 
 def _model(name: str) -> type[Parameters]:
@@ -60,7 +70,7 @@ def _calls(name: str) -> Iterator[tuple[str, ast.Call]]:
 
 @every_notebook
 def test_it_is_valid_stripped_and_for_any_python(name: str) -> None:
-    notebook = nbformat.read(_path(name), as_version=4)
+    notebook = _notebook(name)
     nbformat.validate(notebook)
     assert notebook.metadata.kernelspec.name == "python3"
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
@@ -125,7 +135,7 @@ def test_papermill_lists_every_parameter_with_a_help_and_the_model_knows_the_sam
         for line in ast.parse(_parameters_cell(name)).body
         if isinstance(line, ast.AnnAssign)
     }
-    listed = papermill.inspect_notebook(str(_path(name)))
+    listed = _inspected(name)
     assert set(listed) == written == set(_model(name).model_fields)
     assert all(about["inferred_type_name"] and about["help"] for about in listed.values())
 

@@ -154,10 +154,9 @@ def test_shares_stand_beside_what_coins_give() -> None:
 
 
 def test_coins_seldom_find_themselves_uneven() -> None:
-    random = np.random.default_rng(5)
+    random, made = np.random.default_rng(5), measured(ALL[0])
     found = []
     for _ in range(60):
-        made = measured(ALL[0])
         made["busiest"] = random.binomial(60, 0.5, 6) / 30
         made["busiest"] = made["busiest"].where(made["busiest"] >= 1, 2 - made["busiest"])
         share = words.share(made)

@@ -165,42 +165,31 @@ def test_the_figure_marks_three_quantiles_of_each_and_what_is_rounded_away() -> 
     figure.canvas.draw()
 
 
-@pytest.fixture
-def only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tool:
-    """Let there be one other tool, which asks nothing and cannot be read."""
+def test_ours_runs_as_the_command_it_is_and_others_that_fail_or_send_too_little_leave_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two others that ask nothing, one cannot be read, and the other not in its short run."""
     program = tmp_path / "mute"
     program.write_text(f"#!{sys.executable}\n")
     program.chmod(0o755)
-    tool = Tool("mute", "open", lambda _: [str(program)], lambda out, _: peers.read_autocannon(out))
-    monkeypatch.setattr(peers, "present", lambda: [tool])
-    return tool
 
-
-def test_a_tool_that_sends_nothing_in_the_short_run_is_still_compared(
-    only: Tool, monkeypatch: pytest.MonkeyPatch
-) -> None:
     def read(_: str, job: Job) -> Numbers:
         if job.rate_rps < 100:
             raise ValueError("no request")
         return Numbers(100, 100, 100.0, 0.011, 0.011, 0.015, 0.016, 0.017)
 
-    monkeypatch.setattr(peers, "present", lambda: [replace(only, read=read)])
-    table = peer_tools.compare(open_run(), 100, 1)
-    assert table["failure"].tolist() == ["", ""]
-    assert peer_tools.table(table)["CPU per 1,000 requests"].iloc[2] == "–"
-
-
-@pytest.mark.usefixtures("only")
-def test_ours_runs_as_the_command_it_is_and_one_that_fails_leaves_the_rest() -> None:
+    mute = Tool("mute", "open", lambda _: [str(program)], lambda out, _: peers.read_autocannon(out))
+    monkeypatch.setattr(peers, "present", lambda: [mute, replace(mute, name="slow", read=read)])
     run = open_run()
     table = peer_tools.compare(run, 100, 1)
-    ours, mute = table.to_dict("records")
+    ours, unread, slow = table.to_dict("records")
     assert ours["requests"] == ours["server_count"] == 100
-    assert ours["failure"] == ""
+    assert ours["failure"] == slow["failure"] == ""
     with reference_server() as server:
         sending_s = attack(server.url, rate=500, duration=0.2).summary["generator"]["cpu_s"]
     assert ours["cpu_s"] > 2 * sending_s, "a whole process, its start included, costs more than 100 requests"
     assert 0 < ours["few_requests"] < 100
     assert ours["p50_s"] > 6e-3, "the server waits"
-    assert mute["failure"].startswith("cannot read what mute says")
+    assert unread["failure"].startswith("cannot read what mute says")
+    assert peer_tools.table(table)["CPU per 1,000 requests"].iloc[3] == "–"
     pd.testing.assert_frame_equal(peer_tools.compare(run, 100, 1), table)

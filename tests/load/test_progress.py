@@ -87,4 +87,4 @@ def test_the_command_shows_a_line() -> None:
 
 
 def test_a_log_of_an_attack_gets_no_line_each_second() -> None:
-    assert shown(terminal=False, duration="1.2s") == ""
+    assert shown(terminal=False, duration="0.2s") == ""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.errors import UsageError
@@ -115,6 +115,7 @@ def test_sharing_a_queue_is_never_worse_than_a_queue_each(c: int, utilisation: f
     assert mdc_wait_quantile(0.99, c, utilisation) <= mdc_wait_quantile(0.99, 1, utilisation) + 1e-9
 
 
+@settings(max_examples=30)
 @given(workers, utilisations)
 def test_the_mean_is_the_area_above_the_distribution(c: int, utilisation: float) -> None:
     longest = mdc_wait_quantile(0.999999, c, utilisation) + 1

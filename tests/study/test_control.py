@@ -8,6 +8,7 @@ import pytest
 from helpers.study_fakes import QUICK
 
 from lab.flags import Flag
+from lab.hotloop import LoopCost
 from lab.study import control
 from lab.study.control import LADDER, STEP, Fed, busy_share, shortest_loop
 from lab.study.run import open_run
@@ -87,19 +88,23 @@ def test_auto_iterations_are_measured_once_a_run_and_last_as_long_in_every_kerne
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[int] = []
+    step_s = {"python": 1e-7, "numpy": 4e-8}
 
-    def measured_once(step_s: float) -> pd.DataFrame:
+    def timed(kernel: str, iterations: int, repeats: int) -> list[LoopCost]:
+        return [LoopCost(9.0, step_s[kernel] * iterations)] * repeats
+
+    def measured_once(_: float) -> pd.DataFrame:
         asked.append(1)
         return control.frame([replace(FED, iterations=QUICK, share=0.5), replace(FED, iterations=3 * STEP)])
 
     monkeypatch.setattr(control, "_auto", measured_once)
+    monkeypatch.setattr("lab.study.run.measure", timed)
     run = open_run()
     assert control.iterations(run) == control.iterations(open_run(run.run_id), "sleep") == 3 * STEP
     assert len(asked) == 1
     kept = control.auto(run)
     assert kept["held"].tolist() == [False, True]
-    as_long = control.iterations(run, "numpy") / run.loop_cpu_s("python") * run.loop_cpu_s("numpy")
-    assert as_long == pytest.approx(3 * STEP, rel=1e-3)
+    assert control.iterations(run, "numpy") == pytest.approx(3 * STEP * 2.5, rel=1e-3)
 
 
 def test_eight_workers_sleep_on_few_cpus_and_are_kept_busy() -> None:
