@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from lab import files
-from lab.study.run import damage, open_run
+from lab.study.run import Run, damage, open_run
 
 MEASURED = {
     "02-single-vs-cluster": "single_vs_cluster",
@@ -17,20 +17,22 @@ MEASURED = {
 }
 
 
-@pytest.fixture(autouse=True)
-def at_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look at the project's own runs."""
+@pytest.fixture(scope="module")
+def reference() -> Run:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SCALING_LAB_HOME", raising=False)
+        return open_run("reference")
+
+
+def test_it_is_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SCALING_LAB_HOME", raising=False)
-
-
-def test_it_is_what_was_measured() -> None:
     assert [line for line in damage() if line.startswith("reference:")] == []
 
 
 @pytest.mark.parametrize("notebook", MEASURED)
-def test_it_is_todays_quick_profile(notebook: str) -> None:
+def test_it_is_todays_quick_profile(notebook: str, reference: Run) -> None:
     quick = yaml.safe_load((files.notebooks() / "profiles" / "quick" / f"{notebook}.yaml").read_text())
     module = import_module(f"lab.experiments.{MEASURED[notebook]}")
-    trials = open_run("reference").trials(module.EXPERIMENT)
+    trials = reference.trials(module.EXPERIMENT)
     assert quick["duration_s"] in set(trials["duration_s"].round(6))
     assert trials["block"].nunique() == quick["blocks"]

@@ -51,12 +51,11 @@ def test_the_title_says_what_a_result_is_worth(
     requests = rows([0.02] * len(outcomes), outcomes)
     summarized(requests, stages=None, stopped_s=stopped_s, **asked, **kept).save(tmp_path / "a.parquet")
     figures = import_module("lab.figures.over_time")
-    draw, drawn = figures.over_time, []
+    drawn = []
 
     def drawing(table: pd.DataFrame, title: str, *more: Any, **about: Any) -> Figure:
         drawn.append(title)
-        figure: Figure = draw(table, title, *more, **about)
-        return figure
+        return Figure()
 
     monkeypatch.setattr(figures, "over_time", drawing)
     with pytest.raises(SystemExit, match="0"):

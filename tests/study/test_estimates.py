@@ -141,7 +141,7 @@ def _any(drawn: list[tuple[float, float, float, Interval]]) -> list[Stated]:
     ]
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(rows, rows)
 def test_agreement_is_mutual_and_a_run_agrees_with_itself(one: Any, other: Any) -> None:
     forth, back = _agreement(_any(one), _any(other)), _agreement(_any(other), _any(one))
