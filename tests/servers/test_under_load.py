@@ -30,9 +30,9 @@ def test_recycling_and_scaling_lose_no_request(dispatch: str) -> None:
 
 @pytest.mark.parametrize("dispatch", PASSED_ON_OR_SHARED)
 def test_recycling_after_so_many_requests_loses_none(dispatch: str) -> None:
-    with serve(dispatch=dispatch, workers=1, iterations=100, recycle_after=50, drain_s=30) as server:
+    with serve(dispatch=dispatch, workers=1, iterations=ITERATIONS, recycle_after=50, drain_s=30) as server:
         with Load(server.url) as load:
-            until(lambda: all(counters.restarts >= 1 for counters in server.counters()))
+            until(lambda: all(counters.restarts >= 2 for counters in server.counters()))
         assert load.failures == []
 
 
