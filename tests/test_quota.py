@@ -60,7 +60,7 @@ def test_a_quota_holds_a_process_and_what_it_starts_and_counts_its_pauses() -> N
 def test_what_a_command_starts_at_once_is_held_too() -> None:
     """It is in the group before it runs, so no child can escape by being quick."""
     limited = new_quota(0.5)
-    command = [*limited.prefix, "sh", "-c", "cat & echo $!; wait"]
+    command = [*limited.prefix, "sh", "-c", "sleep 60 & echo $!; wait"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         child = int(process.stdout.readline())
