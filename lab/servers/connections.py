@@ -78,7 +78,8 @@ async def close_idle(server: web.Server, *, quiet_s: float, hand_over: HandOver 
     The wait lets requests on their way arrive; each is answered. Returns when no connection is left.
     With `hand_over` every client keeps its connection: it may be about to ask again, unaware of the change.
     """
-    await asyncio.sleep(quiet_s)
+    if server.connections:
+        await asyncio.sleep(quiet_s)
     while connections := server.connections:
         for connection in connections:
             if isinstance(connection, ServedConnection) and connection.is_idle:
