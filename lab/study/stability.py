@@ -280,15 +280,17 @@ def usual(costs: "pd.Series[float]") -> float:
     """Return the cost that most of a run's trials agree on; nan if there is none.
 
     It is the median of the most trials that lie within `MOST_OFF` of one middle. Two groups of one size, or
-    fewer trials than an interval needs, tell nothing.
+    fewer trials than an interval needs, tell nothing. Medians are of logarithms, to which faster and slower
+    are alike.
     """
     known = np.sort(costs[costs > 0].to_numpy(np.float64))
     if len(known) < fewest_trials():
         return math.nan
     ends = np.searchsorted(known, known * (1 + MOST_OFF) ** 2, side="right")
     sizes = ends - np.arange(len(known))
-    middles = [float(np.median(known[first : ends[first]])) for first in np.flatnonzero(sizes == sizes.max())]
-    return math.nan if _is_off(middles[-1] / middles[0]) else float(np.median(middles))
+    logs = np.log(known)
+    middles = [np.median(logs[first : ends[first]]) for first in np.flatnonzero(sizes == sizes.max())]
+    return math.nan if _is_off(math.exp(middles[-1] - middles[0])) else float(np.exp(np.median(middles)))
 
 
 def _of_usual(trials: pd.DataFrame, of_run: pd.DataFrame) -> "pd.Series[float]":
