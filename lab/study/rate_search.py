@@ -181,8 +181,8 @@ class Search:
 
     def _unbelieved(self, rate_rps: float | None) -> RateTrial | None:
         """Return the last try of a rate if none could be believed."""
-        last = [trial for trial in self.trials if trial.rate == rate_rps][-1:]
-        return last[0] if last and last[0].flags else None
+        tries = [trial for trial in self.trials if trial.rate == rate_rps]
+        return tries[-1] if tries and all(trial.flags for trial in tries) else None
 
     def _judged(self, offered: Measured, rate_rps: float) -> RateTrial:
         summary = offered.summary
@@ -237,7 +237,8 @@ class Search:
             above = [rate for rate in classified(self.trials)[1] if rate > (lower_rps or 0.0)]
             return lower_rps, min(above, default=None), why + in_words(unbelieved.flags)
         if lower_rps is None:
-            last = min(self.trials, key=lambda trial: (bool(trial.flags), trial.rate))
+            bad = [trial for trial in self.trials if not trial.good]
+            last = min(bad, key=lambda trial: (bool(trial.flags), trial.rate))
             return None, upper_rps, f"even {per_second(last.rate)} is too much: {_why(last)}"
         if upper_rps is None:
             return lower_rps, None, f"the search ended at {per_second(max_rps)}, which is sustained"

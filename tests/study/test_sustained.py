@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -168,6 +169,34 @@ def test_rates_at_which_the_generator_falls_behind_are_no_bounds_though_higher_o
     assert 90 < (lower_rps or 0) <= 100
     assert (upper_rps or 0) >= 170
     assert reason.startswith("the load generator cannot be believed at ")
+
+
+def test_what_was_believed_of_a_rate_counts_though_later_tries_of_it_are_not() -> None:
+    """Of each rate the first trial is believed, three tries of the second are not, the third is again."""
+    late, server, asked = Flag("send_lag", 0.5, 0.01), Simulated(noise=0.0), Counter[float]()
+
+    def spoils(rate: float) -> bool:
+        asked[rate] += 1
+        return 2 <= asked[rate] <= 4
+
+    search = Search(disturbed_by(late, server, spoils), SLOS, duration_s=3, arrivals="constant")
+    lower_rps, upper_rps, reason = search.run(2 * server.capacity_rps, 10_000, 0.05)
+    assert (lower_rps or math.inf) <= server.capacity_rps <= (upper_rps or 0)
+    assert reason == ""
+
+
+def test_why_even_the_lowest_rate_is_too_much_is_told_by_a_trial_that_failed() -> None:
+    slow, kind = Simulated(noise=0.0, loop_s=10.0), iter([Simulated(noise=0.0)])
+
+    def offer(rate_rps: float, duration_s: float, seed: int) -> Answered:
+        server = next(kind, slow) if rate_rps < 0.4 else slow
+        return server(rate_rps, duration_s, seed)
+
+    search = Search(offer, SLOS, duration_s=3, arrivals="constant")
+    lower_rps, _, reason = search.run(2.0, 10_000, 0.05)
+    assert lower_rps is None
+    assert any(trial.good for trial in search.trials)
+    assert reason.startswith("even 0.333/s is too much: p99 is 10"), reason
 
 
 @pytest.mark.parametrize(("cpus", "share"), [(1, 1.0), (2, 0.5), (math.inf, 1.0)])
