@@ -77,7 +77,10 @@ def answer(found: pd.DataFrame, *, shares: bool = True) -> str:
 
 def title(found: pd.DataFrame) -> str:
     """Say up to which share of their own limit the servers hold the SLO."""
-    parts = [f"{server} {_span(row, 'share', _whole_percent)}" for server, row in _each(found)]
+    known = _each(found.dropna(subset=["lower_share", "upper_share"], how="all"))
+    parts = [f"{server} {_span(row, 'share', _whole_percent)}" for server, row in known]
+    if not parts:
+        return "No sustained rate was found"
     return f"Sustained: {', '.join(parts)} of the own limit".replace(" % to ", " to ")
 
 
@@ -97,9 +100,13 @@ def table(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def estimates(experiment: str, found: pd.DataFrame) -> list[Stated]:
-    """State the bounds of each server, in requests/s and as shares of its own limit."""
+    """State the bounds of each server, in requests/s and as shares of its own limit.
+
+    A search that ended with both bounds before it was done has confirmed neither: they are not stated.
+    """
+    unconfirmed = (found["reason"] != "") & found[["lower_rps", "upper_rps"]].notna().all(axis=1)
     rows = []
-    for _, row in found.iterrows():
+    for _, row in found[~unconfirmed].iterrows():
         several = {} if row["topology"] == "single" else {"dispatch": row["dispatch"]}
         about = named(
             topology=row["topology"], workers=row["workers"], slo=row["objective"], loop=row["iterations"],
@@ -133,11 +140,12 @@ def _sustains(server: str, row: "pd.Series[Any]") -> str:
     if pd.isna(row["lower_rps"]):
         return f"for {server}, no sustained rate was found: {row['reason']}"
     does = "sustains" if row["topology"] == "single" or row["workers"] == 1 else "sustain"
-    return f"{server} {does} **{_span(row, 'rps', units.per_second)}**"
+    doubt = f" ({row['reason']})" if row["reason"] else ""
+    return f"{server} {does} **{_span(row, 'rps', units.per_second)}**{doubt}"
 
 
 def _times(found: pd.DataFrame) -> str | None:
-    """Say how many times the cluster's rate is, in words; None if a bound is missing."""
+    """Say how many times the cluster's rate is, in words; None if `times_as_much` cannot tell."""
     single, several = found[found["topology"] == "single"], found[found["topology"] == "cluster"]
     if single.empty or several.empty:
         return None

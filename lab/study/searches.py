@@ -191,7 +191,9 @@ def times_as_much(less: "pd.Series[Any]", more: "pd.Series[Any]") -> tuple[float
     """Return how many times the sustained rate of one search is that of another: middle, least and most.
 
     Rates are compared at the machine's speed of each search, by `lower_cpus` and `upper_cpus`. All are nan
-    where a bound is missing.
+    where a search has a reason to say: a bound is missing, or not confirmed.
     """
+    if less["reason"] or more["reason"]:
+        return math.nan, math.nan, math.nan
     low, high = more["lower_cpus"] / less["upper_cpus"], more["upper_cpus"] / less["lower_cpus"]
     return float(np.sqrt(low * high)), float(low), float(high)

@@ -34,6 +34,15 @@ def test_a_bound_that_is_missing_is_explained_and_compared_with_nothing() -> Non
     )
 
 
+def test_bounds_that_are_not_confirmed_are_doubted_where_they_stand_and_not_compared() -> None:
+    found = found_rates()
+    found.loc[1, "reason"] = "others disturbed 5 trials of 17.5/s"
+    text = sustained.answer(found)
+    assert "2 workers sustain **17.0/s to 18.0/s** (others disturbed 5 trials of 17.5/s)" in text
+    assert "times as much" not in text
+    assert {"workers=2" in row.factors for row in sustained.estimates("rate-sweep", found)} == {False}
+
+
 def test_without_an_upper_bound_it_is_at_least_the_lower() -> None:
     found = found_rates(upper_rps=math.nan, upper_share=math.nan, upper_cpus=math.nan, reason="it ended")
     assert "One process sustains **at least 9.00/s**" in sustained.answer(found)
@@ -44,6 +53,7 @@ def test_no_rate_at_all_is_one_sentence() -> None:
     missing = {f"{bound}_{of}": math.nan for bound in ("lower", "upper") for of in ("rps", "share", "cpus")}
     text = sustained.answer(found_rates(**missing, reason="the bounds did not settle"))
     assert text.count("the bounds did not settle") == 2
+    assert sustained.title(found_rates(**missing, reason="")) == "No sustained rate was found"
     assert "shares" not in text
 
 

@@ -208,7 +208,7 @@ SEARCHED = pd.DataFrame(
 
 def test_sustained_rates_stand_beside_the_highest_and_are_compared_at_one_speed() -> None:
     rows = measured(*[{1: 10.0, 2: 18.0, 3: 18.0, 4: 17.0}] * 6)
-    assert "They sustain 1.96 times the rate of a cluster of one (1.86 to 2.06)." in answer.answer(
+    assert "They sustain 1.96 times the rate of one process (1.86 to 2.06)." in answer.answer(
         rows, 2, SEARCHED
     )
     table = scaling.table(rows, SEARCHED).set_index("workers")
@@ -217,6 +217,7 @@ def test_sustained_rates_stand_beside_the_highest_and_are_compared_at_one_speed(
     assert table.loc[2, "as a share of the own limit"] == "0.930 to 0.980"
     assert "sustain" not in answer.answer(rows, 4, SEARCHED), "a bound is missing"
     assert "sustain" not in answer.answer(rows, 2, SEARCHED.tail(2)), "the base is missing"
+    assert "sustain" not in answer.answer(rows, 2, SEARCHED.assign(reason="others")), "it is not confirmed"
 
 
 def test_two_numbers_of_workers_leave_open_what_more_cpus_bring() -> None:

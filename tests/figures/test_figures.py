@@ -262,6 +262,7 @@ def test_scaling_has_the_ideal_line_the_cpus_and_every_trial() -> None:
 
 def test_sustained_rates_are_drawn_from_their_lower_bound_and_left_out_without_one() -> None:
     bounds = {"workers": [1, 2, 4], "lower_rps": [9.0, 17.0, math.nan], "upper_rps": [10.0, 18.0, 5.0]}
+    bounds |= {"reason": ["", "", "even 5.00/s is too much"]}
     (rate,) = _known(scaling_answer.figure(_scaled(), 2, pd.DataFrame(bounds))).axes
     assert [(1, 9), (2, 17)] in _lines(rate)
     assert "sustained rate: lower to upper bound" in _legend(rate)

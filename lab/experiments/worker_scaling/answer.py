@@ -101,7 +101,7 @@ def _sustained(found: pd.DataFrame | None, workers: int) -> str:
     if math.isnan(times[0]):
         return ""
     middle, low, high = map(units.digits, times)
-    return f"They sustain {middle} times the rate of a cluster of one ({low} to {high})."
+    return f"They sustain {middle} times the rate of one process ({low} to {high})."
 
 
 def estimates(trials: pd.DataFrame, cpus: int) -> list[Stated]:
@@ -195,7 +195,7 @@ def figure(trials: pd.DataFrame, cpus: float, found: pd.DataFrame | None = None)
         )  # fmt: skip
         cross_flagged(axes, told, "workers", "highest_rps")
         if found is not None:
-            _draw_sustained(axes, found.dropna(subset=["lower_rps", "upper_rps"]))
+            _draw_sustained(axes, found[found["reason"] == ""])
         axes.set_ylabel("requests/s")
         axes.set_ylim(bottom=0)
         axes.set_xlabel("workers")
