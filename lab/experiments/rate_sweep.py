@@ -131,7 +131,7 @@ def figure(trials: pd.DataFrame, found: pd.DataFrame) -> Figure:
         reference_line(latency, y=loops, text=f"SLO for p{percentile}")
         latency.set_ylim(bottom=0.8, top=6 * latency.get_ylim()[1])  # room for the legend
         latency.legend(loc="upper left", fontsize=9, ncols=2)
-        latency.set_xlabel("offered: own utilisation (rate x own service time / workers)")
+        latency.set_xlabel("offered, share of the own limit (own utilisation)")
         latency.set_xlim(left=0)
     return figure
 
