@@ -51,6 +51,17 @@ def no_process_left() -> Iterator[None]:
         time.sleep(0.02)
 
 
+@pytest.fixture
+def no_group_left() -> Iterator[None]:
+    """Fail a test that leaves a control group of ours behind; another's that runs meanwhile has a starter."""
+    from helpers.quotas import groups  # tries a quota when it is imported
+
+    before = groups()
+    yield
+    mine = f"scaling-lab-{os.getpid()}-"
+    assert [group for group in groups() - before if group.name.startswith(mine)] == []
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fail a test of servers after which a file, socket or process is found that nobody closed."""
     for item in items:
