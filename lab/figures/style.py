@@ -12,6 +12,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patheffects import withStroke
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 INK = "#1f2933"
@@ -61,6 +64,10 @@ _RC = {
 }
 
 
+_TITLE_PT = 12.5
+"""Of a title that fits into its figure; a longer one is smaller."""
+
+
 @contextmanager
 def canvas(
     title: str, rows: int = 1, columns: int = 1, size: tuple[float, float] = (7.4, 4.2), **grid: Any
@@ -69,7 +76,9 @@ def canvas(
     with drawing():
         figure = Figure(figsize=size)  # not pyplot's, so neither backend nor state matters
         axes = figure.subplots(rows, columns, squeeze=False, **grid)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12.5, fontweight="bold")
+        wide = TextPath((0, 0), title, size=_TITLE_PT, prop=FontProperties(weight="bold")).get_extents().width
+        fits = min(1.0, 0.95 * 72 * size[0] / wide)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=_TITLE_PT * fits, fontweight="bold")
         yield figure, list(axes.flat)
 
 
@@ -109,15 +118,18 @@ def cross_flagged(axes: Axes, trials: pd.DataFrame, x: str, y: str) -> None:
 def reference_line(axes: Axes, *, x: float | None = None, y: float | None = None, text: str) -> None:
     """Draw a thin labelled line for the reader to compare with."""
     style: dict[str, Any] = {"color": QUIET, "linewidth": 1.0, "linestyle": (0, (4, 3)), "zorder": 1}
+    halo = [withStroke(linewidth=2.5, foreground="white")]  # readable over dots
     if x is not None:
         axes.axvline(x, **style)
         axes.annotate(
             text, (x, 1), xycoords=("data", "axes fraction"), xytext=(3, -3), textcoords="offset points",
             va="top", fontsize=8.5, color=QUIET,
+            path_effects=halo, zorder=5,
         )  # fmt: skip
     if y is not None:
         axes.axhline(y, **style)
         axes.annotate(
             text, (1, y), xycoords=("axes fraction", "data"), xytext=(-2, 3), textcoords="offset points",
             ha="right", fontsize=8.5, color=QUIET,
+            path_effects=halo, zorder=5,
         )  # fmt: skip

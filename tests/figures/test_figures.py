@@ -13,6 +13,7 @@ import pytest
 from helpers.busy_workers import measured
 from helpers.trial_rows import found_rates, trials
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -266,6 +267,13 @@ def test_sustained_rates_are_drawn_from_their_lower_bound_and_left_out_without_o
     (rate,) = _known(scaling_answer.figure(_scaled(), 2, pd.DataFrame(bounds))).axes
     assert [(1, 9), (2, 17)] in _lines(rate)
     assert "sustained rate: lower to upper bound" in _legend(rate)
+
+
+@pytest.mark.parametrize("words", [3, 12, 16])
+def test_a_title_fits_its_figure(words: int) -> None:
+    with canvas(" ".join(["workers"] * words)) as (figure, _):
+        (title,) = figure.texts
+        assert title.get_window_extent(FigureCanvasAgg(figure).get_renderer()).x1 <= figure.bbox.x1
 
 
 def test_a_fraction_of_a_cpu_is_named_as_one() -> None:
