@@ -1,7 +1,8 @@
 """Failures: what is planned and done, and what is read off events made by hand."""
 
 import math
-from typing import TYPE_CHECKING, Any
+import warnings
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,12 +15,10 @@ from lab.errors import UsageError
 from lab.experiments.claims import Verdict, Word
 from lab.experiments.failures import answer as words
 from lab.experiments.failures import trials as study
+from lab.figures.style import rendered
 from lab.flags import Flag
 from lab.study.estimates import table_of
 from lab.study.plan import Event
-
-if TYPE_CHECKING:
-    pass
 
 Request = tuple[float, float, int | str]
 """When it was due, when it ended, and the worker that answered it, or how it was lost."""
@@ -310,6 +309,18 @@ def test_a_figure_shows_as_many_losses_as_its_title_counts(kind: str) -> None:
     assert drawn["lost: 3"] == 3
     assert ("lost 3 requests" in figure.get_suptitle()) == (kind != study.BLOCK)
     figure.canvas.draw()
+
+
+def test_the_latency_before_is_in_the_figure_however_slow_all_answers_after_it_are() -> None:
+    requests: list[Request] = [(0.5, 0.51, 7), (2.1, 3.1, 8), (2.2, 4.2, 8)]
+    events = read(requests, [(study.KILL, 2.0, 3.0, "9")])
+    figure = words.figure(events, framed(requests).assign(trial_id="t"), study.KILL)
+    assert figure is not None
+    lowest, highest = figure.axes[0].get_ylim()
+    assert lowest < 0.01 < 2.0 < highest
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rendered(figure, "svg")
 
 
 def test_a_trial_without_a_single_answer_is_drawn() -> None:

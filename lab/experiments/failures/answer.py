@@ -300,7 +300,10 @@ def figure(events: pd.DataFrame, requests: pd.DataFrame, kind: str) -> Figure | 
         if full_s > 0:
             axes.axvspan(0, full_s, color=QUIET, alpha=0.16, linewidth=0, zorder=0)
         reference_line(axes, x=0, text=happens)
-        reference_line(axes, y=float(calm["latency_s"].median()), text="before the first")
+        if (before_s := float(calm["latency_s"].median())) > 0:
+            lowest, highest = axes.get_ylim()  # after a slow event, all answers may be far above
+            axes.set_ylim(min(lowest, before_s / 2.2), max(highest, before_s * 2.2))
+            reference_line(axes, y=before_s, text="before the first")
         axes.set_xlabel("time at which the request was due, from the event, s")
         axes.set_ylabel("latency")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
