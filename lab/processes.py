@@ -32,6 +32,8 @@ from lab.streams import guard_standard_streams, log_without_waiting
 if TYPE_CHECKING:
     from asyncio.trsock import TransportSocket
 
+    import psutil
+
 Message = dict[str, Any]
 Stream: TypeAlias = "IO[Any] | int | None"
 """As `subprocess.Popen` takes it; None to share ours."""
@@ -155,6 +157,21 @@ class Program:
         """Send it a signal, if it still exists."""
         self._keeper.send_signal(number)
 
+    def processes(self) -> "list[psutil.Process]":
+        """Return its processes that run, also those that left its group."""
+        import psutil
+
+        try:
+            return [
+                one for one in psutil.Process(self._keeper.pid).children(recursive=True) if one.is_running()
+            ]
+        except psutil.NoSuchProcess:
+            return []
+
+    def cpu_so_far_s(self) -> float:
+        """Return the CPU seconds of all its processes until now, ended ones too; NaN if it is gone."""
+        return cpu_of_tree_s(self._keeper.pid)
+
     def cpu_s(self) -> float:
         """Wait for its end; return the CPU seconds of all its processes, NaN if the keeper was killed."""
         with contextlib.suppress(EOFError, OSError):
@@ -206,6 +223,18 @@ def start_program(
             raise LabError(f"cannot start {command[0]}: its keeper has ended ({error!r})") from error
         raise
     return program
+
+
+def cpu_of_tree_s(pid: int) -> float:
+    """Return the CPU seconds of a process and all its children, ended ones too; NaN if it is gone."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return math.nan
+    return float(sum(one.user + one.system + one.children_user + one.children_system for one in times))
 
 
 def end_group(leader: "subprocess.Popen[bytes]", within_s: float = 0.0) -> None:

@@ -17,7 +17,7 @@ from weakref import WeakSet
 
 from lab.checks import checked
 from lab.errors import LabError, UsageError
-from lab.processes import Channel, Message, end_group, ending, start_with_channel
+from lab.processes import Channel, Message, cpu_of_tree_s, end_group, ending, start_with_channel
 from lab.quota import Quota, Throttling, new_quota
 from lab.servers import sockets
 from lab.servers.counters import SharedCounts, WorkerCounters
@@ -82,6 +82,10 @@ class Server:
         if self.spec.has_workers:
             return [WorkerCounters(**counters) for counters in self._ask("counters")]
         return [WorkerCounters(0, self.pid, *self._counts.read(), restarts=0)]
+
+    def cpu_s(self) -> float:
+        """Return the CPU seconds that its processes, ended ones too, have used so far; NaN if it is gone."""
+        return cpu_of_tree_s(self.pid)
 
     def throttling(self) -> Throttling | None:
         """Return what its quota has done so far; None if it has none."""

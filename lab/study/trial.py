@@ -1,6 +1,5 @@
 """One trial: a fresh server, warmed up, under one attack; and the row with its outcome."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,7 +8,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
-import psutil
 
 from lab.cpus import available_cpus
 from lab.errors import LabError
@@ -43,21 +41,11 @@ def serve_and_attack(condition: Condition, seed: int) -> Measured:
     """Start the condition's server, warm it up, attack it, and stop it whatever happens."""
     # The attack is over once every request has ended: no client waits for an answer while the server stops.
     with fresh_server(condition, drain_s=0) as server:
-        before, spent_s = server.throttling(), _cpu_s(server.pid)
+        before, spent_s = server.throttling(), server.cpu_s()
         result = offer(server, condition, seed)
-        after, spent_s = server.throttling(), _cpu_s(server.pid) - spent_s
+        after, spent_s = server.throttling(), server.cpu_s() - spent_s
     throttling = None if before is None or after is None else after.since(before)
     return Attacked(result.requests, {**result.summary, "server_cpu_s": spent_s}, throttling)
-
-
-def _cpu_s(pid: int) -> float:
-    """Return the CPU seconds of a process and all its children, also the ended ones; nan if it is gone."""
-    try:
-        process = psutil.Process(pid)
-        times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
-    except psutil.NoSuchProcess:
-        return math.nan
-    return float(sum(one.user + one.system + one.children_user + one.children_system for one in times))
 
 
 @dataclass(frozen=True)

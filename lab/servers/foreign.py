@@ -1,0 +1,211 @@
+"""A server that we did not write, in the background: any command that listens where it is told."""
+
+import contextlib
+import http.client
+import os
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Self
+
+import psutil
+from annotated_types import MinLen
+
+from lab.checks import Before, Count, Seconds, Whole, checked
+from lab.errors import LabError
+from lab.processes import Program, ending, start_program
+from lab.servers import sockets
+
+PLACEHOLDERS = ("host", "port", "workers")
+"""What a command may name in braces."""
+
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_]+)\}")
+_POLL_S = 0.02
+_ASKS_FOR_S = 2.0
+_LAST_WORDS = 3
+
+
+def _spelt(command: Sequence[str]) -> Sequence[str]:
+    """Refuse a misspelt placeholder, which the program would take as it stands."""
+    for word in command:
+        for name in _PLACEHOLDER.findall(word):
+            if name not in PLACEHOLDERS:
+                known = ", ".join(f"{{{known}}}" for known in PLACEHOLDERS)
+                raise ValueError(f"has no placeholder {{{name}}}: there are {known}")
+    return command
+
+
+@checked
+@dataclass(frozen=True, kw_only=True)
+class ForeignSpec:
+    """A server that we did not write: how it starts, and how to tell that it accepts.
+
+    command: the program and its arguments, in which {host}, {port} and {workers} are filled in. The same
+        values are in its environment, as HOST, PORT and WEB_CONCURRENCY.
+    workers: how many it should have.
+    host, port: where it should listen; with port 0, a free one is chosen.
+    ready_path: it is ready once this path answers, with any status below 500.
+    environment: further variables; folder: where it runs; None for the current one.
+    start_timeout_s: how long it may take to be ready. drain_s: how long it may take to end once told.
+    """
+
+    command: Annotated[tuple[str, ...], Before(_spelt), MinLen(1)]
+    workers: Count = 1
+    host: str = "127.0.0.1"
+    port: Whole = 0
+    ready_path: str = "/"
+    environment: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
+    start_timeout_s: Seconds = 30.0
+    drain_s: Seconds = 10.0
+
+
+class ForeignServer:
+    """A running `ForeignSpec`; as a context manager, it stops at the end.
+
+    url: where it answers. pid: the process of the command. ready_s: how long it took to be ready.
+    log_path: what its processes print; deleted when it stops, unless it failed.
+    """
+
+    url: str
+    pid: int
+    ready_s: float
+    log_path: Path
+
+    def __init__(self, spec: ForeignSpec) -> None:
+        """Start it, and return when it answers.
+
+        Raises UsageError if the command does not exist, LabError, with its last words, if it ends or is not
+        ready in time. Either way nothing of it is left.
+        """
+        self.spec = spec
+        self._stopping = threading.RLock()
+        self._stopped = False
+        with sockets.listen(spec.host, spec.port) as probe:  # proves that the port is free
+            self.url, self._address = sockets.url(probe), probe.getsockname()[:2]
+        with tempfile.NamedTemporaryFile(prefix="scaling-lab-", suffix=".log", delete=False) as log:
+            self.log_path = Path(log.name)
+            try:
+                self._program = self._spawn(log.fileno())
+            except BaseException:
+                self.log_path.unlink()
+                raise
+        self.pid = self._program.pid
+        began_s = time.monotonic()
+        try:
+            self._wait_until_ready(began_s + spec.start_timeout_s)
+        except BaseException as error:
+            self._end(keep_log=isinstance(error, LabError))
+            raise
+        self.ready_s = time.monotonic() - began_s
+
+    def processes(self) -> list[psutil.Process]:
+        """Return all its processes that run, also those that left its process group."""
+        return [] if self._stopped else self._program.processes()
+
+    @property
+    def workers(self) -> list[int]:
+        """The pids of its processes that have no children: in most servers, the workers."""
+        running = self.processes()
+        parents = set()
+        for process in running:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                parents.add(process.ppid())
+        return [one.pid for one in running if one.pid not in parents and not _is_helper(one)]
+
+    def cpu_s(self) -> float:
+        """Return the CPU seconds that all its processes, ended ones too, have used so far."""
+        return self._program.cpu_so_far_s()
+
+    def log(self, lines: int = 20) -> str:
+        """Return the end of its log; nothing once it is deleted."""
+        with contextlib.suppress(FileNotFoundError):
+            return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
+        return ""
+
+    def send_signal(self, number: int) -> None:
+        """Send the command's process a signal, if it still exists."""
+        self._program.send_signal(number)
+
+    def stop(self) -> None:
+        """Tell it to end, wait at most `spec.drain_s`, then kill it. Repeating is harmless.
+
+        Raises LabError if one of its processes survives, or if something still listens on its port.
+        """
+        with self._stopping:
+            if not self._stopped:
+                self._end(keep_log=self._program.poll() not in (None, 0), within_s=self.spec.drain_s)
+                sockets.listen(*self._address).close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        state = "stopped" if self._stopped else f"pid {self.pid}"
+        return f"<server {self.spec.command[0]}, {self.url}, {state}>"
+
+    def _spawn(self, log: int) -> Program:
+        host, port = str(self._address[0]), str(self._address[1])
+        values = {"host": host, "port": port, "workers": str(self.spec.workers)}
+        command = [_PLACEHOLDER.sub(lambda found: values[found[1]], word) for word in self.spec.command]
+        told = {"HOST": host, "PORT": port, "WEB_CONCURRENCY": values["workers"]}
+        return start_program(
+            command,
+            cwd=self.spec.folder or Path.cwd(),
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **told, **self.spec.environment},
+        )
+
+    def _wait_until_ready(self, deadline_s: float) -> None:
+        while not self._answers():
+            if (status := self._program.poll()) is not None:
+                raise LabError(
+                    f"{self.spec.command[0]} ended before it answered, {ending(status)}{self._words()}"
+                )
+            if time.monotonic() > deadline_s:
+                raise LabError(
+                    f"{self.spec.command[0]} has not answered {self.url}{self.spec.ready_path} after "
+                    f"{self.spec.start_timeout_s:g} s: does it listen on {{host}}:{{port}}?{self._words()}"
+                )
+            time.sleep(_POLL_S)
+
+    def _answers(self) -> bool:
+        host, port = self._address
+        connection = http.client.HTTPConnection(host, port, timeout=_ASKS_FOR_S)
+        try:
+            connection.request("GET", self.spec.ready_path, headers={"Connection": "close"})
+            return connection.getresponse().status < 500
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def _words(self) -> str:
+        tail = " | ".join(line.strip() for line in self.log(_LAST_WORDS).splitlines())
+        return f" ({self.log_path}: {tail})" if tail else ""
+
+    def _end(self, keep_log: bool, within_s: float = 0.0) -> None:
+        self._stopped = True
+        try:
+            self._program.end(within_s)
+        finally:
+            if not keep_log:
+                self.log_path.unlink(missing_ok=True)
+
+
+def _is_helper(process: psutil.Process) -> bool:
+    """Say whether it is one that Python's multiprocessing starts beside the workers."""
+    with contextlib.suppress(psutil.Error):
+        return any("multiprocessing.resource_tracker" in word for word in process.cmdline())
+    return True
