@@ -20,7 +20,7 @@ class Flag:
 
     def __str__(self) -> str:
         kind = KINDS.get(self.code) or Kind(f"flagged by a later version: {self.code}", "{:g}".format)
-        value = "" if self.value is None else f" {kind.show(self.value)}"
+        value = "" if self.value is None else f" {_apart(kind.show, self.value, self.limit)}"
         limit = "" if self.limit is None else f" (limit {kind.show(self.limit)})"
         return f"{kind.text}{value}{limit}"
 
@@ -39,6 +39,17 @@ class Kind(NamedTuple):
 
     text: str
     show: Callable[[float], str]
+
+
+def _apart(show: Callable[[float], str], value: float, limit: float | None) -> str:
+    """Write a value so that it can be told from its limit, with more digits if it takes them."""
+    shown = show(value)
+    if limit is None or value == limit or shown != show(limit):
+        return shown
+    if show is not percent:
+        return f"just beyond {shown}"
+    digits = range(2, 18)  # 17 tell any two numbers apart
+    return next(f"{100 * value:.{n}g} %" for n in digits if f"{100 * value:.{n}g}" != f"{100 * limit:.{n}g}")
 
 
 def _times(ratio: float) -> str:

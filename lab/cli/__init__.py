@@ -10,7 +10,7 @@ import click
 from lab.errors import LabError, UsageError
 from lab.streams import guard_standard_streams, show_what_can_be_shown, tell, write_out
 
-COMMANDS = ("study", "serve", "attack", "sustained", "plot", "report", "runs", "doctor")
+COMMANDS = ("study", "serve", "attack", "sustained", "plot", "report", "runs", "compare", "doctor")
 
 
 class _LazyGroup(click.Group):

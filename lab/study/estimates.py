@@ -80,7 +80,8 @@ OVERLAP, HELD = 0.95, 0.80
 Of honest 95 % intervals about 99 % overlap, and about 83 % hold the value of an equal, independent run.
 """
 
-_NAME = ["experiment", "quantity", "factors", "unit"]
+NAME = ["experiment", "quantity", "factors", "unit"]
+"""The columns that name a number: together they are the same in two runs that state the same."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Agreement:
     @property
     def apart(self) -> pd.DataFrame:
         """The pairs of intervals and of bounds that do not overlap."""
-        return self.pairs[(_of(self.pairs, _COVERING) | _of(self.pairs, _SEARCHED)) & ~self.pairs["overlap"]]
+        return self.pairs[(_of(self.pairs, COVERING) | _of(self.pairs, _SEARCHED)) & ~self.pairs["overlap"]]
 
     def misses(self) -> list[str]:
         """Say in what the runs disagree, a line each; nothing if they agree."""
@@ -121,7 +122,9 @@ class Agreement:
         return lines
 
 
-_COVERING = frozenset(kind.value for kind in Interval if kind.covers)
+COVERING = frozenset(kind.value for kind in Interval if kind.covers)
+"""The kinds of intervals that promise to hold the true value, as tables name them."""
+
 _SEARCHED = frozenset([Interval.SEARCH.value])
 
 
@@ -130,8 +133,8 @@ def agreement(one: pd.DataFrame, other: pd.DataFrame) -> Agreement:
 
     Numbers are paired by experiment, quantity, factors and unit. A bound that a search did not find is open.
     """
-    pairs = one.drop_duplicates(_NAME).merge(
-        other.drop_duplicates(_NAME), on=_NAME, suffixes=("_one", "_other"), validate="one_to_one"
+    pairs = one.drop_duplicates(NAME).merge(
+        other.drop_duplicates(NAME), on=NAME, suffixes=("_one", "_other"), validate="one_to_one"
     )
     pairs["overlap"] = _at_most(pairs["low_one"], pairs["high_other"]) & _at_most(
         pairs["low_other"], pairs["high_one"]
@@ -142,7 +145,7 @@ def agreement(one: pd.DataFrame, other: pd.DataFrame) -> Agreement:
 
 
 def _counted(name: str, pairs: pd.DataFrame) -> Mapping[str, object]:
-    covering, searched = _of(pairs, _COVERING), _of(pairs, _SEARCHED)
+    covering, searched = _of(pairs, COVERING), _of(pairs, _SEARCHED)
     mine = pairs[covering]
     return {
         "experiment": name,

@@ -24,6 +24,7 @@ from lab.cpus import available_cpus
 from lab.errors import LabError
 from lab.experiments.instrument.stalls import closed_loop
 from lab.figures.over_time import over_time as draw
+from lab.flags import Flag
 from lab.load.attack import Result, attack, summarized
 from lab.load.ceiling import Step, ceiling_rps, measure_ceiling, reasons
 from lab.load.generators import (
@@ -305,7 +306,15 @@ def test_the_doctor_says_what_it_found(
     assert kept_ceiling_rps(keepalive=True) == findings["ceiling_rps"]["keepalive"]
 
 
-def test_the_doctor_keeps_each_ceiling_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_value_just_beyond_its_limit_can_be_told_from_it() -> None:
+    assert str(Flag("stalled", 0.01004, 0.01)).endswith("1.004 % (limit 1 %)")
+    assert str(Flag("stalled", 0.02, 0.01)).endswith("2 % (limit 1 %)")
+    assert str(Flag("send_lag", 0.0100000001, 0.01)).count("just beyond") == 1
+
+
+def test_the_doctor_keeps_each_ceiling_in_its_place(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def found(*, keepalive: bool, **_: object) -> list[Step]:
         return [Step(2000 if keepalive else 1000, keepalive, True, (), (), 0, 0, 0, 0, 0, True)]
 
@@ -313,4 +322,5 @@ def test_the_doctor_keeps_each_ceiling_in_its_place(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("lab.cli.doctor._QUIET_S", 0.1)
     with pytest.raises(SystemExit):
         main(["doctor"])
+    assert capsys.readouterr().err.startswith("lab: examining this machine takes up to")
     assert (kept_ceiling_rps(keepalive=False), kept_ceiling_rps(keepalive=True)) == (1000, 2000)

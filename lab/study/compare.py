@@ -1,0 +1,154 @@
+"""Runs beside each other: what both state, each difference with its interval, what could have been seen."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from lab.errors import LabError, UsageError
+from lab.models.statistics import CONFIDENCE
+from lab.study.estimates import COVERING, NAME, agreement
+from lab.study.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One number of `run` over the same number of `base`: `ratio`, and how far off it may be.
+
+    All intervals of one comparison hold together with `CONFIDENCE`. `told` is True if the interval leaves 1
+    out, False if not, and None where one of the runs has no interval (`low` and `high` are then None too).
+    `smallest_told` is the smallest difference that this could have seen, as a share.
+    """
+
+    base: str
+    run: str
+    experiment: str
+    quantity: str
+    factors: str
+    unit: str
+    ratio: float
+    low: float | None
+    high: float | None
+    told: bool | None
+    smallest_told: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs beside the first of them: `family` counts the intervals that hold together.
+
+    `left_out` says, a line per run, how many of its numbers were not compared.
+    """
+
+    differences: tuple[Difference, ...]
+    family: int
+    left_out: tuple[str, ...]
+
+
+def compare(runs: Sequence[tuple[str, pd.DataFrame]]) -> Comparison:
+    """Compare the estimates of runs, (id, `estimates.table_of`) each, with those of the first.
+
+    Numbers are paired by experiment, quantity, factors and unit; blocks of different sittings are
+    independent, and so never paired. Numbers that are 0 have no ratio, and are left out too. Raises
+    UsageError if there are fewer than two runs, LabError if a run shares no number with the first.
+    """
+    if len(runs) < 2:
+        raise UsageError("name at least two runs to compare, or one of them twice: `lab runs` lists them")
+    (base, first), *others = runs
+    rows: list[tuple[str, dict[str, object]]] = []
+    left_out: list[str] = []
+    for run, table in others:
+        pairs = agreement(first, table).pairs
+        pairs = pairs[(pairs["value_one"] > 0) & (pairs["value_other"] > 0)]
+        if pairs.empty:
+            raise LabError(
+                f"{base} and {run} share no number of one experiment and factors ({base} has"
+                f" {_experiments(first)}; {run} has {_experiments(table)}):"
+                " measure both with the same parameters"
+            )
+        rows += [(run, {str(name): value for name, value in row.items()}) for row in pairs.to_dict("records")]
+        left_out += _left_out((base, first), (run, table), len(pairs))
+    widths = [_mover(row) for _, row in rows]
+    family = sum(width is not None for width in widths)
+    found = (
+        _difference(base, run, row, width, family) for (run, row), width in zip(rows, widths, strict=True)
+    )
+    return Comparison(tuple(found), family, tuple(left_out))
+
+
+def _experiments(table: pd.DataFrame) -> str:
+    return ", ".join(dict.fromkeys(table["experiment"])) or "nothing"
+
+
+def _left_out(one: tuple[str, pd.DataFrame], other: tuple[str, pd.DataFrame], shared: int) -> list[str]:
+    """Say of each run how many of its numbers are not compared, if any."""
+    totals = {name: len(table.drop_duplicates(NAME)) for name, table in (one, other)}
+    return [
+        f"{name}: {total - shared} of {total} numbers (they are 0, or of other experiments or factors)"
+        for name, total in totals.items()
+        if total > shared
+    ]
+
+
+def _mover(row: Mapping[str, object]) -> tuple[float, float, int] | None:
+    """Return how far the log of the ratio may be too high, and too low, and the fewer trials of the two.
+
+    The distances of the two independent intervals add in quadrature (Zou & Donner's MOVER, Statistics in
+    Medicine 27, 2008). None where one of the two is no interval, or has no logarithm.
+    """
+    if not {row["interval_one"], row["interval_other"]} <= COVERING:
+        return None
+    ends = {name: _number(row[name]) for name in row if name.startswith(("value_", "low_", "high_"))}
+    if min(ends.values()) <= 0:
+        return None
+    log = {name: math.log(value) for name, value in ends.items()}
+    down = math.hypot(log["value_other"] - log["low_other"], log["high_one"] - log["value_one"])
+    up = math.hypot(log["high_other"] - log["value_other"], log["value_one"] - log["low_one"])
+    return down, up, min(int(_number(row["n_one"])), int(_number(row["n_other"])))
+
+
+def _number(value: object) -> float:
+    return float(str(value))
+
+
+def _difference(
+    base: str, run: str, row: Mapping[str, object], width: tuple[float, float, int] | None, family: int
+) -> Difference:
+    ratio = _number(row["value_other"]) / _number(row["value_one"])
+    low = high = told = smallest = None
+    if width is not None:
+        down, up, trials = width
+        wider = _wider(trials, family)
+        low, high = ratio * math.exp(-down * wider), ratio * math.exp(up * wider)
+        told, smallest = not low <= 1 <= high, math.expm1(wider * max(down, up))
+    experiment, quantity, factors, unit = (str(row[name]) for name in NAME)
+    return Difference(
+        base, run, experiment, quantity, factors, unit, ratio, low, high, told, smallest
+    )  # fmt: skip
+
+
+def _wider(trials: int, family: int) -> float:
+    """Return how many times as wide an interval is if `family` of them hold together (Bonferroni)."""
+    from scipy.special import stdtrit  # takes a moment to import
+
+    tail = (1 - CONFIDENCE) / 2
+    return float(stdtrit(trials - 1, 1 - tail / family) / stdtrit(trials - 1, 1 - tail))
+
+
+def software(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
+    """Return what differs in software: a row per name, with each run's version in the order of the runs."""
+    known: list[dict[str, Any]] = [
+        {
+            "schema": manifest.schema_version,
+            "commit": manifest.git_commit,
+            "Python": manifest.machine.python,
+            "kernel": manifest.machine.kernel,
+            **manifest.packages,
+        }
+        for manifest in manifests
+    ]
+    names = dict.fromkeys(name for versions in known for name in versions)
+    rows = ((name, [versions.get(name) for versions in known]) for name in names)
+    return [{"name": name, "versions": versions} for name, versions in rows if len(set(versions)) > 1]
