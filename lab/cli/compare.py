@@ -10,7 +10,7 @@ from lab import units
 from lab.experiments.summary import estimates, open_for_reading
 from lab.models.statistics import CONFIDENCE
 from lab.streams import write_out
-from lab.study.compare import Comparison, Difference, compare, software
+from lab.study.compare import Comparison, Difference, check_alike, compare, fewest_two, software
 from lab.study.manifest import Manifest
 
 
@@ -22,7 +22,8 @@ def command(runs: tuple[str, ...], form: str) -> int:
 
     Numbers that both state for the same factors are compared, as ratios. All intervals hold together.
     """
-    opened = [open_for_reading(run) for run in runs]
+    opened = [open_for_reading(run) for run in fewest_two(runs)]
+    check_alike([run.manifest for run in opened])
     stated = {run.run_id: estimates(run) for run in {run.run_id: run for run in opened}.values()}
     found = compare([(run.run_id, stated[run.run_id]) for run in opened])
     about = [run.manifest for run in opened]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -47,6 +47,16 @@ class Comparison:
     left_out: tuple[str, ...]
 
 
+Named = TypeVar("Named")
+
+
+def fewest_two(runs: Sequence[Named]) -> Sequence[Named]:
+    """Return the runs. Raises UsageError if there are fewer than two to compare."""
+    if len(runs) < 2:
+        raise UsageError("name at least two runs to compare, or one of them twice: `lab runs` lists them")
+    return runs
+
+
 def compare(runs: Sequence[tuple[str, pd.DataFrame]]) -> Comparison:
     """Compare the estimates of runs, (id, `estimates.table_of`) each, with those of the first.
 
@@ -54,9 +64,7 @@ def compare(runs: Sequence[tuple[str, pd.DataFrame]]) -> Comparison:
     independent, and so never paired. Numbers that are 0 have no ratio, and are left out too. Raises
     UsageError if there are fewer than two runs, LabError if a run shares no number with the first.
     """
-    if len(runs) < 2:
-        raise UsageError("name at least two runs to compare, or one of them twice: `lab runs` lists them")
-    (base, first), *others = runs
+    (base, first), *others = fewest_two(runs)
     rows: list[tuple[str, dict[str, object]]] = []
     left_out: list[str] = []
     for run, table in others:
@@ -135,6 +143,32 @@ def _wider(trials: int, family: int) -> float:
 
     tail = (1 - CONFIDENCE) / 2
     return float(stdtrit(trials - 1, 1 - tail / family) / stdtrit(trials - 1, 1 - tail))
+
+
+def check_alike(manifests: Sequence[Manifest]) -> None:
+    """Check that runs were made with one profile and the same changed parameters.
+
+    Estimates do not name all that a profile sets, such as the length of a trial: without this, two plans
+    would be told apart as if they were two machines. Raises LabError if they differ, and says in what.
+    """
+    first = manifests[0]
+    for other in manifests[1:]:
+        if first.profile != other.profile:
+            of_one, of_other = (manifest.profile or "none (by hand)" for manifest in (first, other))
+            raise LabError(
+                f"{first.run_id} and {other.run_id} are of different profiles ({of_one}; {of_other}),"
+                " which plan different trials: compare runs of one profile"
+            )
+        if first.parameters != other.parameters:
+            names = sorted(
+                name
+                for name in first.parameters.keys() | other.parameters.keys()
+                if first.parameters.get(name) != other.parameters.get(name)
+            )
+            raise LabError(
+                f"{first.run_id} and {other.run_id} were made with different parameters"
+                f" ({', '.join(names)}): measure both with the same"
+            )
 
 
 def software(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:

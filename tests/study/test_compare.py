@@ -8,8 +8,9 @@ import pytest
 
 from lab.errors import LabError, UsageError
 from lab.models.statistics import estimate
-from lab.study.compare import compare
+from lab.study.compare import check_alike, compare
 from lab.study.estimates import stated, table_of
+from lab.study.manifest import new_manifest
 
 
 def _simulated(
@@ -66,3 +67,15 @@ def test_runs_are_aligned_on_what_they_share_or_refused() -> None:
         compare([("two", two), ("three", three.assign(experiment="dispatch"))])
     with pytest.raises(UsageError, match="at least two"):
         compare([("two", two)])
+
+
+def test_runs_of_different_plans_are_refused_by_what_differs() -> None:
+    quick, full = (
+        new_manifest(name, profile=name, notebooks=(), parameters={}) for name in ("quick", "full")
+    )
+    check_alike([quick, quick])
+    with pytest.raises(LabError, match="different profiles"):
+        check_alike([quick, full])
+    changed = quick.model_copy(update={"parameters": {"02.rate": 20}})
+    with pytest.raises(LabError, match=r"different parameters \(02.rate\)"):
+        check_alike([quick, changed])
