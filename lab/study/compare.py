@@ -104,13 +104,13 @@ def _mover(row: Mapping[str, object]) -> tuple[float, float, int] | None:
     """Return how far the log of the ratio may be too high, and too low, and the fewer trials of the two.
 
     The distances of the two independent intervals add in quadrature (Zou & Donner's MOVER, Statistics in
-    Medicine 27, 2008). None where one of the two is no interval, or has no logarithm.
+    Medicine 27, 2008). None where one of the two is no interval, has no width, or no logarithm.
     """
     if not {row["interval_one"], row["interval_other"]} <= COVERING:
         return None
     ends = {name: _number(row[name]) for name in row if name.startswith(("value_", "low_", "high_"))}
-    if min(ends.values()) <= 0:
-        return None
+    if min(ends.values()) <= 0 or any(ends[f"low_{of}"] == ends[f"high_{of}"] for of in ("one", "other")):
+        return None  # blocks that are all equal say nothing of how far off they are
     log = {name: math.log(value) for name, value in ends.items()}
     down = math.hypot(log["value_other"] - log["low_other"], log["high_one"] - log["value_one"])
     up = math.hypot(log["high_other"] - log["value_other"], log["value_one"] - log["low_one"])
@@ -132,9 +132,7 @@ def _difference(
         low, high = ratio * math.exp(-down * wider), ratio * math.exp(up * wider)
         told, smallest = not low <= 1 <= high, math.expm1(wider * max(down, up))
     experiment, quantity, factors, unit = (str(row[name]) for name in NAME)
-    return Difference(
-        base, run, experiment, quantity, factors, unit, ratio, low, high, told, smallest
-    )  # fmt: skip
+    return Difference(base, run, experiment, quantity, factors, unit, ratio, low, high, told, smallest)
 
 
 def _wider(trials: int, family: int) -> float:
