@@ -17,7 +17,8 @@ from typing import Any
 
 import psutil
 
-from lab.processes import Channel, end_with_group, on_hang_up
+from lab.channel import Channel
+from lab.processes import end_with_group, on_hang_up
 from lab.streams import guard_standard_streams
 
 _GONE_WITHIN_S = 1.5

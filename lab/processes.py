@@ -13,28 +13,22 @@ import json
 import math
 import os
 import resource
-import select
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-import weakref
-from array import array
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self, TypeAlias
 
+from lab.channel import Channel, polled
 from lab.errors import LabError
 from lab.streams import guard_standard_streams, log_without_waiting
 
 if TYPE_CHECKING:
-    from asyncio.trsock import TransportSocket
-
     import psutil
 
-Message = dict[str, Any]
 Stream: TypeAlias = "IO[Any] | int | None"
 """As `subprocess.Popen` takes it; None to share ours."""
 
@@ -132,7 +126,7 @@ class Program:
 
     pid: int
 
-    def __init__(self, keeper: "subprocess.Popen[bytes]", channel: "Channel") -> None:
+    def __init__(self, keeper: "subprocess.Popen[bytes]", channel: Channel) -> None:
         self._keeper = keeper
         self._channel = channel
 
@@ -279,7 +273,7 @@ def on_hang_up(fd: int, act: Callable[[], None]) -> None:
     """Act, in a thread, when the other end of a pipe, socket or terminal is closed; nothing is read."""
 
     def wait() -> None:
-        _polled(fd, 0, timeout_s=None)
+        polled(fd, 0, timeout_s=None)
         act()
 
     threading.Thread(target=wait, name="lifeline", daemon=True).start()
@@ -287,14 +281,7 @@ def on_hang_up(fd: int, act: Callable[[], None]) -> None:
 
 def is_hung_up(fd: int) -> bool:
     """Return whether the other end of `fd` is closed, or there is no such descriptor."""
-    return _polled(fd, 0, timeout_s=0)
-
-
-def _polled(fd: int, event: int, timeout_s: float | None) -> bool:
-    """Wait for an event or a hang-up; return whether it came in time."""
-    poll = select.poll()
-    poll.register(fd, event)
-    return bool(poll.poll(None if timeout_s is None else 1000 * timeout_s))
+    return polled(fd, 0, timeout_s=0)
 
 
 def end_with_group() -> None:
@@ -319,101 +306,3 @@ def _or_nowhere(stream: Stream, fd: int) -> Stream:
     except OSError:
         return subprocess.DEVNULL
     return None
-
-
-Passed: TypeAlias = "socket.socket | TransportSocket | Channel"
-
-_MOST_FDS = 64
-_open: "weakref.WeakSet[Channel]" = weakref.WeakSet()
-
-
-class Channel:
-    """One end of a socket pair that carries messages: JSON lines, and open sockets with them.
-
-    The starter's end is the lifeline of what it started, so it must have no copies: programs do not inherit
-    it, and forks close it.
-    """
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._rest = b""
-        self._fds: list[int] = []
-        _open.add(self)
-
-    @classmethod
-    def pair(cls) -> tuple[Self, Self]:
-        """Return both ends."""
-        ours, theirs = socket.socketpair()
-        return cls(ours), cls(theirs)
-
-    @classmethod
-    def adopt(cls, fd: int) -> Self:
-        """Return the end that was inherited as `fd`, and keep children from inheriting it."""
-        os.set_inheritable(fd, False)
-        return cls(socket.socket(fileno=fd))
-
-    def fileno(self) -> int:
-        """Return the file descriptor, -1 once it is closed."""
-        return self._sock.fileno()
-
-    def send(
-        self, message: Message, *, passing: "Passed | None" = None, timeout_s: float | None = None
-    ) -> None:
-        """Send a message, with a copy of an open socket if any.
-
-        Raises OSError if the other end is closed; TimeoutError, an OSError, if it does not read in time.
-        """
-        line = json.dumps(message | {"passing": passing is not None}).encode() + b"\n"
-        extra = [] if passing is None else [_rights(passing.fileno())]
-        while line:
-            try:  # `send_fds` also takes flags, but ignores them
-                sent = self._sock.sendmsg([line], extra, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                self._wait(select.POLLOUT, timeout_s)
-            else:
-                line, extra = line[sent:], []
-
-    def tell(self, message: Message, *, passing: "Passed | None" = None) -> None:
-        """Send a message, which is dropped if the other end is gone."""
-        with contextlib.suppress(OSError):
-            self.send(message, passing=passing)
-
-    def receive(self, timeout_s: float | None = None) -> list[tuple[Message, int | None]]:
-        """Return what one read brings: whole messages, each with the file descriptor passed with it, or none.
-
-        Raises EOFError if the other end is closed, TimeoutError if nothing came in time.
-        """
-        self._wait(select.POLLIN, timeout_s)
-        data, fds, _, _ = socket.recv_fds(self._sock, 65536, _MOST_FDS)
-        self._fds += fds
-        if not data:
-            raise EOFError
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        messages = [json.loads(line) for line in lines]
-        return [(message, self._fds.pop(0) if message["passing"] else None) for message in messages]
-
-    def next(self, timeout_s: float | None = None) -> Message:
-        """Return the next message of those that are sent one at a time. Raises what `receive` does."""
-        while not (messages := self.receive(timeout_s)):
-            pass
-        return messages[0][0]
-
-    def close(self) -> None:
-        """Close this end; closing twice is fine."""
-        self._sock.close()
-
-    def _wait(self, event: int, timeout_s: float | None) -> None:
-        if not _polled(self.fileno(), event, timeout_s):
-            raise TimeoutError(f"the other end has kept us waiting for {timeout_s:g} s")
-
-
-def _rights(fd: int) -> tuple[int, int, bytes]:
-    return socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [fd]).tobytes()
-
-
-def _close_in_fork() -> None:
-    for channel in list(_open):
-        channel.close()
-
-
-os.register_at_fork(after_in_child=_close_in_fork)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from lab.channel import Channel
 from lab.cpus import cpu_groups, quota_of
 from lab.errors import LabError
 from lab.files import read_small
-from lab.processes import Channel
 from lab.units import counted
 
 LEAST_CPUS = 0.01

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field
 
+from lab.channel import Message
 from lab.checks import Before, Count, Whole, checked
 from lab.cpus import available_cpus
 from lab.errors import LabError, UsageError
@@ -33,7 +34,6 @@ from lab.load.generators import (
 )
 from lab.load.log import OUTCOMES
 from lab.load.target import Assignment, Headers, check
-from lab.processes import Message
 from lab.units import parse_duration, parse_rate
 
 if TYPE_CHECKING:

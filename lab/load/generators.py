@@ -26,13 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lab import files, processes
+from lab.channel import Message
 from lab.cpus import available_cpus
 from lab.errors import LabError
 from lab.files import write_whole
 from lab.load.arrivals import Times
 from lab.load.log import COLUMNS, read_columns
 from lab.load.target import Assignment
-from lab.processes import Message
 from lab.units import counted, per_second
 
 _LEAD_S = 0.05

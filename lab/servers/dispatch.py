@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from lab.processes import Message
+from lab.channel import Message
 from lab.servers import sockets
 from lab.servers.sockets import HEAD_TIMEOUT_S, QUIET_S, Acceptor
 from lab.servers.spec import ServerSpec

@@ -15,9 +15,10 @@ from types import TracebackType
 from typing import IO, Any, Self
 from weakref import WeakSet
 
+from lab.channel import Channel, Message
 from lab.checks import checked
 from lab.errors import LabError, UsageError
-from lab.processes import Channel, Message, cpu_of_tree_s, end_group, ending, start_with_channel
+from lab.processes import cpu_of_tree_s, end_group, ending, start_with_channel
 from lab.quota import Quota, Throttling, new_quota
 from lab.servers import sockets
 from lab.servers.counters import SharedCounts, WorkerCounters

@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 
 from lab import hotloop, processes
+from lab.channel import Channel, Message
 from lab.cpus import pin
 from lab.errors import LabError
 from lab.hotloop import LoopRun
-from lab.processes import Channel, Message
 from lab.servers.counters import SharedCounts
 from lab.servers.spec import ServerSpec
 from lab.servers.worker_handle import WorkerHandle

@@ -10,8 +10,8 @@ import sys
 from typing import Any
 
 from lab import processes
+from lab.channel import Channel
 from lab.errors import LabError
-from lab.processes import Channel
 from lab.servers import dispatch
 from lab.servers.spec import ServerSpec
 from lab.servers.workers import SIGNALS, Commands, Workers

@@ -22,10 +22,10 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from lab import hotloop, processes
+from lab.channel import Channel, Message
 from lab.cpus import pin
 from lab.errors import LabError
 from lab.hotloop import LoopRun
-from lab.processes import Channel, Message
 from lab.servers import offload
 from lab.servers.connections import ServedConnection, close_idle
 from lab.servers.counters import SharedCounts

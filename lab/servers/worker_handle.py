@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
 
+from lab.channel import Message
 from lab.errors import LabError
-from lab.processes import Message, ending, start_with_channel
+from lab.processes import ending, start_with_channel
 from lab.servers.counters import SharedCounts, WorkerCounters
 from lab.servers.spec import ServerSpec
 

@@ -6,8 +6,8 @@ import logging
 import signal
 from dataclasses import asdict, dataclass
 
+from lab.channel import Channel, Message
 from lab.errors import LabError
-from lab.processes import Channel, Message
 from lab.servers.counters import WorkerCounters
 from lab.servers.dispatch import Dispatch
 from lab.servers.spec import ServerSpec

@@ -1,0 +1,120 @@
+"""A channel between two processes: messages, and open sockets with them, over a socket pair."""
+
+import contextlib
+import json
+import os
+import select
+import socket
+import weakref
+from array import array
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+if TYPE_CHECKING:
+    from asyncio.trsock import TransportSocket
+
+Message = dict[str, Any]
+"""What JSON can write; `receive` adds whether an open socket came with it."""
+
+Passed: TypeAlias = "socket.socket | TransportSocket | Channel"
+
+_MOST_FDS = 64
+_open: "weakref.WeakSet[Channel]" = weakref.WeakSet()
+
+
+class Channel:
+    """One end of a socket pair that carries messages: JSON lines, and open sockets with them.
+
+    The starter's end is the lifeline of what it started, so it must have no copies: programs do not inherit
+    it, and forks close it.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._rest = b""
+        self._fds: list[int] = []
+        _open.add(self)
+
+    @classmethod
+    def pair(cls) -> tuple[Self, Self]:
+        """Return both ends."""
+        ours, theirs = socket.socketpair()
+        return cls(ours), cls(theirs)
+
+    @classmethod
+    def adopt(cls, fd: int) -> Self:
+        """Return the end that was inherited as `fd`, and keep children from inheriting it."""
+        os.set_inheritable(fd, False)
+        return cls(socket.socket(fileno=fd))
+
+    def fileno(self) -> int:
+        """Return the file descriptor, -1 once it is closed."""
+        return self._sock.fileno()
+
+    def send(
+        self, message: Message, *, passing: "Passed | None" = None, timeout_s: float | None = None
+    ) -> None:
+        """Send a message, with a copy of an open socket if any.
+
+        Raises OSError if the other end is closed; TimeoutError, an OSError, if it does not read in time.
+        """
+        line = json.dumps(message | {"passing": passing is not None}).encode() + b"\n"
+        extra = [] if passing is None else [_rights(passing.fileno())]
+        while line:
+            try:  # `send_fds` also takes flags, but ignores them
+                sent = self._sock.sendmsg([line], extra, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                self._wait(select.POLLOUT, timeout_s)
+            else:
+                line, extra = line[sent:], []
+
+    def tell(self, message: Message, *, passing: "Passed | None" = None) -> None:
+        """Send a message, which is dropped if the other end is gone."""
+        with contextlib.suppress(OSError):
+            self.send(message, passing=passing)
+
+    def receive(self, timeout_s: float | None = None) -> list[tuple[Message, int | None]]:
+        """Return what one read brings: whole messages, each with the file descriptor passed with it, or none.
+
+        Raises EOFError if the other end is closed, TimeoutError if nothing came in time.
+        """
+        self._wait(select.POLLIN, timeout_s)
+        data, fds, _, _ = socket.recv_fds(self._sock, 65536, _MOST_FDS)
+        self._fds += fds
+        if not data:
+            raise EOFError
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        messages = [json.loads(line) for line in lines]
+        return [(message, self._fds.pop(0) if message["passing"] else None) for message in messages]
+
+    def next(self, timeout_s: float | None = None) -> Message:
+        """Return the next message of those that are sent one at a time. Raises what `receive` does."""
+        while not (messages := self.receive(timeout_s)):
+            pass
+        return messages[0][0]
+
+    def close(self) -> None:
+        """Close this end; closing twice is fine."""
+        self._sock.close()
+
+    def _wait(self, event: int, timeout_s: float | None) -> None:
+        if not polled(self.fileno(), event, timeout_s):
+            raise TimeoutError(f"the other end has kept us waiting for {timeout_s:g} s")
+
+
+def polled(fd: int, event: int, timeout_s: float | None) -> bool:
+    """Wait for an event or a hang-up; return whether it came in time."""
+    poll = select.poll()
+    poll.register(fd, event)
+    return bool(poll.poll(None if timeout_s is None else 1000 * timeout_s))
+
+
+def _rights(fd: int) -> tuple[int, int, bytes]:
+    return socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [fd]).tobytes()
+
+
+def _close_in_fork() -> None:
+    for channel in list(_open):
+        channel.close()
+
+
+os.register_at_fork(after_in_child=_close_in_fork)
