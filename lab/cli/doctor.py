@@ -24,7 +24,7 @@ _STEP_S = 1.0
 _STARTS_S = 0.5
 """Of each step: a server and a generator start."""
 
-USUAL_S = _QUIET_S + 2 * len(ceiling.RATES_RPS) * (_STEP_S + _STARTS_S)
+_USUAL_S = _QUIET_S + 2 * len(ceiling.RATES_RPS) * (_STEP_S + _STARTS_S)
 """How long it takes if every rate holds, with both kinds of connections."""
 
 
@@ -32,7 +32,7 @@ USUAL_S = _QUIET_S + 2 * len(ceiling.RATES_RPS) * (_STEP_S + _STARTS_S)
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(form: str) -> int:
     """Say whether this machine is fit to measure on: its CPUs, its noise, its generator's ceiling."""
-    tell(f"lab: examining this machine takes up to {USUAL_S:.0f} s, longer if a rate has to be tried again")
+    tell(f"lab: examining this machine takes up to {_USUAL_S:.0f} s, longer if a rate has to be tried again")
     findings = _examine()
     write_out(json.dumps(findings, indent=2) if form == "json" else _text(findings))
     keep_ceilings(findings["ceiling_rps"]["connect"], findings["ceiling_rps"]["keepalive"])

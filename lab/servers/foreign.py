@@ -10,8 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Annotated, Self
+from typing import Annotated
 
 import psutil
 from annotated_types import MinLen
@@ -20,6 +19,7 @@ from lab.checks import Before, Count, Seconds, Whole, checked
 from lab.errors import LabError
 from lab.processes import Program, ending, start_program
 from lab.servers import sockets
+from lab.servers.running import RunningServer
 
 PLACEHOLDERS = ("host", "port", "workers")
 """What a command may name in braces."""
@@ -27,7 +27,6 @@ PLACEHOLDERS = ("host", "port", "workers")
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]+)\}")
 _POLL_S = 0.02
 _ASKS_FOR_S = 2.0
-_LAST_WORDS = 3
 
 
 def _spelt(command: Sequence[str]) -> Sequence[str]:
@@ -65,23 +64,17 @@ class ForeignSpec:
     drain_s: Seconds = 10.0
 
 
-class ForeignServer:
-    """A running `ForeignSpec`; as a context manager, it stops at the end.
+class ForeignServer(RunningServer):
+    """A running `ForeignSpec`, `spec`; `ready_s` is how long it took to be ready."""
 
-    url: where it answers. pid: the process of the command. ready_s: how long it took to be ready.
-    log_path: what its processes print; deleted when it stops, unless it failed.
-    """
-
-    url: str
-    pid: int
     ready_s: float
     log_path: Path
 
     def __init__(self, spec: ForeignSpec) -> None:
         """Start it, and return when it answers.
 
-        Raises UsageError if the command does not exist, LabError, with its last words, if it ends or is not
-        ready in time. Either way nothing of it is left.
+        Raises LabError if the port is taken or the command cannot start, and, with its last words, if it ends
+        or is not ready in time. No process of it is left then, only its log.
         """
         self.spec = spec
         self._stopping = threading.RLock()
@@ -122,12 +115,6 @@ class ForeignServer:
         """Return the CPU seconds that all its processes, ended ones too, have used so far."""
         return self._program.cpu_so_far_s()
 
-    def log(self, lines: int = 20) -> str:
-        """Return the end of its log; nothing once it is deleted."""
-        with contextlib.suppress(FileNotFoundError):
-            return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
-        return ""
-
     def send_signal(self, number: int) -> None:
         """Send the command's process a signal, if it still exists."""
         self._program.send_signal(number)
@@ -142,17 +129,8 @@ class ForeignServer:
                 self._end(keep_log=self._program.poll() not in (None, 0), within_s=self.spec.drain_s)
                 sockets.listen(*self._address).close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
     def __repr__(self) -> str:
-        state = "stopped" if self._stopped else f"pid {self.pid}"
-        return f"<server {self.spec.command[0]}, {self.url}, {state}>"
+        return self._repr(f"server {self.spec.command[0]}")
 
     def _spawn(self, log: int) -> Program:
         host, port = str(self._address[0]), str(self._address[1])
@@ -170,14 +148,14 @@ class ForeignServer:
     def _wait_until_ready(self, deadline_s: float) -> None:
         while not self._answers():
             if (status := self._program.poll()) is not None:
-                raise LabError(
-                    f"{self.spec.command[0]} ended before it answered, {ending(status)}{self._words()}"
-                )
+                ended = f"{self.spec.command[0]} ended before it answered, {ending(status)}"
+                raise LabError(self._with_last_words(ended))
             if time.monotonic() > deadline_s:
-                raise LabError(
+                silent = (
                     f"{self.spec.command[0]} has not answered {self.url}{self.spec.ready_path} after "
-                    f"{self.spec.start_timeout_s:g} s: does it listen on {{host}}:{{port}}?{self._words()}"
+                    f"{self.spec.start_timeout_s:g} s: does it listen on {{host}}:{{port}}?"
                 )
+                raise LabError(self._with_last_words(silent))
             time.sleep(_POLL_S)
 
     def _answers(self) -> bool:
@@ -190,10 +168,6 @@ class ForeignServer:
             return False
         finally:
             connection.close()
-
-    def _words(self) -> str:
-        tail = " | ".join(line.strip() for line in self.log(_LAST_WORDS).splitlines())
-        return f" ({self.log_path}: {tail})" if tail else ""
 
     def _end(self, keep_log: bool, within_s: float = 0.0) -> None:
         self._stopped = True

@@ -11,8 +11,7 @@ import threading
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 from weakref import WeakSet
 
 from lab.channel import Channel, Message
@@ -22,12 +21,11 @@ from lab.processes import cpu_of_tree_s, end_group, ending, start_with_channel
 from lab.quota import Quota, Throttling, new_quota
 from lab.servers import sockets
 from lab.servers.counters import SharedCounts, WorkerCounters
+from lab.servers.running import RunningServer
 from lab.servers.spec import ServerSpec
 
 _GRACE_S = 1.0
 """How long a process may overrun its time before it is killed."""
-
-_TAIL_LINES = 3
 
 _PATIENCE_S = 5.0
 _QUESTION = "workers"
@@ -38,16 +36,8 @@ class UnresponsiveError(LabError):
     """The server exists but does not respond: it may be stopped."""
 
 
-class Server:
-    """A server that runs in the background; as a context manager, it stops at the end.
-
-    url: where it answers. pid: the process that was started; for a cluster, its supervisor.
-    spec: what was asked for. log_path: what its processes print; deleted when it stops, unless it failed.
-    """
-
-    url: str
-    pid: int
-    log_path: Path | None
+class Server(RunningServer):
+    """A running `ServerSpec`, `spec`; in a cluster, `pid` is the supervisor's."""
 
     def __init__(self, spec: ServerSpec, *, log: IO[str] | None = None) -> None:
         """Start it, and return when all its workers accept. It prints to `log`, or else to `log_path`.
@@ -110,16 +100,6 @@ class Server:
         """
         self._change("recycle")
 
-    def log(self, lines: int = 20) -> str:
-        """Return the end of its log; nothing once it is deleted, or if it prints elsewhere."""
-        if self.log_path is None:
-            return ""
-        try:
-            text = self.log_path.read_text(errors="replace")
-        except FileNotFoundError:
-            return ""
-        return "\n".join(text.splitlines()[-lines:])
-
     def wait(self) -> None:
         """Return when it has ended as told. Raises LabError, with the reason, if it failed."""
         if self._process.wait() != 0:
@@ -148,18 +128,8 @@ class Server:
                 self._end(failed)
             sockets.listen(*self._address).close()  # proves that nothing listens there
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
     def __repr__(self) -> str:
-        return (
-            f"<{self.spec.topology} server, {self.url}, {'stopped' if self._stopped else f'pid {self.pid}'}>"
-        )
+        return self._repr(f"{self.spec.topology} server")
 
     def _start(self, port: int) -> None:
         self._failure: str | None = None
@@ -261,8 +231,7 @@ class Server:
             with contextlib.suppress(TimeoutError):
                 self._next_event(timeout_s=_GRACE_S)
         reason = self._failure or f"process {self.pid} ended, {ending(self._process.wait())}"
-        tail = " | ".join(line.strip() for line in self.log(_TAIL_LINES).splitlines())
-        return f"{reason} ({self.log_path}: {tail})" if tail else reason
+        return self._with_last_words(reason)
 
     def _end(self, failed: bool) -> None:
         """End what is left of it, release what is held for it, and keep the log only if it failed."""

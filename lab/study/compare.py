@@ -65,7 +65,7 @@ def compare(runs: Sequence[tuple[str, pd.DataFrame]]) -> Comparison:
     UsageError if there are fewer than two runs, LabError if a run shares no number with the first.
     """
     (base, first), *others = fewest_two(runs)
-    rows: list[tuple[str, dict[str, object]]] = []
+    rows: list[tuple[str, dict[str, Any]]] = []
     left_out: list[str] = []
     for run, table in others:
         pairs = agreement(first, table).pairs
@@ -100,7 +100,7 @@ def _left_out(one: tuple[str, pd.DataFrame], other: tuple[str, pd.DataFrame], sh
     ]
 
 
-def _mover(row: Mapping[str, object]) -> tuple[float, float, int] | None:
+def _mover(row: Mapping[str, Any]) -> tuple[float, float, int] | None:
     """Return how far the log of the ratio may be too high, and too low, and the fewer trials of the two.
 
     The distances of the two independent intervals add in quadrature (Zou & Donner's MOVER, Statistics in
@@ -108,23 +108,19 @@ def _mover(row: Mapping[str, object]) -> tuple[float, float, int] | None:
     """
     if not {row["interval_one"], row["interval_other"]} <= COVERING:
         return None
-    ends = {name: _number(row[name]) for name in row if name.startswith(("value_", "low_", "high_"))}
+    ends = {name: float(row[name]) for name in row if name.startswith(("value_", "low_", "high_"))}
     if min(ends.values()) <= 0 or any(ends[f"low_{of}"] == ends[f"high_{of}"] for of in ("one", "other")):
         return None  # blocks that are all equal say nothing of how far off they are
     log = {name: math.log(value) for name, value in ends.items()}
     down = math.hypot(log["value_other"] - log["low_other"], log["high_one"] - log["value_one"])
     up = math.hypot(log["high_other"] - log["value_other"], log["value_one"] - log["low_one"])
-    return down, up, min(int(_number(row["n_one"])), int(_number(row["n_other"])))
-
-
-def _number(value: object) -> float:
-    return float(str(value))
+    return down, up, min(int(row["n_one"]), int(row["n_other"]))
 
 
 def _difference(
-    base: str, run: str, row: Mapping[str, object], width: tuple[float, float, int] | None, family: int
+    base: str, run: str, row: Mapping[str, Any], width: tuple[float, float, int] | None, family: int
 ) -> Difference:
-    ratio = _number(row["value_other"]) / _number(row["value_one"])
+    ratio = float(row["value_other"]) / float(row["value_one"])
     low = high = told = smallest = None
     if width is not None:
         down, up, trials = width

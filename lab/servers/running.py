@@ -1,0 +1,66 @@
+"""What any server in the background is to its starter, ours or not: it has a log, and it stops at the end."""
+
+import contextlib
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+_LAST_LINES = 3
+
+
+class RunningServer(ABC):
+    """A server that runs in the background; as a context manager, it stops at the end.
+
+    url: where it answers. pid: the process that was started. log_path: what its processes print; deleted when
+    it stops, unless it failed; None if they print elsewhere.
+    """
+
+    url: str
+    pid: int
+    log_path: Path | None
+    _stopped: bool
+
+    @property
+    @abstractmethod
+    def workers(self) -> list[int]:
+        """The pids of its workers; none once the server is gone."""
+
+    @abstractmethod
+    def cpu_s(self) -> float:
+        """Return the CPU seconds that its processes, ended ones too, have used so far; NaN if it is gone."""
+
+    @abstractmethod
+    def send_signal(self, number: int) -> None:
+        """Send the started process a signal, if it still exists."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End it, after what it has accepted is answered or its time is up. Repeating is harmless.
+
+        Raises LabError if one of its processes survives, or if something still listens on its port.
+        """
+
+    def log(self, lines: int = 20) -> str:
+        """Return the end of its log; nothing once it is deleted, or if it prints elsewhere."""
+        if self.log_path is None:
+            return ""
+        with contextlib.suppress(FileNotFoundError):
+            return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
+        return ""
+
+    def _with_last_words(self, reason: str) -> str:
+        """Add the end of its log to a reason, in one line."""
+        tail = " | ".join(line.strip() for line in self.log(_LAST_LINES).splitlines())
+        return f"{reason} ({self.log_path}: {tail})" if tail else reason
+
+    def _repr(self, kind: str) -> str:
+        return f"<{kind}, {self.url}, {'stopped' if self._stopped else f'pid {self.pid}'}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
