@@ -219,7 +219,7 @@ def test_an_interrupt_leaves_a_partial_result(
         load = "--rate 50 --duration 60s --format json"
         command = [sys.executable, "-m", "lab", "attack", server.url, *load.split(), *options.split()]
         attacking = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_ignore_sigint
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_hear_as_in_the_background
         )
         before = warmed_up if warmed_up == 10 else 0
         _wait_for(lambda: len(server.requests) > before + 6)
@@ -243,9 +243,10 @@ def test_an_interrupt_leaves_a_partial_result(
     assert not any(generator.is_running() for generator in generators)
 
 
-def _ignore_sigint() -> None:
-    """As a shell does for what a script starts in the background."""
+def _hear_as_in_the_background() -> None:
+    """Ignore SIGINT, as what a script starts with `&` does; hear SIGHUP, even where these tests do not."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def test_no_generator_outlives_its_starter() -> None:
