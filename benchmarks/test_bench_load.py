@@ -20,6 +20,7 @@ from lab.load import peers
 from lab.load.attack import Result, attack
 from lab.load.peers import TOOLS
 from lab.load.reference_server import reference_server
+from lab.programs import find
 
 TRIES = 3
 QUIET_PERCENT = 10.0
@@ -61,7 +62,7 @@ def test_cpu_per_request_is_at_most_vegetas(rate_rps: int) -> None:
 
 @pytest.mark.parametrize("rate_rps", VEGETA_RECORDED_S)
 def test_cpu_per_request_is_at_most_half_of_locusts(rate_rps: int) -> None:
-    if not peers.find("locust"):
+    if not find("locust"):
         pytest.skip("locust is not on this machine")
     _against("locust", rate_rps, 0.5)
 

@@ -6,8 +6,8 @@ Another kernel only sleeps: with it, few CPUs carry many workers, and show what 
 import math
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from lab.errors import UsageError
@@ -109,6 +109,23 @@ class LoopRun:
     cpu_s: float
     """Of its thread: less than the wall time where it had to wait for a CPU."""
     pid: int
+
+    def server_timing(self) -> str:
+        """Return the value of the header `Server-Timing`: wall and CPU time, in milliseconds."""
+        return f"loop;dur={1000 * self.duration_s:.3f}, cpu;dur={1000 * self.cpu_s:.3f}"
+
+
+def in_all(runs: Sequence[LoopRun]) -> LoopRun:
+    """Return several runs of one request as one: the last, with the time that all of them took."""
+    wall_s, cpu_s = sum(run.duration_s for run in runs), sum(run.cpu_s for run in runs)
+    return replace(runs[-1], duration_s=wall_s, cpu_s=cpu_s)
+
+
+def times_of(text: str) -> int:
+    """Read how often a request asks for the loop. Raises UsageError if it cannot have that."""
+    if not (text.isdecimal() and len(text) < 5 and 1 <= int(text) <= MOST_TIMES):
+        raise UsageError(f"times must be a whole number from 1 to {MOST_TIMES}")
+    return int(text)
 
 
 def run(loop: Kernel, iterations: int) -> LoopRun:

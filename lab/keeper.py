@@ -3,22 +3,27 @@
 It is the program's parent, passes signals on to it, and ends as it ends. When the program has ended, or the
 starter is gone, it kills all that the program has started. That includes what left its process group, because
 orphans become the keeper's own children (Linux). Only `kill -9` of both starter and keeper leaves a program.
+Of a starter that is gone without a farewell, it also removes the files that were for it alone.
 """
 
 import contextlib
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from lab.channel import Channel
-from lab.processes import end_with_group, on_hang_up
+from lab.processes import end_with_group, is_hung_up, on_hang_up
 from lab.streams import guard_standard_streams
 
 _GONE_WITHIN_S = 1.5
@@ -34,9 +39,11 @@ def main(text: str) -> None:
     """Run the program that the first message names; report that it runs, and finally what it cost."""
     guard_standard_streams()
     channel = Channel.adopt(json.loads(text)["channel"])
+    leftovers: list[str] = []
     _adopt_orphans()
-    on_hang_up(channel.fileno(), _end_all)
+    on_hang_up(channel.fileno(), lambda: _end_all(channel, leftovers))
     order = channel.next()
+    leftovers += order["leftovers"]
     running: list[subprocess.Popen[bytes]] = []
 
     def pass_on(number: int, _: object) -> None:
@@ -52,6 +59,8 @@ def main(text: str) -> None:
         sys.exit(127)
     channel.tell({"started": running[0].pid})
     status = running[0].wait()
+    if is_hung_up(channel.fileno()):
+        threading.Event().wait()  # the program was killed by `_end_all`, which has not finished
     _end_descendants()
     channel.tell({"cpu_s": _cpu_s()})
     _end_like(status)
@@ -70,9 +79,20 @@ def _adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(_BECOME_SUBREAPER, 1, 0, 0, 0)
 
 
-def _end_all() -> None:
+def _end_all(channel: Channel, leftovers: Iterable[str]) -> None:
     _end_descendants()
+    try:
+        channel.next(timeout_s=0)  # the farewell of a starter that removes them itself
+    except (EOFError, OSError):
+        _remove(leftovers)
     end_with_group()
+
+
+def _remove(leftovers: Iterable[str]) -> None:
+    for path in map(Path, leftovers):
+        with contextlib.suppress(OSError):
+            path.unlink()
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _end_descendants() -> None:

@@ -183,6 +183,7 @@ class Program:
                 with contextlib.suppress(TimeoutError):
                     self.wait(within_s)
         finally:
+            self._channel.tell({"farewell": True})
             self._channel.close()  # makes the keeper also end what left its group, which only it knows
             end_group(self._keeper, _PATIENCE_S)
 
@@ -195,17 +196,22 @@ def start_program(
     stderr: Stream,
     env: Mapping[str, str] | None = None,
     fds: Sequence[int] = (),
+    leftovers: Sequence[Path] = (),
 ) -> Program:
     """Run a foreign program in its own session; return when it runs.
 
     `env` is its whole environment, or else ours; `fds` are passed on under their numbers. It does not outlive
-    us: see `lab.keeper`. Raises LabError if it cannot start.
+    us: see `lab.keeper`. Nor do `leftovers`, files and folders, if we end without ending it. Raises LabError
+    if it cannot start.
     """
     named = {str(fd): fd for fd in fds}
     keeper, channel = start_with_channel("lab.keeper", {}, fds=named, log=stderr, out=stdout)
     program = Program(keeper, channel)
     try:
-        order = {"command": [*command], "cwd": str(cwd), "env": dict(env or os.environ), "fds": [*fds]}
+        order = {
+            "command": [*command], "cwd": str(cwd), "env": dict(env or os.environ), "fds": [*fds],
+            "leftovers": [str(path.absolute()) for path in leftovers],
+        }  # fmt: skip
         channel.send(order, timeout_s=_STARTED_WITHIN_S)
         message = channel.next(_STARTED_WITHIN_S)
         if "failed" in message:

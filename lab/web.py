@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from lab.hotloop import MOST_TIMES, Kernel, LoopRun, run
+from lab.errors import UsageError
+from lab.hotloop import Kernel, LoopRun, in_all, run, times_of
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -56,19 +57,16 @@ async def _healthy(request: web.Request) -> web.Response:
 
 def _slow(work: Work) -> Handler:
     async def slow(request: web.Request) -> web.Response:
-        runs = [await work() for _ in range(_times(request))]
-        done = runs[-1]
-        wall_ms, cpu_ms = 1000 * sum(run.duration_s for run in runs), 1000 * sum(run.cpu_s for run in runs)
+        done = in_all([await work() for _ in range(_times(request))])
         log.info("%r %d", done.total, done.pid)
-        timing = f"loop;dur={wall_ms:.3f}, cpu;dur={cpu_ms:.3f}"
-        headers = {"Server-Timing": timing, "X-Worker": str(done.pid)}
+        headers = {"Server-Timing": done.server_timing(), "X-Worker": str(done.pid)}
         return web.Response(text=f"Result number is {done.total!r}", headers=headers)
 
     return slow
 
 
 def _times(request: web.Request) -> int:
-    text = request.query.get("times", "1")
-    if not (text.isdecimal() and len(text) < 5 and 1 <= int(text) <= MOST_TIMES):
-        raise web.HTTPBadRequest(text=f"times must be a whole number from 1 to {MOST_TIMES}")
-    return int(text)
+    try:
+        return times_of(request.query.get("times", "1"))
+    except UsageError as error:
+        raise web.HTTPBadRequest(text=str(error)) from None

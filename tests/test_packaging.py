@@ -1,6 +1,7 @@
 """What is installed: pyproject.toml, environment.yml and requirements.lock say the same."""
 
 import ast
+import itertools
 import os
 import re
 import subprocess
@@ -29,9 +30,9 @@ def _project() -> dict[str, Any]:
 
 
 def _wanted() -> dict[str, SpecifierSet]:
-    """Every direct requirement of pyproject.toml, for use and for development."""
+    """Every direct requirement of pyproject.toml: for use, for development, for comparison."""
     project = _project()
-    texts = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    texts = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
     found = [Requirement(text) for text in texts]
     return {canonicalize_name(one.name): one.specifier for one in found}
 

@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import re
-import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from lab import files, processes
+from lab import processes
 from lab.errors import LabError
 from lab.flags import Flag
+from lab.programs import find
 
 _GRACE_S = 20.0
 """Time for a tool to start and to write its report."""
@@ -73,14 +71,6 @@ class Measured:
     wall_s: float
     cpu_s: float
     """CPU time of the tool's processes, from start to end, and of those that write its report."""
-
-
-def find(name: str) -> str | None:
-    """Return the path of a program: on PATH, beside this Python, or in the project's node modules."""
-    folders = [os.environ.get("PATH", ""), str(Path(sys.executable).parent)]
-    if root := files.checkout():
-        folders.append(str(root / "node_modules" / ".bin"))
-    return shutil.which(name, path=os.pathsep.join(folders))
 
 
 def run(tool: Tool, url: str, *, rate_rps: int, duration_s: int, connections: int = 10) -> Measured:

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import os
 import re
+import shutil
 import tempfile
 import threading
 import time
@@ -13,9 +14,9 @@ from pathlib import Path
 from typing import Annotated
 
 import psutil
-from annotated_types import MinLen
+from annotated_types import Ge, Le, MinLen
 
-from lab.checks import Before, Count, Seconds, Whole, checked
+from lab.checks import A_DAY_S, Before, Count, Seconds, Whole, checked, number
 from lab.errors import LabError
 from lab.processes import Program, ending, start_program
 from lab.servers import sockets
@@ -61,7 +62,7 @@ class ForeignSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None
     start_timeout_s: Seconds = 30.0
-    drain_s: Seconds = 10.0
+    drain_s: Annotated[float, Before(number), Ge(0), Le(A_DAY_S)] = 10.0
 
 
 class ForeignServer(RunningServer):
@@ -70,24 +71,24 @@ class ForeignServer(RunningServer):
     ready_s: float
     log_path: Path
 
-    def __init__(self, spec: ForeignSpec) -> None:
+    def __init__(self, spec: ForeignSpec, leftovers: Sequence[Path] = ()) -> None:
         """Start it, and return when it answers.
 
+        `leftovers` are folders for it alone, which are removed when it ends, however that is.
         Raises LabError if the port is taken or the command cannot start, and, with its last words, if it ends
         or is not ready in time. No process of it is left then, only its log.
         """
         self.spec = spec
+        self._leftovers = tuple(leftovers)
         self._stopping = threading.RLock()
         self._stopped = False
-        with sockets.listen(spec.host, spec.port) as probe:  # proves that the port is free
-            self.url, self._address = sockets.url(probe), probe.getsockname()[:2]
-        with tempfile.NamedTemporaryFile(prefix="scaling-lab-", suffix=".log", delete=False) as log:
-            self.log_path = Path(log.name)
-            try:
-                self._program = self._spawn(log.fileno())
-            except BaseException:
-                self.log_path.unlink()
-                raise
+        try:
+            with sockets.listen(spec.host, spec.port) as probe:  # proves that the port is free
+                self.url, self._address = sockets.url(probe), probe.getsockname()[:2]
+            self._program = self._spawn_logged()
+        except BaseException:
+            self._remove_leftovers()
+            raise
         self.pid = self._program.pid
         began_s = time.monotonic()
         try:
@@ -132,6 +133,15 @@ class ForeignServer(RunningServer):
     def __repr__(self) -> str:
         return self._repr(f"server {self.spec.command[0]}")
 
+    def _spawn_logged(self) -> Program:
+        with tempfile.NamedTemporaryFile(prefix="scaling-lab-", suffix=".log", delete=False) as log:
+            self.log_path = Path(log.name)
+            try:
+                return self._spawn(log.fileno())
+            except BaseException:
+                self.log_path.unlink()
+                raise
+
     def _spawn(self, log: int) -> Program:
         host, port = str(self._address[0]), str(self._address[1])
         values = {"host": host, "port": port, "workers": str(self.spec.workers)}
@@ -143,6 +153,7 @@ class ForeignServer(RunningServer):
             stdout=log,
             stderr=log,
             env={**os.environ, **told, **self.spec.environment},
+            leftovers=[self.log_path, *self._leftovers],
         )
 
     def _wait_until_ready(self, deadline_s: float) -> None:
@@ -176,6 +187,11 @@ class ForeignServer(RunningServer):
         finally:
             if not keep_log:
                 self.log_path.unlink(missing_ok=True)
+            self._remove_leftovers()
+
+    def _remove_leftovers(self) -> None:
+        for path in self._leftovers:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_helper(process: psutil.Process) -> bool:

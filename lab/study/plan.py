@@ -20,6 +20,7 @@ from lab.hotloop import ITERATIONS, KernelName
 from lab.load.arrivals import Arrivals
 from lab.load.log import OUTCOMES
 from lab.load.records import SCHEMA
+from lab.servers.peers import peer
 from lab.servers.spec import DispatchName, Pool, ServerSpec, Topology
 
 LATENCY = ("min", "mean", "p50", "p90", "p95", "p99", "max")
@@ -42,7 +43,7 @@ TRIALS = pa.schema(
         *_fields(pa.float64(), "rate", "load", "duration_s"),
         pa.field("topology", pa.string()),
         pa.field("workers", pa.int64()),
-        *_fields(pa.string(), "dispatch", "pool", "kernel"),
+        *_fields(pa.string(), "peer", "dispatch", "pool", "kernel"),
         pa.field("iterations", pa.int64()),
         pa.field("arrivals", pa.string()),
         pa.field("timeout_s", pa.float64()),
@@ -68,7 +69,7 @@ TRIALS = pa.schema(
 )
 """A row per trial; the labels of its condition are further columns."""
 
-BEFORE: dict[str, Any] = {"pin": False} | dict.fromkeys(
+BEFORE: dict[str, Any] = {"pin": False, "peer": ""} | dict.fromkeys(
     (
         "generators",
         "server_cpu_s",
@@ -132,7 +133,8 @@ class Condition:
     this server. Each block works out the rate of a load by its own calibration, which is the loop's CPU time:
     what the machine can do at its speed, whatever its neighbours did meanwhile. `keepalive` lets both sides
     keep connections; `pin` gives each worker a CPU of its own, in turn; `quota_cpus` holds the whole server
-    to so many CPUs, a fraction, or to none if it is None. `warmup` requests per worker are sent first and go
+    to so many CPUs, a fraction, or to none if it is None. `peer` names a server that we did not write, which
+    dispatches in its own way. `warmup` requests per worker are sent first and go
     unrecorded. `labels` are further columns that name what the notebook varies, such as {"scenario": "kill"};
     two otherwise equal conditions must differ in them. 20, 20.0 and numpy's 20 are one condition. Raises
     UsageError if a value is invalid.
@@ -153,6 +155,7 @@ class Condition:
     keepalive: bool = False
     pin: bool = False
     quota_cpus: Positive | None = None
+    peer: str = ""
     warmup: Whole = 1
     labels: Annotated[Mapping[str, Any], AfterValidator(_labels)] = field(default_factory=dict, hash=False)
 
@@ -169,6 +172,10 @@ class Condition:
             pin=self.pin,
             quota_cpus=self.quota_cpus,
         )
+        if self.peer:
+            peer(self.peer)
+            if self.pin or self.quota_cpus is not None:
+                raise UsageError("pin and quota_cpus are for servers of ours: leave them out with a peer")
         if not self.path.startswith("/"):
             raise UsageError(f"path must start with a slash, such as /api/slow, got {self.path!r}")
 
@@ -194,7 +201,7 @@ class Condition:
     def __str__(self) -> str:
         size = f" x {self.workers}" if self.workers > 1 else ""
         offered = f"load {self.load:g}" if self.rate is None else f"{self.rate:.4g}/s"
-        return f"{self.topology}{size}, {self.kernel}, {offered} for {self.duration_s:g} s"
+        return f"{self.peer or self.topology}{size}, {self.kernel}, {offered} for {self.duration_s:g} s"
 
 
 def capacity_rps(workers: int, loop_s: float, quota_cpus: float | None = None) -> float:

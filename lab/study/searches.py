@@ -32,7 +32,7 @@ _MOST = 4.0
 _REQUESTS_PRECISELY = 6
 """Requests of a trial x precision, at least: with fewer than 120 at 5 %, simulated searches miss the capacity
 more often than one time in twenty."""
-_SERVER = ("topology", "workers", "dispatch")
+_SERVER = ("topology", "workers", "dispatch", "peer")
 _ASKED = ("objective", "slo_percentile", "slo_loops", "iterations", "arrivals")
 _FOUND = ("reason", "consistent")
 _NUMBERS = ("rate", "throughput", "service_s", "service_cpu_s", "share_of_limit", "utilisation")
@@ -75,9 +75,9 @@ def search(
 
     Of a condition, the rate does not matter; a trial lasts its `duration_s`, or as long as the objective
     needs requests. Searches that the run has are not repeated. The columns are the server (topology, workers,
-    dispatch), those of `RateTrial`, and of the search: `lower_rps`, `upper_rps` (nan where none), both as
-    shares of the own limit, `reason`, `consistent`, and `loop_cpu_s`, the loop's CPU
-    time as calibrated before each trial.
+    dispatch, peer), those of `RateTrial`, and of the search: `lower_rps`, `upper_rps` (nan where none), both
+    as shares of the own limit, `reason`, `consistent`, and `loop_cpu_s`, the loop's CPU time as calibrated
+    before each trial.
     """
     if not servers:
         raise UsageError("there is no server to search: name at least one")
@@ -93,8 +93,15 @@ def _kept(
     run: Run, server: Condition, objective: Objective, seed: int, execute: Execute, show: Any
 ) -> pd.DataFrame:
     identity = asdict(replace(server, rate=1.0, load=None)) | asdict(objective) | {"seed": seed}
+    if not server.peer:
+        del identity["peer"]  # searches older than this factor keep their names
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-    return run.table(f"sustained-{digest}", lambda: _searched(server, objective, seed, execute, show))
+    return _whole(run.table(f"sustained-{digest}", lambda: _searched(server, objective, seed, execute, show)))
+
+
+def _whole(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return trials with the columns that older ones lack."""
+    return trials if "peer" in trials else trials.assign(peer="")
 
 
 def _searched(
@@ -175,7 +182,7 @@ def bounds(trials: pd.DataFrame) -> pd.DataFrame:
     and `upper_cpus` are the bounds x the calibrated loop: how many CPUs' worth of loops was answered.
     """
     rows = []
-    for server, mine in trials.groupby(list(_SERVER), sort=False):
+    for server, mine in _whole(trials).groupby(list(_SERVER), sort=False):
         first, sound = mine.iloc[0], mine[mine["flags"].map(len) == 0]
         row: dict[str, Any] = dict(zip(_SERVER, server, strict=True))
         for bound in ("lower", "upper"):

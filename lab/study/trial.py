@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import pandas as pd
 
@@ -60,22 +60,29 @@ class Attacked:
 @contextmanager
 def fresh_server(condition: Condition, **options: Any) -> Iterator["Server"]:
     """Start the condition's server, warm it up, and stop it at the end. `options` are those of `serve`."""
-    from lab.servers import serve
+    with _started(condition, options) as server:
+        _warm_up(server.url + condition.path, condition.warmup * condition.workers, condition.timeout_s)
+        yield server
 
-    with serve(
+
+def _started(condition: Condition, options: Mapping[str, Any]) -> "Server":
+    from lab.servers import peers, serve
+
+    loop: dict[str, Any] = {"kernel": condition.kernel, "iterations": condition.iterations}
+    if condition.peer:
+        peer = peers.start(condition.peer, workers=condition.workers, **loop, **options)
+        return cast("Server", peer)  # it has all that a trial asks of one
+    return serve(
         topology=condition.topology,
         workers=condition.workers,
         dispatch=condition.dispatch,
         pool=condition.pool,
-        kernel=condition.kernel,
-        iterations=condition.iterations,
         keepalive=None if condition.keepalive else False,  # None: kept, where the dispatch allows it
         pin=condition.pin,
         quota_cpus=condition.quota_cpus,
+        **loop,
         **options,
-    ) as server:
-        _warm_up(server.url + condition.path, condition.warmup * condition.workers, condition.timeout_s)
-        yield server
+    )
 
 
 def offer(

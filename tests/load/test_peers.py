@@ -17,6 +17,7 @@ from lab.load import peers
 from lab.load.attack import attack
 from lab.load.peers import TOOLS, Numbers, Tool
 from lab.load.reference_server import reference_server
+from lab.programs import find
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -84,11 +85,9 @@ def test_every_tool_is_present_or_absent() -> None:
     assert sorted([tool.name for tool in peers.present()] + peers.absent()) == sorted(names) == sorted(READ)
 
 
-@pytest.mark.parametrize(
-    "name", [tool.name for tool in TOOLS if tool.name in INSTALLED or peers.find(tool.name)]
-)
+@pytest.mark.parametrize("name", [tool.name for tool in TOOLS if tool.name in INSTALLED or find(tool.name)])
 def test_a_tool_that_is_here_loads_our_server(name: str) -> None:
-    if not peers.find(name):
+    if not find(name):
         pytest.skip(f"{name} is not on this machine: install npm, then `make test`")
     (tool,) = [tool for tool in TOOLS if tool.name == name]
     with reference_server() as server:
@@ -101,7 +100,7 @@ def test_a_tool_that_is_here_loads_our_server(name: str) -> None:
 def test_what_make_installs_is_locked_and_names_no_registry() -> None:
     wanted = json.loads((ROOT / "package.json").read_text())["devDependencies"]
     locked = json.loads((ROOT / "package-lock.json").read_text())["packages"]
-    assert sorted(wanted) == sorted(INSTALLED)
+    assert set(INSTALLED) <= set(wanted)
     assert locked[""]["devDependencies"] == wanted
     assert all("resolved" not in package for package in locked.values())
     assert all("integrity" in package for name, package in locked.items() if name)

@@ -57,7 +57,7 @@ def test_an_id_changes_with_experiment_block_and_every_factor() -> None:
     changes: dict[str, Any] = {
             "rate": 21, "duration_s": 2, "iterations": 5, "kernel": "numpy", "arrivals": "poisson",
             "timeout_s": 3, "path": "/", "keepalive": True, "pin": True, "warmup": 2, "labels": {"step": 0.5},
-            "topology": "cluster", "dispatch": "shared", "quota_cpus": 0.5,
+            "topology": "cluster", "dispatch": "shared", "quota_cpus": 0.5, "peer": "uvicorn",
     }  # fmt: skip
     changed = [replace(base, **{name: value}) for name, value in changes.items()]
     ids = {trial_id("sweep", 1, one) for one in [base, *changed]} | {
@@ -129,6 +129,8 @@ def test_trials_of_a_block_meet_the_same_arrivals_and_blocks_different_ones() ->
         ({"topology": "ring"}, "topology must be 'single'"),
         ({"arrivals": "bursts"}, "arrivals must be 'constant' or 'poisson', got 'bursts'"),
         ({"path": "api"}, "path must start with a slash"),
+        ({"peer": "unicorn"}, "there is no peer 'unicorn': did you mean uvicorn?"),
+        ({"peer": "uvicorn", "pin": True}, "pin and quota_cpus are for servers of ours"),
         ({"load": 0}, "load must be above 0, got 0"),
         ({"rate": None}, "a condition needs a rate, or a load to work it out from"),
         ({"labels": {"rate": 1}}, "labels: 'rate' cannot be a column"),

@@ -72,6 +72,16 @@ def test_a_search_that_is_kept_is_not_repeated() -> None:
     assert servers.asked[1] > len(first), "another objective is another search"
 
 
+def test_a_search_from_before_peers_is_read_and_not_repeated() -> None:
+    run, servers = open_run(), Servers()
+    older = search(run, [SINGLE], execute=servers).drop(columns="peer")
+    (run.path / "tables" / "sustained-fc10f78884e5.parquet").unlink()
+    run.table("sustained-fc10f78884e5", lambda: older)
+    assert search(run, [SINGLE, CLUSTER], execute=servers)["peer"].unique().tolist() == [""]
+    assert servers.asked[1] == len(older)
+    assert bounds(older)["peer"].tolist() == [""]
+
+
 def test_trials_are_long_enough_for_the_percentile() -> None:
     trials = search(open_run(), [SINGLE], Objective(percentile=99), execute=Servers(noise=0.0))
     near = trials[trials["rate"] >= 0.9 / LOOP_S]

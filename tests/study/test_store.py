@@ -113,11 +113,12 @@ def test_a_damaged_table_is_named(measured: Run, kind: str, damage: Callable[[Pa
     assert str(path) in one_line(error)
 
 
-def test_trials_from_before_pin_was_a_factor_are_read_and_not_measured_again(measured: Run) -> None:
+def test_trials_from_before_a_factor_existed_are_read_and_not_measured_again(measured: Run) -> None:
     for path in (measured.path / "trials").iterdir():
-        write_table(path, read_table(path).drop_columns(["pin", "load"]))
+        write_table(path, read_table(path).drop_columns(["pin", "load", "peer"]))
     again = measured.measure("sweep", [condition(20), condition(40)], blocks=1, seed=1, execute=fail)
     assert again["pin"].tolist() == [False, False]
+    assert again["peer"].tolist() == ["", ""]
 
 
 def test_the_sentences_of_schema_version_1_are_not_read_as_flags(measured: Run) -> None:

@@ -13,6 +13,7 @@ from helpers.quotas import groups, needs_a_quota
 from helpers.study_fakes import condition
 
 from lab.errors import LabError
+from lab.servers.peers import peer
 from lab.study.run import open_run
 from lab.study.trial import fresh_server
 
@@ -38,6 +39,18 @@ def test_a_trial_serves_attacks_and_leaves_no_process() -> None:
     assert (answered["latency_s"] > answered["service_s"]).all()
     assert len(answered) == trials["planned"].sum()
     assert trials[["quota_cpus", "cpu_periods", "cpu_throttled_s"]].isna().to_numpy().all()
+
+
+def test_a_trial_of_a_peer_is_kept_as_one_of_ours_is() -> None:
+    if command := peer("gunicorn-sync").missing:
+        pytest.skip(f"gunicorn is not on this machine: {command}")
+    run = open_run()
+    conditions = [condition(40, **SHORT, peer="gunicorn-sync", topology="cluster", workers=2)]
+    (trial,) = run.measure("theirs", conditions, blocks=1, seed=1).to_dict("records")
+    assert trial["peer"] == "gunicorn-sync"
+    assert trial["ok"] == trial["planned"] == 40
+    assert trial["service_p50_s"] >= 0.9 * trial["service_cpu_p50_s"] > 0
+    assert trial["server_cpu_s"] > 0.9 * run.requests("theirs")["service_cpu_s"].sum()
 
 
 @needs_a_quota
@@ -81,6 +94,7 @@ NOTEBOOK = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
 from helpers.study_fakes import condition, fake_attack
+from lab.servers.peers import peer
 from lab.study.run import open_run
 
 conditions = [condition(rate) for rate in (20, 40, 80)]
