@@ -63,6 +63,10 @@ def start(
     chosen = peer(name)
     if command := chosen.missing:
         raise LabError(f"{chosen.label} is not here: {command}")
+    if chosen.one_process and workers > 1:
+        raise UsageError(f"{name} is one process, got {workers} workers: use {name}-cluster")
+    if chosen.family == "Node" and kernel != "python":
+        raise UsageError(f"{name} runs the loop in JavaScript, not {kernel}: leave kernel out")
     folder = new_folder()
     try:
         spec = ForeignSpec(

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from lab import files
+from lab.programs import find, node_modules
 from lab.servers.peers.server import PeerServer
 from lab.servers.sockets import BACKLOG
 
@@ -35,6 +37,8 @@ class Peer:
     needs: Callable[[], str | None] = field(repr=False)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     reload: Callable[[PeerServer], None] | None = field(default=None, repr=False)
+    one_process: bool = False
+    """Whether it has no workers beside itself."""
     supervised_from: int = 1
     """With how many workers it has a process that supervises them: with fewer, it cannot reload."""
 
@@ -64,6 +68,23 @@ def _distribution(name: str) -> Callable[[], str | None]:
     return missing
 
 
+def _node(*packages: str) -> Callable[[], str | None]:
+    def missing() -> str | None:
+        if find("node") is None or find("npm") is None:
+            return "apt install nodejs npm"
+        if all((node_modules() / package).is_dir() for package in packages):
+            return None
+        return "make node_modules/.ready" if files.checkout() else f"npm install {' '.join(packages)}"
+
+    return missing
+
+
+def _node_cluster(name: str, label: str, policy: str) -> Peer:
+    command = ("node", str(SOURCES / "cluster.mjs"))
+    environment = {**_ENVIRONMENT_OF_NODE, "NODE_CLUSTER_SCHED_POLICY": policy}
+    return Peer(name, label, "Node", command, _node("express"), environment, reload=_hang_up)
+
+
 def _python(module: str, *arguments: str) -> tuple[str, ...]:
     """Return the command of a module that imports nothing from the folder where it runs."""
     return (sys.executable, "-P", "-m", module, *arguments)
@@ -78,7 +99,15 @@ def _gunicorn(name: str, label: str, app: str, *arguments: str) -> Peer:
 
 _WHERE = ("--host", "{host}", "--port", "{port}", "--workers", "{workers}", "--backlog", _QUEUE)
 
+_ENVIRONMENT_OF_NODE = {"NODE_ENV": "production", "SCALING_LAB_NODE_MODULES": str(node_modules())}
+
 PEERS = (
+    Peer(
+        "node", "Node", "Node", ("node", str(SOURCES / "server.mjs")), _node("express"), _ENVIRONMENT_OF_NODE,
+        one_process=True,
+    ),
+    _node_cluster("node-cluster", "Node, cluster", "rr"),
+    _node_cluster("node-cluster-shared", "Node, cluster, shared socket", "none"),
     _gunicorn("gunicorn-sync", "gunicorn, sync", "article:wsgi"),
     _gunicorn("gunicorn-gthread", "gunicorn, threads", "article:wsgi", "-k", "gthread", "--threads=4"),
     _gunicorn(
