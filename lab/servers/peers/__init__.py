@@ -78,6 +78,7 @@ def start(
             environment={
                 **chosen.environment,
                 WORKERS: str(folder / "workers"),
+                "PM2_HOME": str(folder / "pm2"),
                 "SCALING_LAB_ITERATIONS": str(iterations),
                 "SCALING_LAB_KERNEL": kernel,
                 "PYTHONPATH": os.pathsep.join(filter(None, [str(SOURCES), os.environ.get("PYTHONPATH")])),

@@ -1,6 +1,8 @@
 """The peers: how each is called, what it needs to run here, and how it is started and reloaded."""
 
+import contextlib
 import importlib.metadata
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from lab import files
+from lab.processes import start_program
 from lab.programs import find, node_modules
 from lab.servers.peers.server import PeerServer
 from lab.servers.sockets import BACKLOG
@@ -99,6 +102,20 @@ def _gunicorn(name: str, label: str, app: str, *arguments: str) -> Peer:
 
 _WHERE = ("--host", "{host}", "--port", "{port}", "--workers", "{workers}", "--backlog", _QUEUE)
 
+_PM2 = str(
+    node_modules() / ".bin" / "pm2-runtime"
+)  # in its own process it is the daemon, which is not left then
+
+
+def _pm2_reload(server: PeerServer) -> None:
+    command = [str(node_modules() / ".bin" / "pm2"), "reload", "all"]
+    environment = {**os.environ, **server.spec.environment}
+    with server.log_path.open("ab") as log:
+        running = start_program(command, cwd=server.folder, stdout=log, stderr=log, env=environment)
+        with running, contextlib.suppress(TimeoutError):
+            running.wait(server.spec.start_timeout_s)
+
+
 _ENVIRONMENT_OF_NODE = {"NODE_ENV": "production", "SCALING_LAB_NODE_MODULES": str(node_modules())}
 
 PEERS = (
@@ -112,6 +129,12 @@ PEERS = (
     _gunicorn("gunicorn-gthread", "gunicorn, threads", "article:wsgi", "-k", "gthread", "--threads=4"),
     _gunicorn(
         "gunicorn-aiohttp", "gunicorn, aiohttp", "article_aiohttp:app", "-k", "aiohttp.GunicornWebWorker"
+    ),
+    Peer(
+        "pm2", "PM2, cluster mode", "Node",
+        (_PM2, "start", str(SOURCES / "pm2.config.cjs"), "--no-auto-exit"), _node("express", "pm2"),
+        {**_ENVIRONMENT_OF_NODE, "PM2_DISABLE_VERSION_CHECK": "true", "NODE_CLUSTER_SCHED_POLICY": "rr"},
+        reload=_pm2_reload,
     ),
     Peer(
         "uvicorn", "uvicorn", "Python",
