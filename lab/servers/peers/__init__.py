@@ -14,8 +14,10 @@ from lab.checks import A_DAY_S, Before, Count, Seconds, Whole, checked, number
 from lab.errors import LabError, UsageError
 from lab.hotloop import ITERATIONS, KernelName
 from lab.servers.foreign import ForeignSpec
+from lab.servers.peers.balancers import Balanced
 from lab.servers.peers.catalog import PEERS, SOURCES, Peer
 from lab.servers.peers.server import WORKERS, PeerServer, new_folder
+from lab.servers.spec import ServerSpec
 
 __all__ = ["PEERS", "Peer", "PeerServer", "absent", "peer", "present", "start"]
 
@@ -87,6 +89,13 @@ def start(
             start_timeout_s=start_timeout_s,
             drain_s=drain_s,
         )
+        if chosen.family == "balancer":
+            replica = ServerSpec(topology="single", kernel=kernel, iterations=iterations, drain_s=drain_s)
+            config = SOURCES / ("haproxy.cfg" if name == "haproxy" else "nginx.conf")
+            return Balanced(
+                name, spec, folder,
+                config=config, balance=chosen.balance, replica=replica, reload=chosen.reload,
+            )  # fmt: skip
         reload = chosen.reload if workers >= chosen.supervised_from else None
         return PeerServer(name, spec, folder, reload)
     except BaseException:

@@ -40,6 +40,8 @@ class Peer:
     needs: Callable[[], str | None] = field(repr=False)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     reload: Callable[[PeerServer], None] | None = field(default=None, repr=False)
+    balance: str = ""
+    """How a balancer chooses, in the words of its configuration."""
     one_process: bool = False
     """Whether it has no workers beside itself."""
     supervised_from: int = 1
@@ -58,6 +60,10 @@ class Peer:
 
 def _hang_up(server: PeerServer) -> None:
     server.send_signal(signal.SIGHUP)
+
+
+def _user_signal(server: PeerServer) -> None:
+    server.send_signal(signal.SIGUSR2)
 
 
 def _distribution(name: str) -> Callable[[], str | None]:
@@ -118,6 +124,17 @@ def _pm2_reload(server: PeerServer) -> None:
 
 _ENVIRONMENT_OF_NODE = {"NODE_ENV": "production", "SCALING_LAB_NODE_MODULES": str(node_modules())}
 
+_NGINX = ("nginx", "-e", "stderr", "-p", ".", "-c", "nginx.conf")
+
+
+def _program(name: str) -> Callable[[], str | None]:
+    return lambda: None if find(name) else f"apt install {name}"
+
+
+def _nginx(name: str, label: str, balance: str) -> Peer:
+    return Peer(name, label, "balancer", _NGINX, _program("nginx"), reload=_hang_up, balance=balance)
+
+
 PEERS = (
     Peer(
         "node", "Node", "Node", ("node", str(SOURCES / "server.mjs")), _node("express"), _ENVIRONMENT_OF_NODE,
@@ -150,5 +167,12 @@ PEERS = (
         "hypercorn", "hypercorn", "Python",
         _python("hypercorn", "-b", "{host}:{port}", "-w", "{workers}", "--backlog", _QUEUE, "article:asgi"),
         _distribution("hypercorn"), reload=_hang_up,
+    ),
+    _nginx("nginx-round-robin", "nginx, round robin", ""),
+    _nginx("nginx-least-conn", "nginx, least connections", "least_conn;"),
+    _nginx("nginx-random-two", "nginx, best of random two", "random two least_conn;"),
+    Peer(
+        "haproxy", "haproxy, one request each", "balancer", ("haproxy", "-W", "-f", "haproxy.cfg"),
+        _program("haproxy"), reload=_user_signal, balance="leastconn",
     ),
 )  # fmt: skip
