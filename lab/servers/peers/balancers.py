@@ -69,6 +69,10 @@ class Balanced(PeerServer):
         spent = [replica.cpu_s() for replica in self._replicas if replica.workers]
         return super().cpu_s() + self._ended_cpu_s + sum(spent)
 
+    def log(self, lines: int = 20) -> str:
+        """Return the end of the balancer's log, and of that of each process."""
+        return "\n".join([super().log(lines), *(replica.log(lines) for replica in self._replicas)])
+
     def recycle(self) -> None:
         """Start new processes, point the balancer to them, and let the old ones finish."""
         old, before = self._replicas, {one.pid for one in super().processes()} - {self.pid}
