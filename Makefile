@@ -7,14 +7,14 @@ READY := $(VENV)/.ready
 UV_VERSION := 0.13.8
 PEERS := node_modules/.ready
 
-.PHONY: help study test lab bench lock clean
+.PHONY: balancers help study test lab bench lock clean
 help:
 	@echo "make study, test, lab, bench, lock or clean: README.md and CONTRIBUTING.md say what each does"
 
 study: $(READY) $(PEERS)
 	@$(BIN)/lab study
 
-test: $(READY) $(PEERS)
+test: $(READY) $(PEERS) balancers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -54,3 +54,9 @@ $(PEERS): package.json package-lock.json
 	@if ! command -v npm >/dev/null; then echo "no npm here: Node's servers and load generators are left out" >&2; \
 	elif npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2; then touch $@; \
 	else echo "npm failed: Node's servers and load generators are left out" >&2; fi
+
+# Only CI may install programs of the system; RUNLEVEL=1 keeps Debian from starting them.
+balancers:
+	@if [ "$$CI" = true ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! { command -v nginx && command -v haproxy; } >/dev/null; then \
+	apt-get -qq update && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends nginx-light haproxy >&2 \
+	|| echo "apt-get failed: the balancers are left out" >&2; fi

@@ -123,6 +123,10 @@ def test_a_wheel_has_the_notebooks_and_works_where_the_caller_stands(tmp_path: P
         path.name for path in (ROOT / "notebooks").glob("*.ipynb")
     }
     assert (notebooks / "profiles" / "smoke" / "02-single-vs-cluster.yaml").exists()
+    sources = Path("lab", "servers", "peers", "sources")
+    assert {path.name for path in (ROOT / sources).iterdir() if path.is_file()} == {
+        path.name for path in (tmp_path / "installed" / sources).iterdir()
+    }
     code = "from lab import files; print(files.notebooks(), files.data(), files.checkout())"
     environment = {name: value for name, value in os.environ.items() if name != files.HOME}
     here = tmp_path / "here"

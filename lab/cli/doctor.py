@@ -8,10 +8,12 @@ from typing import Any
 import click
 
 from lab import machine, units
-from lab.load import ceiling, peers
+from lab.load import ceiling
+from lab.load import peers as load_tools
 from lab.load.ceiling import Step, ceiling_rps, measure_ceiling, reasons
 from lab.load.generators import keep_ceilings
 from lab.progress import display
+from lab.servers import peers
 from lab.streams import tell, write_out
 from lab.study import stability
 from lab.study.stability import MOST_OTHERS_CPU, MOST_STEAL
@@ -50,7 +52,11 @@ def _examine() -> dict[str, Any]:
         "noise": asdict(quiet),
         "ceiling_rps": {"connect": ceiling_rps(connect), "keepalive": ceiling_rps(keepalive)},
         "steps": [asdict(step) for step in (*connect, *keepalive)],
-        "tools": {"present": [tool.name for tool in peers.present()], "absent": peers.absent()},
+        "tools": {"present": [tool.name for tool in load_tools.present()], "absent": load_tools.absent()},
+        "peers": {
+            "present": {peer.name: peer.version for peer in peers.present()},
+            "absent": {peer.name: peer.missing for peer in peers.absent()},
+        },
         "fit": not complaints,
         "complaints": complaints,
     }
@@ -97,6 +103,17 @@ def _text(findings: dict[str, Any]) -> str:
         "Ceiling": f"{units.per_second(found['connect'])} with a connection per request",
         "": f"{units.per_second(found['keepalive'])} with kept-alive connections",
         "Compare with": ", ".join(findings["tools"]["present"]) or "nothing: no other load generator found",
+        "Other servers": _peers(findings["peers"]),
         "Fit": "yes" if findings["fit"] else "NO: " + "; ".join(findings["complaints"]),
     }
-    return "\n".join(f"{label:<14}{value}" for label, value in rows.items())
+    return "\n".join(f"{label:<15}{value}" for label, value in rows.items())
+
+
+def _peers(found: dict[str, Any]) -> str:
+    """Say how many of the servers can run here, and which cannot, by the command that would bring them."""
+    by_command: dict[str, list[str]] = {}
+    for name, command in found["absent"].items():
+        by_command.setdefault(command, []).append(name)
+    absent = [f"absent: {', '.join(names)} ({command})" for command, names in by_command.items()]
+    here = len(found["present"])
+    return "; ".join([f"{here} of {here + len(found['absent'])} are here", *absent])

@@ -94,7 +94,6 @@ NOTEBOOK = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
 from helpers.study_fakes import condition, fake_attack
-from lab.servers.peers import peer
 from lab.study.run import open_run
 
 conditions = [condition(rate) for rate in (20, 40, 80)]

@@ -13,6 +13,7 @@ from annotated_types import Ge, Le
 from lab.checks import A_DAY_S, Before, Count, Seconds, Whole, checked, number
 from lab.errors import LabError, UsageError
 from lab.hotloop import ITERATIONS, KernelName
+from lab.programs import find, node_modules
 from lab.servers.foreign import ForeignSpec
 from lab.servers.peers.balancers import Balanced
 from lab.servers.peers.catalog import PEERS, SOURCES, Peer
@@ -72,7 +73,7 @@ def start(
     folder = new_folder()
     try:
         spec = ForeignSpec(
-            command=chosen.command,
+            command=(find(chosen.command[0]) or chosen.command[0], *chosen.command[1:]),
             workers=workers,
             host=host,
             port=port,
@@ -81,6 +82,7 @@ def start(
                 **chosen.environment,
                 WORKERS: str(folder / "workers"),
                 "PM2_HOME": str(folder / "pm2"),
+                "SCALING_LAB_NODE_MODULES": str(node_modules()),
                 "SCALING_LAB_ITERATIONS": str(iterations),
                 "SCALING_LAB_KERNEL": kernel,
                 "PYTHONPATH": os.pathsep.join(filter(None, [str(SOURCES), os.environ.get("PYTHONPATH")])),
@@ -89,12 +91,11 @@ def start(
             start_timeout_s=start_timeout_s,
             drain_s=drain_s,
         )
-        if chosen.family == "balancer":
+        if chosen.config:
             replica = ServerSpec(topology="single", kernel=kernel, iterations=iterations, drain_s=drain_s)
-            config = SOURCES / ("haproxy.cfg" if name == "haproxy" else "nginx.conf")
             return Balanced(
                 name, spec, folder,
-                config=config, balance=chosen.balance, replica=replica, reload=chosen.reload,
+                config=SOURCES / chosen.config, balance=chosen.balance, replica=replica, reload=chosen.reload,
             )  # fmt: skip
         reload = chosen.reload if workers >= chosen.supervised_from else None
         return PeerServer(name, spec, folder, reload)

@@ -71,9 +71,8 @@ class PeerServer(ForeignServer):
         deadline_s = time.monotonic() + within_s
         while len(now := set(self.workers)) < self.spec.workers or now & before:
             if time.monotonic() > deadline_s:
-                raise LabError(
-                    f"{self.name} has not replaced its workers within {within_s:g} s{self._words()}"
-                )
+                late = f"{self.name} has not replaced its workers within {within_s:g} s"
+                raise LabError(self._with_last_words(late))
             time.sleep(_POLL_S)
 
     def throttling(self) -> None:
