@@ -2,8 +2,10 @@
 
 import platform
 from pathlib import Path
+from typing import Annotated
 
 import psutil
+from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, ConfigDict
 
 from lab.cpus import affinity_cpus, available_cpus, host_cpus, quota_cpus
@@ -34,18 +36,22 @@ _CONTAINERS = {
 """What the first process's cgroup is called, and which container runtime that means."""
 
 
+Cpus = Annotated[int, Ge(1), Le(1_000_000)]
+"""A number of CPUs that some machine may have."""
+
+
 class Machine(BaseModel):
     """One machine, as a manifest keeps it; `quota_cpus` may be a fraction, and is None without a quota."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     cpu_model: str
     architecture: str
-    host_cpus: int
-    affinity_cpus: int
-    quota_cpus: float | None
-    available_cpus: int
-    memory_bytes: int
+    host_cpus: Cpus
+    affinity_cpus: Cpus
+    quota_cpus: Annotated[float, Gt(0)] | None
+    available_cpus: Cpus
+    memory_bytes: Annotated[int, Ge(0)]
     kernel: str
     virtualisation: str
     container: str

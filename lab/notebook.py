@@ -83,7 +83,7 @@ def answer() -> Callable[[str], None]:
     handle = display(Markdown("*The answer appears here once it has been measured.*"), display_id=True)
 
     def fill(text: str) -> None:
-        handle.update(Markdown(_unbroken(text)))
+        handle.update(Markdown(_without_markup(text)))
 
     return fill
 
@@ -92,7 +92,12 @@ def say(text: str) -> None:
     """Show sentences, in Markdown, computed from what was measured."""
     from IPython.display import Markdown, display
 
-    display(Markdown(_unbroken(text)))
+    display(Markdown(_without_markup(text)))
+
+
+def _without_markup(text: str) -> str:
+    """Leave a text its Markdown, but no HTML: names in it may come from an imported run."""
+    return _unbroken(text.replace("<", "&lt;"))
 
 
 def _unbroken(text: str) -> str:

@@ -16,7 +16,7 @@ import threading
 import time
 import unicodedata
 
-from lab.errors import LabError, one_line
+from lab.errors import LabError, one_line, shown
 
 _PLAIN = str.maketrans({"µ": "u", "–": "-"})
 """Substitutes for our own characters that cannot be shown."""
@@ -57,9 +57,12 @@ def _nearest(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def write_out(text: object) -> None:
-    """Print a result. Raises LabError if stdout refuses it, as on a full disk."""
+    """Print a result, but no control character: part of it may come from elsewhere.
+
+    Raises LabError if stdout refuses it, as on a full disk.
+    """
     try:
-        print(text, flush=True)
+        print(shown(text), flush=True)
     except BrokenPipeError:
         raise  # the reader is gone: click exits silently
     except OSError as error:

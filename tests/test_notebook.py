@@ -56,6 +56,13 @@ def test_a_figure_is_an_image_with_alt_text_and_a_caption(figure: Figure, shown:
     assert base64.b64decode(data, validate=True).startswith(b"\x89PNG\r\n\x1a\n")
 
 
+def test_sentences_have_no_markup_but_markdown(shown: list[Any]) -> None:
+    lab.say("**Answer.** <script>alert(1)</script> takes <0.1 %")
+    (output,) = shown
+    assert "<" not in output.data
+    assert output.data.startswith("**Answer.** &lt;script>")
+
+
 def test_the_alt_text_says_title_axes_and_series(figure: Figure) -> None:
     assert alt_text(figure) == (
         'Throughput of "A" & <b>. Chart of requests/s against workers (a trial; a <median>);'

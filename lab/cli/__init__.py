@@ -4,13 +4,17 @@ import importlib
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
 from lab.errors import LabError, UsageError
 from lab.streams import guard_standard_streams, show_what_can_be_shown, tell, write_out
 
-COMMANDS = ("study", "serve", "attack", "sustained", "plot", "report", "runs", "compare", "doctor")
+COMMANDS = (
+    *("study", "serve", "attack", "sustained", "plot", "report"),
+    *("runs", "compare", "export", "import", "doctor"),
+)
 
 
 class _LazyGroup(click.Group):
@@ -41,6 +45,29 @@ def _report(run: str) -> None:
     from lab.report import write_report
 
     write_out(write_report(run))
+
+
+@command.command("export")
+@click.argument("run")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Where to; else RUN.zip here.")
+def _export(run: str, out: Path | None) -> None:
+    """Pack what RUN measured into one file for a colleague, and print its path."""
+    from lab.study.archive import export_run
+
+    write_out(export_run(run, out))
+
+
+@command.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--as", "name", default="", metavar="NAME", help="Give the run another name.")
+def _import(file: Path, name: str) -> None:
+    """Take in the run that a colleague exported into FILE, and print its name.
+
+    Nothing in FILE is trusted: a run is kept whole, with every table checked, or not at all.
+    """
+    from lab.study.archive import import_run
+
+    write_out(import_run(file, name))
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -48,12 +48,17 @@ class Parameters(_Parameters):
 
 
 def open_for_reading(run_id: str) -> Run:
-    """Open the run of that id, or the one last begun or added to. Raises LabError if there is none yet."""
-    runs = [manifest.run_id for manifest in sorted(find_runs(), key=_touched_at, reverse=True)]
+    """Open the run of that id, or the one last begun or added to here. Raises LabError if there is none."""
+    found = sorted(find_runs(), key=_touched_at, reverse=True)
+    runs = [manifest.run_id for manifest in sorted(found, key=_is_imported)]
     if not runs or (run_id and run_id not in runs):
         what = f"there is no run {run_id!r}" if run_id else "nothing has been measured yet"
         raise LabError(f"{what}: run one of the other notebooks first, or `lab study`; `lab runs` lists runs")
     return open_run(run_id or runs[0])
+
+
+def _is_imported(manifest: Manifest) -> bool:
+    return manifest.imported_at is not None
 
 
 def _touched_at(manifest: Manifest) -> float:

@@ -3,10 +3,9 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -14,6 +13,9 @@ from numpy.typing import NDArray
 from lab.errors import LabError, UsageError
 from lab.files import replacing
 from lab.load.log import OUTCOMES, Outcome
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA = pa.schema(
     [
@@ -38,10 +40,15 @@ _CPU_AT = SCHEMA.get_field_index("service_cpu_s")
 _BEFORE_CPU_TIME = SCHEMA.remove(_CPU_AT)
 """The columns of files that are older than `service_cpu_s`."""
 
+
+def is_schema(schema: pa.Schema) -> bool:
+    """Say whether these are the columns of request records, today's or those of an earlier version."""
+    return bool(schema.equals(SCHEMA) or schema.equals(_BEFORE_CPU_TIME))
+
+
 WHOLE = ("status", "worker", "bytes_in")
 """Whole numbers that may be missing, which makes them float64 in a frame."""
 
-_OUTCOME = pd.CategoricalDtype(list(OUTCOMES))
 _METADATA = b"scaling-lab"
 _LONGEST_S = 1e10
 """Beyond this, sums of times may overflow."""
@@ -49,14 +56,18 @@ _NEVER_SENT = OUTCOMES[Outcome.DROPPED]
 _NEVER_ENDED = (_NEVER_SENT, OUTCOMES[Outcome.UNFINISHED])
 
 
-def to_frame(due_s: NDArray[np.float64], columns: Mapping[str, NDArray[Any]]) -> pd.DataFrame:
+def to_frame(due_s: NDArray[np.float64], columns: Mapping[str, NDArray[Any]]) -> "pd.DataFrame":
     """Return a generator's log as request records: what did not happen becomes NaN."""
+    import pandas as pd  # takes most of a second, which an import of a run has no use for
+
     outcome = columns["outcome"]
     frame = {
         "due_s": due_s,
         "sent_s": columns["sent_s"],
         "end_s": columns["end_s"],
-        "outcome": pd.Categorical.from_codes(outcome.astype(np.int8), dtype=_OUTCOME),
+        "outcome": pd.Categorical.from_codes(
+            outcome.astype(np.int8), dtype=pd.CategoricalDtype(list(OUTCOMES))
+        ),
         "status": _where(columns["status"], columns["status"] > 0),
         "service_s": columns["service_s"],
         "service_cpu_s": columns["service_cpu_s"],
@@ -70,7 +81,7 @@ def _where(values: NDArray[Any], holds: NDArray[np.bool_]) -> NDArray[np.float64
     return np.where(holds, values, np.nan)
 
 
-def validate(requests: pd.DataFrame) -> None:
+def validate(requests: "pd.DataFrame") -> None:
     """Raise UsageError unless these are request records: columns, outcomes, finite and ordered times."""
     if list(requests.columns) != SCHEMA.names:
         raise UsageError(f"not request records: columns must be {SCHEMA.names}, got {list(requests.columns)}")
@@ -93,7 +104,7 @@ def validate(requests: pd.DataFrame) -> None:
             raise UsageError(f"not request records: {problem}")
 
 
-def write(path: str | Path, requests: pd.DataFrame, metadata: Mapping[str, Any] | None = None) -> None:
+def write(path: str | Path, requests: "pd.DataFrame", metadata: Mapping[str, Any] | None = None) -> None:
     """Write records, and metadata in JSON, to a Parquet file: whole, or not at all.
 
     Raises UsageError if they are not request records, LabError if the file cannot be written.
@@ -105,12 +116,12 @@ def write(path: str | Path, requests: pd.DataFrame, metadata: Mapping[str, Any] 
         pq.write_table(table, file)
 
 
-def read(path: str | Path) -> pd.DataFrame:
+def read(path: str | Path) -> "pd.DataFrame":
     """Return the records of a file that `write` wrote. Raises LabError if it is anything else."""
     return read_with_metadata(path)[0]
 
 
-def read_with_metadata(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+def read_with_metadata(path: str | Path) -> "tuple[pd.DataFrame, dict[str, Any]]":
     """Return the records of a file, and their metadata. Raises LabError as `read` does."""
     try:
         with Path(path).open("rb") as file:  # given a folder's name, pyarrow would read all files in it
@@ -119,7 +130,7 @@ def read_with_metadata(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
             table = table.add_column(_CPU_AT, SCHEMA.field(_CPU_AT), pa.nulls(len(table), pa.float64()))
         if not table.schema.equals(SCHEMA):
             raise UsageError(f"not request records: columns {table.schema.names}")
-        requests = table.to_pandas().astype(dict.fromkeys(WHOLE, "float64"))
+        requests = table.replace_schema_metadata().to_pandas().astype(dict.fromkeys(WHOLE, "float64"))
         validate(requests)
         kept = json.loads((table.schema.metadata or {}).get(_METADATA, b"{}"))
         json.dumps(kept, allow_nan=False)  # refuse what JSON does not know as a number

@@ -1,6 +1,7 @@
 """A run's manifest: where, when and with what it was measured, and the checksum of each file."""
 
 import functools
+import hashlib
 import importlib.metadata
 import re
 import shutil
@@ -19,9 +20,23 @@ from lab.machine import Machine, describe
 
 NAME = "manifest.json"
 
+KINDS = ("asked", "calibrations", "events", "requests", "tables", "trials")
+"""The folders of a run, by what their tables hold."""
+
+TABLE = re.compile(
+    rf"(?=.{{0,200}}$)(?P<kind>{'|'.join(KINDS)})/(?P<stem>[a-z0-9][a-z0-9-]*(\.[a-z0-9-]+)*)\.parquet"
+)
+"""The path of a table within its run."""
+
+NEW = "new"
+"""What to give instead of a run's id to begin a new run."""
+
 
 class Manifest(BaseModel):
-    """The contents of `manifest.json`; `files` maps each file of a complete run to its SHA-256."""
+    """The contents of `manifest.json`; `files` maps each file of a complete run to its SHA-256.
+
+    `imported_at` says when the run was taken in from another home; None for a run measured here.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,6 +53,7 @@ class Manifest(BaseModel):
     packages: dict[str, str]
     machine: Machine
     files: dict[str, str] = {}
+    imported_at: AwareDatetime | None = None
 
     def completed(self, files: dict[str, str]) -> "Manifest":
         """Return the manifest of the same run, finished now with these files."""
@@ -95,11 +111,26 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_whole(folder / NAME, (manifest.model_dump_json(indent=2) + "\n").encode())
 
 
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tables_in(folder: Path) -> list[str]:
+    """Name the files that hold what was measured; executed notebooks can be remade from them."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet"))
+
+
 def other_machine(manifest: Manifest) -> str:
     """Say how the machine on which the run began differs from this one now; "" if it does not.
 
+    One that was imported began elsewhere, however alike the machines are.
+
     The size of the memory does not count: it changes a little from boot to boot, and the loop needs none.
     """
+    if manifest.imported_at:
+        return f"it was imported on {manifest.imported_at:%Y-%m-%d}"
     then, now = (machine.model_dump(exclude={"memory_bytes"}) for machine in (manifest.machine, describe()))
     return _differences("on another machine", then, now)
 

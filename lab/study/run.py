@@ -17,7 +17,7 @@ from lab.errors import LabError, UsageError
 from lab.hotloop import ITERATIONS, measure
 from lab.progress import Countdown
 from lab.study import manifest as manifests
-from lab.study.manifest import Manifest
+from lab.study.manifest import NEW, Manifest
 from lab.study.plan import FACTORS, NOT_LABELS, Block, Condition, Trial, make_plan
 from lab.study.stability import (
     between,
@@ -33,9 +33,6 @@ from lab.study.store import Store, partial_files
 from lab.study.trial import Execute, make_row, serve_and_attack
 
 _LOOP_REPEATS = 9
-
-NEW = "new"
-"""What to give instead of a run's id to begin a new run."""
 
 _ASKED = "asked"
 """The kind of table that lists which trials of an experiment were last asked for."""

@@ -6,7 +6,6 @@ read at any time.
 """
 
 import fcntl
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from lab.files import TEMPORARY, write_whole, writing_to
 from lab.flags import Flag
 from lab.load import records
 from lab.study import manifest as manifests
-from lab.study.manifest import Manifest
+from lab.study.manifest import Manifest, sha256, tables_in
 from lab.study.plan import BEFORE, EVENTS, FLAGS, TRIALS, Event
 
 
@@ -72,12 +71,6 @@ def _reading(path: Path, read: Callable[[], pa.Table]) -> pa.Table:
         raise LabError(
             f"{path} is damaged ({reason}): delete it to measure it again, or restore it"
         ) from error
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 _LOCK = ".lock"
@@ -222,13 +215,15 @@ class Store:
     def seal(self) -> Manifest:
         """Mark the run as complete, with the checksum of each of its tables."""
         with self.writing():
-            complete = self.manifest().completed({name: sha256(self.folder / name) for name in self._files()})
+            complete = self.manifest().completed(
+                {name: sha256(self.folder / name) for name in tables_in(self.folder)}
+            )
             manifests.write_manifest(self.folder, complete)
         return complete
 
     def damage(self) -> list[str]:
         """Compare a complete run with its manifest: return a line per missing, changed or unknown file."""
-        recorded, present = self.manifest().files, self._files()
+        recorded, present = self.manifest().files, tables_in(self.folder)
         missing = [f"{name} is missing" for name in recorded if name not in present]
         unknown = [f"{name} is not in the manifest" for name in present if name not in recorded]
         changed = [
@@ -237,10 +232,6 @@ class Store:
             if name in present and sha256(self.folder / name) != checksum
         ]
         return sorted(missing + unknown + changed)
-
-    def _files(self) -> list[str]:
-        """Name the files that hold what was measured; executed notebooks can be remade from them."""
-        return sorted(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*.parquet"))
 
     def _path(self, kind: str, name: str) -> Path:
         return self.folder / kind / f"{name}.parquet"
@@ -285,7 +276,7 @@ def _codes(texts: list[str]) -> Iterator[Event]:
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:
-    frame: pd.DataFrame = table.to_pandas()
+    frame: pd.DataFrame = table.replace_schema_metadata().to_pandas()  # the columns say all there is
     if "flags" in frame:
         kept = [tuple(map(Flag.from_dict, flags)) for flags in table["flags"].to_pylist()]
         frame["flags"] = pd.Series(kept, dtype=object)

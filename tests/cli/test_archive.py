@@ -1,0 +1,105 @@
+"""`lab export` and `lab import`, as a user runs them; and what a hostile name does to who looks at a run."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.archives import changed
+from helpers.html_page import Page
+from helpers.lab_command import finish
+
+import lab
+from lab import files
+from lab.cli import main
+from lab.experiments.summary import machine_table
+from lab.machine import describe
+from lab.models.statistics import estimate
+from lab.study.archive import export_run, import_run
+from lab.study.estimates import stated, table_of
+from lab.study.run import open_run
+
+HOSTILE = "<script>alert(1)</script>\x1b[2J\x1b]0;owned\x07\u202e\x9b31m"
+
+
+def test_a_run_is_packed_here_and_taken_in_there(home: Path) -> None:
+    root, there = files.checkout(), home / "there"
+    assert root is not None
+    shutil.copytree(root / "data" / "reference", home / "data" / "reference")
+    there.mkdir()
+    done = finish(home, "lab", "export", "reference")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{home / 'reference.zip'}\n", "")
+    done = finish(there, "lab", "import", str(home / "reference.zip"), "--as", "colleague")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "colleague\n", "")
+    assert len(list((there / "data/colleague/trials").iterdir())) == 97
+
+
+def test_what_is_not_taken_in_is_told_in_one_line(home: Path) -> None:
+    (home / "not.zip").write_text("hello\x1b[31m")
+    done = finish(home, "lab", "import", str(home / "not.zip"))
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert list((home / "data").glob("*")) == []
+
+
+@pytest.fixture
+def hostile(home: Path) -> str:
+    """Take in a run whose manifest says what no machine does; return its name."""
+
+    def speak(_: dict[str, bytes], manifest: dict[str, Any]) -> None:
+        manifest["machine"] |= dict.fromkeys(("cpu_model", "kernel", "python", "governor"), HOSTILE)
+        manifest["profile"] = HOSTILE
+        manifest["packages"][HOSTILE] = HOSTILE
+
+    open_run("mine", profile="quick")
+    return import_run(changed(export_run("mine", home / "mine.zip"), speak), "hostile")
+
+
+def said(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    with pytest.raises(SystemExit):
+        main(args)
+    return "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("args", [["runs"], ["runs", "--check"], ["compare", "hostile", "hostile"]])
+def test_a_terminal_shows_what_it_would_else_obey(
+    hostile: str, args: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = estimate([1.0, 1.1, 1.2, 1.3, 1.4, 1.5])
+    stating = table_of([stated("scaling", HOSTILE, blocks, kernel=HOSTILE)])
+    monkeypatch.setattr("lab.cli.compare.estimates", lambda _: stating)
+    text = said(capsys, *args)
+    assert text.replace("\n", "").isprintable()
+    assert args == ["runs", "--check"] or r"\x1b[2J" in text
+    if "--check" not in args:
+        assert json.loads(said(capsys, *args, "--format", "json"))
+
+
+def test_runs_of_other_profiles_are_refused_in_plain_words(
+    hostile: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = said(capsys, "compare", "mine", hostile)
+    assert "different profiles" in text
+    assert text.replace("\n", "").isprintable()
+
+
+def test_the_doctor_shows_no_control_characters(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = describe().model_copy(update={"cpu_model": HOSTILE})
+    monkeypatch.setattr("lab.machine.describe", lambda: here)
+    monkeypatch.setattr("lab.cli.doctor._ceilings", lambda: ([], []))
+    monkeypatch.setattr("lab.cli.doctor._QUIET_S", 0.01)
+    text = said(capsys, "doctor")
+    assert r"\x1b[2J" in text
+    assert text.replace("\n", "").isprintable()
+
+
+def test_a_page_shows_a_script_as_text(hostile: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Any] = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    machine = open_run(hostile).manifest.machine
+    lab.table(machine_table(machine), caption=f"The machine, {machine}")
+    page = Page(shown[0].data)
+    assert page.find("script") == []
+    assert "<script>alert(1)</script>" in page.text("table")
