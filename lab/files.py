@@ -56,6 +56,20 @@ def reports() -> Path:
     return home() / "reports"
 
 
+KINDS = ("asked", "calibrations", "events", "requests", "tables", "trials")
+"""The folders of a run, by what their tables hold."""
+
+TABLE = re.compile(
+    rf"(?=.{{0,200}}$)(?P<kind>{'|'.join(KINDS)})/(?P<stem>[a-z0-9][a-z0-9-]*(\.[a-z0-9-]+)*)\.parquet"
+)
+"""The path of a table within its run."""
+
+
+def tables_in(folder: Path) -> list[str]:
+    """Name the files that hold what was measured; executed notebooks can be remade from them."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet"))
+
+
 TEMPORARY = ".partial"
 """How a file's name ends while it is being written; the name begins with a dot."""
 

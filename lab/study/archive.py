@@ -24,9 +24,9 @@ from pydantic import ValidationError
 
 from lab import files, processes
 from lab.errors import LabError, one_line
-from lab.files import check_writable, replacing, sync, writing_to
+from lab.files import KINDS, TABLE, check_writable, replacing, sync, tables_in, writing_to
 from lab.study import manifest as manifests
-from lab.study.manifest import KINDS, NEW, TABLE, Manifest, read_manifest, tables_in, write_manifest
+from lab.study.manifest import NEW, Manifest, read_manifest, write_manifest
 
 MOST_BYTES = 1 << 30
 """Of all tables of an archive, unpacked: a thousand times the reference run."""

@@ -8,6 +8,7 @@ import re
 import resource
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lab.errors import LabError, one_line
+from lab.files import TABLE, tables_in
 from lab.load import records
-from lab.study.manifest import TABLE, tables_in
-from lab.study.plan import BEFORE, EVENTS, FLAGS, NOT_LABELS, TRIALS
+from lab.study.columns import BEFORE, EVENTS, FLAGS, NOT_LABELS, TRIALS
 
 MOST_ROWS = 10_000_000
 """Of a table: an hour at 2,777/s."""
@@ -27,6 +28,7 @@ MOST_BYTES = 1 << 30
 """Of a table in memory."""
 
 _MOST_CPU_S = 600
+_AT_ONCE = 2
 
 _MOST_COLUMNS = 200
 _MOST_CELLS = 100_000_000
@@ -189,8 +191,11 @@ def _main(folder: Path, memory_bytes: int) -> None:
     if not sys.stdin.readline():
         return  # the starter is gone
     try:
-        for name in tables_in(folder):
-            check_table(name, (folder / name).read_bytes())
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for _ in pool.map(
+                lambda name: check_table(name, (folder / name).read_bytes()), tables_in(folder)
+            ):
+                pass
     except UnfitError as error:
         print(error)
 

@@ -20,14 +20,6 @@ from lab.machine import Machine, describe
 
 NAME = "manifest.json"
 
-KINDS = ("asked", "calibrations", "events", "requests", "tables", "trials")
-"""The folders of a run, by what their tables hold."""
-
-TABLE = re.compile(
-    rf"(?=.{{0,200}}$)(?P<kind>{'|'.join(KINDS)})/(?P<stem>[a-z0-9][a-z0-9-]*(\.[a-z0-9-]+)*)\.parquet"
-)
-"""The path of a table within its run."""
-
 NEW = "new"
 """What to give instead of a run's id to begin a new run."""
 
@@ -115,11 +107,6 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def tables_in(folder: Path) -> list[str]:
-    """Name the files that hold what was measured; executed notebooks can be remade from them."""
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet"))
 
 
 def other_machine(manifest: Manifest) -> str:

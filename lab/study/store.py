@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lab.errors import LabError
-from lab.files import TEMPORARY, write_whole, writing_to
+from lab.files import TEMPORARY, tables_in, write_whole, writing_to
 from lab.flags import Flag
 from lab.load import records
 from lab.study import manifest as manifests
-from lab.study.manifest import Manifest, sha256, tables_in
-from lab.study.plan import BEFORE, EVENTS, FLAGS, TRIALS, Event
+from lab.study.columns import BEFORE, EVENTS, FLAGS, TRIALS, Event
+from lab.study.manifest import Manifest, sha256
 
 
 def partial_files(folder: Path) -> list[Path]:
