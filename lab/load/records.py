@@ -124,8 +124,8 @@ def read(path: str | Path) -> "pd.DataFrame":
 def read_with_metadata(path: str | Path) -> "tuple[pd.DataFrame, dict[str, Any]]":
     """Return the records of a file, and their metadata. Raises LabError as `read` does."""
     try:
-        with Path(path).open("rb") as file:  # given a folder's name, pyarrow would read all files in it
-            table = pq.read_table(file)
+        with Path(path).open("rb") as file:
+            table = pq.ParquetFile(file).read()
         if table.schema.equals(_BEFORE_CPU_TIME):
             table = table.add_column(_CPU_AT, SCHEMA.field(_CPU_AT), pa.nulls(len(table), pa.float64()))
         if not table.schema.equals(SCHEMA):

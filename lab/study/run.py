@@ -255,6 +255,13 @@ def open_run(
     return run
 
 
+def run_in(folder: Path) -> Run:
+    """Open the run in a folder, wherever that is, to read it. Raises LabError if there is none."""
+    run = Run(folder.resolve())
+    _ = run.manifest
+    return run
+
+
 _UNNAMED = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 """The id of a run that nobody named."""
 

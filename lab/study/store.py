@@ -43,7 +43,7 @@ def read_table(
 
     Raises LabError if it is damaged, or not such a table.
     """
-    return _checked(_reading(path, lambda: pq.read_table(path)), path, schema, before)
+    return _checked(_reading(path, lambda: pq.ParquetFile(path).read()), path, schema, before)
 
 
 def _checked(
@@ -242,7 +242,7 @@ class Store:
 
 def _read_trial(path: Path) -> pa.Table:
     """Read a trial's row. Schema version 1 kept sentences; we only note whether there were any."""
-    table = _reading(path, lambda: pq.read_table(path))
+    table = _reading(path, lambda: pq.ParquetFile(path).read())
     if "invalid_because" in table.schema.names:
         earlier = [
             [] if valid else [Flag("earlier_version").to_dict()] for valid in table["valid"].to_pylist()

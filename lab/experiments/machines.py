@@ -1,0 +1,376 @@
+"""Runs beside each other: their machines, their software, their curves, and which differences are told."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import cycle
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from pydantic import Field
+
+from lab import files, units
+from lab.errors import LabError, one_line
+from lab.experiments import rate_sweep, summary
+from lab.experiments.worker_scaling import scaling
+from lab.experiments.worker_scaling import trials as scaling_trials
+from lab.figures.style import (
+    DARK_TO_LIGHT,
+    QUIET,
+    Look,
+    canvas,
+    cross_flagged,
+    plain_log_ticks,
+    reference_line,
+)
+from lab.models.scaling import Point
+from lab.models.statistics import CONFIDENCE
+from lab.study.compare import Comparison, Difference, check_alike, compare, software
+from lab.study.manifest import Manifest
+from lab.study.parameters import ListOf
+from lab.study.parameters import Parameters as _Parameters
+from lab.study.run import Run, run_in
+
+REFERENCE = "reference"
+"""The run that comes with the project."""
+
+_MOST_OTHERS = len(DARK_TO_LIGHT) - 1
+_MOST_DRAWN = 40
+
+
+class Parameters(_Parameters):
+    """What notebook 11 lets its reader set: `run` is put beside `runs`, of which the first is the base."""
+
+    run: str
+    runs: Annotated[ListOf[str], Field(max_length=_MOST_OTHERS)]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One of the runs, under the name by which it is told from the others, and the look of its curves."""
+
+    name: str
+    run: Run
+    look: Look
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Where and with what it was measured."""
+        return self.run.manifest
+
+    @property
+    def cpus(self) -> int:
+        """The CPUs that count on its machine."""
+        return self.manifest.machine.available_cpus
+
+    @cached_property
+    def points(self) -> list[Point]:
+        """The points of its scaling curve; none if it was not measured."""
+        trials = self.run.trials(scaling_trials.EXPERIMENT)
+        return scaling.points(scaling_trials.accounted(self.run, trials)) if len(trials) else []
+
+    @cached_property
+    def sweep(self) -> pd.DataFrame:
+        """The trials of its rate sweep with the most workers; none if it was not measured."""
+        trials = self.run.trials(rate_sweep.EXPERIMENT)
+        return trials.query("workers == workers.max()")
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Runs, and what their comparison found; None where they cannot be compared, and `refused` says why."""
+
+    shown: tuple[Shown, ...]
+    found: Comparison | None
+    refused: str
+
+    @property
+    def differences(self) -> list[Difference]:
+        """The numbers that all the runs state with an interval, as ratios to the first run."""
+        return [one for one in self.found.differences if one.told is not None] if self.found else []
+
+
+def opened(p: Parameters) -> tuple[Shown, ...]:
+    """Open the runs to compare, the base first. Without names it is the reference, where there is one.
+
+    A name with a slash is the path of a run's folder. Raises LabError for one that is not there.
+    """
+    own = _opened(p.run)
+    others = [_opened(name) for name in p.runs] or [_reference() or own]
+    looks = cycle(DARK_TO_LIGHT)
+    shown: list[Shown] = []
+    for run in (*others, own):
+        same = sum(run.run_id == earlier.run.run_id for earlier in shown)
+        name = f"{run.run_id} ({same + 1})" if same else run.run_id
+        shown.append(Shown(name, run, next(looks)))
+    return tuple(shown)
+
+
+def _opened(name: str) -> Run:
+    return run_in(Path(name)) if "/" in name else summary.open_for_reading(name)
+
+
+def _reference() -> Run | None:
+    """Return the reference run: this home's, else that of the checkout; None if neither has one."""
+    root = files.checkout()
+    places = [files.data() / REFERENCE, *([root / "data" / REFERENCE] if root else [])]
+    return next((run_in(place) for place in places if place.is_dir()), None)
+
+
+def beside(shown: Sequence[Shown]) -> Beside:
+    """Compare runs with the first of them; not those of different plans, nor those that share nothing."""
+    try:
+        check_alike([one.manifest for one in shown])
+        runs = {one.run.path: one.run for one in shown}
+        stated = {path: summary.estimates(run) for path, run in runs.items()}
+        found = compare([(one.name, stated[one.run.path]) for one in shown])
+    except LabError as error:
+        return Beside(tuple(shown), None, one_line(error))
+    return Beside(tuple(shown), found, "")
+
+
+def machines_table(shown: Sequence[Shown]) -> pd.DataFrame:
+    """Put the machines in words, a column each."""
+    facts = [summary.machine_table(one.manifest.machine).set_index("") for one in shown]
+    table = pd.concat(facts, axis=1).set_axis([one.name for one in shown], axis=1)
+    begun = [f"{one.manifest.started_at:%Y-%m-%d %H:%M} UTC" for one in shown]
+    plan = [one.manifest.profile or "by hand" for one in shown]
+    table.loc["begun"], table.loc["profile"] = begun, plan
+    return table.rename_axis("").reset_index()
+
+
+def software_table(shown: Sequence[Shown]) -> pd.DataFrame:
+    """List the software whose version differs, a column for each run."""
+    rows = software([one.manifest for one in shown])
+    if not rows:
+        return pd.DataFrame({"": ["No version differs."]})
+    names = ["", *(one.name for one in shown)]
+    cells = [[row["name"], *(version or "none" for version in row["versions"])] for row in rows]
+    return pd.DataFrame(cells, columns=names)
+
+
+def in_words(found: Difference) -> str:
+    """Say whether a difference is told, and if not, how large one had to be to be seen."""
+    if found.told is None:
+        return "cannot be told"
+    if found.told:
+        return "differs"
+    smallest = units.percent(found.smallest_told or 0.0)
+    return f"no difference that this could have seen (the smallest: {smallest})"
+
+
+def differences_table(compared: Beside) -> pd.DataFrame:
+    """Put every difference in words: the ratio to the base, its interval, and what that tells."""
+    if compared.found is None:
+        return pd.DataFrame({"": [f"Not compared: {compared.refused}."]})
+    return pd.DataFrame(
+        {
+            "run": one.run,
+            "experiment": one.experiment,
+            "quantity": one.quantity,
+            "of": one.factors,
+            f"ratio to {one.base}": units.digits(one.ratio),
+            "from": "" if one.low is None else units.digits(one.low),
+            "to": "" if one.high is None else units.digits(one.high),
+            "": in_words(one),
+        }
+        for one in compared.found.differences
+    )
+
+
+def left_out(compared: Beside) -> str:
+    """Say which numbers were not compared, a sentence per run."""
+    lines = compared.found.left_out if compared.found else ()
+    return (
+        "\n".join(f"- Not compared, {line}." for line in lines) or "Every number that was stated is compared."
+    )
+
+
+def answer(compared: Beside) -> str:
+    """Say how many differences are told, the largest one, or how small one would have been seen."""
+    base, *others = (one.name for one in compared.shown)
+    names = f"{', '.join(others)} beside {base}"
+    if compared.found is None:
+        return (
+            f"**Answer.** Not told, {names}: {compared.refused}. Machines and curves are shown all the same."
+        )
+    alone = len({one.run.path for one in compared.shown}) == 1
+    start = (
+        f"**Answer.** There is only one run here, put beside itself ({names}): "
+        if alone
+        else f"**Answer.** {names}: "
+    )
+    known = compared.differences
+    if not known:
+        return f"{start}nothing can be told, as the runs share no number that has an interval in both."
+    told = [one for one in known if one.told]
+    count = units.counted(len(known), "number")
+    seen = sorted(one.smallest_told or 0.0 for one in known)
+    middle = units.percent(seen[len(seen) // 2])
+    if not told:
+        return (
+            f"{start}no difference in {count} that this could have seen. Half of them would have shown one of"
+            f" {middle} or less, the most precise one of {units.percent(seen[0])}."
+        )
+    most = max(told, key=lambda one: abs(math.log(one.ratio)))
+    return (
+        f"{start}**{units.counted(len(told), 'difference')} told in {count}**, together with {CONFIDENCE:.0%}"
+        f" confidence. The largest: {most.quantity} ({most.factors}) is {units.digits(most.ratio)} times as"
+        f" large in {most.run} ({units.digits(most.low or 0)} to {units.digits(most.high or 0)})."
+        f" {_speed(told, known)}"
+    )
+
+
+def _speed(told: Sequence[Difference], known: Sequence[Difference]) -> str:
+    """Say how many of the differences no machine's speed is in."""
+    apart, all_apart = (sum(not one.unit for one in some) for some in (told, known))
+    return (
+        f"Of the {units.counted(all_apart, 'share and ratio')} among them, in which no machine's speed is,"
+        f" {apart or 'none'} {'differs' if apart <= 1 else 'differ'}."
+    )
+
+
+def curves_figure(shown: Sequence[Shown]) -> Figure | None:
+    """Draw each run's scaling and its rate sweep: as measured, and as shares of what is ideal there."""
+    if not any(one.points or len(one.sweep) for one in shown):
+        return None
+    names = ", ".join(one.name for one in shown)
+    with canvas(f"{names}: scaling and latency", rows=2, columns=2, size=(7.4, 6.4)) as (figure, panels):
+        for one in shown:
+            _draw_scaling(panels[0], panels[1], one)
+            _draw_sweep(panels[2], panels[3], one)
+        _finish(figure, panels)
+    return figure
+
+
+def _draw_scaling(absolute: Axes, normalised: Axes, one: Shown) -> None:
+    if not one.points:
+        return
+    workers = [point.workers for point in one.points]
+    ideal = [min(count, one.cpus) for count in workers]
+    rates = [(found.value, found.low, found.high) for found in (point.throughput_rps for point in one.points)]
+    gains = [(found.value, found.low, found.high) for found in (point.speedup for point in one.points)]
+    shares = [tuple(end / most for end in gain) for gain, most in zip(gains, ideal, strict=True)]
+    for axes, values in ((absolute, rates), (normalised, shares)):
+        middle, low, high = zip(*values, strict=True)
+        down = [value - least for value, least in zip(middle, low, strict=True)]
+        up = [most - value for value, most in zip(middle, high, strict=True)]
+        axes.errorbar(
+            workers, middle, yerr=[down, up], color=one.look.color, marker=one.look.marker,
+            linestyle=one.look.line, capsize=4, elinewidth=1.2, label=one.name,
+        )  # fmt: skip
+
+
+def _draw_sweep(absolute: Axes, normalised: Axes, one: Shown) -> None:
+    if one.sweep.empty:
+        return
+    found = one.sweep.assign(in_services=one.sweep["latency_p95_s"] / one.sweep["service_mean_s"])
+    for axes, x, y in ((absolute, "rate", "latency_p95_s"), (normalised, "utilisation", "in_services")):
+        axes.plot(
+            found[x],
+            found[y],
+            one.look.marker,
+            color=one.look.color,
+            alpha=0.6,
+            markersize=4.5,
+            label=one.name,
+        )
+        cross_flagged(axes, found, x, y)
+
+
+def _finish(figure: Figure, panels: Sequence[Axes]) -> None:
+    rates, shares, latency, services = panels
+    titles = (
+        "Scaling, as measured",
+        "... as a share of the ideal",
+        "Latency, as measured",
+        "... in service times",
+    )
+    labels = (
+        ("workers", "highest throughput, requests/s"),
+        ("workers", "speed-up / workers with a CPU"),
+        ("offered rate, requests/s", "latency p95, s"),
+        ("utilisation", "latency p95 / mean service time"),
+    )
+    for axes, title, (across, up) in zip(panels, titles, labels, strict=True):
+        axes.set_title(title)
+        axes.set_xlabel(across)
+        axes.set_ylabel(up)
+    for axes in (rates, shares):
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    reference_line(shares, y=1, text="ideal")
+    reference_line(services, x=1, text="all workers busy")
+    for axes in (latency, services):
+        if axes.lines:
+            axes.set_yscale("log")
+            plain_log_ticks(axes.yaxis)
+    known = {
+        label: handle
+        for axes in reversed(panels)
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(list(known.values()), list(known), loc="outside lower left", ncols=3, fontsize=8.5)
+
+
+def differences_figure(compared: Beside) -> Figure | None:
+    """Draw each difference with its interval: rates and times above, shares and ratios below.
+
+    Of more than can be read, it draws those that are told, and then the most precise ones.
+    """
+    known = compared.differences
+    chosen = sorted(known, key=lambda one: (not one.told, one.smallest_told or 0.0))[:_MOST_DRAWN]
+    drawn = [one for one in known if one in chosen]
+    groups = [(title, rows) for title, rows in _grouped(drawn) if rows]
+    if not groups:
+        return None
+    told = sum(one.told is True for one in known)
+    count = "1 difference" if told == 1 else f"{told or 'No'} differences"
+    title = f"{count} told in {units.counted(len(known), 'number')}"
+    sizes = [len(rows) for _, rows in groups]
+    height = 1.3 + 0.24 * (sum(sizes) + 2 * len(sizes))
+    with canvas(title, rows=len(groups), size=(7.4, height), sharex=True, height_ratios=sizes) as (
+        figure,
+        panels,
+    ):
+        for axes, (title, rows) in zip(panels, groups, strict=True):
+            _draw_differences(axes, title, rows)
+        panels[-1].set_xlabel(f"ratio to {drawn[0].base}")
+    return figure
+
+
+def _grouped(rows: Sequence[Difference]) -> Iterator[tuple[str, list[Difference]]]:
+    yield "Rates and times", [one for one in rows if one.unit]
+    yield "Shares and ratios", [one for one in rows if not one.unit]
+
+
+def _draw_differences(axes: Axes, title: str, rows: Sequence[Difference]) -> None:
+    for told, look, label in ((True, DARK_TO_LIGHT[1], "told"), (False, DARK_TO_LIGHT[0], "not told")):
+        places = [place for place, one in enumerate(rows) if one.told is told]
+        if not places:
+            continue
+        ratios = [rows[place].ratio for place in places]
+        down = [ratio - (rows[place].low or ratio) for place, ratio in zip(places, ratios, strict=True)]
+        up = [(rows[place].high or ratio) - ratio for place, ratio in zip(places, ratios, strict=True)]
+        axes.errorbar(
+            ratios, places, xerr=[down, up], color=look.color, marker=look.marker, linestyle="none",
+            markersize=4, elinewidth=1.2, label=label,
+        )  # fmt: skip
+    many = len({one.run for one in rows}) > 1
+    names = [f"{one.run}: {_named(one)}" if many else _named(one) for one in rows]
+    axes.set_yticks(range(len(rows)), names, fontsize=7)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xscale("log")
+    plain_log_ticks(axes.xaxis)
+    axes.axvline(1, color=QUIET, linewidth=1.0, zorder=1)
+    axes.set_title(title)
+    axes.grid(visible=False, axis="y")
+
+
+def _named(one: Difference) -> str:
+    return f"{one.quantity} ({one.factors})"
