@@ -1,13 +1,16 @@
 """`lab doctor`: whether this machine is fit to measure on, and up to which rate to believe its generator."""
 
 import json
+import math
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import click
 
 from lab import machine, units
+from lab.cpu_counts import Said, all_said, run_at_once
 from lab.load import ceiling
 from lab.load import peers as load_tools
 from lab.load.ceiling import Step, ceiling_rps, measure_ceiling, reasons
@@ -21,12 +24,18 @@ from lab.study.stability import MOST_OTHERS_CPU, MOST_STEAL
 LEAST_CEILING_RPS = 500.0
 """Ten times the article's rate: below this, a study's highest rates could not be believed."""
 
+_LITTLE_CPU = 0.25
+"""What loops may miss of a CPU to still have run on it: others use some."""
+
 _QUIET_S = 1.0
 _STEP_S = 1.0
 _STARTS_S = 0.5
 """Of each step: a server and a generator start."""
 
-_USUAL_S = _QUIET_S + 2 * len(ceiling.RATES_RPS) * (_STEP_S + _STARTS_S)
+_LOOPS_S = 1.0
+"""How long loops run to see how many do so at once."""
+
+_USUAL_S = _QUIET_S + _LOOPS_S + 2 * len(ceiling.RATES_RPS) * (_STEP_S + _STARTS_S)
 """How long it takes if every rate holds, with both kinds of connections."""
 
 
@@ -45,10 +54,12 @@ def _examine() -> dict[str, Any]:
     before = stability.snapshot()
     time.sleep(_QUIET_S)
     quiet = stability.between(before, stability.snapshot())
+    counts = _counts(all_said())
     connect, keepalive = _ceilings()
     complaints = _complaints(quiet, ceiling_rps(connect))
     return {
         "machine": machine.describe().model_dump(),
+        "cpu_counts": counts,
         "noise": asdict(quiet),
         "ceiling_rps": {"connect": ceiling_rps(connect), "keepalive": ceiling_rps(keepalive)},
         "steps": [asdict(step) for step in (*connect, *keepalive)],
@@ -60,6 +71,12 @@ def _examine() -> dict[str, Any]:
         "fit": not complaints,
         "complaints": complaints,
     }
+
+
+def _counts(said: Sequence[Said]) -> dict[str, Any]:
+    """Return what each API says of the CPUs, and how many loops ran at once, one for each CPU of the most."""
+    most = math.ceil(max(one.cpus or 1 for one in said))
+    return {"said": [asdict(one) for one in said], "ran_at_once": run_at_once(most, _LOOPS_S)}
 
 
 def _ceilings() -> tuple[list[Step], list[Step]]:
@@ -106,7 +123,21 @@ def _text(findings: dict[str, Any]) -> str:
         "Other servers": _peers(findings["peers"]),
         "Fit": "yes" if findings["fit"] else "NO: " + "; ".join(findings["complaints"]),
     }
-    return "\n".join(f"{label:<15}{value}" for label, value in rows.items())
+    lines = [f"{label:<15}{value}" for label, value in rows.items()]
+    return "\n".join([*lines[:2], *_counted(findings), *lines[2:]])
+
+
+def _counted(findings: dict[str, Any]) -> Iterator[str]:
+    """Put a table under the CPUs: what each API says, and what ran; a busy machine tells nothing of these."""
+    counts, others = findings["cpu_counts"], findings["noise"]["others_cpu"]
+    busy = others > MOST_OTHERS_CPU
+    enough = math.inf if busy else math.ceil(counts["ran_at_once"] + _LITTLE_CPU)
+    for one in counts["said"]:
+        known = one["cpus"] is not None
+        about = "more than ran" if known and one["cpus"] > enough else one["because"]
+        yield f"{'':<15}{one['api']:<30} {one['cpus'] if known else '–':>5}  {about}".rstrip()
+    ran, about = units.digits(counts["ran_at_once"]), f"others used {others:.1%} of all" if busy else ""
+    yield f"{'':<15}{'loops that ran at once':<30} {ran:>5}  {about}".rstrip()
 
 
 def _peers(found: dict[str, Any]) -> str:
