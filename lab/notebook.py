@@ -96,8 +96,8 @@ def say(text: str) -> None:
 
 
 def _without_markup(text: str) -> str:
-    """Leave a text its Markdown, but no HTML: names in it may come from an imported run."""
-    return _unbroken(text.replace("<", "&lt;"))
+    """Leave a text its emphasis, but no HTML and no image: names in it may come from an imported run."""
+    return _unbroken(text.replace("<", "&lt;").replace("](", "]\\("))
 
 
 def _unbroken(text: str) -> str:
