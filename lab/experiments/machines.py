@@ -185,10 +185,10 @@ def differences_table(compared: Beside) -> pd.DataFrame:
 
 def left_out(compared: Beside) -> str:
     """Say which numbers were not compared, a sentence per run."""
-    lines = compared.found.left_out if compared.found else ()
-    return (
-        "\n".join(f"- Not compared, {line}." for line in lines) or "Every number that was stated is compared."
-    )
+    if compared.found is None:
+        return f"Not compared: {compared.refused}."
+    lines = [f"- Not compared, {line}." for line in compared.found.left_out]
+    return "\n".join(lines) or "Every number that the runs state is compared."
 
 
 def answer(compared: Beside) -> str:
@@ -200,11 +200,8 @@ def answer(compared: Beside) -> str:
             f"**Answer.** Not told, {names}: {compared.refused}. Machines and curves are shown all the same."
         )
     alone = len({one.run.path for one in compared.shown}) == 1
-    start = (
-        f"**Answer.** There is only one run here, put beside itself ({names}): "
-        if alone
-        else f"**Answer.** {names}: "
-    )
+    said = f"There is only one run to compare, beside itself ({names})" if alone else names
+    start = f"**Answer.** {said}: "
     known = compared.differences
     if not known:
         return f"{start}nothing can be told, as the runs share no number that has an interval in both."
@@ -227,12 +224,12 @@ def answer(compared: Beside) -> str:
 
 
 def _speed(told: Sequence[Difference], known: Sequence[Difference]) -> str:
-    """Say how many of the differences no machine's speed is in."""
+    """Say how many of the differences no machine's speed is in; nothing if there are no such numbers."""
     apart, all_apart = (sum(not one.unit for one in some) for some in (told, known))
-    return (
-        f"Of the {units.counted(all_apart, 'share and ratio')} among them, in which no machine's speed is,"
-        f" {apart or 'none'} {'differs' if apart <= 1 else 'differ'}."
-    )
+    if not all_apart:
+        return ""
+    numbers = units.counted(all_apart, "number")
+    return f"Of the {numbers} without a unit, in which no machine's speed is, differences are told in {apart or 'none'}."
 
 
 def curves_figure(shown: Sequence[Shown]) -> Figure | None:

@@ -311,4 +311,4 @@ def _checking(folder: Path) -> Iterator[None]:
         checker.wait()
     if said or checker.returncode:
         ended = f"a table ends its reader ({processes.ending(checker.returncode)})"
-        raise BadArchiveError(said.decode().strip() or ended)
+        raise BadArchiveError(said.decode(errors="replace").strip() or ended)
