@@ -229,7 +229,8 @@ def _speed(told: Sequence[Difference], known: Sequence[Difference]) -> str:
     if not all_apart:
         return ""
     numbers = units.counted(all_apart, "number")
-    return f"Of the {numbers} without a unit, in which no machine's speed is, differences are told in {apart or 'none'}."
+    are = "is" if apart == 1 else "are"
+    return f"Of these, {apart or 'none'} {are} among the {numbers} without a unit, which no speed is in."
 
 
 def curves_figure(shown: Sequence[Shown]) -> Figure | None:
