@@ -6,7 +6,9 @@ It goes to stderr, or nowhere if that is closed. That of a measurement is also i
 import contextlib
 import json
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -118,6 +120,7 @@ class _InNotebook:
 
 NAME = "progress.json"
 _FIRST_GUESS_S = 2.0
+_LOOK_AGAIN_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -191,3 +194,26 @@ class Countdown:
         state = State(self._experiment, done, total, round(elapsed_s, 1), round(left_s, 1), current)
         write_whole(self._file, json.dumps(asdict(state)).encode())
         return state
+
+
+@contextlib.contextmanager
+def followed(folder: Path, name: str) -> Iterator[None]:
+    """Meanwhile show, under this name, the progress that a measurement of the run in `folder` reports."""
+    (folder / NAME).unlink(missing_ok=True)
+    done = threading.Event()
+    watcher = threading.Thread(target=_follow, args=(folder, name, done), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _follow(folder: Path, name: str, done: threading.Event) -> None:
+    line = display()
+    while not done.wait(_LOOK_AGAIN_S):
+        state = State.read(folder)
+        doing = "running" if state is None else str(state) if state.current else "reading what was measured"
+        line.show(f"{name}: {doing}", state.share if state else 0.0)
+    line.close()

@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,8 +20,7 @@ from traitlets.config import Config
 
 from lab import files, processes
 from lab.errors import LabError, UsageError
-from lab.progress import NAME as PROGRESS
-from lab.progress import State, display
+from lab.progress import followed
 from lab.report import write_report
 from lab.streams import tell, write_out
 from lab.study.manifest import other_machine, other_version
@@ -45,14 +43,17 @@ def notebooks() -> list[str]:
     return [name for name in names if name != SUMMARY] + [SUMMARY]
 
 
-def select(wanted: Sequence[str]) -> list[str]:
-    """Return the notebooks meant by names such as 02-single-vs-cluster, or 02; none means all.
+def select(wanted: Sequence[str], profile: str = "") -> list[str]:
+    """Return the notebooks meant by names such as 02-single-vs-cluster, or 02.
 
-    Raises UsageError for a name that no notebook has.
+    None means all; of a profile, those that it has a file for, and the summary. Raises UsageError for a name
+    that no notebook has.
     """
     known = notebooks()
     chosen = {name for want in wanted for name in _matching(want, known)}
-    return [name for name in known if not wanted or name in chosen]
+    if wanted or not profile:
+        return [name for name in known if not wanted or name in chosen]
+    return [name for name in known if name == SUMMARY or _file_of(profile, name).exists()]
 
 
 def _matching(want: str, known: list[str]) -> list[str]:
@@ -67,10 +68,13 @@ def profiles() -> list[str]:
     return sorted(path.name for path in (files.notebooks() / "profiles").iterdir() if path.is_dir())
 
 
+def _file_of(profile: str, notebook: str) -> Path:
+    return files.notebooks() / "profiles" / profile / f"{notebook}.yaml"
+
+
 def profile_parameters(profile: str, notebook: str) -> dict[str, Any]:
     """Return what a profile sets for a notebook; anything else keeps the notebook's default."""
-    path = files.notebooks() / "profiles" / profile / f"{notebook}.yaml"
-    if not path.exists():
+    if not (path := _file_of(profile, notebook)).exists():
         return {}
     try:
         parameters = yaml.safe_load(path.read_bytes())
@@ -261,9 +265,6 @@ def _leave_word(output: Path, reason: str) -> str:
     return f"KernelDied: {reason}"
 
 
-_POLL_S = 0.5
-
-
 @click.command("study")
 @click.option(
     "--profile", default="quick", show_default=True, help="How much to measure: smoke, quick or full."
@@ -298,7 +299,7 @@ def command(
     """
     if profile not in profiles():
         raise UsageError(f"there is no profile {profile!r}: choose one of {', '.join(profiles())}")
-    names = select(only)
+    names = select(only, profile)
     changed = changes(assignments, file)
     if absent := sorted(set(changed) - set(names)):
         raise UsageError(
@@ -310,6 +311,8 @@ def command(
         signal.signal(number, _interrupt)
     run = _open(profile, names, run_id, changed)
     _tell_the_time(parameters, cut)
+    if left := [] if only else sorted(set(notebooks()) - set(names)):
+        tell(f"{profile} leaves out {', '.join(left)}: --only measures it")
     failures: list[str] = []
     try:
         for name in names:
@@ -367,31 +370,8 @@ def _resumable(profile: str, names: list[str], changed: dict[str, dict[str, Any]
 def _execute(run: Run, name: str, parameters: dict[str, Any]) -> bool:
     parameters = parameters | {"run": run.run_id}
     started = time.monotonic()
-    with _progress_shown(run.path, name):
+    with followed(run.path, name):
         failure = execute(name, run.path / "notebooks" / f"{name}.ipynb", parameters)
     outcome = f"failed: {failure}" if failure else "done"
     tell(f"{name}: {outcome}, after {time.monotonic() - started:.0f} s")
     return failure is None
-
-
-@contextmanager
-def _progress_shown(folder: Path, name: str) -> Iterator[None]:
-    """While the notebook runs, follow the file in which its measurement reports its progress."""
-    (folder / PROGRESS).unlink(missing_ok=True)
-    done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(folder, name, done), daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watcher.join()
-
-
-def _watch(folder: Path, name: str, done: threading.Event) -> None:
-    line = display()
-    while not done.wait(_POLL_S):
-        state = State.read(folder)
-        doing = "running" if state is None else str(state) if state.current else "reading what was measured"
-        line.show(f"{name}: {doing}", state.share if state else 0.0)
-    line.close()

@@ -20,16 +20,19 @@ from lab.experiments import (
     instrument,
     less_than_one_core,
     machines,
+    other_servers,
     rate_sweep,
     single_vs_cluster,
     summary,
     sustained,
 )
 from lab.experiments import worker_scaling as scaling
-from lab.experiments.common import expected
+from lab.experiments.common import expected, resolve
 from lab.experiments.dispatch import trials as dispatch_trials
 from lab.experiments.failures import trials as failures_trials
 from lab.experiments.instrument import feeding
+from lab.experiments.other_servers import trials as other_trials
+from lab.experiments.other_servers.servers import factors
 from lab.experiments.worker_scaling import trials as scaling_trials
 from lab.hotloop import SLEEP_STEP_S
 from lab.models.statistics import fewest_trials
@@ -50,6 +53,9 @@ WORKER_CPU_S = 0.2
 
 SPAWN_S = 0.01
 """To spawn a worker, one after the other."""
+
+PEER_START_S = 0.6
+"""What a server that we did not write takes longer to start."""
 
 CALIBRATION_S = 0.6
 """Of a block, at both its ends, for each kind of loop."""
@@ -152,6 +158,25 @@ def _failures(p: failures.Parameters) -> float:
     return trials_s(failures_trials.conditions(p), p.blocks)
 
 
+def _other_servers(p: other_servers.Parameters) -> float:
+    p = expected(p)
+    servers = dict.fromkeys(other_trials.wanted(p), 1.0)
+    groups = [(blocks, planned) for blocks, _, planned in other_trials.by_blocks(p, servers)]
+    peers_start_s = sum(
+        blocks * PEER_START_S for blocks, planned in groups for condition in planned if condition.peer
+    )
+    looks_s = p.looks * sum(_look_s(p, server) for server in servers)
+    return looks_s + peers_start_s + sum(trials_s(planned, blocks) for blocks, planned in groups)
+
+
+def _look_s(p: other_servers.Parameters, server: str) -> float:
+    """Return the seconds of a first look: start, a few answers on few and on many connections, stop."""
+    workers, cpus = int(factors(server, resolve(p.workers))["workers"]), available_cpus()
+    answers = 2 * p.answers + max(p.kept)
+    each_s: float = SLOWER * loop_s(p.kernel, int(p.iterations)) / min(workers, cpus)
+    return TRIAL_S + CALIBRATION_S + PEER_START_S + start_s(workers, cpus) + answers * each_s
+
+
 def _less_than_one_core(p: less_than_one_core.Parameters) -> float:
     p = expected(p)
     return trials_s(less_than_one_core.conditions(p), p.blocks)
@@ -189,6 +214,7 @@ _MEASURING: dict[type[Parameters], Callable[[Any], float]] = {
     instrument.Parameters: _instrument,
     less_than_one_core.Parameters: _less_than_one_core,
     machines.Parameters: _reading,
+    other_servers.Parameters: _other_servers,
     summary.Parameters: _reading,
 }
 

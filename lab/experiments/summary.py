@@ -17,6 +17,9 @@ from lab.experiments.dispatch import answer as dispatch_answer
 from lab.experiments.dispatch import trials as dispatch
 from lab.experiments.failures import answer as failures_answer
 from lab.experiments.failures import trials as failures
+from lab.experiments.other_servers import answer as others_answer
+from lab.experiments.other_servers import ideal as others_ideal
+from lab.experiments.other_servers import trials as others
 from lab.experiments.worker_scaling import answer as scaling_answer
 from lab.experiments.worker_scaling import trials as scaling
 from lab.machine import Machine
@@ -35,6 +38,7 @@ EXPERIMENTS = (
     scaling.EXPERIMENT,
     dispatch.EXPERIMENT,
     failures.EXPERIMENT,
+    others.EXPERIMENT,
     less_than_one_core.EXPERIMENT,
 )
 
@@ -229,6 +233,7 @@ def estimates(run: Run) -> pd.DataFrame:
     if len(mine := _dispatch_trials(run)):
         rows += dispatch_answer.estimates(mine)
     rows += failures_answer.estimates(_failures(run))
+    rows += others_answer.estimates(_other_servers(run))
     found = table_of(rows)
     run.keep("estimates", found)
     return found
@@ -273,19 +278,26 @@ def verdicts(run: Run) -> list[Verdict]:
     """Judge every claim, in the article's order; what the run did not measure has no verdict."""
     article, cpus = run.trials(single_vs_cluster.EXPERIMENT), run.manifest.machine.available_cpus
     article = accounted(run, article)
+    *of_node, managed = others_answer.verdicts(_other_servers(run))
     return [
         *single_vs_cluster.verdicts(article, cpus),
         scaling_answer.verdict(scaling.accounted(run, run.trials(scaling.EXPERIMENT)), cpus),
         dispatch_answer.verdict(dispatched) if len(dispatched := _dispatch_trials(run)) else Verdict(4),
+        *of_node,
         *failures_answer.verdicts(_failures(run)),
         less_than_one_core.verdict_of(run),
-        Verdict(9),
+        managed,
     ]
 
 
 def _dispatch_trials(run: Run) -> pd.DataFrame:
     trials = run.trials(dispatch.EXPERIMENT)
     return trials if trials.empty else dispatch.beside_theory(trials, run.requests(trials))
+
+
+def _other_servers(run: Run) -> pd.DataFrame:
+    trials = run.trials(others.EXPERIMENT)
+    return trials if trials.empty else others_ideal.beside_ideal(run, trials)
 
 
 def _failures(run: Run) -> pd.DataFrame:

@@ -28,6 +28,7 @@ PLACEHOLDERS = ("host", "port", "workers")
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]+)\}")
 _POLL_S = 0.02
 _ASKS_FOR_S = 2.0
+_FREE_WITHIN_S = 1.0
 
 
 def _spelt(command: Sequence[str]) -> Sequence[str]:
@@ -128,7 +129,18 @@ class ForeignServer(RunningServer):
         with self._stopping:
             if not self._stopped:
                 self._end(keep_log=self._program.poll() not in (None, 0), within_s=self.spec.drain_s)
-                sockets.listen(*self._address).close()
+                self._prove_port_free()
+
+    def _prove_port_free(self) -> None:
+        """Return when nothing listens on its port: of a killed process, the last threads hold it a moment."""
+        deadline_s = time.monotonic() + _FREE_WITHIN_S
+        while True:
+            try:
+                return sockets.listen(*self._address).close()
+            except LabError:
+                if time.monotonic() > deadline_s:
+                    raise
+            time.sleep(_POLL_S)
 
     def __repr__(self) -> str:
         return self._repr(f"server {self.spec.command[0]}")

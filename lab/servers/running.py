@@ -5,8 +5,12 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
+
+from lab.files import read_small
 
 _LAST_LINES = 3
+_SOCKETS, _LISTENS = ("/proc/net/tcp", "/proc/net/tcp6"), "0A"
 
 
 class RunningServer(ABC):
@@ -40,6 +44,15 @@ class RunningServer(ABC):
 
         Raises LabError if one of its processes survives, or if something still listens on its port.
         """
+
+    def listeners(self) -> int:
+        """Return how many sockets listen on its port: one that its workers share, or one for each (Linux).
+
+        With several, the kernel hashes connections over them (SO_REUSEPORT).
+        """
+        port = f":{urlsplit(self.url).port:04X}"
+        lines = [line.split() for file in _SOCKETS for line in read_small(Path(file)).splitlines()[1:]]
+        return sum(line[1].endswith(port) and line[3] == _LISTENS for line in lines)
 
     def log(self, lines: int = 20) -> str:
         """Return the end of its log; nothing once it is deleted, or if it prints elsewhere."""

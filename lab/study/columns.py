@@ -92,3 +92,6 @@ ADDED = ("loop_s", "loop_drift", "loop_ratio", "utilisation", "latency_s")
 """Columns that are computed when tables are read."""
 
 NOT_LABELS = frozenset([*TRIALS.names, *SCHEMA.names, *ADDED])
+
+LOOP = ["peer", "kernel", "iterations"]
+"""The factors that say what a loop costs: a peer's may be in another language."""

@@ -15,7 +15,7 @@ import psutil
 from lab.flags import Flag, passed
 from lab.hotloop import measure
 from lab.models.statistics import estimate, fewest_trials
-from lab.study.columns import NOT_LABELS
+from lab.study.columns import LOOP, NOT_LABELS
 from lab.study.plan import FACTORS, Block, share_of_limit
 from lab.study.store import Store
 
@@ -251,7 +251,7 @@ _FEWEST = 3
 def judged(trials: pd.DataFrame, of_run: pd.DataFrame) -> pd.DataFrame:
     """Add `loop_ratio`, and to `flags` any doubt about the machine's speed.
 
-    `loop_ratio` is the CPU time of the trial's median loop divided by what is `usual` for that loop in
+    `loop_ratio` is the CPU time of the trial's median loop divided by what is `usual` for that `LOOP` in
     `of_run`, all trials of the run: few blocks of one condition may all meet the machine at another speed.
     Only a condition that differs in all of its blocks, with enough of them for an interval, is compared with
     itself: boost clocks and hyper-threads make a loop cost more beside others. Runs that kept no CPU time
@@ -295,9 +295,8 @@ def usual(costs: "pd.Series[float]") -> float:
 
 
 def _of_usual(trials: pd.DataFrame, of_run: pd.DataFrame) -> "pd.Series[float]":
-    loop = ["kernel", "iterations"]
-    usual_s = {key: usual(_cpu_s(alike)) for key, alike in of_run.groupby(loop)}
-    keys = zip(*(trials[name] for name in loop), strict=True)
+    usual_s = {key: usual(_cpu_s(alike)) for key, alike in of_run.groupby(LOOP)}
+    keys = zip(*(trials[name] for name in LOOP), strict=True)
     return _cpu_s(trials) / pd.Series([usual_s.get(key, math.nan) for key in keys], trials.index, float)
 
 

@@ -20,7 +20,7 @@ from lab.files import TEMPORARY, tables_in, write_whole, writing_to
 from lab.flags import Flag
 from lab.load import records
 from lab.study import manifest as manifests
-from lab.study.columns import BEFORE, EVENTS, FLAGS, TRIALS, Event
+from lab.study.columns import BEFORE, EVENTS, FLAGS, LOOP, TRIALS, Event
 from lab.study.manifest import Manifest, sha256
 
 
@@ -74,7 +74,7 @@ def _reading(path: Path, read: Callable[[], pa.Table]) -> pa.Table:
 
 
 _LOCK = ".lock"
-_COST = ["kernel", "iterations", "service_cpu_p50_s"]
+_COST = [*LOOP, "service_cpu_p50_s"]
 
 
 class Store:
@@ -163,7 +163,7 @@ class Store:
         return pd.concat([_frame(known), pd.DataFrame(labels)], axis=1)
 
     def costs(self) -> pd.DataFrame:
-        """Read what loops cost in every trial of the run: kernel, iterations, service_cpu_p50_s."""
+        """Read what loops cost in every trial of the run: `columns.LOOP` and service_cpu_p50_s."""
         for path in (self.folder / "trials").glob("*.parquet"):
             if path.stem not in self._costs:  # a finished trial never changes
                 self._costs[path.stem] = _read_trial(path).select(_COST).to_pylist()[0]

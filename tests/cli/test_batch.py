@@ -40,6 +40,12 @@ def test_none_chosen_means_all_in_the_order_of_their_numbers_the_summary_last() 
     assert last == "00-summary"
 
 
+def test_a_profile_leaves_out_what_it_has_no_file_for_unless_it_is_named() -> None:
+    assert batch.select([], "full") == batch.select([], "smoke") == batch.notebooks()
+    assert set(batch.notebooks()) - set(batch.select([], "quick")) == {"07-other-servers"}
+    assert batch.select(["07"], "quick") == ["07-other-servers"]
+
+
 @pytest.mark.parametrize("wanted", ["rate-swep", "2", ""])
 def test_an_unknown_notebook_is_one_line_with_the_known_ones(wanted: str) -> None:
     with pytest.raises(UsageError, match=f"there is no notebook '{wanted}'") as caught:

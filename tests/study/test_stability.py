@@ -82,6 +82,14 @@ def test_a_sleeping_loop_has_no_cost_to_compare() -> None:
     assert not any(marked(rows))
 
 
+def test_a_faster_loop_in_another_language_is_not_odd() -> None:
+    """Node's costs a quarter of Python's in each of its blocks, but the last met a slower machine."""
+    ours, node = cpu(*[FAST] * 9), cpu(*[FAST / 4] * 5, FAST / 2, peer="node-cluster")
+    run = pd.concat([ours, node], ignore_index=True)
+    assert marked(node, run) == [False] * 5 + [True]
+    assert not any(marked(ours, run))
+
+
 @pytest.mark.parametrize("costs_s", [[], [0.1] * 5, [0.1] * 5 + [0.2] * 5, [math.nan] * 9])
 def test_nothing_is_usual_of_too_few_trials_or_of_two_groups_of_one_size(costs_s: list[float]) -> None:
     assert math.isnan(usual(pd.Series(costs_s, dtype=float)))

@@ -105,9 +105,9 @@ def actions(condition: Condition, server: "Server", left_s: LeftS) -> Iterator[A
         if left_s() < room_s:
             break
         do: dict[str, Callable[[Server], str | None]] = {
-            KILL: partial(_end, oldest, signal.SIGKILL),
-            RECYCLE: partial(_end, oldest, signal.SIGTERM),  # its successor accepts first, as in recycle()
-            BLOCK: partial(_block, condition),
+            KILL: partial(ended, oldest, signal.SIGKILL),
+            RECYCLE: partial(ended, oldest, signal.SIGTERM),  # its successor accepts first, as in recycle()
+            BLOCK: partial(blocked_by_one, condition),
             SCALE: _scale,
         }
         yield Action(kind, do[kind])
@@ -119,7 +119,7 @@ EXECUTE = with_actions(actions)
 """Carries out a trial of this experiment."""
 
 
-def _end(pid: int, number: signal.Signals, server: "Server") -> str:
+def ended(pid: int, number: signal.Signals, server: "Server") -> str:
     """Signal a worker; return its successor's pid when that accepts and the worker is gone."""
     before = server.workers
     deadline_s = time.monotonic() + REPLACED_WITHIN_S
@@ -140,7 +140,7 @@ def _exists(pid: int) -> bool:
     return True
 
 
-def _block(condition: Condition, server: "Server") -> str:
+def blocked_by_one(condition: Condition, server: "Server") -> str:
     """Send one request with so many loops that its worker does nothing else for a while; return its pid."""
     import requests
 

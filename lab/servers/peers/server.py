@@ -9,7 +9,6 @@ from pathlib import Path
 import psutil
 
 from lab.errors import LabError, UsageError
-from lab.files import read_small
 from lab.servers.foreign import ForeignServer, ForeignSpec
 
 WORKERS = "SCALING_LAB_WORKERS"
@@ -18,7 +17,6 @@ WORKERS = "SCALING_LAB_WORKERS"
 _POLL_S = 0.02
 _CLOCK_S = 1.0
 """How far the start of a process and the time of a file may be off each other: the system rounds both."""
-_LISTENS = "0A"
 
 
 def new_folder() -> Path:
@@ -78,18 +76,5 @@ class PeerServer(ForeignServer):
     def throttling(self) -> None:
         """Return None: it is under no quota of ours."""
 
-    def listeners(self) -> int:
-        """Return how many sockets listen on its port: one that its workers share, or one for each (Linux).
-
-        With several, the kernel hashes connections over them (SO_REUSEPORT).
-        """
-        port = f":{self._address[1]:04X}"
-        lines = [line.split() for file in ("tcp", "tcp6") for line in _lines(Path("/proc/net") / file)]
-        return sum(line[1].endswith(port) and line[3] == _LISTENS for line in lines)
-
     def _answers(self) -> bool:
         return len(self.workers) >= self.spec.workers and super()._answers()
-
-
-def _lines(path: Path) -> list[str]:
-    return read_small(path).splitlines()[1:]

@@ -1,0 +1,143 @@
+"""Every server in a row beside the ideal; and what a faster loop buys beside more workers."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
+
+from lab import units
+from lab.experiments.dispatch.answer import told
+from lab.experiments.other_servers.answer import (
+    HOW,
+    MATTERS,
+    Found,
+    Speed,
+    bought,
+    speeds,
+    tail_name,
+)
+from lab.experiments.other_servers.servers import is_ours
+from lab.figures.style import DARK_TO_LIGHT, INK, QUIET, Look, canvas, plain_log_ticks
+from lab.models.statistics import Estimate
+
+_OURS, _PEER = DARK_TO_LIGHT[0], Look(QUIET, "s")
+_ONE, _ALL = DARK_TO_LIGHT[1], DARK_TO_LIGHT[0]
+_MARKERS = dict(zip(HOW, "os^", strict=True))
+
+
+def servers_figure(servers: Sequence[Found], trials: pd.DataFrame) -> Figure | None:
+    """Draw a row for each server, nearest to the ideal first; None if none was measured.
+
+    The panels: the share of its own limit in overload, the tail over one ideal queue's, the busiest worker's
+    share, and, if it was measured, the share of requests that a slow one delays. Ours are dark and bold.
+    """
+    shown = sorted((one for one in servers if one.limit or one.tail), key=_distance)
+    if not shown:
+        return None
+    delays = any(one.delayed for one in shown)
+    columns, size = 4 if delays else 3, (11.6 if delays else 9.8, 2.0 + 0.36 * len(shown))
+    with canvas(_title(shown), columns=columns, size=size, sharey=True) as (figure, panels):
+        tail = tail_name(trials)
+        _panel(panels[0], "What overload leaves", "share of its own limit", 1.0)
+        _panel(panels[1], "How long the slowest wait", f"{tail}, multiples of an ideal queue's", 1.0)
+        _panel(panels[2], "Who answers", "busiest worker over its fair share", 1.0)
+        for height, one in enumerate(shown):
+            look = _OURS if is_ours(one.server) else _PEER
+            _dot(panels[0], height, one.limit, look)
+            _dot(panels[1], height, one.tail, look)
+            for offset, (how, marker) in zip((-0.22, 0.0, 0.22), _MARKERS.items(), strict=True):
+                _dot(panels[2], height + offset, getattr(one, how), Look(look.color, marker), size=4.5)
+            if delays:
+                _dot(panels[3], height, one.delayed, look)
+        if delays:
+            _panel(panels[3], "Held up by a slow request", "share of others that it delays", 0.0)
+            panels[3].set_xlim(-0.03, 1.03)
+            panels[3].xaxis.set_major_formatter(PercentFormatter(1))
+        panels[0].xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        panels[0].xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        _log(panels[1])
+        panels[0].set_yticks(range(len(shown)), [one.name for one in shown])
+        for tick, one in zip(panels[0].get_yticklabels(), shown, strict=True):
+            tick.set_fontweight("bold" if is_ours(one.server) else "normal")
+        panels[0].set_ylim(len(shown) - 0.4, -0.6)
+        for how, marker in _MARKERS.items():
+            panels[2].plot([], [], marker, color=INK, markersize=4.5, label=f"connections: {HOW[how]}")
+        panels[2].plot([], [], "o", color=_OURS.color, label="ours")
+        panels[2].plot([], [], "s", color=_PEER.color, label="a server that others wrote")
+        panels[2].plot([], [], color=QUIET, linestyle=(0, (4, 3)), label="the ideal")
+        figure.legend(*panels[2].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def _distance(one: Found) -> float:
+    return one.tail.value if one.tail else np.inf
+
+
+def _title(shown: Sequence[Found]) -> str:
+    known = [one for one in shown if one.tail]
+    if len(known) < 2:
+        return "How far is each server from the ideal?"
+    nearest, furthest = known[0], known[-1]
+    first, last = nearest.tail, furthest.tail
+    if first and last and first.is_interval and last.is_interval and first.high < last.low:
+        return f"{nearest.name} comes nearest to one ideal queue, {furthest.name} least"
+    return "Which server comes nearest to one ideal queue of its own requests?"
+
+
+def _panel(axes: Axes, title: str, name: str, ideal: float) -> None:
+    axes.set_title(title)
+    axes.set_xlabel(name, fontsize=9)
+    axes.axvline(ideal, color=QUIET, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
+
+
+def _dot(axes: Axes, height: float, found: Estimate | None, look: Look, size: float = 6.5) -> None:
+    if found is None:
+        return
+    axes.plot([found.low, found.high], [height, height], color=look.color, linewidth=1.8, alpha=0.7)
+    axes.plot(found.value, height, look.marker, color=look.color, markersize=size)
+
+
+def _log(axes: Axes) -> None:
+    """Ratios are alike on both sides of 1 on such an axis."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(0.5, 0.7, 1, 1.5, 2, 3)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def speed_figure(servers: Sequence[Found], trials: pd.DataFrame) -> Figure | None:
+    """Draw the requests per second of each loop, by one process and by all workers; None if not measured."""
+    known = speeds(servers, trials)
+    if not known:
+        return None
+    with canvas(_speed_title(known), size=(7.4, 1.9 + 0.65 * len(known))) as (figure, (axes,)):
+        for height, speed in enumerate(known):
+            for found, look, aside in ((speed.one, _ONE, 0.12), (speed.all, _ALL, -0.12)):
+                _dot(axes, height + aside, found, look, size=8)
+                axes.annotate(
+                    units.per_second(found.value), (found.value, height + aside), ha="center", fontsize=8.5,
+                    xytext=(0, -7 if aside > 0 else 7), textcoords="offset points",
+                    va="top" if aside > 0 else "bottom",
+                )  # fmt: skip
+        for look, name in ((_ONE, "one process"), (_ALL, "all workers")):
+            axes.plot([], [], look.marker, color=look.color, markersize=8, label=name)
+        axes.set_yticks(range(len(known)), [speed.loop for speed in known])
+        axes.set_ylim(len(known) - 0.5, -0.7)
+        axes.set_xscale("log")
+        plain_log_ticks(axes.xaxis)
+        axes.margins(x=0.12)
+        axes.set_xlabel("requests per second in overload (log scale)")
+        axes.grid(visible=False, axis="y")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def _speed_title(known: Sequence[Speed]) -> str:
+    buys = bought(known)
+    if not buys or not all(told(found, MATTERS) == "more" for found in buys[1:]):
+        return "What does a faster loop buy, and what do more workers?"
+    loop, faster, more = buys
+    return f"A loop in {loop} answers {faster.value:.1f} times as much, more workers {more.value:.1f} times"

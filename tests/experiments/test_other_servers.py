@@ -1,0 +1,224 @@
+"""What is said of the servers that others wrote: as much as was measured of each, and who was not."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.server_rows import COMPARED, measured, seen
+
+from lab.experiments.claims import Word
+from lab.experiments.other_servers import actions, ideal, tables
+from lab.experiments.other_servers import answer as words
+from lab.experiments.other_servers import figure as views
+from lab.experiments.other_servers import servers as named
+from lab.experiments.other_servers.answer import Found, found
+from lab.servers.peers import Peer
+from lab.study.columns import Event
+from lab.study.estimates import table_of
+
+NOTHING_DONE = pd.DataFrame(columns=["server", "block", "kind", "took_s", "detail", "lost", "due", "waited"])
+
+THREE: dict[str, dict[str, float]] = {
+    "least-busy": {"limit": 0.93, "tail": 1.05},
+    "uvicorn": {"limit": 0.98, "tail": 1.05},
+    "granian": {"limit": 0.99, "tail": 1.6},
+}
+
+
+def summed_up(trials: pd.DataFrame, **changes: float) -> list[Found]:
+    return found(trials, seen(*dict.fromkeys(trials["server"]), **changes), NOTHING_DONE)
+
+
+def test_the_answer_names_the_ends_ours_and_every_server_that_is_nearer_to_the_ideal() -> None:
+    trials = measured(THREE)
+    text = words.answer(summed_up(trials), trials)
+    assert "they answer 93" in text
+    assert "(ours, least-busy) to 9" in text
+    assert "nearer to that than ours, least-busy, by whole intervals: uvicorn, granian." in text
+    assert "Their p90 is 1.05" in text
+    assert "(granian) times one ideal queue's." in text, "of the tail, nobody is nearer"
+
+
+def test_too_few_blocks_name_no_server_as_nearer() -> None:
+    trials = measured(THREE, blocks=5)
+    assert "nearer" not in words.answer(summed_up(trials), trials)
+    table = tables.load_table(summed_up(trials), trials)
+    ratios = table.filter(like="over ours").iloc[1:]
+    assert ratios.map(lambda text: text.endswith("cannot be told")).all(axis=None)
+
+
+def test_the_table_compares_with_the_first_server_by_pairs() -> None:
+    trials = measured(THREE)
+    share = tables.load_table(summed_up(trials), trials)["share, over ours, least-busy's"]
+    assert share[0] == "the reference"
+    assert share[1].startswith("1.05 (")
+    assert share[1].endswith(": more")
+
+
+def test_a_server_that_is_not_here_or_failed_is_named_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Nowhere:
+        def missing(self) -> str:
+            return "apt install nothing"
+
+        def version(self) -> str:
+            raise AssertionError
+
+    gone = Peer("gone", "Gone", "Python", ("gone",), Nowhere())
+    monkeypatch.setitem(named.PEERS, "gone", gone)
+    table = tables.servers_table(
+        ["least-busy", "uvicorn", "gone"], seen("least-busy"), {"uvicorn": "it ended, with status 3"}
+    )
+    assert table["server"].tolist() == ["ours, least-busy", "uvicorn", "Gone"]
+    assert table["what went wrong"].tolist() == [
+        "",
+        "it ended, with status 3",
+        "it is not here; what brings it: apt install nothing",
+    ]
+    assert table["sockets that listen"].tolist() == ["1", "–", "–"]
+
+
+def test_what_was_not_measured_leaves_its_tables_and_figures_out() -> None:
+    trials = measured(THREE).head(0)
+    looked_at = found(trials, seen("uvicorn"), NOTHING_DONE)
+    assert "busiest worker has 1.00" in words.answer(looked_at, trials)
+    assert tables.load_table(looked_at, trials).iloc[0, 1:].isin(["–", "the reference"]).all()
+    assert views.servers_figure(looked_at, trials) is None
+    assert views.speed_figure(looked_at, trials) is None
+    assert tables.speed_table(looked_at, trials).iloc[0, 0] == "No loop was measured by itself."
+    assert words.estimates(trials) == []
+    assert [verdict.word for verdict in words.verdicts(trials)] == [Word.UNTOLD]
+
+
+@pytest.mark.parametrize(
+    ("pm2", "nginx", "word"),
+    [
+        (1.0, 1.0, Word.HOLDS),
+        (1.5, 1.0, Word.IN_PART),
+        (1.5, 1.5, Word.NOT_HERE),
+        (None, 1.0, Word.UNTOLD),
+    ],
+)
+def test_claim_9_holds_unless_manager_or_balancer_make_requests_take_longer(
+    pm2: float | None, nginx: float, word: Word
+) -> None:
+    servers = {"node-cluster": 1.0, "round-robin": 1.0, "nginx-round-robin": nginx} | (
+        {"pm2": pm2} if pm2 else {}
+    )
+    managed = words.verdicts(measured({name: {"mean": mean} for name, mean in servers.items()}))[-1]
+    assert (managed.number, managed.word) == (9, word)
+    assert ("not measured" in managed.evidence) == (pm2 is None)
+    few = words.verdicts(measured({name: {"mean": mean} for name, mean in servers.items()}, blocks=5))[-1]
+    assert few.word is Word.UNTOLD
+
+
+def test_claim_4_is_judged_by_the_two_ways_of_nodes_cluster() -> None:
+    turns, managed = words.verdicts(
+        measured({"node-cluster": {}, "node-cluster-shared": {"busiest": 1.9, "tail": 1.6}})
+    )
+    assert (turns.number, turns.word, turns.about) == (4, Word.HOLDS, "Node's cluster")
+    assert managed.number == 9
+    one_way = words.verdicts(measured({"node-cluster": {}}))
+    assert [verdict.number for verdict in one_way] == [9]
+
+
+def test_what_loops_and_workers_buy_is_told_apart() -> None:
+    rows = measured({"one process": {}, "least-busy": {}, "node": {}, "node-cluster": {}}, blocks=1)
+    rows = rows[rows["part"] == "overload"]
+    python = rows.head(2).assign(part="kernels", busy_rps=[50.0, 95.0])
+    numba = rows.head(2).assign(part="kernels", kernel="numba", busy_rps=[250.0, 400.0])
+    node = rows.tail(2).assign(busy_rps=[200.0, 380.0])
+    trials = pd.concat([python, numba, node], ignore_index=True)
+    servers = summed_up(trials.head(2).tail(1))
+    table = tables.speed_table(servers, trials)
+    assert table["loop"].tolist() == ["python", "V8 (Node)", "numba"]
+    assert table["times, by the loop"].tolist() == ["1.00 (1 block)", "4.00 (1 block)", "5.00 (1 block)"]
+    assert table["times, by both"].tolist() == ["1.90 (1 block)", "7.60 (1 block)", "8.00 (1 block)"]
+    assert "A loop in numba answers 5.00 (1 block) times as much as one in plain Python" in words.answer(
+        servers, trials
+    )
+    figure = views.speed_figure(servers, trials)
+    assert figure is not None
+    assert figure.get_suptitle().endswith("?"), "one block states nothing"
+    rows = pd.concat([trials.assign(block=block) for block in range(1, 7)])
+    figure = views.speed_figure(servers, rows)
+    assert figure is not None
+    assert "5.0 times as much, more workers 1.9 times" in figure.get_suptitle()
+
+
+def test_an_ideal_server_is_at_1_and_one_that_wastes_half_of_its_time_is_not() -> None:
+    """Loops of .1 s, one due each .2 s on two workers, so nobody waits; one server takes twice as long."""
+    trials = measured({"least-busy": {}, "uvicorn": {}}, blocks=1).drop(columns=COMPARED)
+    trials = trials.assign(service_mean_s=0.1, busy_rps=10.0, rate=5.0, sent=60)
+    due_s = 0.2 * np.arange(60)
+    requests = pd.concat(
+        pd.DataFrame(
+            {"trial_id": trial["trial_id"], "due_s": due_s, "end_s": due_s + took_s, "service_s": 0.1,
+             "service_cpu_s": 0.09, "worker": 1.0 + np.arange(60) % 2, "outcome": "ok"}
+        )
+        for trial in trials.to_dict("records")
+        for took_s in [0.1 if trial["server"] == "least-busy" else 0.2]
+    )  # fmt: skip
+    trials["latency_p95_s"] = trials["latency_mean_s"] = np.where(trials["server"] == "uvicorn", 0.2, 0.1)
+    beside = ideal.compared(trials, requests, 2)
+    tails = beside[beside["part"] == "tail"].set_index("server")
+    assert tails["tail_share"].unique().tolist() == [0.95]
+    assert tails["tail_over_ideal"].to_dict() == pytest.approx({"least-busy": 1.0, "uvicorn": 2.0})
+    assert beside["limit_share"].tolist() == pytest.approx([0.5] * 4)
+    assert beside.loc[beside["part"] == "overload", "tail_over_ideal"].isna().all()
+
+
+def test_threads_that_take_turns_are_judged_by_cpu_time() -> None:
+    trials = measured({"gunicorn-gthread": {}}, blocks=1).assign(
+        peer="gunicorn-gthread", service_mean_s=0.4, service_cpu_mean_s=0.1, busy_rps=18.0
+    )
+    trials = trials[trials["part"] == "overload"].drop(columns=COMPARED)
+    requests = pd.DataFrame(columns=["trial_id"])
+    assert ideal.compared(trials, requests, 2)["limit_share"].tolist() == pytest.approx([0.9])
+
+
+def test_what_is_done_to_a_server_is_counted_by_what_was_done() -> None:
+    """A slow request that holds up one of two others; a reload; a kill that loses one, with no successor."""
+    trials = measured({"uvicorn": {}}, blocks=1).head(1).assign(part="actions")
+    log = [
+        (1.0, Event.BEGUN, "block"), (2.0, Event.DONE, "7"),
+        (3.0, Event.BEGUN, "reload"), (3.5, Event.DONE, ""),
+        (4.0, Event.BEGUN, "kill"), (9.0, Event.FAILED, "worker 7 was not replaced"),
+    ]  # fmt: skip
+    noted = pd.DataFrame(log, columns=["at_s", "event", "detail"]).assign(trial_id="0", workers=2)
+    requests = pd.DataFrame(
+        [(1.1, 2.1, 7, "ok"), (1.2, 1.3, 8, "ok"), (3.1, 3.2, 8, "ok"), (4.1, 4.2, np.nan, "reset")],
+        columns=["due_s", "end_s", "worker", "outcome"],
+    ).assign(trial_id="0", service_s=0.1)
+    requests["latency_s"] = requests["end_s"] - requests["due_s"]
+    done = actions.events(trials, requests, noted)
+    assert done["kind"].tolist() == ["block", "reload", "kill"]
+    assert done["lost"].tolist() == [0, 0, 1]
+    (one,) = found(trials, seen("uvicorn"), done)
+    assert one.delayed is not None
+    assert one.delayed.value == 0.5
+    table = tables.keep_table([one])
+    assert table["reload: over after"][0].startswith("500 ms")
+    assert table["kill: over after"][0] == "not in time"
+    assert table["memory for each worker (PSS)"][0].startswith("50 MiB")
+
+
+def test_one_process_has_nobody_to_share_with() -> None:
+    trials = measured({"node": {}, "node-cluster": {}})
+    one, two = summed_up(trials)
+    assert (one.few, one.many, one.new) == (None, None, None)
+    assert two.few is not None
+    shares = tables.share_table([one, two])
+    assert shares.iloc[0, 1:].eq("–").all()
+    stated = table_of(words.estimates(trials))
+    assert not stated["factors"][stated["quantity"].str.contains("busiest")].eq("server=node").any()
+
+
+def test_the_figure_has_a_row_for_each_server_nearest_first_and_says_who_is() -> None:
+    trials = measured(THREE)
+    figure = views.servers_figure(summed_up(trials), trials)
+    assert figure is not None
+    rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert rows[-1] == "granian"
+    assert set(rows) == {"ours, least-busy", "uvicorn", "granian"}
+    assert figure.get_suptitle().endswith("granian least")
