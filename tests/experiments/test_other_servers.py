@@ -33,14 +33,14 @@ def test_the_answer_names_the_ends_ours_and_every_server_that_is_nearer_to_the_i
     text = words.answer(summed_up(trials), trials)
     assert "they answer 93" in text
     assert "(ours, least-busy) to 9" in text
-    assert "nearer to that than ours, least-busy, by whole intervals: uvicorn, granian." in text
+    assert "By whole intervals, nearer than ours, least-busy: uvicorn; granian." in text
     assert "Their p90 is 1.05" in text
     assert "(granian) times one ideal queue's." in text, "of the tail, nobody is nearer"
 
 
 def test_too_few_blocks_name_no_server_as_nearer() -> None:
     trials = measured(THREE, blocks=5)
-    assert "nearer" not in words.answer(summed_up(trials), trials)
+    assert "nearer than" not in words.answer(summed_up(trials), trials)
     table = tables.load_table(summed_up(trials), trials)
     ratios = table.filter(like="over ours").iloc[1:]
     assert ratios.map(lambda text: text.endswith("cannot be told")).all(axis=None)

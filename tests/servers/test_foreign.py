@@ -8,12 +8,14 @@ import sys
 import textwrap
 import urllib.request
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
 import pytest
 
 from lab.errors import LabError, UsageError
+from lab.servers import sockets
 from lab.servers.foreign import ForeignServer, ForeignSpec
 
 _FORKS = """
@@ -116,6 +118,25 @@ def test_a_misspelt_placeholder_is_named() -> None:
 def test_a_taken_port_is_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(LabError, match="is taken"):
         ForeignServer(ForeignSpec(command=_python(_FORKS), port=taken.getsockname()[1]))
+
+
+@pytest.mark.parametrize(("times", "freed"), [(3, True), (10_000, False)])
+def test_a_port_that_is_held_when_all_is_killed_is_waited_for_but_not_forever(
+    times: int, freed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last threads of a killed process hold it a moment longer than the process seems to exist."""
+    server = ForeignServer(ForeignSpec(command=_python(_FORKS), drain_s=0))
+    listen, held = sockets.listen, iter(range(times))
+
+    def refused(host: str, port: int) -> socket.socket:
+        if next(held, None) is None:
+            return listen(host, port)
+        raise LabError(f"port {port} is taken")
+
+    monkeypatch.setattr(sockets, "listen", refused)
+    with nullcontext() if freed else pytest.raises(LabError, match="is taken"):
+        server.stop()
+    assert (next(held, None) is None) == freed
 
 
 def test_it_does_not_outlive_its_starter(tmp_path: Path) -> None:

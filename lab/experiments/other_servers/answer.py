@@ -183,33 +183,32 @@ def bought(known: Sequence[Speed]) -> tuple[str, Estimate, Estimate] | None:
 
 def answer(servers: Sequence[Found], trials: pd.DataFrame) -> str:
     """Say how far all are from the ideal, who is nearer than the first, and what a faster loop buys."""
-    parts = []
-    if span := _span(servers, "limit", units.percent):
-        better = _better(servers, trials, OVERLOAD, LIMIT, "more")
-        parts.append(f"Overloaded, they answer {span} of what their own loops allow{better}.")
-    if span := _span(servers, "tail", "{:.2f}".format):
-        better = _better(servers, trials, TAIL, TAILS, "less")
-        parts.append(f"Their {tail_name(trials)} is {span} times one ideal queue's{better}.")
-    if span := _span(servers, "few", "{:.2f}".format):
-        parts.append(f"On few kept connections, the busiest worker has {span} times its fair share.")
+    tail = f"Their {tail_name(trials)} is {{}} times one ideal queue's"
+    few = "On few kept connections, the busiest worker has {} times its fair share"
+    parts = [
+        _span(servers, "limit", units.percent, "Overloaded, they answer {} of what their own loops allow")
+        + _better(servers, trials, OVERLOAD, LIMIT, "more"),
+        _span(servers, "tail", "{:.2f}".format, tail) + _better(servers, trials, TAIL, TAILS, "less"),
+        _span(servers, "few", "{:.2f}".format, few),
+    ]
     if buys := bought(speeds(servers, trials)):
         loop, faster, more = buys
         parts.append(
             f"A loop in {loop} answers {ratio(faster)} times as much as one in plain Python, and"
-            f" {int(trials['workers'].max())} workers answer {ratio(more)} times as much as one process."
+            f" {int(trials['workers'].max())} workers answer {ratio(more)} times as much as one process"
         )
-    return f"**Answer.** {' '.join(parts)}"
+    return f"**Answer.** {'. '.join(filter(None, parts))}."
 
 
-def _span(servers: Sequence[Found], measure: str, write: Callable[[float], str]) -> str:
-    """Write the least and the most of a measure, each with whose it is, and that of the first server."""
+def _span(servers: Sequence[Found], measure: str, write: Callable[[float], str], text: str) -> str:
+    """Put the least and the most of a measure into a text, each with whose it is; then the first server's."""
     known = {one.name: found.value for one in servers if (found := getattr(one, measure))}
     if not known:
         return ""
     ends = dict.fromkeys([min(known, key=known.__getitem__), max(known, key=known.__getitem__)])
-    text = " to ".join(f"{write(known[name])} ({name})" for name in ends)
+    said = text.format(" to ".join(f"{write(known[name])} ({name})" for name in ends))
     first = servers[0].name
-    return text if first in ends or first not in known else f"{text}, {first} {write(known[first])}"
+    return said if first in ends or first not in known else f"{said}; {first}: {write(known[first])}"
 
 
 def _better(servers: Sequence[Found], trials: pd.DataFrame, part: str, column: str, word: str) -> str:
@@ -217,7 +216,7 @@ def _better(servers: Sequence[Found], trials: pd.DataFrame, part: str, column: s
     first, *others = servers
     beside = {one.name: against(trials, one.server, first.server, part, column) for one in others}
     names = [name for name, found in beside.items() if found and told(found, MATTERS) == word]
-    return f"; nearer to that than {first.name}, by whole intervals: {', '.join(names)}" if names else ""
+    return f". By whole intervals, nearer than {first.name}: {'; '.join(names)}" if names else ""
 
 
 def estimates(trials: pd.DataFrame) -> list[Stated]:
