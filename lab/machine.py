@@ -8,7 +8,7 @@ import psutil
 from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, ConfigDict
 
-from lab.cpus import affinity_cpus, available_cpus, host_cpus, quota_cpus
+from lab.cpus import affinity_cpus, available_cpus, cpu_groups, host_cpus, quota_cpus
 from lab.files import read_small
 
 _HYPERVISORS = {
@@ -78,6 +78,16 @@ def describe(root: Path = Path("/")) -> Machine:
         governor=read_small(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or "unknown",
         python=f"{platform.python_implementation()} {platform.python_version()}",
     )
+
+
+def available_memory(root: Path = Path("/")) -> int:
+    """Return the bytes that new processes can use here: of the system, and of what control groups allow."""
+    free = [psutil.virtual_memory().available]
+    for group in cpu_groups(root):
+        most, used = (read_small(group / f"memory.{name}") for name in ("max", "current"))
+        if most.isdecimal() and used.isdecimal():
+            free.append(int(most) - int(used))
+    return max(0, min(free))
 
 
 def _cpu_model(root: Path) -> str:

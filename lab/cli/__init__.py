@@ -12,7 +12,7 @@ from lab.errors import LabError, UsageError
 from lab.streams import guard_standard_streams, show_what_can_be_shown, tell, write_out
 
 COMMANDS = (
-    *("study", "serve", "attack", "sustained", "plot", "report"),
+    *("study", "serve", "attack", "sustained", "size", "plot", "report"),
     *("runs", "compare", "export", "import", "doctor"),
 )
 

@@ -25,6 +25,7 @@ from lab.experiments import (
     single_vs_cluster,
     summary,
     sustained,
+    your_server,
 )
 from lab.experiments import worker_scaling as scaling
 from lab.experiments.common import expected, resolve
@@ -199,6 +200,10 @@ def _controls_s(workers: int, loops: Sequence[int]) -> float:
     return start_s(workers, available_cpus()) + TRIAL_S + fed_s
 
 
+def _your_server(p: your_server.Parameters) -> float:
+    return your_server.plan(p).lasts_s()
+
+
 def _reading(_: Parameters) -> float:
     """Return the seconds that a notebook measures which only reads runs."""
     return 0.0
@@ -216,6 +221,7 @@ _MEASURING: dict[type[Parameters], Callable[[Any], float]] = {
     machines.Parameters: _reading,
     other_servers.Parameters: _other_servers,
     summary.Parameters: _reading,
+    your_server.Parameters: _your_server,
 }
 
 

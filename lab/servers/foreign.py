@@ -83,6 +83,7 @@ class ForeignServer(RunningServer):
         self._leftovers = tuple(leftovers)
         self._stopping = threading.RLock()
         self._stopped = False
+        self._status = 0
         try:
             with sockets.listen(spec.host, spec.port) as probe:  # proves that the port is free
                 self.url, self._address = sockets.url(probe), probe.getsockname()[:2]
@@ -175,8 +176,8 @@ class ForeignServer(RunningServer):
                 raise LabError(self._with_last_words(ended))
             if time.monotonic() > deadline_s:
                 silent = (
-                    f"{self.spec.command[0]} has not answered {self.url}{self.spec.ready_path} after "
-                    f"{self.spec.start_timeout_s:g} s: does it listen on {{host}}:{{port}}?"
+                    f"{self.spec.command[0]} {self._state()} at {self.url}{self.spec.ready_path} after "
+                    f"{self.spec.start_timeout_s:g} s: {self._guess()}"
                 )
                 raise LabError(self._with_last_words(silent))
             time.sleep(_POLL_S)
@@ -186,11 +187,35 @@ class ForeignServer(RunningServer):
         connection = http.client.HTTPConnection(host, port, timeout=_ASKS_FOR_S)
         try:
             connection.request("GET", self.spec.ready_path, headers={"Connection": "close"})
-            return connection.getresponse().status < 500
+            self._status = connection.getresponse().status
+            return self._status < 500
         except (OSError, http.client.HTTPException):
             return False
         finally:
             connection.close()
+
+    def _state(self) -> str:
+        return f"answers {self._status}" if self._status else "has not answered"
+
+    def _guess(self) -> str:
+        """Say what may be wrong with a server that is not ready in time."""
+        if self._status:
+            return "name a path that answers below 500 once it is ready"
+        if elsewhere := self._ports():
+            ports = ", ".join(map(str, sorted(elsewhere)))
+            return f"it listens on port {ports}, not where it is told: use {{port}}, or PORT"
+        return "does it listen on {host}:{port}?"
+
+    def _ports(self) -> set[int]:
+        """Return the TCP ports on which its processes listen, other than the one it was told."""
+        found = set()
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                listening = [
+                    one for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN
+                ]
+                found |= {one.laddr.port for one in listening}
+        return found - {self._address[1]}
 
     def _end(self, keep_log: bool, within_s: float = 0.0) -> None:
         self._stopped = True

@@ -1,7 +1,7 @@
 """The highest rate that a server sustains under an SLO, as two bounds: the number that people come for."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ from annotated_types import Ge, Lt
 from lab.checks import Before, Duration, Positive, Rate, Whole, checked
 from lab.cpus import available_cpus
 from lab.load.arrivals import Arrivals
-from lab.load.attack import attack
+from lab.load.attack import Result, attack
 from lab.load.report import Slo
 from lab.models.statistics import samples_needed
 from lab.study.rate_search import BEYOND, UNSEEN, RateTrial, Search, classified
@@ -22,7 +22,12 @@ Precision = Annotated[Positive, Before(parse_share), Ge(0.005), Lt(1)]
 """A share, as a number or a text such as 5%."""
 
 _FIRST_REQUESTS = 6
-_MOST_RPS = 100_000.0
+MOST_RPS = 100_000.0
+"""Where a search ends: no server that it was made for sustains more."""
+
+_SHORT_S = 0.001
+"""Between the due times of requests that wait for one another: short, so that none waits to be due."""
+
 _SAME_SPEED = 1.15
 """A loop that takes this many times longer is more than a server's scatter: the machine's speed changed."""
 
@@ -159,17 +164,26 @@ def sustained(
             url, rate=rate_rps, duration=duration_s, arrivals=arrivals, seed=seed + number, **options
         )
 
-    alone = {**options, "in_flight": 1, "generators": 1}
-    first = attack(url, rate=1000, duration=_FIRST_REQUESTS / 1000, **alone)
-    one_s = float((first.requests["end_s"] - first.requests["sent_s"]).median())
+    one_s = took_s(one_at_a_time(url, _FIRST_REQUESTS, options))
     search = Search(offer, slos, duration_s=duration, arrivals=arrivals, on_trial=on_trial)
     guess_rps = BEYOND * available_cpus() / one_s if one_s > 0 else 1 / duration
     try:
-        bounds = search.run(guess_rps, max_rate or _MOST_RPS, precision)
+        bounds = search.run(guess_rps, max_rate or MOST_RPS, precision)
     except KeyboardInterrupt:
         found = Sustained(url, tuple(slos), arrivals, *search.so_far(), tuple(search.trials))
         raise Interrupted(found) from None
     return Sustained(url, tuple(slos), arrivals, *bounds, tuple(search.trials))
+
+
+def one_at_a_time(url: str, requests: int, options: Mapping[str, Any]) -> Result:
+    """Send so many requests, each when the one before is answered; `options` are those of `attack`."""
+    alone = {**options, "in_flight": 1, "generators": 1, "arrivals": "constant"}
+    return attack(url, rate=1 / _SHORT_S, duration=requests * _SHORT_S, **alone)
+
+
+def took_s(result: Result) -> float:
+    """Return the median time from sending a request to its end."""
+    return float((result.requests["end_s"] - result.requests["sent_s"]).median())
 
 
 class Interrupted(KeyboardInterrupt):

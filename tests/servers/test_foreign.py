@@ -106,7 +106,7 @@ def test_one_that_does_not_start_is_told_in_one_line(command: tuple[str, ...], w
 
 
 def test_one_whose_ready_path_fails_is_never_ready() -> None:
-    with pytest.raises(LabError, match=r"has not answered .*/bad"):
+    with pytest.raises(LabError, match=r"answers 500 at .*/bad"):
         ForeignServer(ForeignSpec(command=_python(_FORKS), ready_path="/bad", start_timeout_s=0.5))
 
 

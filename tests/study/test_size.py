@@ -1,0 +1,173 @@
+"""Servers of known behaviour are measured: what is seen of them, kept of them, and refused."""
+
+import shutil
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.scripted_search import FAILED_RPS, HELD_RPS, Scripted
+
+from lab.errors import LabError, UsageError
+from lab.experiments import your_server
+from lab.models.sizing import Limit
+from lab.study.run import Run, open_run
+from lab.study.size import Interrupted, Size, size
+from lab.study.size_plan import Plan
+
+APPS = Path(__file__).parent.parent / "helpers" / "sized"
+MB = 2**20
+
+
+@pytest.fixture(autouse=True)
+def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.study.size.Search", Scripted)
+
+
+def planned(*command: str, workers: tuple[int, ...] = (1,), **more: Any) -> Plan:
+    return Plan(command=command, workers=workers, folder=str(APPS), **{"duration_s": 0.5, **more})
+
+
+def wsgi(path: str, **more: Any) -> Plan:
+    return planned(sys.executable, "prefork.py", "{host}", "{port}", "{workers}", path=path, **more)
+
+
+def gunicorn() -> Plan:
+    command = (sys.executable, "-m", "gunicorn", "-w", "{workers}", "-b", "{host}:{port}", "apps:wsgi")
+    return planned(*command, workers=(2,))
+
+
+def uvicorn() -> Plan:
+    told = ("--workers", "{workers}", "--host", "{host}", "--port", "{port}", "--log-level", "error")
+    return planned(sys.executable, "-m", "uvicorn", *told, "apps:asgi", workers=(2,))
+
+
+def node() -> Plan:
+    if not (found := shutil.which("node")):
+        pytest.skip("there is no node here")
+    return planned(found, "clustered.mjs", workers=(2,))
+
+
+def described(plan: Plan, run: Run | None = None) -> Size:
+    """Measure it; check what holds for every server."""
+    found = size(plan, run)
+    told = found.to_dict()
+    assert told.keys() >= {
+        "command", "slo", "recommended_workers", "limited_by", "why", "by_workers", "run_id",
+    }  # fmt: skip
+    assert [row["workers"] for row in told["by_workers"]] == plan.counts()
+    assert told["limited_by"] in set(Limit)
+    for row in found.rows:
+        assert (row.lower_rps or 0) < HELD_RPS < FAILED_RPS < (row.upper_rps or 0)
+        assert 0 < (row.p50_s_at_80 or 0) <= (row.p99_s_at_80 or 0)
+        assert 0 < (row.p50_s_at_half or 0) <= (row.p99_s_at_half or 0)
+        assert row.low_requests >= HELD_RPS
+    return found
+
+
+PYTHONS = [made for made in (gunicorn, uvicorn) if find_spec(made.__name__)]
+"""Those that are installed: they are peers, which the package does not need."""
+
+
+@pytest.mark.parametrize("made", [*PYTHONS, node], ids=lambda made: made.__name__)
+def test_workers_are_seen_by_placeholder_and_by_environment(made: Any) -> None:
+    (row,) = described(made()).rows
+    assert row.processes == 2
+    assert row.low_failures == 0
+    assert 2 * MB < (row.pss_bytes_per_worker or 0) < 500 * MB
+    assert row.cpu_s_per_request is not None
+    assert row.leak_bytes_per_request == 0
+
+
+def test_one_that_sleeps_waits_and_is_kept_in_its_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, plan = open_run(), wsgi("/sleep", slo=("p99=9s",))
+    found = described(plan, run)
+    (row,) = found.rows
+    assert (row.alone_s or 0) >= 0.01
+    assert (row.cpu_s_per_request or 1) < 0.5 * (row.alone_s or 0)
+    assert (found.run_id, found.verdict.workers) == (run.run_id, 1)
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lab.study.size.ForeignServer", interrupted)
+    assert size(plan, run) == found, "it has been measured"
+    with pytest.raises(Interrupted) as raised:
+        size(replace(plan, workers=(2, 1)), run)
+    assert raised.value.found.rows == found.rows, "the fewest are measured first"
+    trials = run.newest("size-trials-1")
+    assert trials is not None
+    assert trials["requests"].tolist() == [20, 50]
+    assert (trials["ok"] == trials["requests"]).all()
+    with pytest.raises(KeyboardInterrupt):
+        size(replace(plan, path="/other"), run)
+
+
+def test_leaks_and_failures_are_counted() -> None:
+    found = described(wsgi("/worn"))
+    (row,) = found.rows
+    assert 0.8 * MB < (row.leak_bytes_per_request or 0) < 1.3 * MB
+    assert found.verdict.limit == Limit.MEMORY
+    assert 1 <= row.low_failures <= row.low_requests / 20
+
+
+def test_a_path_that_is_not_there_is_said_before_anything_is_searched() -> None:
+    with pytest.raises(LabError, match="/missing answers with status 404: name a path"):
+        size(wsgi("/missing"))
+
+
+def test_one_that_ends_under_load_has_the_last_word() -> None:
+    dies = """
+import http.server, os
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        Answer.asked = getattr(Answer, "asked", 0) + 1
+        if Answer.asked > 10:
+            print("out of patience", flush=True)
+            os._exit(3)
+        self.send_response(200)
+        self.end_headers()
+http.server.HTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Answer).serve_forever()
+"""
+    with pytest.raises(LabError, match=r"ended under load .*out of patience"):
+        size(planned(sys.executable, "-c", dies))
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({}, "give a command that starts the server"),
+        ({"command": ("x",), "url": "http://127.0.0.1:1/"}, "or the --url of a running one"),
+        ({"url": "http://127.0.0.1:1/", "workers": (1,)}, "leave out --workers"),
+        ({"command": ("x", "{prot}")}, r"no placeholder \{prot\}"),
+        ({"command": ("x",), "workers": (0,)}, "must be at least 1, got 0"),
+        ({"command": ("x",), "workers": (10**6,)}, "must be at most"),
+        ({"command": ("x",), "path": "api"}, "path must begin with /"),
+        ({"command": ("x",), "slo": ()}, "at least one SLO"),
+        ({"command": ("x",), "slo": ("p99=2",)}, "say the unit"),
+        ({"command": ("x",), "precision": 0}, "precision must be above 0"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        Plan(**asked)
+
+
+def test_secrets_in_headers_and_bodies_are_not_kept() -> None:
+    secret = {"headers": [("Authorization", "Bearer hush")], "body": b"hush", "method": "POST", "seed": 0}
+    plan = Plan(command=("x", "a b"), request=secret)
+    kept = your_server.as_parameters(plan)
+    assert "hush" not in repr(kept)
+    assert kept["request"] == {"headers": [["Authorization", "..."]], "body": "...", "method": "POST"}
+    again = your_server.plan(your_server.Parameters(run="", **kept))
+    assert again.command == plan.command
+    assert again.digest() == plan.digest()
+    assert Plan(command=("x", "a b"), request={"method": "PUT"}).digest() != plan.digest()
+
+
+def test_how_long_it_takes_is_said_beforehand_and_is_under_three_minutes_for_four() -> None:
+    plan = Plan(command=("x",), workers=(1, 2, 4, 5))
+    assert 60 < plan.lasts_s() < 180
+    assert plan.lasts_s() == pytest.approx(4 * Plan(command=("x",), workers=(1,)).lasts_s())
