@@ -184,7 +184,8 @@ def verdict(
     - lock: more workers do not sustain more, though CPUs are idle (`IDLE`) or requests wait (`WAITS`), and
       fewer workers have a request (`OCCUPIED`) than would if each waited for something of its own. Only
       something that all wait for explains it.
-    - waiting: requests wait more than they compute (`WAITS`), and the workers are occupied by them.
+    - waiting: requests wait more than they compute (`WAITS`), and the workers are occupied by them, but are
+      idle (`IDLE`): one whose event loop is busy waits for nothing else.
     - cpu: each worker uses up a CPU, and more workers were not measured.
     - unknown: none of these.
     """
@@ -215,9 +216,9 @@ def verdict(
         return replace(found, limit=Limit.UNEVEN)
     if more and _is_locked(more[-1], cpus):
         return replace(found, limit=Limit.LOCK)
-    if chosen.waits() and (chosen.occupied() or 0.0) >= OCCUPIED:
+    if chosen.waits() and (chosen.occupied() or 0.0) >= OCCUPIED and not _uses_of_its_own(chosen, IDLE):
         return replace(found, limit=Limit.WAITING, beyond=_at_once(chosen, cpus))
-    return replace(found, limit=Limit.CPU) if not more and _uses_up_its_own(chosen) else found
+    return replace(found, limit=Limit.CPU) if not more and _uses_of_its_own(chosen, FULL) else found
 
 
 def verdict_of_running(row: Sized, allowed_failures: float = 0.01) -> Verdict:
@@ -311,5 +312,6 @@ def _at_once(row: Sized, cpus: float) -> int | None:
     return math.floor(cpus * (row.alone_s or 0.0) / row.cpu_s_per_request) if row.cpu_s_per_request else None
 
 
-def _uses_up_its_own(row: Sized) -> bool:
-    return (row.lower_rps or 0.0) * (row.cpu_s_per_request or 0.0) >= FULL * (row.workers or 1)
+def _uses_of_its_own(row: Sized, share: float) -> bool:
+    """Say whether its workers use such a share of a CPU each."""
+    return (row.lower_rps or 0.0) * (row.cpu_s_per_request or 0.0) >= share * (row.workers or 1)

@@ -40,11 +40,14 @@ def _chosen(chosen: Sized, rows: Sequence[Sized], cpus: float) -> str:
     rate = bounds(chosen.lower_rps, chosen.upper_rps, per_second)
     head = f"Take {size}: {pronoun} {verb} {rate}"
     fewer = [row for row in rows if (row.workers or 0) < (chosen.workers or 0)]
-    more = [row for row in rows if (row.workers or 0) > (chosen.workers or 0)]
+    larger = [row for row in rows if (row.workers or 0) > (chosen.workers or 0)]
+    more = [row for row in larger if row.lower_rps]
     more_than = ", more than fewer do" if fewer else ""
     if more:
         beside = _beside([chosen, *more], cpus)
         return f"{head}{more_than}; {_counts(more)} sustain no more, as far as can be told{beside}"
+    if larger:
+        return f"{head}{more_than}; what {_counts(larger)} sustain was not found"
     return f"{head}{more_than}; {'more were not' if fewer else 'no other number was'} measured"
 
 

@@ -190,6 +190,14 @@ def test_a_lock_that_is_waited_for_is_told_beside_others() -> None:
     assert "of 5 workers, about 1.0 have a request" in in_words(judged(rows), rows, CPUS, MEMORY)
 
 
+def test_a_busy_event_loop_is_not_taken_for_waiting() -> None:
+    """As measured of Node, answering at once: its latency alone is mostly not its own."""
+    one = measured(1, 2200.0, alone_s=0.00177, cpu_s=0.000404)
+    lost = Sized(workers=2, upper_rps=2450.0, reason="its time was up")
+    assert judged([one, lost]) == Verdict(1, Limit.CPU)
+    assert "what 2 sustain was not found" in in_words(judged([one, lost]), [one, lost], CPUS, MEMORY)
+
+
 def test_an_event_loop_that_waits_cannot_be_told_beside_others() -> None:
     rows = [measured(n, 800.0, alone_s=0.022, cpu_s=0.00034, others_cpu=0.75) for n in WORKERS]
     assert judged(rows) == Verdict(None, Limit.UNKNOWN)
