@@ -17,7 +17,7 @@ Message = dict[str, Any]
 
 Passed: TypeAlias = "socket.socket | TransportSocket | Channel"
 
-_MOST_FDS = 64
+_ROOM_FOR_FDS = socket.CMSG_SPACE(64 * array("i").itemsize)
 _open: "weakref.WeakSet[Channel]" = weakref.WeakSet()
 
 
@@ -77,8 +77,9 @@ class Channel:
 
         Raises EOFError if the other end is closed, TimeoutError if nothing came in time.
         """
-        self._wait(select.POLLIN, timeout_s)
-        data, fds, _, _ = socket.recv_fds(self._sock, 65536, _MOST_FDS)
+        while (read := self._read()) is None:
+            self._wait(select.POLLIN, timeout_s)
+        data, fds = read
         self._fds += fds
         if not data:
             raise EOFError
@@ -95,6 +96,18 @@ class Channel:
     def close(self) -> None:
         """Close this end; closing twice is fine."""
         self._sock.close()
+
+    def _read(self) -> tuple[bytes, list[int]] | None:
+        """Return bytes and file descriptors, as `socket.recv_fds` does, which ignores its flags; or None."""
+        try:
+            data, ancillary, _, _ = self._sock.recvmsg(65536, _ROOM_FOR_FDS, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        fds = array("i")
+        for level, kind, content in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+        return data, fds.tolist()
 
     def _wait(self, event: int, timeout_s: float | None) -> None:
         if not polled(self.fileno(), event, timeout_s):

@@ -11,6 +11,7 @@ import logging
 import logging.handlers
 import os
 import queue
+import stat
 import sys
 import threading
 import time
@@ -83,20 +84,28 @@ _LAST_LINES_S = 0.5
 
 
 def log_without_waiting() -> None:
-    """Log to stderr from a thread: if nobody reads it, work goes on, and lost lines are counted."""
-    lines: queue.Queue[str] = queue.Queue(_MOST_LINES)
-    counting = _Counting(lines)
-    counting.setFormatter(logging.Formatter("%(asctime)s %(process)d %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[counting], force=True)
-    threading.Thread(target=_write_log, args=(lines,), name="log", daemon=True).start()
-    atexit.register(_wait_for_log, lines)
+    """Log to stderr, at once if it is a file. Else a thread does: if nobody reads it, work goes on, and lost
+    lines are counted."""
+    handler: logging.Handler
+    if stat.S_ISREG(os.fstat(2).st_mode):
+        handler = _Direct()
+    else:
+        lines: queue.Queue[str] = queue.Queue(_MOST_LINES)
+        handler = _Counting(lines)
+        threading.Thread(target=_write_log, args=(lines,), name="log", daemon=True).start()
+        atexit.register(_wait_for_log, lines)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def _write_line(line: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, f"{line}\n".encode(errors="replace"))  # sys.stderr's lock may never be free
 
 
 def _write_log(lines: "queue.Queue[str]") -> None:
     while True:
-        line = f"{lines.get()}\n".encode(errors="replace")
-        with contextlib.suppress(OSError):
-            os.write(2, line)  # sys.stderr has a lock, for which the end of the process would wait
+        _write_line(lines.get())
         lines.task_done()
 
 
@@ -105,6 +114,11 @@ def _wait_for_log(lines: "queue.Queue[str]") -> None:
     deadline_s = time.monotonic() + _LAST_LINES_S
     while lines.unfinished_tasks and time.monotonic() < deadline_s:
         time.sleep(0.005)
+
+
+class _Direct(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        _write_line(self.format(record))
 
 
 class _Counting(logging.handlers.QueueHandler):

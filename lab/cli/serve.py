@@ -26,6 +26,7 @@ def _one_of(choices: tuple[str, ...]) -> str:
 @click.option("--topology", default="cluster", show_default=True, help=_one_of(TOPOLOGIES))
 @click.option("--workers", type=int, help="Processes, or threads; by default the CPUs available here.")
 @click.option("--dispatch", default="round-robin", show_default=True, help=_one_of(DISPATCHES))
+@click.option("--bound", default=1, show_default=True, help="Requests that a worker of least-busy may hold.")
 @click.option("--kernel", default="python", show_default=True, help=_one_of(KERNELS))
 @click.option("--iterations", default=ITERATIONS, show_default=True, help="Where the hot loop starts.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Name or address to listen on.")

@@ -14,12 +14,12 @@ import sys
 import threading
 import time
 from array import array
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from lab.load.sender import Sender
 from lab.load.target import Assignment
-from lab.processes import begin
+from lab.processes import begin, run_loop
 
 _BEAT_S = 0.01
 _STALL_S = 0.01
@@ -186,15 +186,6 @@ def _take_realtime_priority() -> bool:
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
             return True
     return False
-
-
-def run_loop(attack: Coroutine[Any, Any, None]) -> None:
-    """Run on uvloop where there is one: a request then costs two thirds of the CPU time."""
-    try:
-        from uvloop import run
-    except ImportError:
-        from asyncio import run
-    run(attack)
 
 
 if __name__ == "__main__":

@@ -123,11 +123,9 @@ def _tell_count() -> None:
 
 def main() -> None:
     """Serve until killed."""
-    from lab.load.generator import run_loop
-
     processes.begin(lifeline=0)
     threading.Thread(target=_tell_count, daemon=True).start()
-    run_loop(_serve(int(sys.argv[1]), *map(float, sys.argv[2:])))
+    processes.run_loop(_serve(int(sys.argv[1]), *map(float, sys.argv[2:])))
 
 
 if __name__ == "__main__":

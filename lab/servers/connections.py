@@ -14,15 +14,25 @@ _SWEEP_S = 0.01
 
 
 class ServedConnection(web.RequestHandler):
-    """aiohttp's side of a connection: it reports its end, and closes if a head stays incomplete."""
+    """aiohttp's side of a connection. It closes if a head stays incomplete.
+
+    It reports when its first request is done, so that the next one is on its way while the answer is written;
+    or, if it had none, its end.
+    """
 
     def __init__(
-        self, server: web.Server, loop: asyncio.AbstractEventLoop, on_lost: Callable[[], None] | None
+        self, server: web.Server, loop: asyncio.AbstractEventLoop, on_done: Callable[[], None] | None
     ) -> None:
         super().__init__(server, loop=loop, access_log=None)  # type: ignore[arg-type]
-        self._on_lost = on_lost
+        self._on_done = on_done
         self._body: StreamReader = EMPTY_PAYLOAD
         self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Let uvloop send at once what is written: it waits for the requests that are already here."""
+        super().connection_made(transport)
+        if self.transport:
+            self.transport.set_write_buffer_limits(high=0)
 
     @property
     def is_idle(self) -> bool:
@@ -50,8 +60,13 @@ class ServedConnection(web.RequestHandler):
         """Report the end, once aiohttp has done its part."""
         super().connection_lost(exc)
         self._stop_timer()
-        if self._on_lost:
-            self._on_lost()
+        self.report_done()
+
+    def report_done(self) -> None:
+        """Say that nothing of the first request is left to do but to send the answer; only once."""
+        if self._on_done:
+            self._on_done()
+            self._on_done = None
 
     def _start_timer(self) -> None:
         self._head_timer = asyncio.get_running_loop().call_later(HEAD_TIMEOUT_S, self._time_out)

@@ -55,12 +55,16 @@ class Shared:
     def remove(self, worker: WorkerHandle) -> None:
         with contextlib.suppress(ValueError):
             self._members.remove(worker)
+        if worker.gone.is_set():
+            for connection in worker.unreceived():
+                self.take(connection)
 
     def take(self, connection: socket.socket) -> None:
-        with connection:
-            if self._members:
-                self._members[0].send({"do": "serve"}, passing=connection)
-                self._members.rotate()
+        if self._members:
+            self._members[0].pass_on(connection)
+            self._members.rotate()
+        else:
+            connection.close()
 
     def close(self) -> None:
         self._listener.close()
@@ -78,6 +82,22 @@ class Reuseport(Shared):
 
     def listener(self) -> socket.socket:
         return sockets.listen_beside(self._listener)
+
+
+def _peek(connection: socket.socket) -> bytes:
+    return connection.recv(_MOST_HEAD, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+
+
+def _is_whole(head: bytes) -> bool:
+    return b"\r\n\r\n" in head or len(head) == _MOST_HEAD  # if it is too long, a worker says so
+
+
+def has_whole_head(connection: socket.socket) -> bool:
+    """Return whether the whole head of a request waits to be read."""
+    try:
+        return _is_whole(_peek(connection))
+    except OSError:
+        return False
 
 
 class HeadWatch:
@@ -104,12 +124,12 @@ class HeadWatch:
 
     def _look(self) -> None:
         try:
-            head = self._connection.recv(_MOST_HEAD, socket.MSG_PEEK)
+            head = _peek(self._connection)
         except BlockingIOError:
             return
         except OSError:
             head = b""
-        if b"\r\n\r\n" in head or len(head) == _MOST_HEAD:  # if it is too long, a worker says so
+        if _is_whole(head):
             self._wake_at(1)
             self._release()
             self._hand_on(self, self._connection)
@@ -141,17 +161,18 @@ class PassedOn:
     Round robin: as in Node, a worker is free again when it acknowledges receipt, and the one free for longest
     is next. A worker whose event loop is blocked cannot acknowledge, so it holds at most one more.
 
-    Least busy: a worker is free again when the connection is over. So each has one request at a time, and
-    the others wait in one central queue. A connection is passed on once the head of its request is complete:
+    Least busy: the next is the worker that holds the fewest requests, if under `bound`, and the others wait
+    in one central queue: JBSQ(bound) of Kogias et al., R2P2, USENIX ATC 2019. A worker with a bound of 1
+    stands idle from its answer until the next request has come; with 2, that has come meanwhile, but waits
+    even if another worker is free first. A connection is passed on once the head of its request is complete:
     a silent one would hold up its worker.
     """
 
-    def __init__(self, listener: socket.socket, *, least_busy: bool) -> None:
+    def __init__(self, listener: socket.socket, *, least_busy: bool, bound: int = 1) -> None:
         self._least_busy = least_busy
-        self._members: set[WorkerHandle] = set()
-        self._free: deque[WorkerHandle] = deque()
+        self._bound = bound
+        self._held: dict[WorkerHandle, int] = {}  # who began first is first, and of equals next
         self._waiting: deque[socket.socket] = deque()
-        self._passed: dict[WorkerHandle, socket.socket] = {}
         self._watches: set[HeadWatch] = set()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -162,17 +183,14 @@ class PassedOn:
         return None
 
     def add(self, worker: WorkerHandle) -> None:
-        self._members.add(worker)
         worker.on_event = self._hear
-        self._free.append(worker)
+        self._held[worker] = 0
         self._match()
 
     def remove(self, worker: WorkerHandle) -> None:
-        self._members.discard(worker)
-        with contextlib.suppress(ValueError):
-            self._free.remove(worker)
-        if worker.gone.is_set() and (connection := self._passed.pop(worker, None)):
-            self._waiting.appendleft(connection)  # never received, so nothing is lost
+        self._held.pop(worker, None)
+        if worker.gone.is_set():
+            self._waiting.extendleft(reversed(worker.unreceived()))  # so nothing is lost
             self._match()
 
     def close(self) -> None:
@@ -186,21 +204,18 @@ class PassedOn:
         await self._empty.wait()
 
     def _hear(self, worker: WorkerHandle, message: Message) -> None:
-        event = message["event"]
-        if event == "accepted":
-            self._passed.pop(worker).close()
-        if event == ("done" if self._least_busy else "accepted") and worker in self._members:
-            self._free.append(worker)
+        if message["event"] == ("done" if self._least_busy else "accepted") and worker in self._held:
+            self._hold(worker, -1)
             self._match()
 
     def take(self, connection: socket.socket) -> None:
-        if self._members:
+        if self._held:
             self._accepted(connection)
         else:
             connection.close()
 
     def _accepted(self, connection: socket.socket) -> None:
-        if self._least_busy:
+        if self._least_busy and not has_whole_head(connection):
             self._watches.add(HeadWatch(connection, self._watched))
             self._empty.clear()
         else:
@@ -218,14 +233,19 @@ class PassedOn:
         self._match()
 
     def _match(self) -> None:
-        while self._waiting and self._free:
-            worker, connection = self._free.popleft(), self._waiting.popleft()
-            self._passed[worker] = connection
-            worker.send({"do": "serve"}, passing=connection)
+        while self._waiting and self._held:
+            worker = min(self._held, key=self._held.__getitem__)
+            if self._held[worker] >= self._bound:
+                break
+            self._hold(worker, 1)
+            worker.pass_on(self._waiting.popleft())
         if self._waiting or self._watches:
             self._empty.clear()
         else:
             self._empty.set()
+
+    def _hold(self, worker: WorkerHandle, more: int) -> None:
+        self._held[worker] = self._held.pop(worker) + more  # now last: it began a request, or fell idle
 
 
 def for_spec(spec: ServerSpec, listener: socket.socket) -> Dispatch:
@@ -236,4 +256,4 @@ def for_spec(spec: ServerSpec, listener: socket.socket) -> Dispatch:
         case "reuseport":
             return Reuseport(listener)
         case _:
-            return PassedOn(listener, least_busy=spec.dispatch == "least-busy")
+            return PassedOn(listener, least_busy=spec.dispatch == "least-busy", bound=spec.bound)

@@ -41,6 +41,8 @@ class ServerSpec:
     dispatch: which worker gets the next connection. `shared`: workers accept from one listening socket;
         `reuseport`: the kernel hashes connections over one listening socket per worker (Linux);
         `round-robin`: the supervisor passes each on to the next worker; `least-busy`: to one that has none.
+    bound: how many requests `least-busy` lets a worker hold: with 2, the next one is there when it has
+        answered, but waits for it even if another worker is free first.
     kernel, iterations: the hot loop, and where it starts counting down from.
     host, port: where it listens; with port 0, the system chooses a free one.
     keepalive: whether a connection outlives its answer. None for what suits the dispatch: `least-busy`
@@ -68,6 +70,7 @@ class ServerSpec:
     iterations: Annotated[Whole, Le(2**63 - 1)] = ITERATIONS
     host: Annotated[str, MinLen(1)] = "127.0.0.1"
     port: Annotated[Whole, Le(65535)] = 0
+    bound: Count = 1
     keepalive: bool | None = None
     pool: Pool = "process"
     pin: bool = False
@@ -88,6 +91,8 @@ class ServerSpec:
             )
         if self.hang_timeout_s is not None and self.topology == "offload":
             raise UsageError("hang_timeout_s watches event loops, not pools: leave it out for offload")
+        if self.bound > 1 and not self._one_request_per_connection:
+            raise UsageError("bound is for dispatch least-busy: leave it out for others")
         if self.keepalive and self._one_request_per_connection:
             raise UsageError("least-busy needs one request per connection: leave keepalive out or False")
         if self.keepalive is None:

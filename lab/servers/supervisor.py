@@ -96,7 +96,7 @@ def main(text: str) -> None:
     arguments = json.loads(text)
     processes.begin(arguments["channel"], arguments["log"])
     channel = Channel.adopt(arguments["channel"])
-    sys.exit(asyncio.run(_supervise(arguments, channel)))
+    sys.exit(processes.run_loop(_supervise(arguments, channel)))
 
 
 if __name__ == "__main__":

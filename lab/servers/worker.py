@@ -141,6 +141,8 @@ class Worker:
             self._count(error)
             raise
         self._count(response)
+        if isinstance(request.protocol, ServedConnection):
+            request.protocol.report_done()
         return response
 
     def _count(self, response: web.StreamResponse) -> None:
@@ -203,16 +205,19 @@ class Worker:
 
     def _take_over(self, server: web.Server, sock: socket.socket) -> None:
         self._channel.tell({"event": "accepted"})
-        self._open(server, sock, on_lost=lambda: self._channel.tell({"event": "done"}))
+        self._open(server, sock, self._tell_done if self._spec.dispatch == "least-busy" else None)
+
+    def _tell_done(self) -> None:
+        self._channel.tell({"event": "done"})
 
     def _hand_over(self, connection: TransportSocket) -> None:
         self._channel.tell({"event": "handed over"}, passing=connection)
 
     def _open(
-        self, server: web.Server, sock: socket.socket, on_lost: Callable[[], None] | None = None
+        self, server: web.Server, sock: socket.socket, on_done: Callable[[], None] | None = None
     ) -> None:
         sock.setblocking(False)
-        connection = partial(ServedConnection, server, self._loop, on_lost)
+        connection = partial(ServedConnection, server, self._loop, on_done)
         opening = self._loop.create_task(self._loop.connect_accepted_socket(connection, sock))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
@@ -250,7 +255,7 @@ def main(text: str) -> None:
     processes.begin(arguments["channel"], arguments.get("log"))
     channel = Channel.adopt(arguments["channel"])
     try:
-        asyncio.run(_work(arguments, spec, channel))
+        processes.run_loop(_work(arguments, spec, channel))
     except LabError as error:
         channel.tell({"event": "failed", "reason": str(error)})
         raise

@@ -40,6 +40,8 @@ class WorkerHandle:
             )
         self._buried = False
         self._outbox: deque[tuple[Message, socket.socket | None]] = deque()
+        self._passed: deque[socket.socket] = deque()
+        self._is_waiting_to_send = False
         self._loop.add_reader(self._channel, self._receive)
 
     @property
@@ -69,14 +71,29 @@ class WorkerHandle:
         requests, busy_s = self._counts.read()
         return WorkerCounters(self._index, self.pid, requests, busy_s, restarts)
 
-    def send(self, message: Message, *, passing: socket.socket | None = None) -> None:
-        """Send it a message, with an open connection if any, without waiting for it to read.
+    def send(self, message: Message) -> None:
+        """Send it a message, without waiting for it to read.
 
         Messages wait here while it is inside the loop. If it has just died, `gone` follows.
         """
+        self._post(message, None)
+
+    def pass_on(self, connection: socket.socket) -> None:
+        """Give it an open connection, which stays open here, too, until it has received it."""
+        self._passed.append(connection)
+        self._post({"do": "serve"}, connection)
+
+    def unreceived(self) -> list[socket.socket]:
+        """Take back, once it is gone, the connections that it never received."""
+        passed = [*self._passed]
+        self._passed.clear()
+        return passed
+
+    def _post(self, message: Message, passing: socket.socket | None) -> None:
         if not self._buried:
-            self._outbox.append((message, passing and passing.dup()))
-            self._send_on()
+            self._outbox.append((message, passing))
+            if not self._is_waiting_to_send:
+                self._send_on()
 
     def _send_on(self) -> None:
         while self._outbox:
@@ -84,14 +101,19 @@ class WorkerHandle:
             try:
                 self._channel.send(message, passing=passing, timeout_s=0)
             except TimeoutError:
-                self._loop.add_writer(self._channel, self._send_on)
+                self._wait_to_send()
                 return
             except OSError:
                 pass
             self._outbox.popleft()
-            if passing:
-                passing.close()
-        self._loop.remove_writer(self._channel)
+        if self._is_waiting_to_send:
+            self._is_waiting_to_send = False
+            self._loop.remove_writer(self._channel)
+
+    def _wait_to_send(self) -> None:
+        if not self._is_waiting_to_send:
+            self._is_waiting_to_send = True
+            self._loop.add_writer(self._channel, self._send_on)
 
     async def drain(self) -> None:
         """Let it answer what it has accepted, for a while; return when it is gone, killed if need be."""
@@ -123,6 +145,9 @@ class WorkerHandle:
                     self.ready.set()
                 case "leaving":
                     self.leaving.set()
+                case "accepted":
+                    self._passed.popleft().close()
+                    self.on_event(self, message)
                 case _:
                     self.on_event(self, message)
 
@@ -131,9 +156,6 @@ class WorkerHandle:
         self._buried = True
         self._loop.remove_reader(self._channel)
         self._loop.remove_writer(self._channel)
-        for _, connection in self._outbox:
-            if connection:
-                connection.close()
         self._outbox.clear()
         self._channel.close()
         self._counts.close()

@@ -28,7 +28,9 @@ TRIALS = pa.schema(
         *_fields(pa.float64(), "rate", "load", "duration_s"),
         pa.field("topology", pa.string()),
         pa.field("workers", pa.int64()),
-        *_fields(pa.string(), "peer", "dispatch", "pool", "kernel"),
+        *_fields(pa.string(), "peer", "dispatch"),
+        pa.field("bound", pa.int64()),
+        *_fields(pa.string(), "pool", "kernel"),
         pa.field("iterations", pa.int64()),
         pa.field("arrivals", pa.string()),
         pa.field("timeout_s", pa.float64()),
@@ -54,7 +56,7 @@ TRIALS = pa.schema(
 )
 """A row per trial; the labels of its condition are further columns."""
 
-BEFORE: dict[str, Any] = {"pin": False, "peer": ""} | dict.fromkeys(
+BEFORE: dict[str, Any] = {"pin": False, "peer": "", "bound": 1} | dict.fromkeys(
     (
         "generators",
         "server_cpu_s",

@@ -58,6 +58,7 @@ class Condition:
     topology: Topology = "single"
     workers: Count = 1
     dispatch: DispatchName = "round-robin"
+    bound: Count = 1
     pool: Pool = "process"
     kernel: KernelName = "python"
     iterations: Whole = ITERATIONS
@@ -78,6 +79,7 @@ class Condition:
             topology=self.topology,
             workers=self.workers,
             dispatch=self.dispatch,
+            bound=self.bound,
             pool=self.pool,
             kernel=self.kernel,
             iterations=self.iterations,

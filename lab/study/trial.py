@@ -77,6 +77,7 @@ def _started(condition: Condition, options: Mapping[str, Any]) -> "Server":
         topology=condition.topology,
         workers=condition.workers,
         dispatch=condition.dispatch,
+        bound=condition.bound,
         pool=condition.pool,
         keepalive=None if condition.keepalive else False,  # None: kept, where the dispatch allows it
         pin=condition.pin,
