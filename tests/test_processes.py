@@ -236,6 +236,13 @@ def test_a_log_that_nobody_reads_does_not_keep_the_process_from_ending() -> None
         assert process.wait(PATIENCE_S) == 0
 
 
+def test_a_log_in_a_file_has_each_line_at_once(tmp_path: Path) -> None:
+    code = LOGGING.partition("for ")[0] + "import os\nlogging.info('%s', 'last words')\nos._exit(1)\n"
+    with (tmp_path / "log").open("w") as log:
+        assert subprocess.run([sys.executable, "-c", code], stderr=log, check=False).returncode == 1
+    assert (tmp_path / "log").read_text().endswith(" last words\n")
+
+
 def test_this_process_logs_as_before() -> None:
     assert not any(type(handler).__name__ == "_Counting" for handler in logging.getLogger().handlers)
     assert os.get_inheritable(0)

@@ -29,6 +29,7 @@ from lab.experiments import (
 )
 from lab.experiments import worker_scaling as scaling
 from lab.experiments.common import expected, resolve
+from lab.experiments.dispatch import bound
 from lab.experiments.dispatch import trials as dispatch_trials
 from lab.experiments.failures import trials as failures_trials
 from lab.experiments.instrument import feeding
@@ -151,7 +152,8 @@ def _searches_s(servers: Sequence[Condition], objective: Objective) -> float:
 
 def _dispatch(p: dispatch.Parameters) -> float:
     p = expected(p)
-    return sum(trials_s(group, blocks) for blocks, group in dispatch_trials.by_blocks(p).items())
+    groups = [*dispatch_trials.by_blocks(p).items(), (p.blocks, bound.conditions(p))]
+    return sum(trials_s(group, blocks) for blocks, group in groups)
 
 
 def _failures(p: failures.Parameters) -> float:

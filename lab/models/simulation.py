@@ -1,6 +1,7 @@
 """Queues simulated request by request, for any arrivals and service: a check of the formulas."""
 
 import heapq
+from collections import deque
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -9,7 +10,7 @@ from pydantic import PlainValidator
 
 from lab.checks import Count, checked
 
-Dispatch = Literal["central", "round-robin", "random", "batches"]
+Dispatch = Literal["central", "bounded", "round-robin", "random", "batches"]
 
 
 def _arrivals(due_s: Any) -> NDArray[np.float64]:
@@ -33,11 +34,14 @@ def waits(
     workers: Count,
     dispatch: Dispatch = "central",
     seed: int = 0,
+    bound: Count = 1,
 ) -> NDArray[np.float64]:
     """Return how long each request waits, in seconds, until a worker begins it, first come first served.
 
     `due_s` are the arrival times in order; `service_s` is one time for all, or one for each.
-    `central`: the worker that is free first takes the next request; `round-robin`: workers take turns;
+    `central`: the worker that is free first takes the next request; `bounded`: the next request goes to the
+    worker that holds the fewest, if fewer than `bound` (of equals, to the one that began first), else it
+    waits for one that does: JBSQ of Kogias et al., R2P2, USENIX ATC 2019; `round-robin`: workers take turns;
     `random`: each request goes to a worker by chance (with `seed`), as with a hash, and waits for that one;
     `batches`: a free worker takes all that wait, and does them one by one.
     """
@@ -47,6 +51,8 @@ def waits(
         return _apart(due, service, np.arange(len(due)) % workers)
     if dispatch == "random":
         return _apart(due, service, np.random.default_rng(seed).integers(workers, size=len(due)))
+    if dispatch == "bounded":
+        return _bounded(due, service, workers, bound)
     return (_batches if dispatch == "batches" else _central)(due, service, workers)
 
 
@@ -56,6 +62,29 @@ def _central(due: NDArray[np.float64], service: NDArray[np.float64], workers: in
     for i, (arrival, work) in enumerate(zip(due.tolist(), service.tolist(), strict=True)):
         start = max(arrival, free_s[0])
         heapq.heapreplace(free_s, start + work)
+        waited[i] = start - arrival
+    return waited
+
+
+def _bounded(
+    due: NDArray[np.float64], service: NDArray[np.float64], workers: int, bound: int
+) -> NDArray[np.float64]:
+    ends_s: list[deque[float]] = [deque() for _ in range(workers)]  # of what each worker holds
+    began_s = [0.0] * workers
+    waited = np.empty(len(due))
+    now = 0.0
+    for i, (arrival, work) in enumerate(zip(due.tolist(), service.tolist(), strict=True)):
+        now = max(now, arrival)
+        if all(len(held) == bound and held[0] > now for held in ends_s):
+            now = min(held[0] for held in ends_s)
+        for one, held in enumerate(ends_s):
+            while held and held[0] <= now:
+                began_s[one] = held.popleft()
+        one = min(range(workers), key=lambda one: (len(ends_s[one]), began_s[one]))
+        start = ends_s[one][-1] if ends_s[one] else now
+        if not ends_s[one]:
+            began_s[one] = now
+        ends_s[one].append(start + work)
         waited[i] = start - arrival
     return waited
 

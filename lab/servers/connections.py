@@ -28,12 +28,6 @@ class ServedConnection(web.RequestHandler):
         self._body: StreamReader = EMPTY_PAYLOAD
         self._head_timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Let uvloop send at once what is written: it waits for the requests that are already here."""
-        super().connection_made(transport)
-        if self.transport:
-            self.transport.set_write_buffer_limits(high=0)
-
     @property
     def is_idle(self) -> bool:
         """Whether no part of a request has arrived since the last answer."""

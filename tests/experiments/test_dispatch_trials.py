@@ -10,6 +10,7 @@ from helpers.trial_rows import trials
 
 from lab.cli import study as batch
 from lab.errors import UsageError
+from lab.experiments.dispatch import bound
 from lab.experiments.dispatch import trials as study
 from lab.experiments.dispatch.trials import Queue, answers_by_connection, curve, least_overhead_s, queue_of
 from lab.load.arrivals import Arrivals, Stage, due_times
@@ -24,6 +25,7 @@ from lab.study.stability import with_utilisation
 PARAMETERS: dict[str, Any] = {
     "run": "",
     "dispatches": ["shared", "reuseport", "round-robin", "least-busy"],
+    "bounds": [1],
     "pools": ["process", "thread"],
     "kept": ["round-robin", "process"],
     "poisson": [0.5, 0.8],
@@ -61,6 +63,15 @@ def test_each_arrangement_meets_arrivals_of_both_kinds_and_those_in_kept_keep_co
     kept = [c for c in planned if c.keepalive]
     assert names(kept) == {"round-robin (kept)", "pool of processes (kept)"}
     assert {(c.arrivals, c.load) for c in kept} == {("poisson", 0.8)}
+
+
+def test_other_bounds_are_measured_where_arrangements_are_compared_and_overloaded() -> None:
+    p = parameters(bounds=[1, 2, 1000])
+    further = [c for c in study.conditions(p) if c.bound > 1]
+    assert names(further) == {"least-busy, bound 2", "least-busy, bound 1000"}
+    assert {(c.arrivals, c.load, c.keepalive) for c in further} == {("poisson", 0.8, False)}
+    assert [(c.bound, c.load) for c in bound.conditions(p)] == [(1, 1.25), (2, 1.25), (1000, 1.25)]
+    assert bound.conditions(parameters()) == []
 
 
 def test_only_arrangements_to_choose_between_are_measured_in_every_block() -> None:

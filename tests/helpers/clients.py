@@ -48,6 +48,9 @@ class Connection:
         response = self._http.getresponse()
         return Answer(response.status, response.read().decode(), dict(response.headers))
 
+    def fileno(self) -> int:
+        return self._http.sock.fileno()
+
     def close(self) -> None:
         self._http.close()
 

@@ -1,5 +1,7 @@
 """Queues played through by hand, against each other, and against the exact formulas."""
 
+from random import Random
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -26,6 +28,10 @@ def test_a_queue_worked_out_by_hand() -> None:
     assert waits(due_s, 2, workers=2).tolist() == [0, 0, 1, 1, 3, 0]
     assert waits(due_s, [5, 1, 1, 1, 1, 1], workers=2).tolist() == [0, 0, 0, 1, 2, 0]
     assert waits(due_s, [5, 1, 1, 1, 1, 1], workers=2, dispatch="round-robin").tolist() == [0, 0, 4, 0, 5, 0]
+    # The third, with the first worker for it holds fewer than two, waits though the other is free at 1.
+    assert waits([0, 0.1, 0.2, 0.3], [5, 1, 1, 1], 2, "bounded", bound=2).tolist() == pytest.approx(
+        [0, 0, 4.8, 0.8]
+    )
     assert waits(due_s, 2, workers=2, dispatch="batches").tolist() == [0, 2, 0, 2, 4, 0]
     assert waits(due_s, 2, workers=1, dispatch="batches").tolist() == [0, 2, 3, 5, 7, 0]
 
@@ -39,12 +45,28 @@ def test_with_constant_service_round_robin_is_one_central_queue(
     np.testing.assert_allclose(turns, waits(due_s, service_s, c, "central"), atol=1e-9)
 
 
-@given(gaps, workers, st.sampled_from(["central", "round-robin", "random", "batches"]), st.integers(0, 9))
+@given(gaps, workers, st.floats(0, 5), st.integers(1, 9), st.randoms(use_true_random=False))
+def test_a_bound_of_one_is_one_central_queue_and_with_equal_loops_so_is_any(
+    gaps_s: list[float], c: int, service_s: float, bound: int, random: Random
+) -> None:
+    due_s, unequal_s = np.cumsum(gaps_s), [random.uniform(0, 5) for _ in gaps_s]
+    one = waits(due_s, unequal_s, c, "bounded", bound=1)
+    np.testing.assert_allclose(one, waits(due_s, unequal_s, c), atol=1e-9)
+    equal = waits(due_s, service_s, c, "bounded", bound=bound)
+    np.testing.assert_allclose(equal, waits(due_s, service_s, c), atol=1e-9)
+
+
+@given(
+    gaps,
+    workers,
+    st.sampled_from(["central", "bounded", "round-robin", "random", "batches"]),
+    st.integers(0, 9),
+)
 def test_no_worker_ever_does_two_things_at_once(
     gaps_s: list[float], c: int, dispatch: Dispatch, seed: int
 ) -> None:
     due_s = np.cumsum(gaps_s)
-    waited = waits(due_s, 1.0, c, dispatch, seed)
+    waited = waits(due_s, 1.0, c, dispatch, seed, bound=2)
     start = due_s + waited
     assert (waited >= 0).all()
     others = (start[:, None] >= start) & (start[:, None] < start + 1.0 - 1e-9)
@@ -97,7 +119,13 @@ def test_no_requests_wait_for_nothing() -> None:
         ([0, float("nan")], 1, 1, "central", "due_s must be one list of finite times"),
         ([0, 1], -1, 1, "central", "service_s must be finite and at least 0, got -1"),
         ([0, 1], 1, 0, "central", "workers must be at least 1, got 0"),
-        ([0, 1], 1, 1, "fastest", "dispatch must be 'central', 'round-robin', 'random' or 'batches', got"),
+        (
+            [0, 1],
+            1,
+            1,
+            "fastest",
+            "dispatch must be 'central', 'bounded', 'round-robin', 'random' or 'batches', got",
+        ),
     ],
 )
 def test_bad_input_is_named(

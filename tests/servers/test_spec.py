@@ -60,6 +60,8 @@ def test_connections_are_kept_unless_dispatch_needs_one_for_each_request(dispatc
             {"topology": "offload", "hang_timeout_s": 5},
             "hang_timeout_s watches event loops, not pools: leave it out for offload",
         ),
+        ({"dispatch": "least-busy", "bound": 0}, "bound must be at least 1, got 0"),
+        ({"dispatch": "shared", "bound": 2}, "bound is for dispatch least-busy: leave it out for others"),
         (
             {"dispatch": "least-busy", "keepalive": True},
             "least-busy needs one request per connection: leave keepalive out or False",

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
+from annotated_types import Le
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -40,11 +41,16 @@ TAILS = (0.99, 0.95, 0.9)
 """The percentiles by which a tail may be judged, the rarest first: a trial needs enough samples for it."""
 
 
+AS_NONE = 1000
+"""A bound that no worker reaches."""
+
+
 class Parameters(_Parameters):
     """What notebook 05 lets its reader set; all else is compared with the first of `dispatches`."""
 
     run: str
     dispatches: Annotated[ListOf[DispatchName], Field(min_length=1)]
+    bounds: Annotated[ListOf[Annotated[Count, Le(AS_NONE)]], Field(min_length=1)]
     pools: ListOf[Pool]
     kept: ListOf[Literal["shared", "reuseport", "round-robin", "process"]]
     poisson: Annotated[ListOf[Utilisation], Field(min_length=1)]
@@ -66,7 +72,9 @@ def arrangements(p: Parameters) -> list[dict[str, Any]]:
     workers = resolve(p.workers)
     loop = {"kernel": p.kernel, "iterations": p.iterations}
     clusters = [
-        {"topology": "cluster", "workers": workers, "dispatch": dispatch, **loop} for dispatch in p.dispatches
+        {"topology": "cluster", "workers": workers, "dispatch": dispatch, "bound": bound, **loop}
+        for dispatch in p.dispatches
+        for bound in (dict.fromkeys(p.bounds) if dispatch == "least-busy" else [1])
     ]
     pools = [
         {"topology": "offload", "workers": workers, "pool": pool, "kernel": kernel, "iterations": iterations}
@@ -82,7 +90,7 @@ def _loops_in(pool: Pool, p: Parameters) -> dict[KernelName, int | str]:
     return loops if pool == "process" else {p.threads_kernel: p.threads_iterations, **loops}
 
 
-_FACTORS = ["topology", "dispatch", "pool", "kernel", "keepalive"]
+_FACTORS = ["topology", "dispatch", "bound", "pool", "kernel", "keepalive"]
 """The factors that tell arrangements apart; except for one process, all have as many workers."""
 
 
@@ -93,7 +101,8 @@ def name_of(arrangement: Mapping[Any, Any]) -> str:
         case "single":
             return "one process"
         case "cluster":
-            return f"{arrangement['dispatch']}{kept}"
+            bound = f", bound {arrangement['bound']}" if arrangement["bound"] > 1 else ""
+            return f"{arrangement['dispatch']}{bound}{kept}"
     threads = arrangement["pool"] == "thread"
     return f"threads, {arrangement['kernel']}" if threads else f"pool of processes{kept}"
 
@@ -161,6 +170,9 @@ def conditions(p: Parameters) -> list[Condition]:
 
 
 def _loads(p: Parameters, arrangement: dict[str, Any]) -> Iterator[tuple[Arrivals, float, bool]]:
+    if arrangement.get("bound", 1) > 1:  # only to be compared with a bound of 1
+        yield "poisson", max(p.poisson), False
+        return
     yield from (("poisson", load, False) for load in dict.fromkeys(p.poisson))
     yield from (("constant", load, False) for load in dict.fromkeys(p.constant))
     if arrangement.get("dispatch", arrangement.get("pool")) in p.kept:
