@@ -157,7 +157,7 @@ def test_least_busy_is_one_queue_and_one_request_at_a_time() -> None:
 
 
 def test_least_busy_fills_each_worker_to_its_bound_and_keeps_the_rest() -> None:
-    """Both workers are inside the loop and hold one more each, so a killed one leaves five of six to others."""
+    """Both workers are inside the loop and hold one more each: killing one frees five of six."""
     with (
         serve(dispatch="least-busy", bound=2, workers=2, iterations=ENDLESS, drain_s=0) as server,
         Connection(server.url) as one,
@@ -180,7 +180,7 @@ def test_least_busy_fills_each_worker_to_its_bound_and_keeps_the_rest() -> None:
     "options", [{"topology": "single"}, {"dispatch": "shared"}, {"dispatch": "round-robin"}]
 )
 def test_an_answer_does_not_wait_for_the_loops_that_came_with_it(options: dict[str, str]) -> None:
-    """Three requests reach one worker at once: the first is answered while the last one blocks it for good."""
+    """Three requests reach one worker at once; the first is answered while the last one blocks it."""
     with serve(**options, workers=1, iterations=100 * SHORT, drain_s=0) as server, ExitStack() as stack:
         os.kill(server.workers[0], signal.SIGSTOP)
         clients = [stack.enter_context(Connection(server.url)) for _ in range(3)]
