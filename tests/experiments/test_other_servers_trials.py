@@ -9,8 +9,7 @@ from helpers.study_fakes import FakeResult, fake_attack
 
 from lab.errors import LabError, UsageError
 from lab.experiments.other_servers import trials as study
-from lab.experiments.other_servers.looks import look
-from lab.experiments.other_servers.servers import PEERS, ServerError, factors
+from lab.experiments.other_servers.servers import PEERS, ServerError, factors, look
 from lab.hotloop import LoopCost
 from lab.study import stability
 from lab.study.plan import Condition

@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentForma
 
 from lab import units
 from lab.experiments.dispatch.answer import told
-from lab.experiments.other_servers.answer import (
+from lab.experiments.other_servers.analysis import (
     HOW,
     MATTERS,
     Found,
