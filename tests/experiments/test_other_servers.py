@@ -35,9 +35,23 @@ def test_the_answer_names_the_ends_ours_and_every_server_that_is_nearer_to_the_i
     text = words.answer(summed_up(trials), trials)
     assert "they answer 93" in text
     assert "(ours, least-busy) to 9" in text
-    assert "By whole intervals, nearer than ours, least-busy: uvicorn; granian." in text
+    assert "nearer than ours, least-busy: uvicorn (1.05 times); granian (1.0" in text
+    assert " times, at 1.5" in text, "and what granian buys it with"
+    assert "Why: workers that accept by themselves save the hop" in text
     assert "Their p90 is 1.05" in text
     assert "(granian) times one ideal queue's." in text, "of the tail, nobody is nearer"
+
+
+def test_one_that_accepts_by_itself_too_has_no_hop_to_be_told_of() -> None:
+    trials = measured({"shared": {"limit": 0.93}, "uvicorn": {"limit": 0.98}})
+    assert "Why" not in words.answer(summed_up(trials), trials)
+
+
+def test_only_a_share_beyond_that_of_fair_coins_is_told() -> None:
+    trials = measured({"least-busy": {}, "granian": {}})
+    looked_at = seen("least-busy", few_busiest=2.0, few_coins_most=2.0), seen("granian", many_busiest=1.6)
+    text = words.answer(found(trials, pd.concat(looked_at), NOTHING_DONE), trials)
+    assert "the busiest worker answers more than fair coins may give it in: granian." in text
 
 
 def test_too_few_blocks_name_no_server_as_nearer() -> None:
@@ -83,7 +97,7 @@ def test_a_server_that_is_not_here_or_failed_is_named_with_the_reason(
 def test_what_was_not_measured_leaves_its_tables_and_figures_out() -> None:
     trials = measured(THREE).head(0)
     looked_at = found(trials, seen("uvicorn"), NOTHING_DONE)
-    assert "busiest worker has 1.00" in words.answer(looked_at, trials)
+    assert "no server's busiest worker answers more than fair coins" in words.answer(looked_at, trials)
     assert words.load_table(looked_at, trials).iloc[0, 1:].isin(["–", "the reference"]).all()
     assert views.servers_figure(looked_at, trials) is None
     assert views.speed_figure(looked_at, trials) is None
@@ -239,4 +253,4 @@ def test_the_figure_has_a_row_for_each_server_nearest_first_and_says_who_is() ->
     rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert rows[-1] == "granian"
     assert set(rows) == {"ours, least-busy", "uvicorn", "granian"}
-    assert figure.get_suptitle().endswith("granian least")
+    assert figure.get_suptitle().endswith("furthest: granian")

@@ -115,15 +115,17 @@ ONE_OF_NODE, ALL_OF_NODE = "node", "node-cluster"
 class Found:
     """What was measured of one server; None where nothing was.
 
-    limit: throughput in overload as a share of its own limit. utilisation: the rate of its random arrivals as
-    such a share. tail: its tail latency then, over one ideal queue's. own_tail: the same over its own mean
-    loop. few, many, new: the busiest worker's answers over its fair share, with few or many kept connections,
-    and with a new one each; coins: what fair coins exceed of each once in twenty times. delayed: of the
-    requests due during a slow one, the share that waits for its worker. lost, took_s: by what was done to it,
-    how many requests it lost, and how long until it was over.
+    own_s: the mean time of its loop, overloaded. limit: throughput then as a share of its own limit.
+    utilisation: the rate of its random arrivals as such a share. tail: its tail latency then, over one
+    ideal queue's. own_tail: the same over its own mean loop. few, many, new: the busiest worker's answers
+    over its fair share, with few or many kept connections, and with a new one each; coins: what fair coins
+    exceed of each once in twenty times. delayed: of the requests due during a slow one, the share that
+    waits for its worker. lost, took_s: by what was done to it, how many requests it lost, and how long
+    until it was over.
     """
 
     server: str
+    own_s: Estimate | None
     limit: Estimate | None
     utilisation: Estimate | None
     tail: Estimate | None
@@ -143,6 +145,11 @@ class Found:
         """What figures and tables call it."""
         return label(self.server)
 
+    def exceeds_coins(self, how: str) -> bool:
+        """Say whether the busiest worker answers more than fair coins give it once in twenty times."""
+        share: Estimate | None = getattr(self, how)
+        return share is not None and share.value > self.coins[how]
+
 
 def found(trials: pd.DataFrame, looks: pd.DataFrame, events: pd.DataFrame) -> list[Found]:
     """Summarise what was measured of each server that was looked at, in that order."""
@@ -153,7 +160,7 @@ def found(trials: pd.DataFrame, looks: pd.DataFrame, events: pd.DataFrame) -> li
 
 
 def _found(server: str, looks: pd.DataFrame, trials: pd.DataFrame, events: pd.DataFrame) -> Found:
-    tails = trials[trials["part"] == TAIL]
+    tails, overloaded = (trials[trials["part"] == part] for part in (TAIL, OVERLOAD))
     drawn = [draws for draws in tails["coins"] if len(draws)]
     coins = {
         "few": float(looks["few_coins_most"].median()),
@@ -167,7 +174,8 @@ def _found(server: str, looks: pd.DataFrame, trials: pd.DataFrame, events: pd.Da
     slow = of_kind.get(BLOCK, events.head(0)).groupby("block")[["waited", "due"]].sum()
     return Found(
         server=server,
-        limit=estimated(trials.loc[trials["part"] == OVERLOAD, LIMIT]),
+        own_s=estimated(overloaded["own_s"]),
+        limit=estimated(overloaded[LIMIT]),
         utilisation=estimated(tails["utilisation"]),
         tail=estimated(tails[TAILS]),
         own_tail=estimated(tails["tail_s"] / tails["own_s"]),

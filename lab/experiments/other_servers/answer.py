@@ -25,21 +25,20 @@ from lab.experiments.other_servers.analysis import (
     speeds,
     tail_name,
 )
-from lab.experiments.other_servers.servers import PEERS, label
+from lab.experiments.other_servers.servers import ACCEPTS, KEPT, PEERS, label
 from lab.experiments.other_servers.trials import EXPERIMENT, OVERLOAD, RELOAD, TAIL
 from lab.models.statistics import Estimate
 from lab.study.estimates import Stated, stated
 
 
 def answer(servers: Sequence[Found], trials: pd.DataFrame) -> str:
-    """Say how far all are from the ideal, who is nearer than the first, and what a faster loop buys."""
+    """Say how far all are from the ideal, who is nearer than the first and why, what a faster loop buys."""
     tail = f"Their {tail_name(trials)} is {{}} times one ideal queue's"
-    few = "On few kept connections, the busiest worker has {} times its fair share"
     parts = [
         _span(servers, "limit", units.percent, "Overloaded, they answer {} of what their own loops allow")
-        + _better(servers, trials, OVERLOAD, LIMIT, "more"),
-        _span(servers, "tail", "{:.2f}".format, tail) + _better(servers, trials, TAIL, TAILS, "less"),
-        _span(servers, "few", "{:.2f}".format, few),
+        + _nearer(servers, trials, OVERLOAD, LIMIT, "more"),
+        _span(servers, "tail", "{:.2f}".format, tail) + _nearer(servers, trials, TAIL, TAILS, "less"),
+        _uneven(servers),
     ]
     if buys := bought(speeds(servers, trials)):
         loop, faster, more = buys
@@ -61,12 +60,40 @@ def _span(servers: Sequence[Found], measure: str, write: Callable[[float], str],
     return said if first in ends or first not in known else f"{said}; {first}: {write(known[first])}"
 
 
-def _better(servers: Sequence[Found], trials: pd.DataFrame, part: str, column: str, word: str) -> str:
-    """Name the servers that are nearer to the ideal than the first one, by whole intervals."""
+def _nearer(servers: Sequence[Found], trials: pd.DataFrame, part: str, column: str, word: str) -> str:
+    """Name the servers that are nearer to the ideal than the first one, by whole intervals, and say why."""
     first, *others = servers
-    beside = {one.name: against(trials, one.server, first.server, part, column) for one in others}
-    names = [name for name, found in beside.items() if found and told(found, MATTERS) == word]
-    return f". By whole intervals, nearer than {first.name}: {'; '.join(names)}" if names else ""
+    told_of, why = [], dict[str, None]()
+    for one in others:
+        beside = against(trials, one.server, first.server, part, column)
+        if beside is None or told(beside, MATTERS) != word:
+            continue
+        told_of.append(f"{one.name} ({beside.value:.2f} times{_price(one, first, trials, part)})")
+        if one.server in ACCEPTS and first.server not in ACCEPTS:
+            why[ACCEPTS[one.server]] = None
+    if not told_of:
+        return ""
+    reasons = f". Why: {'; '.join(why)}" if why else ""
+    return f". By whole intervals, nearer than {first.name}: {'; '.join(told_of)}{reasons}"
+
+
+def _price(one: Found, first: Found, trials: pd.DataFrame, part: str) -> str:
+    """Say what a server that is nearer in overload pays for it: a longer tail, if the whole interval is."""
+    tail = against(trials, one.server, first.server, TAIL, TAILS) if part == OVERLOAD else None
+    longer = tail is not None and told(tail, MATTERS) == "more"
+    return f", at {tail.value:.2f} times the {tail_name(trials)}" if tail and longer else ""
+
+
+def _uneven(servers: Sequence[Found]) -> str:
+    """Name the servers whose busiest worker answers more on kept connections than fair coins would give."""
+    shared = [one for one in servers if one.few or one.many]
+    if not shared:
+        return ""
+    above = [one.name for one in shared for how in ("few", "many") if one.exceeds_coins(how)]
+    if not above:
+        return "On kept connections, no server's busiest worker answers more than fair coins may give it"
+    names = "; ".join(dict.fromkeys(above))
+    return f"On kept connections, the busiest worker answers more than fair coins may give it in: {names}"
 
 
 def estimates(trials: pd.DataFrame) -> list[Stated]:
@@ -159,6 +186,7 @@ def load_table(servers: Sequence[Found], trials: pd.DataFrame) -> pd.DataFrame:
     for one in servers:
         row = {
             "server": one.name,
+            "its own loop": _written(one.own_s, units.seconds),
             "overloaded: share of its own limit": _written(one.limit),
             "random arrivals: own utilisation": _written(one.utilisation, units.percent),
             f"{tail}, in its own loops": _written(one.own_tail),
@@ -181,11 +209,7 @@ def share_table(servers: Sequence[Found]) -> pd.DataFrame:
         {
             "server": one.name,
             **{
-                f"{name}: busiest worker over its fair share": (
-                    f"{_written(getattr(one, how))}; coins up to {one.coins[how]:.2f}"
-                    if getattr(one, how)
-                    else NONE
-                )
+                f"{name}: busiest worker over its fair share": _beside_coins(one, how)
                 for how, name in HOW.items()
             },
             "delayed by a slow request": _written(one.delayed, units.percent),
@@ -194,13 +218,19 @@ def share_table(servers: Sequence[Found]) -> pd.DataFrame:
     )
 
 
+def _beside_coins(one: Found, how: str) -> str:
+    found = getattr(one, how)
+    coins = f"; coins up to {one.coins[how]:.2f}" if found else ""
+    return f"{_written(found, each='look' if how in KEPT else 'block')}{coins}"
+
+
 def keep_table(servers: Sequence[Found]) -> pd.DataFrame:
     """Tabulate memory, the time to the first answer, and what reloads and kills cost."""
     return pd.DataFrame(
         {
             "server": one.name,
-            "memory for each worker (PSS)": _written(one.pss_bytes, _mib),
-            "first answer after": _written(one.ready_s, units.seconds),
+            "memory for each worker (PSS)": _written(one.pss_bytes, _mib, each="look"),
+            "first answer after": _written(one.ready_s, units.seconds, each="look"),
             **{
                 f"{kind}: {what}": text
                 for kind in (RELOAD, KILL)
@@ -239,5 +269,8 @@ def speed_table(servers: Sequence[Found], trials: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows or [{"": "No loop was measured by itself."}])
 
 
-def _written(found: Estimate | None, write: Callable[[float], str] = "{:.2f}".format) -> str:
-    return f"{write(found.value)} ({spread(found, write)})" if found else NONE
+def _written(
+    found: Estimate | None, write: Callable[[float], str] = "{:.2f}".format, each: str = "block"
+) -> str:
+    """Write an estimate with where it may lie; `each` is what was measured several times."""
+    return f"{write(found.value)} ({spread(found, write).replace('block', each)})" if found else NONE

@@ -36,6 +36,20 @@ ALONE, OFFLOAD = "one process", "offload"
 
 PEERS = {one.name: one for one in peers.PEERS}
 
+_BY_THEMSELVES = "workers that accept by themselves save the hop through a supervisor in each request"
+
+ACCEPTS = {
+    "gunicorn-sync": "workers that accept only while they are idle make one central queue without any hop",
+    **dict.fromkeys(
+        (
+            *("gunicorn-gthread", "gunicorn-aiohttp", "uvicorn", "hypercorn", "granian"),
+            *("node-cluster-shared", "shared", "reuseport"),
+        ),
+        _BY_THEMSELVES,
+    ),
+}
+"""Why servers may be nearer to the ideal than one with a supervisor that hands connections out."""
+
 
 def is_ours(server: str) -> bool:
     """Say whether a server is one of this project's own."""
