@@ -1,5 +1,6 @@
 """How many workers does my server need, and what limits it? Any command, with each number of workers."""
 
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -102,6 +103,28 @@ def _shown(row: Sized) -> dict[str, str]:
         "busiest worker": "" if row.busiest_share is None else percent(row.busiest_share),
         "others' CPU": "" if row.others_cpu is None else percent(row.others_cpu),
     }
+
+
+def notes(found: Size) -> list[str]:
+    """Say what the table leaves open: why a bound is missing, and where random arrivals miss the SLO."""
+    said = []
+    limits = {slo.name: slo.limit for slo in found.slos}
+    for row in found.rows:
+        who = "running" if row.workers is None else str(row.workers)
+        said += [f"{who}: {row.reason}"] if row.reason else []
+        for name, value_s in (("p50", row.p50_s_at_80), ("p99", row.p99_s_at_80)):
+            if value_s is not None and value_s > limits.get(name, math.inf):
+                said.append(
+                    f"{who}: at .8 of the rate with random arrivals, {name} is {seconds(value_s)}, more than "
+                    "the SLO allows: leave more room"
+                )
+    return said
+
+
+def left_open(found: Size) -> str:
+    """Return the notes in Markdown."""
+    lines = [f"- {note}." for note in notes(found)]
+    return "\n".join(lines) or "No bound is missing, and at .8 of a rate random arrivals miss no SLO."
 
 
 def _time(value_s: float | None) -> str:

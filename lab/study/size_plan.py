@@ -24,6 +24,9 @@ USUAL_TRIALS, _MOST_TRIALS = 7, 10
 _TRIAL_S = 0.5
 """A trial's own: a generator starts, and ends."""
 
+LONGER = 3.0
+"""How many times as long as another trial one that looks at latencies may be, to have enough requests."""
+
 _START_S = 2.0
 """Of a number of workers: the server starts, answers a few requests one at a time, and stops."""
 
@@ -102,7 +105,8 @@ class Plan:
 
     def lasts_s(self) -> float:
         """Return the seconds that all of it usually takes."""
-        each_s = _START_S + (USUAL_TRIALS + 2 + _DRAINS) * (float(self.duration_s) + _TRIAL_S)
+        search_s = (USUAL_TRIALS + _DRAINS) * (float(self.duration_s) + _TRIAL_S)
+        each_s = _START_S + search_s + 2 * (LONGER * float(self.duration_s) + _TRIAL_S)
         return each_s * len(self.counts())
 
     def search_s(self) -> float:
