@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lab.errors import LabError, one_line
-from lab.files import TABLE, tables_in
+from lab.files import TABLE
 from lab.load import records
 from lab.study.columns import BEFORE, EVENTS, FLAGS, NOT_LABELS, TRIALS
 
@@ -184,17 +184,14 @@ def _check_text(name: str, column: str, text: str | None) -> None:
 
 
 def _main(folder: Path, memory_bytes: int) -> None:
-    """Print what is wrong with a run's first table that is wrong, once told on stdin that all are there."""
+    """Print what is wrong with the first table that is wrong, of those that stdin names, a line each."""
     _limit(resource.RLIMIT_DATA, memory_bytes)
     _limit(resource.RLIMIT_CPU, _MOST_CPU_S)
     _limit(resource.RLIMIT_CORE, 0)
-    if not sys.stdin.readline():
-        return  # the starter is gone
+    names = (line.rstrip("\n") for line in sys.stdin)
     try:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for _ in pool.map(
-                lambda name: check_table(name, (folder / name).read_bytes()), tables_in(folder)
-            ):
+            for _ in pool.map(lambda name: check_table(name, (folder / name).read_bytes()), names):
                 pass
     except UnfitError as error:
         print(error)
