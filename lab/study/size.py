@@ -14,7 +14,7 @@ from lab.errors import LabError
 from lab.load.report import Slo
 from lab.machine import available_memory
 from lab.models.sizing import Sized, Verdict, fails, verdict, verdict_of_running
-from lab.progress import Display, display
+from lab.progress import Display, Told, display
 from lab.servers.foreign import ForeignServer
 from lab.study import advice
 from lab.study.rate_search import BEYOND, RateTrial, Search
@@ -108,7 +108,7 @@ def size(plan: Plan, run: Run | None = None) -> Size:
     cpus = min(quota_cpus() or math.inf, available_cpus())
     memory_bytes = float(available_memory())
     run_id = run.run_id if run else ""
-    line = display()
+    line = Told(run.path, "size") if run else display()
     try:
         for number, workers in enumerate(plan.counts()):
             look = _Look(plan, workers, cpus, rows, line, number / len(plan.counts()))
