@@ -143,8 +143,9 @@ def test_what_loops_and_workers_buy_is_told_apart() -> None:
     rows = rows[rows["part"] == "overload"]
     python = rows.head(2).assign(part="kernels", busy_rps=[50.0, 95.0])
     numba = rows.head(2).assign(part="kernels", kernel="numba", busy_rps=[250.0, 400.0])
-    node = rows.tail(2).assign(busy_rps=[200.0, 380.0])
-    trials = pd.concat([python, numba, node], ignore_index=True)
+    longer = rows.tail(2).assign(busy_rps=[50.0, 95.0])
+    node = rows.tail(2).assign(part="kernels", busy_rps=[200.0, 380.0])
+    trials = pd.concat([python, numba, longer, node], ignore_index=True)
     servers = summed_up(trials.head(2).tail(1))
     table = words.speed_table(servers, trials)
     assert table["loop"].tolist() == ["python", "V8 (Node)", "numba"]

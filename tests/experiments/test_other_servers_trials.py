@@ -66,6 +66,19 @@ def test_nothing_is_done_to_a_server_that_it_cannot_take() -> None:
     assert {one.labels["server"]: one.workers for one in acted_on}["node"] == 1
 
 
+def test_a_faster_language_has_a_longer_loop_but_not_where_loops_are_compared() -> None:
+    speed = {"least-busy": 1.0, "uvicorn": 1.04, "node": 3.9, "node-cluster": 4.1, "pm2": 4.2}
+    found = planned(speed, kernels=["numba"])
+    steps = {(one.labels["server"], one.labels["part"]): one.iterations for one in found}
+    assert {steps[server, "tail"] for server in ("least-busy", "uvicorn")} == {20_000}
+    assert {
+        steps[server, part] for server in ("node", "pm2") for part in ("overload", "tail", "actions")
+    } == {82_000}
+    assert {steps[server, "kernels"] for server in ("one process", "node", "node-cluster")} == {20_000}
+    assert ("pm2", "kernels") not in steps
+    assert not [one for one in planned(speed) if one.labels["part"] == "kernels"], "none is asked for"
+
+
 @pytest.fixture
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine whose loop always costs the same, so that nothing is timed."""

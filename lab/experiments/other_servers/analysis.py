@@ -12,7 +12,7 @@ from lab.experiments.dispatch import answer as dispatch
 from lab.experiments.dispatch.trials import TAILS as TAIL_SHARES
 from lab.experiments.failures.trials import BLOCK
 from lab.experiments.other_servers.servers import ALONE, PEERS, label
-from lab.experiments.other_servers.trials import KERNELS, OVERLOAD, TAIL
+from lab.experiments.other_servers.trials import ALL_OF_NODE, KERNELS, ONE_OF_NODE, OVERLOAD, TAIL
 from lab.models.simulation import waits
 from lab.models.statistics import Estimate, busiest_by_chance, estimate, paired_ratio, samples_needed
 from lab.study.plan import share_of_limit
@@ -107,8 +107,6 @@ def _played(trial: Mapping[Any, Any], requests: pd.DataFrame, overhead_s: float)
 
 
 LIMIT, TAILS, NEW = "limit_share", "tail_over_ideal", "busiest"
-
-ONE_OF_NODE, ALL_OF_NODE = "node", "node-cluster"
 
 
 @dataclass(frozen=True)
@@ -250,8 +248,10 @@ def speeds(servers: Sequence[Found], trials: pd.DataFrame) -> list[Speed]:
     overloaded = trials[trials["part"].isin([KERNELS, OVERLOAD])]
 
     def rates(server: str, kernel: str) -> "pd.Series[float]":
-        mine = (overloaded["server"] == server) & (overloaded["kernel"] == kernel)
-        return _by_block(overloaded[mine], "busy_rps")
+        mine = overloaded[(overloaded["server"] == server) & (overloaded["kernel"] == kernel)]
+        if server in (ONE_OF_NODE, ALL_OF_NODE):
+            mine = mine[mine["part"] == KERNELS]  # its other loops have more steps
+        return _by_block(mine, "busy_rps")
 
     first = servers[0].server if servers else ""
     kernels = dict.fromkeys(trials.loc[trials["part"] == KERNELS, "kernel"])

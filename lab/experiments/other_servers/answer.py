@@ -12,7 +12,6 @@ from lab.experiments.dispatch import answer as dispatch
 from lab.experiments.dispatch.answer import ratio, told
 from lab.experiments.failures.trials import KILL
 from lab.experiments.other_servers.analysis import (
-    ALL_OF_NODE,
     HOW,
     LIMIT,
     MATTERS,
@@ -26,7 +25,7 @@ from lab.experiments.other_servers.analysis import (
     tail_name,
 )
 from lab.experiments.other_servers.servers import ACCEPTS, KEPT, PEERS, label
-from lab.experiments.other_servers.trials import EXPERIMENT, OVERLOAD, RELOAD, TAIL
+from lab.experiments.other_servers.trials import ALL_OF_NODE, EXPERIMENT, OVERLOAD, RELOAD, TAIL
 from lab.models.statistics import Estimate
 from lab.study.estimates import Stated, stated
 

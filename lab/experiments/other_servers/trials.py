@@ -1,6 +1,7 @@
 """What is measured of each server: overload, random arrivals, its loops, and what is done to it.
 
-Every load is a multiple of what the server's own loops allow.
+Every load is a multiple of what the server's own loops allow. Those of a faster language have as many more
+steps, so that what a request costs beside its loop weighs alike.
 """
 
 import itertools
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 import pandas as pd
 from pydantic import AfterValidator, Field
 
@@ -49,6 +51,8 @@ OVERLOAD, TAIL, KERNELS, ACTIONS = "overload", "tail", "kernels", "actions"
 
 OVERLOADED, CALM = 1.4, 0.3
 """Times what its own loops allow: to see what is left of that, and while something is done to a server."""
+
+ONE_OF_NODE, ALL_OF_NODE = "node", "node-cluster"
 
 RELOAD = "reload"
 """All workers are replaced, as the server itself offers it."""
@@ -145,7 +149,7 @@ def speeds(looks: pd.DataFrame) -> dict[str, float]:
 def by_blocks(p: Parameters, speed: Mapping[str, float]) -> list[tuple[int, Execute, list[Condition]]]:
     """Return the conditions with the number of blocks to measure them in, and what carries them out."""
     groups: list[tuple[int, Execute, list[Condition]]] = [
-        (p.blocks, serve_and_attack, [*_loads(p, speed), *_kernels(p)]),
+        (p.blocks, serve_and_attack, [*_loads(p, speed), *_kernels(p, speed)]),
         (p.other_blocks, EXECUTE, list(_acted_on(p, speed))),
     ]
     return [group for group in groups if group[0] and group[2]]
@@ -157,11 +161,16 @@ def _loads(p: Parameters, speed: Mapping[str, float]) -> Iterator[Condition]:
         yield _condition(p, server, TAIL, speed, p.load, duration_s=p.tail_s, arrivals="poisson")
 
 
-def _kernels(p: Parameters) -> Iterator[Condition]:
-    """Overload each loop in one process and in ours; that of the other servers is among their loads."""
+def _kernels(p: Parameters, speed: Mapping[str, float]) -> Iterator[Condition]:
+    """Overload each loop in one process and in several; here, all have as many steps."""
     for kernel, server in itertools.product(dict.fromkeys(p.kernels), (ALONE, p.ours[0])):
         if (kernel, server) != (p.kernel, p.ours[0]):
             yield _condition(p, server, KERNELS, {}, OVERLOADED, duration_s=p.overload_s, kernel=kernel)
+    for server in (ONE_OF_NODE, ALL_OF_NODE) if p.kernels else ():
+        if server in speed:
+            yield _condition(
+                p, server, KERNELS, speed, OVERLOADED, duration_s=p.overload_s, iterations=p.iterations
+            )
 
 
 def _acted_on(p: Parameters, speed: Mapping[str, float]) -> Iterator[Condition]:
@@ -208,12 +217,24 @@ def _condition(
     labels: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Condition:
-    """Plan a load by the server's own loop: that of another language is faster than Python's."""
+    """Plan a load by the server's own loop: one of another language is faster than Python's, and longer."""
+    as_long = {"iterations": round(int(p.iterations) * _of_its_language(server, speed))}
     return Condition(
         load=round(aimed * speed.get(server, 1.0), 3),
         labels={"server": server, "part": part, "aimed": aimed} | dict(labels or {}),
-        **(_common(p) | factors(server, resolve(p.workers)) | more),
+        **(_common(p) | as_long | factors(server, resolve(p.workers)) | more),
     )
+
+
+def _of_its_language(server: str, speed: Mapping[str, float]) -> float:
+    """Return how many times as fast as Python's the loop of a server's language is, the same for all in it."""
+    if not _is_node(server):
+        return 1.0
+    return float(np.median([found for name, found in speed.items() if _is_node(name)] or [1.0]))
+
+
+def _is_node(server: str) -> bool:
+    return server in PEERS and PEERS[server].family == "Node"
 
 
 def _common(p: Parameters) -> dict[str, Any]:
