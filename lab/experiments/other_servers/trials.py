@@ -227,7 +227,7 @@ def _condition(
 
 
 def _of_its_language(server: str, speed: Mapping[str, float]) -> float:
-    """Return how many times as fast as Python's the loop of a server's language is, the same for all in it."""
+    """Return how many times as fast as Python the language of a server runs its loop."""
     if not _is_node(server):
         return 1.0
     return float(np.median([found for name, found in speed.items() if _is_node(name)] or [1.0]))
