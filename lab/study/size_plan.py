@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -83,6 +84,10 @@ class Plan:
             )
         if not Slo.parse_all(self.slo):
             raise UsageError("give at least one SLO, such as p99=250ms")
+        if len(self.command) == 1 and len(self.command[0].split()) > 1 and not shutil.which(self.command[0]):
+            raise UsageError(
+                f"there is no program {self.command[0]!r}: leave out the quotes around a command"
+            )
         if self.command:
             self.spec(1)
 

@@ -178,6 +178,7 @@ http.server.HTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Answer).se
         ({"command": ("x",), "url": "http://127.0.0.1:1/"}, "or the --url of a running one"),
         ({"url": "http://127.0.0.1:1/", "workers": (1,)}, "leave out --workers"),
         ({"command": ("x", "{prot}")}, r"no placeholder \{prot\}"),
+        ({"command": ("gunicorn -w {workers} app:app",)}, "leave out the quotes around a command"),
         ({"command": ("x",), "workers": (0,)}, "must be at least 1, got 0"),
         ({"command": ("x",), "workers": (10**6,)}, "must be at most"),
         ({"command": ("x",), "path": "api"}, "path must begin with /"),
