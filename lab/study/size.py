@@ -204,7 +204,7 @@ class _Look:
 
         def offer(rate_rps: float, lasts_s: float, number: int) -> Measured:
             if number >= _LEAST_TRIALS and time.monotonic() > until_s:
-                raise StoppedError(f"its time was up after {counted(number, 'trial')}")
+                raise StoppedError(f"the search ran out of time after {counted(number, 'trial')}")
             result = watched.offer(rate_rps, lasts_s, number)
             requests, failures = watched.low()
             if fails(requests, failures, allowed):  # a search for a rate would go on and on
