@@ -125,7 +125,10 @@ _LOOK_AGAIN_S = 0.5
 
 @dataclass(frozen=True)
 class State:
-    """One moment: trials done, trials in all, seconds elapsed and left, and what is being measured."""
+    """One moment: trials done, trials in all, seconds elapsed and left, and what is being measured.
+
+    Work that does not know how many trials there will be says in a `line` how far it is.
+    """
 
     experiment: str
     done: int
@@ -133,9 +136,13 @@ class State:
     elapsed_s: float
     left_s: float
     current: str
+    line: str = ""
 
     def __str__(self) -> str:
-        return f"trial {self.done + 1} of {self.total}, about {clock(self.left_s)} left ({self.current})"
+        if self.line:
+            return self.line
+        left = f"about {clock(self.left_s)} left of these" if self.left_s >= 1 else "nearly done with these"
+        return f"trial {self.done + 1} of {self.total}, {left} ({self.current})"
 
     @property
     def share(self) -> float:
@@ -149,6 +156,33 @@ class State:
             return State(**json.loads((folder / NAME).read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
+
+
+class Told:
+    """A display of work whose trials are not known beforehand, which is in the run's small file, too."""
+
+    _WHOLE = 1000
+
+    def __init__(self, folder: Path, experiment: str) -> None:
+        self._file = folder / NAME
+        self._experiment = experiment
+        self._start = time.monotonic()
+        self._display = display()
+
+    def show(self, text: str, share: float) -> None:
+        """Show the progress, here and to whoever polls the file."""
+        self._write(round(share * self._WHOLE), text)
+        self._display.show(text, share)
+
+    def close(self, last: str = "") -> None:
+        """Remove the line, and leave a last one if given."""
+        self._write(self._WHOLE, "")
+        self._display.close(last)
+
+    def _write(self, done: int, line: str) -> None:
+        elapsed_s = round(time.monotonic() - self._start, 1)
+        state = State(self._experiment, done, self._WHOLE, elapsed_s, 0.0, line, line)
+        write_whole(self._file, json.dumps(asdict(state)).encode())
 
 
 class Countdown:

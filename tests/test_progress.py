@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def test_progress_is_told_to_whoever_polls(capsys: pytest.CaptureFixture[str]) -
     assert states[0]["left_s"] > 0 == states[-1]["left_s"]
     assert states[0]["current"].startswith("single, python, ")
     lines = capsys.readouterr().err.splitlines()
-    assert [line.partition(",")[0] for line in lines if " left (" in line] == [
+    assert [line.partition(",")[0] for line in lines if ": trial " in line] == [
         *(f"sweep: trial {number} of 2" for number in (1, 2)),
         *(f"sweep: trial {number} of 6" for number in (3, 4, 5, 6)),
     ]
@@ -134,3 +135,22 @@ def test_the_time_left_counts_what_trials_take_beyond_their_duration(
         left_s.append(json.loads((tmp_path / "progress.json").read_text())["left_s"])
         following.ends()
     assert left_s == [40 + 3 * 2, 30 + 2 * 3, 20 + 3]  # 2 s beyond is the first guess, 3 s is what it was
+
+
+def test_the_last_moment_is_not_called_0_seconds() -> None:
+    state = progress.State("sweep", 1, 2, 10.0, 0.3, "single, 50/s")
+    assert str(state) == "trial 2 of 2, nearly done with these (single, 50/s)"
+    assert str(replace(state, left_s=4.0)) == "trial 2 of 2, about 4 s left of these (single, 50/s)"
+
+
+def test_a_search_is_told_to_whoever_polls_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = progress.Told(tmp_path, "sustained")
+    line.show("trial 3, 50.0/s", 0.25)
+    state = progress.State.read(tmp_path)
+    assert state is not None
+    assert (str(state), state.share, bool(state.current)) == ("trial 3, 50.0/s", 0.25, True)
+    line.close()
+    state = progress.State.read(tmp_path)
+    assert state is not None
+    assert not state.current, "what was measured is being read"
+    assert capsys.readouterr().err == "trial 3, 50.0/s\n"

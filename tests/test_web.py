@@ -4,6 +4,7 @@ A request that takes many times as long: how it is asked for, what it answers, a
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable
 
@@ -47,7 +48,7 @@ def test_the_slow_route_gives_the_sum_and_says_what_it_took() -> None:
     ask(blocking(python_loop, 1000), talk)
 
 
-def test_the_slow_route_names_the_process_that_ran_the_loop() -> None:
+def test_the_slow_route_names_the_process_that_ran_the_loop(caplog: pytest.LogCaptureFixture) -> None:
     async def elsewhere() -> LoopRun:
         return LoopRun(total=1.5, duration_s=0.25, cpu_s=0.125, pid=42)
 
@@ -57,7 +58,20 @@ def test_the_slow_route_names_the_process_that_ran_the_loop() -> None:
         assert response.headers["Server-Timing"] == "loop;dur=250.000, cpu;dur=125.000"
         assert response.headers["X-Worker"] == "42"
 
-    ask(elsewhere, talk)
+    with caplog.at_level(logging.INFO, "lab.web"):
+        ask(elsewhere, talk)
+    assert caplog.messages == ["1.5 in process 42"]
+
+
+def test_a_loop_in_this_process_is_logged_without_its_pid_which_each_line_has(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def talk(client: Client) -> None:
+        await client.get("/api/slow")
+
+    with caplog.at_level(logging.INFO, "lab.web"):
+        ask(blocking(python_loop, 10), talk)
+    assert caplog.messages == [repr(python_loop(10))]
 
 
 def test_the_loop_blocks_the_event_loop() -> None:

@@ -131,11 +131,9 @@ def _hand_over(found: Size, form: str) -> int:
 def _text(found: Size) -> str:
     rows = your_server.table(found)
     lines = [list(rows.columns), *rows.astype(str).to_numpy().tolist()]
-    reasons = [f"{row.workers or 'running'}: {row.reason}" for row in found.rows if row.reason]
+    notes = your_server.notes(found)
     slo = ", ".join(str(slo) for slo in found.slos)
-    return "\n".join(
-        [found.why, "", f"SLO: {slo}", "", *_aligned(lines), *([""] if reasons else []), *reasons]
-    )
+    return "\n".join([found.why, "", f"SLO: {slo}", "", *_aligned(lines), *([""] if notes else []), *notes])
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:

@@ -218,7 +218,10 @@ class _Drawn:
 
     def __init__(self, axes: Axes) -> None:
         self._axes = axes
-        data = [line for line in axes.get_lines() if line.get_transform() == axes.transData]
+        bars = [one for one in axes.containers if isinstance(one, ErrorbarContainer)]
+        caps = {cap for _, ends, _ in (one.lines for one in bars) for cap in ends}
+        lines = [line for line in axes.get_lines() if line not in caps]
+        data = [line for line in lines if line.get_transform() == axes.transData]
         loose = [line for line in data if line.get_linestyle() == "None" and line.get_marker() != "None"]
         self.points = sum(len(np.asarray(line.get_xdata())) for line in loose)
         xs = [np.asarray(line.get_xdata(), float) for line in data if line.get_linestyle() != "None"]

@@ -315,7 +315,7 @@ def figure(trials: pd.DataFrame, requests: pd.DataFrame) -> Figure:
         reference_line(axes, y=float(trials["loop_s"].median()), text="the loop alone")
         axes.set_xlabel("when the request was due, s from the start")
         axes.set_ylabel("latency from the due time, s")
-        axes.legend(loc="upper left")
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.13), ncols=2)  # below: dots may be anywhere
     return figure
 
 

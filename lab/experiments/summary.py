@@ -17,8 +17,8 @@ from lab.experiments.dispatch import answer as dispatch_answer
 from lab.experiments.dispatch import trials as dispatch
 from lab.experiments.failures import answer as failures_answer
 from lab.experiments.failures import trials as failures
+from lab.experiments.other_servers import analysis as others_analysis
 from lab.experiments.other_servers import answer as others_answer
-from lab.experiments.other_servers import ideal as others_ideal
 from lab.experiments.other_servers import trials as others
 from lab.experiments.worker_scaling import answer as scaling_answer
 from lab.experiments.worker_scaling import trials as scaling
@@ -297,7 +297,7 @@ def _dispatch_trials(run: Run) -> pd.DataFrame:
 
 def _other_servers(run: Run) -> pd.DataFrame:
     trials = run.trials(others.EXPERIMENT)
-    return trials if trials.empty else others_ideal.beside_ideal(run, trials)
+    return trials if trials.empty else others_analysis.beside_ideal(run, trials)
 
 
 def _failures(run: Run) -> pd.DataFrame:

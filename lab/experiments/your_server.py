@@ -1,5 +1,6 @@
 """How many workers does my server need, and what limits it? Any command, with each number of workers."""
 
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lab.checks import Seconds
-from lab.figures.style import DARK_TO_LIGHT, GRID, INK, QUIET, canvas
+from lab.figures.style import DARK_TO_LIGHT, GRID, INK, QUIET, canvas, reference_line
 from lab.hotloop import SLEEP_STEP_S
 from lab.models.sizing import Limit, Sized
 from lab.study.advice import memory
@@ -104,6 +105,28 @@ def _shown(row: Sized) -> dict[str, str]:
     }
 
 
+def notes(found: Size) -> list[str]:
+    """Say what the table leaves open: why a bound is missing, and where random arrivals miss the SLO."""
+    said = []
+    limits = {slo.name: slo.limit for slo in found.slos}
+    for row in found.rows:
+        who = "running" if row.workers is None else str(row.workers)
+        said += [f"{who}: {row.reason}"] if row.reason else []
+        for name, value_s in (("p50", row.p50_s_at_80), ("p99", row.p99_s_at_80)):
+            if value_s is not None and value_s > limits.get(name, math.inf):
+                said.append(
+                    f"{who}: at .8 of the rate with random arrivals, {name} is {seconds(value_s)}, more than "
+                    "the SLO allows: leave more room"
+                )
+    return said
+
+
+def left_open(found: Size) -> str:
+    """Return the notes in Markdown."""
+    lines = [f"- {note}." for note in notes(found)]
+    return "\n".join(lines) or "No bound is missing, and at .8 of a rate random arrivals miss no SLO."
+
+
 def _time(value_s: float | None) -> str:
     return "" if value_s is None else seconds(value_s)
 
@@ -119,6 +142,9 @@ def figure(found: Size) -> Figure | None:
         _line(tail, workers, [row.p99_s_at_80 for row in rows], "p99 at .8")
         _line(tail, workers, [row.p50_s_at_80 for row in rows], "p50 at .8", hollow=True)
         _line(tail, workers, [row.alone_s for row in rows], "one at a time", quiet=True)
+        for slo in found.slos:
+            if slo.name == "p99" and 1000 * slo.limit < 2 * tail.get_ylim()[1]:  # else it is far above all
+                reference_line(tail, y=1000 * slo.limit, text=f"SLO, {slo.name}")
         tail.set_title("Latency at .8 of it")
         tail.set_ylabel("latency, ms")
         _draw_use(use, rows, found.cpus)
@@ -177,10 +203,11 @@ def _draw_use(axes: Axes, rows: Sequence[Sized], cpus: float) -> None:
         "load generator": [
             each * (row.generator_cpu_s_per_request or 0.0) for each, row in zip(share, rows, strict=True)
         ],
-        "others": [100 * (row.others_cpu or 0.0) for row in rows],
+        "others": [100 * (row.others_cpu or 0.0) for row in rows],  # when they used more: see `Sized`
     }
     below = [0.0] * len(rows)
-    for (label, values), color in zip(used.items(), (DARK_TO_LIGHT[0].color, QUIET, GRID), strict=True):
+    for (label, shares), color in zip(used.items(), (DARK_TO_LIGHT[0].color, QUIET, GRID), strict=True):
+        values = [min(value, max(0.0, 100 - low)) for value, low in zip(shares, below, strict=True)]
         axes.bar(range(len(rows)), values, 0.7, below, color=color, edgecolor=INK, linewidth=0.5, label=label)
         below = [low + value for low, value in zip(below, values, strict=True)]
     axes.set_xticks(range(len(rows)), [str(row.workers) for row in rows])

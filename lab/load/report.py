@@ -49,7 +49,8 @@ def report(summary: Mapping[str, Any], slos: "Sequence[Slo]" = ()) -> str:
     ]
     label, what = (max(len(row[column]) for row in rows) for column in (0, 1))
     lines = [f"{row[0]:<{label}}  {f'[{row[1]}]':<{what + 2}}  {row[2]}".rstrip() for row in rows]
-    return "\n".join([*lines, "Error Set:", *_errors(summary["errors"])])
+    errors = ["Error Set:", *_errors(summary["errors"])] if summary["errors"] else []
+    return "\n".join([*lines, *errors])
 
 
 def _errors(errors: Mapping[str, int]) -> list[str]:

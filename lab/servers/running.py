@@ -9,7 +9,9 @@ from urllib.parse import urlsplit
 
 from lab.files import read_small
 
-_LAST_LINES = 3
+_LAST_LINES = 6
+"""Gunicorn says four things after the reason why its workers ended."""
+
 _SOCKETS, _LISTENS = ("/proc/net/tcp", "/proc/net/tcp6"), "0A"
 
 

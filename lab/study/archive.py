@@ -15,10 +15,10 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from pydantic import ValidationError
 
@@ -281,34 +281,43 @@ def _unpack(
     with writing_to(folder):
         for made in folders:
             made.mkdir()
-    with _checking(folder):
+    with _checking(folder) as names:
         for name, entry in entries.items():
             content = _content(packed, entry)
             if hashlib.sha256(content).hexdigest() != hashes[name]:
                 raise BadArchiveError(f"{name} is not what its manifest says (SHA-256)")
             with writing_to(folder / name):
                 (folder / name).write_bytes(content)
-    with writing_to(folder), ThreadPoolExecutor(_AT_ONCE) as pool:
-        for _ in pool.map(sync, [folder / name for name in entries] + folders):
-            pass
+            _tell(names, name)
+        with writing_to(folder), ThreadPoolExecutor(_AT_ONCE) as pool:  # while they are checked
+            for _ in pool.map(sync, [folder / name for name in entries] + folders):
+                pass
 
 
 @contextmanager
-def _checking(folder: Path) -> Iterator[None]:
-    """Have the tables checked that are in `folder` at the end, by a process that starts now.
+def _checking(folder: Path) -> Iterator[IO[bytes]]:
+    """Have tables in `folder` checked by a process that starts now; yield where it reads their names.
 
-    Raises BadArchiveError if one is not a run's, or ends its reader.
+    Raises BadArchiveError at the end if one is not a run's, or ends its reader.
     """
     checker = processes.start(
         "lab.study.intake", str(folder), str(MEMORY_BYTES), stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, new_session=False,
     )  # fmt: skip
+    assert checker.stdin  # noqa: S101 - a pipe, as asked for
     try:
-        yield
-        said, _ = checker.communicate(b"all are there\n")
+        yield checker.stdin
+        said, _ = checker.communicate()
     finally:
         checker.kill()
         checker.wait()
     if said or checker.returncode:
         ended = f"a table ends its reader ({processes.ending(checker.returncode)})"
         raise BadArchiveError(said.decode(errors="replace").strip() or ended)
+
+
+def _tell(names: IO[bytes], name: str) -> None:
+    """Tell the checker of a table; if it has ended, its status says so later."""
+    with suppress(BrokenPipeError):
+        names.write(f"{name}\n".encode())
+        names.flush()

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lab.errors import LabError, one_line
-from lab.files import TABLE, tables_in
+from lab.files import TABLE
 from lab.load import records
 from lab.study.columns import BEFORE, EVENTS, FLAGS, NOT_LABELS, TRIALS
 
@@ -66,6 +66,17 @@ def _check(name: str, kind: str, stem: str, content: bytes) -> None:
         raise UnfitError(f"{name} takes {table.nbytes:,} bytes of memory, more than any table of a run")
     if kind == "trials":
         _check_trial(name, stem, table)
+    for column in _shown(kind, of_name, table.schema):
+        for text in table[column].unique().to_pylist():
+            _check_text(name, column, text)
+
+
+def _shown(kind: str, stem: str, schema: pa.Schema) -> list[str]:
+    """Name the texts of a table, not of a trial, that name what was measured, in figures too."""
+    if kind == "trials":
+        return []
+    needed, _ = _columns_of(kind, stem)
+    return [field.name for field in schema if field.name in set(needed) - _PROSE and _is_text(field.type)]
 
 
 def _check_size(name: str, about: pq.FileMetaData) -> None:
@@ -99,6 +110,9 @@ _SEARCH |= dict.fromkeys(("workers", "iterations", "slo_percentile"), "whole num
 _SEARCH |= dict.fromkeys(("rate", "lower_rps", "upper_rps", "held_rps", "failed_rps"), "number")
 _SEARCH |= dict.fromkeys(("loop_cpu_s", "lower_share", "upper_share", "slo_loops"), "number")
 _SEARCH |= {"consistent": "truth"}
+_PROSE = {"reason", "detail"}
+"""Columns with sentences, which pages show as text, and figures do not."""
+
 _LOOP = {"wall_s": "number", "cpu_s": "number"}
 _TABLES: dict[str, dict[str, str]] = {
     "loop-": _LOOP,
@@ -184,17 +198,14 @@ def _check_text(name: str, column: str, text: str | None) -> None:
 
 
 def _main(folder: Path, memory_bytes: int) -> None:
-    """Print what is wrong with a run's first table that is wrong, once told on stdin that all are there."""
+    """Print what is wrong with the first table that is wrong, of those that stdin names, a line each."""
     _limit(resource.RLIMIT_DATA, memory_bytes)
     _limit(resource.RLIMIT_CPU, _MOST_CPU_S)
     _limit(resource.RLIMIT_CORE, 0)
-    if not sys.stdin.readline():
-        return  # the starter is gone
+    names = (line.rstrip("\n") for line in sys.stdin)
     try:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for _ in pool.map(
-                lambda name: check_table(name, (folder / name).read_bytes()), tables_in(folder)
-            ):
+            for _ in pool.map(lambda name: check_table(name, (folder / name).read_bytes()), names):
                 pass
     except UnfitError as error:
         print(error)

@@ -128,8 +128,10 @@ def share_of_limit(rate_rps: Any, service_s: Any, service_cpu_s: Any, workers: A
 
     It is rate x service time / workers, of numbers or columns alike. Workers that outnumber their `cpus` also
     wait for one another within a service time: then it is rate x the loop's CPU time / `cpus`, if that is
-    known. Workers that share no CPUs, or whose CPUs are unknown, have infinitely many.
+    known. Workers that share no CPUs, or whose CPUs are unknown, have infinitely many. None is an unknown
+    time.
     """
+    service_s, service_cpu_s = np.asarray(service_s, float), np.asarray(service_cpu_s, float)
     takes_turns = (np.asarray(workers) > cpus) & np.isfinite(service_cpu_s)
     return rate_rps * np.where(takes_turns, service_cpu_s / np.asarray(cpus), service_s / np.asarray(workers))
 

@@ -15,7 +15,7 @@ from lab.cpus import available_cpus
 from lab.errors import UsageError
 from lab.load.report import Slo
 from lab.models.statistics import samples_needed
-from lab.progress import display
+from lab.progress import Told
 from lab.study.plan import Condition, capacity_rps
 from lab.study.rate_search import RateTrial, Search
 from lab.study.run import Run
@@ -81,7 +81,7 @@ def search(
     """
     if not servers:
         raise UsageError("there is no server to search: name at least one")
-    show = display()
+    show = Told(run.path, "sustained")
     try:
         found = [_kept(run, server, objective, seed, execute, show.show) for server in servers]
     finally:

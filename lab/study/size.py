@@ -14,12 +14,12 @@ from lab.errors import LabError
 from lab.load.report import Slo
 from lab.machine import available_memory
 from lab.models.sizing import Sized, Verdict, fails, verdict, verdict_of_running
-from lab.progress import Display, display
+from lab.progress import Display, Told, display
 from lab.servers.foreign import ForeignServer
 from lab.study import advice
 from lab.study.rate_search import BEYOND, RateTrial, Search
 from lab.study.run import Run
-from lab.study.size_plan import USUAL_TRIALS, Plan
+from lab.study.size_plan import LONGER, USUAL_TRIALS, Plan
 from lab.study.sustained import MOST_RPS, Sustained
 from lab.study.trial import Measured
 from lab.study.watched import Seen, StoppedError, Watched, busiest_share, per_request
@@ -31,7 +31,9 @@ HALF, MOST = 0.5, 0.8
 _LEAST_TRIALS = 4
 """Of a search that is ended: fewer may not have found a bound, however long they took to drain."""
 
-_FEWEST_REQUESTS = 20
+_FEWEST_REQUESTS, _ENOUGH_REQUESTS = 20, 300
+"""To look at latencies: whatever time that takes, and, if time allows, as many as a p99 needs."""
+
 _GENERATOR_ENDED = "the load generator"
 
 
@@ -106,7 +108,7 @@ def size(plan: Plan, run: Run | None = None) -> Size:
     cpus = min(quota_cpus() or math.inf, available_cpus())
     memory_bytes = float(available_memory())
     run_id = run.run_id if run else ""
-    line = display()
+    line = Told(run.path, "size") if run else display()
     try:
         for number, workers in enumerate(plan.counts()):
             look = _Look(plan, workers, cpus, rows, line, number / len(plan.counts()))
@@ -202,7 +204,7 @@ class _Look:
 
         def offer(rate_rps: float, lasts_s: float, number: int) -> Measured:
             if number >= _LEAST_TRIALS and time.monotonic() > until_s:
-                raise StoppedError(f"its time was up after {counted(number, 'trial')}")
+                raise StoppedError(f"the search ran out of time after {counted(number, 'trial')}")
             result = watched.offer(rate_rps, lasts_s, number)
             requests, failures = watched.low()
             if fails(requests, failures, allowed):  # a search for a rate would go on and on
@@ -234,7 +236,9 @@ class _Look:
         for number, (share, name) in enumerate(((HALF, "half"), (MOST, "80")) if lower_rps else ()):
             rate_rps = share * (lower_rps or 0.0)
             self._tell(f"{per_second(rate_rps)}, random arrivals", USUAL_TRIALS + number)
-            lasts_s = max(float(self._plan.duration_s), _FEWEST_REQUESTS / rate_rps)
+            duration_s = float(self._plan.duration_s)
+            enough_s = min(_ENOUGH_REQUESTS / rate_rps, LONGER * duration_s)
+            lasts_s = max(duration_s, enough_s, _FEWEST_REQUESTS / rate_rps)
             try:
                 latency_s = watched.offer(rate_rps, lasts_s, number, arrivals="poisson").summary["latency_s"]
             except StoppedError:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +24,9 @@ USUAL_TRIALS, _MOST_TRIALS = 7, 10
 
 _TRIAL_S = 0.5
 """A trial's own: a generator starts, and ends."""
+
+LONGER = 3.0
+"""How many times as long as another trial one that looks at latencies may be, to have enough requests."""
 
 _START_S = 2.0
 """Of a number of workers: the server starts, answers a few requests one at a time, and stops."""
@@ -80,6 +84,10 @@ class Plan:
             )
         if not Slo.parse_all(self.slo):
             raise UsageError("give at least one SLO, such as p99=250ms")
+        if len(self.command) == 1 and len(self.command[0].split()) > 1 and not shutil.which(self.command[0]):
+            raise UsageError(
+                f"there is no program {self.command[0]!r}: leave out the quotes around a command"
+            )
         if self.command:
             self.spec(1)
 
@@ -102,7 +110,8 @@ class Plan:
 
     def lasts_s(self) -> float:
         """Return the seconds that all of it usually takes."""
-        each_s = _START_S + (USUAL_TRIALS + 2 + _DRAINS) * (float(self.duration_s) + _TRIAL_S)
+        search_s = (USUAL_TRIALS + _DRAINS) * (float(self.duration_s) + _TRIAL_S)
+        each_s = _START_S + search_s + 2 * (LONGER * float(self.duration_s) + _TRIAL_S)
         return each_s * len(self.counts())
 
     def search_s(self) -> float:

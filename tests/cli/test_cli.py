@@ -1,5 +1,6 @@
 """The `lab` command: help for people, one line for every error, and the status that scripts rely on."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from lab import cli
 from lab.cli import COMMANDS, main
 from lab.errors import LabError, UsageError
+from lab.study.run import open_run
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +80,15 @@ def test_wrong_usage_is_one_line_and_status_2(
     assert words in line
     assert out == ""
     assert list(home.iterdir()) == []
+
+
+def test_a_run_by_hand_is_open_and_not_unfinished(capsys: pytest.CaptureFixture[str]) -> None:
+    open_run()
+    open_run("study", profile="quick")
+    open_run("sealed").seal()
+    assert _status("runs", "--format", "json") == 0
+    states = {row["run"]: row["state"] for row in json.loads(capsys.readouterr().out)}
+    assert (states.pop("study"), states.pop("sealed"), *states.values()) == ("unfinished", "complete", "open")
 
 
 def test_a_report_of_no_run_is_one_line_and_status_1(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,12 @@ from helpers.scripted_search import Scripted
 
 from lab import files
 from lab.cli import main
+from lab.experiments import your_server
+from lab.models.sizing import Sized
 from lab.servers import serve
 from lab.study.run import find_runs, open_run
+from lab.study.size import Size
+from lab.study.size_plan import Plan
 
 OURS = (sys.executable, "-m", "http.server", "{port}", "--bind", "{host}")
 
@@ -55,8 +60,6 @@ def test_json_is_what_the_contract_says_and_the_notebook_finds_what_was_measured
     assert "about " in err[0]
     assert err[-1].startswith("report: ")
 
-    from lab.experiments import your_server
-
     (parameters,) = notebooks
     assert "hush" not in json.dumps(parameters) + manifest.model_dump_json()
     monkeypatch.setattr("lab.study.size.ForeignServer", None)
@@ -79,6 +82,15 @@ def test_of_a_running_server_there_is_one_number(capsys: pytest.CaptureFixture[s
     assert "SLO: p99 <= 250 ms, success >= 99 %, implied" in out
 
 
+def test_where_random_arrivals_miss_the_slo_it_is_told() -> None:
+    row = Sized(workers=2, lower_rps=100.0, upper_rps=110.0, p50_s_at_80=0.01, p99_s_at_80=0.26)
+    rows = (replace(row, workers=1, upper_rps=None, p99_s_at_80=0.2, reason="its time was up"), row)
+    assert your_server.notes(Size(Plan(command=("x",)), rows, cpus=2, memory_bytes=1e9)) == [
+        "1: its time was up",
+        "2: at .8 of the rate with random arrivals, p99 is 260 ms, more than the SLO allows: leave more room",
+    ]
+
+
 @pytest.mark.parametrize(
     ("args", "status", "message"),
     [
@@ -89,7 +101,7 @@ def test_of_a_running_server_there_is_one_number(capsys: pytest.CaptureFixture[s
         (("--", "x", "{hots}"), 2, "has no placeholder {hots}"),
         (("--header", "nonsense", "--", "x"), 2, "malformed header"),
         (("--", "no-such-program"), 1, "cannot start no-such-program: no such file"),
-        (("--", sys.executable, "-c", "print('no luck'); raise SystemExit(3)"), 1, "status 3"),
+        (("--", sys.executable, "-c", "print('no luck'); raise SystemExit(3)"), 1, "no luck"),
         (("--url", "http://127.0.0.1:1/"), 1, "cannot reach"),
         (("--start-timeout", "0.3s", "--", "sleep", "60"), 1, "does it listen on {host}:{port}?"),
     ],

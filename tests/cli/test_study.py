@@ -90,7 +90,7 @@ class TestToTheEnd:
         assert lines[0].startswith(f"run {smoke.run.name}: profile smoke, ")
         for name in batch.notebooks():
             assert any(line.startswith(f"{name}: done, after ") for line in lines), name
-        assert any("trial 2 of 2, about " in line and " s left (" in line for line in lines)
+        assert any("trial 2 of 2, about " in line and " s left of these (" in line for line in lines)
 
     def test_every_notebook_is_executed_without_an_error(self, smoke: Ended) -> None:
         executed = sorted(path.stem for path in (smoke.run / "notebooks").glob("*.ipynb"))

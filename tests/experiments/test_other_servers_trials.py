@@ -9,8 +9,7 @@ from helpers.study_fakes import FakeResult, fake_attack
 
 from lab.errors import LabError, UsageError
 from lab.experiments.other_servers import trials as study
-from lab.experiments.other_servers.looks import look
-from lab.experiments.other_servers.servers import PEERS, ServerError, factors
+from lab.experiments.other_servers.servers import PEERS, ServerError, factors, look
 from lab.hotloop import LoopCost
 from lab.study import stability
 from lab.study.plan import Condition
@@ -65,6 +64,19 @@ def test_nothing_is_done_to_a_server_that_it_cannot_take() -> None:
         "uvicorn": "block reload kill",
     }
     assert {one.labels["server"]: one.workers for one in acted_on}["node"] == 1
+
+
+def test_a_faster_language_has_a_longer_loop_but_not_where_loops_are_compared() -> None:
+    speed = {"least-busy": 1.0, "uvicorn": 1.04, "node": 3.9, "node-cluster": 4.1, "pm2": 4.2}
+    found = planned(speed, kernels=["numba"])
+    steps = {(one.labels["server"], one.labels["part"]): one.iterations for one in found}
+    assert {steps[server, "tail"] for server in ("least-busy", "uvicorn")} == {20_000}
+    assert {
+        steps[server, part] for server in ("node", "pm2") for part in ("overload", "tail", "actions")
+    } == {82_000}
+    assert {steps[server, "kernels"] for server in ("one process", "node", "node-cluster")} == {20_000}
+    assert ("pm2", "kernels") not in steps
+    assert not [one for one in planned(speed) if one.labels["part"] == "kernels"], "none is asked for"
 
 
 @pytest.fixture

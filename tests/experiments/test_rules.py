@@ -179,3 +179,12 @@ def test_a_figure_names_its_axes_and_shows_what_its_lines_are_made_of() -> None:
     word, evidence = kept(figures=[sound, drawn([1, 2, 3], dots=False)])[12]
     assert word == "in part"
     assert "1 have lines without measurements" in evidence
+
+
+def test_the_caps_of_bars_are_no_measurements() -> None:
+    with canvas("What are they?") as (figure, (axes,)):
+        axes.errorbar([1, 2, 3], [1, 2, 3], yerr=[1, 1, 1], capsize=4)
+        axes.set_xlabel("workers")
+        axes.set_ylabel("requests/s")
+    word, evidence = kept(figures=[figure, drawn([1, 2, 3])])[12]
+    assert (word, "draw 3 measurements beside 2 lines" in evidence) == ("yes", True)

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 from helpers.trial_rows import trials
 
-from lab.experiments.other_servers import looks
+from lab.experiments.other_servers.servers import COLUMNS
 from lab.models.statistics import busiest_by_chance
 
 NEVER_ALIKE = (0.99, 1.01, 1.0, 0.995, 1.005, 1.002)
@@ -39,7 +39,7 @@ COMPARED = [
     *("coins", "connections", "own_s", "tail_s", "tail_share", "busiest"),
     *("limit_share", "tail_over_ideal", "mean_over_ideal"),
 ]
-"""The columns that `ideal.compared` adds, as far as they are made here."""
+"""The columns that `analysis.compared` adds, as far as they are made here."""
 
 
 def measured(servers: dict[str, dict[str, float]], blocks: int = 6) -> pd.DataFrame:
@@ -70,5 +70,5 @@ def measured(servers: dict[str, dict[str, float]], blocks: int = 6) -> pd.DataFr
 
 def seen(*servers: str, **changes: Any) -> pd.DataFrame:
     """Make a look at each server."""
-    fair = {name: 1.0 for name in looks.COLUMNS if name != "server"}
+    fair = {name: 1.0 for name in COLUMNS if name != "server"}
     return pd.DataFrame([fair | {"server": server, "pss_bytes": 50 * 2**20} | changes for server in servers])

@@ -196,6 +196,10 @@ def test_a_latency_without_a_unit_is_refused_with_the_spelling(text: str) -> Non
         Slo.parse(text)
 
 
+def test_without_errors_there_is_no_heading_of_them() -> None:
+    assert "Error" not in report(numbers(rows([0.1])))
+
+
 def test_errors_are_harmless_to_a_terminal_and_the_rare_ones_are_summed_up() -> None:
     errors = {f"503 \x1b[31m{number}": 1000 - number for number in range(1000)}
     said = report(numbers(rows([0.1], [Outcome.HTTP_ERROR]), errors=errors))

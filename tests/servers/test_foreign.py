@@ -105,6 +105,12 @@ def test_one_that_does_not_start_is_told_in_one_line(command: tuple[str, ...], w
     assert "\n" not in str(raised.value)
 
 
+def test_the_reason_is_among_the_last_words_though_more_is_said_after_it() -> None:
+    said = "\n".join(["why it ends", *(f"stopping part {number}" for number in range(5))])
+    with pytest.raises(LabError, match="why it ends"):
+        ForeignServer(ForeignSpec(command=_python(f"print({said!r}); raise SystemExit(3)")))
+
+
 def test_one_whose_ready_path_fails_is_never_ready() -> None:
     with pytest.raises(LabError, match=r"answers 500 at .*/bad"):
         ForeignServer(ForeignSpec(command=_python(_FORKS), ready_path="/bad", start_timeout_s=0.5))

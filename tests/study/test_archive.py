@@ -264,6 +264,7 @@ def put(name: str, value: Any) -> Change:
         ("requests", lambda found: found.drop_columns("due_s"), "does not hold request records"),
         ("requests", add("more", 1), "does not hold request records"),
         ("calibrations", lambda found: found.drop_columns("loop_s"), "lacks the column loop_s"),
+        ("calibrations", put("kernel", "$\\frac$"), "not plain in kernel"),
         ("asked", lambda found: found.rename_columns(["other"]), "lacks the column trial_id"),
         ("tables", lambda found: found.drop_columns("cpu_s"), "lacks the column cpu_s"),
         ("tables", lambda found: found.append_column("b", pa.array([b"x"])), "has a column 'b'"),
@@ -276,6 +277,14 @@ def test_a_table_with_another_schema_is_refused(sent: Path, kind: str, change: C
     with pytest.raises(LabError) as error:
         check_table(name, parquet(change(table(contents[name]))))
     assert words in one_line(error.value)
+
+
+@pytest.mark.parametrize("kernel", ["$\\frac$", "<b>", "a\x1b[2J", "x" * 300])
+def test_a_name_that_a_figure_or_a_page_would_not_show_as_text_is_refused(kernel: str) -> None:
+    loops = {"kernel": ["python"], "iterations": [1], "repeat": [1], "wall_s": [0.1], "cpu_s": [0.1]}
+    check_table("tables/hot-loop-1.parquet", parquet(pa.table(loops)))
+    with pytest.raises(LabError, match="not plain in kernel"):
+        check_table("tables/hot-loop-1.parquet", parquet(pa.table(loops | {"kernel": [kernel]})))
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" * 10, b"\x80\x04N."])

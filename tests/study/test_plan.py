@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers.study_fakes import condition
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from lab.errors import UsageError
 from lab.study import plan
-from lab.study.plan import make_plan, trial_id
+from lab.study.plan import make_plan, share_of_limit, trial_id
 
 CONDITIONS = [condition(rate) for rate in (5, 10, 20, 40, 80)]
 
@@ -172,3 +173,10 @@ def test_labels_tell_twins_apart() -> None:
     twins = [condition(5, labels={"arm": arm}) for arm in "ab"]
     (block,) = make_plan("control", twins, blocks=1, seed=1)
     assert {trial.condition.factors()["arm"] for trial in block.trials} == {"a", "b"}
+
+
+def test_a_share_of_the_limit_takes_columns_in_which_times_are_not_known() -> None:
+    unknown = pd.Series([None, 0.05], dtype=object)
+    shares = share_of_limit(pd.Series([10.0, 30.0]), pd.Series([0.1, 0.1]), unknown, pd.Series([4, 4]), 2)
+    assert shares.tolist() == pytest.approx([10 * 0.1 / 4, 30 * 0.05 / 2])
+    assert share_of_limit(10.0, 0.1, None, 1, 2) == pytest.approx(1.0)

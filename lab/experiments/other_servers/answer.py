@@ -1,195 +1,43 @@
-"""What the trials say of each server: numbers with intervals, the answer, two verdicts."""
+"""What the trials say of each server, in words: the tables, the answer, estimates and two verdicts."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 
 from lab import units
 from lab.experiments.claims import Verdict, Word, weighed
+from lab.experiments.common import spread
 from lab.experiments.dispatch import answer as dispatch
 from lab.experiments.dispatch.answer import ratio, told
-from lab.experiments.failures.trials import BLOCK
-from lab.experiments.other_servers.servers import ALONE, PEERS, label
-from lab.experiments.other_servers.trials import EXPERIMENT, KERNELS, OVERLOAD, TAIL
-from lab.models.statistics import Estimate, estimate, paired_ratio
+from lab.experiments.failures.trials import KILL
+from lab.experiments.other_servers.analysis import (
+    HOW,
+    LIMIT,
+    MATTERS,
+    NEW,
+    TAILS,
+    Found,
+    against,
+    bought,
+    estimated,
+    speeds,
+    tail_name,
+)
+from lab.experiments.other_servers.servers import ACCEPTS, KEPT, PEERS, label
+from lab.experiments.other_servers.trials import ALL_OF_NODE, EXPERIMENT, OVERLOAD, RELOAD, TAIL
+from lab.models.statistics import Estimate
 from lab.study.estimates import Stated, stated
-
-LIMIT, TAILS, NEW = "limit_share", "tail_over_ideal", "busiest"
-
-ONE_OF_NODE, ALL_OF_NODE = "node", "node-cluster"
-
-
-@dataclass(frozen=True)
-class Found:
-    """What was measured of one server; None where nothing was.
-
-    limit: throughput in overload as a share of its own limit. utilisation: the rate of its random arrivals as
-    such a share. tail: its tail latency then, over one ideal queue's. own_tail: the same over its own mean
-    loop. few, many, new: the busiest worker's answers over its fair share, with few or many kept connections,
-    and with a new one each; coins: what fair coins exceed of each once in twenty times. delayed: of the
-    requests due during a slow one, the share that waits for its worker. lost, took_s: by what was done to it,
-    how many requests it lost, and how long until it was over.
-    """
-
-    server: str
-    limit: Estimate | None
-    utilisation: Estimate | None
-    tail: Estimate | None
-    own_tail: Estimate | None
-    few: Estimate | None
-    many: Estimate | None
-    new: Estimate | None
-    coins: Mapping[str, float]
-    delayed: Estimate | None
-    lost: Mapping[str, Estimate | None]
-    took_s: Mapping[str, Estimate | None]
-    pss_bytes: Estimate | None
-    ready_s: Estimate | None
-
-    @property
-    def name(self) -> str:
-        """What figures and tables call it."""
-        return label(self.server)
-
-
-def found(trials: pd.DataFrame, looks: pd.DataFrame, events: pd.DataFrame) -> list[Found]:
-    """Summarise what was measured of each server that was looked at, in that order."""
-    return [
-        _found(str(server), mine, trials[trials["server"] == server], events[events["server"] == server])
-        for server, mine in looks.groupby("server", sort=False)
-    ]
-
-
-def _found(server: str, looks: pd.DataFrame, trials: pd.DataFrame, events: pd.DataFrame) -> Found:
-    tails = trials[trials["part"] == TAIL]
-    drawn = [draws for draws in tails["coins"] if len(draws)]
-    coins = {
-        "few": float(looks["few_coins_most"].median()),
-        "many": float(looks["many_coins_most"].median()),
-        "new": float(np.quantile(np.median(np.stack(drawn), axis=0), 0.95)) if drawn else np.nan,
-    }
-    shares = {"few": looks["few_busiest"], "many": looks["many_busiest"], "new": tails[NEW]}
-    if server in PEERS and PEERS[server].one_process:
-        shares, coins = {}, {}  # nobody shares
-    of_kind = dict(list(events.groupby("kind")))
-    slow = of_kind.get(BLOCK, events.head(0)).groupby("block")[["waited", "due"]].sum()
-    return Found(
-        server=server,
-        limit=_estimate(trials.loc[trials["part"] == OVERLOAD, LIMIT]),
-        utilisation=_estimate(tails["utilisation"]),
-        tail=_estimate(tails[TAILS]),
-        own_tail=_estimate(tails["tail_s"] / tails["own_s"]),
-        **{how: _estimate(shares[how]) if how in shares else None for how in HOW},
-        coins=coins,
-        delayed=_estimate(slow["waited"] / slow["due"]),
-        lost={str(kind): _estimate(mine["lost"]) for kind, mine in of_kind.items()},
-        took_s={str(kind): _estimate(mine["took_s"]) for kind, mine in of_kind.items()},
-        pss_bytes=_estimate(looks["pss_bytes"]),
-        ready_s=_estimate(looks["ready_s"]),
-    )
-
-
-HOW = {"few": "few kept", "many": "many kept", "new": "a new one each"}
-"""How clients may use connections, by the names in `Found`."""
-
-
-def _estimate(values: "pd.Series[float]") -> Estimate | None:
-    known = pd.to_numeric(values, errors="coerce").replace([np.inf, -np.inf], np.nan).dropna()
-    return estimate(list(known)) if len(known) else None
-
-
-MATTERS = 1.02
-"""Shares and tails within this factor of each other count as equal here: servers differ by a few percent."""
-
-
-def against(trials: pd.DataFrame, server: str, other: str, part: str, column: str) -> Estimate | None:
-    """Return the ratio of one server's numbers to another's, paired within blocks; None without a pair."""
-    mine = trials[trials["part"] == part]
-    return _over(*(_by_block(mine[mine["server"] == name], column) for name in (server, other)))
-
-
-def _by_block(trials: pd.DataFrame, column: str) -> "pd.Series[float]":
-    return trials.set_index("block")[column].dropna()
-
-
-def _over(mine: "pd.Series[float]", theirs: "pd.Series[float]") -> Estimate | None:
-    blocks = mine.index.intersection(theirs[theirs > 0].index)
-    return paired_ratio(list(mine[blocks]), list(theirs[blocks])) if len(blocks) else None
-
-
-def tail_name(trials: pd.DataFrame) -> str:
-    """Return the name of the percentile for which the trials have enough samples: p99, p95, p90 or p50."""
-    return dispatch.tail_name(trials) if len(trials) else "tail"
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Requests per second of one loop in overload, by one process and by all workers.
-
-    by_loop: of one process over one in plain Python. by_workers: of all workers over one process. by_both: of
-    all workers over one process in plain Python. They are paired within blocks; None without a pair.
-    """
-
-    loop: str
-    one: Estimate
-    all: Estimate
-    by_loop: Estimate | None
-    by_workers: Estimate | None
-    by_both: Estimate | None
-
-
-_PYTHON = "python"
-
-
-def speeds(servers: Sequence[Found], trials: pd.DataFrame) -> list[Speed]:
-    """Return how much each loop answers in overload, the slowest first.
-
-    These are Python's kernels, in one process and in the first server's workers, and V8's where Node is here.
-    """
-    overloaded = trials[trials["part"].isin([KERNELS, OVERLOAD])]
-
-    def rates(server: str, kernel: str) -> "pd.Series[float]":
-        mine = (overloaded["server"] == server) & (overloaded["kernel"] == kernel)
-        return _by_block(overloaded[mine], "busy_rps")
-
-    first = servers[0].server if servers else ""
-    kernels = dict.fromkeys(trials.loc[trials["part"] == KERNELS, "kernel"])
-    loops = {kernel: (rates(ALONE, kernel), rates(first, kernel)) for kernel in kernels}
-    loops["V8 (Node)"] = (rates(ONE_OF_NODE, _PYTHON), rates(ALL_OF_NODE, _PYTHON))
-    base = rates(ALONE, _PYTHON)
-    found = [
-        Speed(
-            loop, estimate(list(one)), estimate(list(more)),
-            _over(one, base), _over(more, one), _over(more, base),
-        )
-        for loop, (one, more) in loops.items()
-        if len(one) and len(more)
-    ]  # fmt: skip
-    return sorted(found, key=lambda speed: speed.one.value)
-
-
-def bought(known: Sequence[Speed]) -> tuple[str, Estimate, Estimate] | None:
-    """Return the fastest loop, how many times plain Python it answers, and how many times more workers do.
-
-    None if these were not measured, or not in the same blocks.
-    """
-    python = next((speed for speed in known if speed.loop == _PYTHON), None)
-    if not python or known[-1] is python or not (known[-1].by_loop and python.by_workers):
-        return None
-    return known[-1].loop, known[-1].by_loop, python.by_workers
 
 
 def answer(servers: Sequence[Found], trials: pd.DataFrame) -> str:
-    """Say how far all are from the ideal, who is nearer than the first, and what a faster loop buys."""
+    """Say how far all are from the ideal, who is nearer than the first and why, what a faster loop buys."""
     tail = f"Their {tail_name(trials)} is {{}} times one ideal queue's"
-    few = "On few kept connections, the busiest worker has {} times its fair share"
     parts = [
         _span(servers, "limit", units.percent, "Overloaded, they answer {} of what their own loops allow")
-        + _better(servers, trials, OVERLOAD, LIMIT, "more"),
-        _span(servers, "tail", "{:.2f}".format, tail) + _better(servers, trials, TAIL, TAILS, "less"),
-        _span(servers, "few", "{:.2f}".format, few),
+        + _nearer(servers, trials, OVERLOAD, LIMIT, "more"),
+        _span(servers, "tail", "{:.2f}".format, tail) + _nearer(servers, trials, TAIL, TAILS, "less"),
+        _uneven(servers),
     ]
     if buys := bought(speeds(servers, trials)):
         loop, faster, more = buys
@@ -211,12 +59,40 @@ def _span(servers: Sequence[Found], measure: str, write: Callable[[float], str],
     return said if first in ends or first not in known else f"{said}; {first}: {write(known[first])}"
 
 
-def _better(servers: Sequence[Found], trials: pd.DataFrame, part: str, column: str, word: str) -> str:
-    """Name the servers that are nearer to the ideal than the first one, by whole intervals."""
+def _nearer(servers: Sequence[Found], trials: pd.DataFrame, part: str, column: str, word: str) -> str:
+    """Name the servers that are nearer to the ideal than the first one, by whole intervals, and say why."""
     first, *others = servers
-    beside = {one.name: against(trials, one.server, first.server, part, column) for one in others}
-    names = [name for name, found in beside.items() if found and told(found, MATTERS) == word]
-    return f". By whole intervals, nearer than {first.name}: {'; '.join(names)}" if names else ""
+    told_of, why = [], dict[str, None]()
+    for one in others:
+        beside = against(trials, one.server, first.server, part, column)
+        if beside is None or told(beside, MATTERS) != word:
+            continue
+        told_of.append(f"{one.name} ({beside.value:.2f} times{_price(one, first, trials, part)})")
+        if one.server in ACCEPTS and first.server not in ACCEPTS:
+            why[ACCEPTS[one.server]] = None
+    if not told_of:
+        return ""
+    reasons = f". Why: {'; '.join(why)}" if why else ""
+    return f". By whole intervals, nearer than {first.name}: {'; '.join(told_of)}{reasons}"
+
+
+def _price(one: Found, first: Found, trials: pd.DataFrame, part: str) -> str:
+    """Say what a server that is nearer in overload pays for it: a longer tail, if the whole interval is."""
+    tail = against(trials, one.server, first.server, TAIL, TAILS) if part == OVERLOAD else None
+    longer = tail is not None and told(tail, MATTERS) == "more"
+    return f", at {tail.value:.2f} times the {tail_name(trials)}" if tail and longer else ""
+
+
+def _uneven(servers: Sequence[Found]) -> str:
+    """Name the servers whose busiest worker answers more on kept connections than fair coins would give."""
+    shared = [one for one in servers if one.few or one.many]
+    if not shared:
+        return ""
+    above = [one.name for one in shared for how in ("few", "many") if one.exceeds_coins(how)]
+    if not above:
+        return "On kept connections, no server's busiest worker answers more than fair coins may give it"
+    names = "; ".join(dict.fromkeys(above))
+    return f"On kept connections, the busiest worker answers more than fair coins may give it in: {names}"
 
 
 def estimates(trials: pd.DataFrame) -> list[Stated]:
@@ -233,7 +109,7 @@ def estimates(trials: pd.DataFrame) -> list[Stated]:
         for server, mine in trials.groupby("server", sort=False)
         for quantity, part, column in measures
         if (column != NEW or mine["workers"].max() > 1)
-        and (found := _estimate(mine.loc[mine["part"] == part, column]))
+        and (found := estimated(mine.loc[mine["part"] == part, column]))
     ]
 
 
@@ -272,3 +148,128 @@ def _manages(trials: pd.DataFrame) -> Verdict:
     words = [told(beside) if beside else None for beside in pairs.values()]
     parts = [None if word is None else word != "more" for word in words]
     return Verdict(9, f"mean latency over an ideal queue's, {evidence}", Word.of(*parts))
+
+
+NONE = "–"
+
+
+def servers_table(asked: Iterable[str], looks: pd.DataFrame, failed: Mapping[str, str]) -> pd.DataFrame:
+    """Tabulate every server that was asked for: what runs here, who listens, and what went wrong."""
+    listeners = looks.groupby("server")["listeners"].max()
+    return pd.DataFrame(
+        {
+            "server": label(server),
+            "name": server,
+            "version": _version(server),
+            "sockets that listen": f"{listeners[server]:.0f}" if server in listeners.index else NONE,
+            "what went wrong": failed.get(server) or _missing(server),
+        }
+        for server in asked
+    )
+
+
+def _version(server: str) -> str:
+    if server not in PEERS:
+        return "this project's"
+    return NONE if PEERS[server].missing else PEERS[server].version
+
+
+def _missing(server: str) -> str:
+    command = PEERS[server].missing if server in PEERS else None
+    return f"it is not here; what brings it: {command}" if command else ""
+
+
+def load_table(servers: Sequence[Found], trials: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate what a server wastes and how long requests wait; ratios to the first server are paired."""
+    tail, first, rows = tail_name(trials), servers[0], []
+    for one in servers:
+        row = {
+            "server": one.name,
+            "its own loop": _written(one.own_s, units.seconds),
+            "overloaded: share of its own limit": _written(one.limit),
+            "random arrivals: own utilisation": _written(one.utilisation, units.percent),
+            f"{tail}, in its own loops": _written(one.own_tail),
+            f"{tail} over one ideal queue's": _written(one.tail),
+        }
+        for what, part, column in (("share", OVERLOAD, LIMIT), ("tail", TAIL, TAILS)):
+            beside = against(trials, one.server, first.server, part, column)
+            row[f"{what}, over {first.name}'s"] = "the reference" if one is first else _beside(beside)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _beside(beside: Estimate | None) -> str:
+    return f"{ratio(beside)}: {told(beside, MATTERS) or 'cannot be told'}" if beside else NONE
+
+
+def share_table(servers: Sequence[Found]) -> pd.DataFrame:
+    """Tabulate the busiest worker's share, by how clients use connections, beside what fair coins give."""
+    return pd.DataFrame(
+        {
+            "server": one.name,
+            **{
+                f"{name}: busiest worker over its fair share": _beside_coins(one, how)
+                for how, name in HOW.items()
+            },
+            "delayed by a slow request": _written(one.delayed, units.percent),
+        }
+        for one in servers
+    )
+
+
+def _beside_coins(one: Found, how: str) -> str:
+    found = getattr(one, how)
+    coins = f"; coins up to {one.coins[how]:.2f}" if found else ""
+    return f"{_written(found, each='look' if how in KEPT else 'block')}{coins}"
+
+
+def keep_table(servers: Sequence[Found]) -> pd.DataFrame:
+    """Tabulate memory, the time to the first answer, and what reloads and kills cost."""
+    return pd.DataFrame(
+        {
+            "server": one.name,
+            "memory for each worker (PSS)": _written(one.pss_bytes, _mib, each="look"),
+            "first answer after": _written(one.ready_s, units.seconds, each="look"),
+            **{
+                f"{kind}: {what}": text
+                for kind in (RELOAD, KILL)
+                for what, text in (
+                    ("requests lost", _written(one.lost.get(kind), "{:g}".format)),
+                    ("over after", _over_after(one, kind)),
+                )
+            },
+        }
+        for one in servers
+    )
+
+
+def _over_after(one: Found, kind: str) -> str:
+    never = one.lost.get(kind) and not one.took_s.get(kind)
+    return "not in time" if never else _written(one.took_s.get(kind), units.seconds)
+
+
+def _mib(size: float) -> str:
+    return f"{size / 2**20:.0f} MiB"
+
+
+def speed_table(servers: Sequence[Found], trials: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate what a faster loop buys, and what more workers buy."""
+    rows = [
+        {
+            "loop": speed.loop,
+            "one process": _written(speed.one, units.per_second),
+            "all workers": _written(speed.all, units.per_second),
+            "times, by the loop": _written(speed.by_loop),
+            "times, by the workers": _written(speed.by_workers),
+            "times, by both": _written(speed.by_both),
+        }
+        for speed in speeds(servers, trials)
+    ]
+    return pd.DataFrame(rows or [{"": "No loop was measured by itself."}])
+
+
+def _written(
+    found: Estimate | None, write: Callable[[float], str] = "{:.2f}".format, each: str = "block"
+) -> str:
+    """Write an estimate with where it may lie; `each` is what was measured several times."""
+    return f"{write(found.value)} ({spread(found, write).replace('block', each)})" if found else NONE

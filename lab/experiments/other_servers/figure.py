@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentForma
 
 from lab import units
 from lab.experiments.dispatch.answer import told
-from lab.experiments.other_servers.answer import (
+from lab.experiments.other_servers.analysis import (
     HOW,
     MATTERS,
     Found,
@@ -23,9 +23,9 @@ from lab.experiments.other_servers.servers import is_ours
 from lab.figures.style import DARK_TO_LIGHT, INK, QUIET, Look, canvas, plain_log_ticks
 from lab.models.statistics import Estimate
 
-_OURS, _PEER = DARK_TO_LIGHT[0], Look(QUIET, "s")
+_OURS, _PEER = DARK_TO_LIGHT[0], Look(QUIET, "o")
 _ONE, _ALL = DARK_TO_LIGHT[1], DARK_TO_LIGHT[0]
-_MARKERS = dict(zip(HOW, "os^", strict=True))
+_MARKERS = dict(zip(HOW, "vs^", strict=True))
 
 
 def servers_figure(servers: Sequence[Found], trials: pd.DataFrame) -> Figure | None:
@@ -65,8 +65,8 @@ def servers_figure(servers: Sequence[Found], trials: pd.DataFrame) -> Figure | N
         panels[0].set_ylim(len(shown) - 0.4, -0.6)
         for how, marker in _MARKERS.items():
             panels[2].plot([], [], marker, color=INK, markersize=4.5, label=f"connections: {HOW[how]}")
-        panels[2].plot([], [], "o", color=_OURS.color, label="ours")
-        panels[2].plot([], [], "s", color=_PEER.color, label="a server that others wrote")
+        for look, whose in ((_OURS, "ours"), (_PEER, "a server that others wrote")):
+            panels[2].plot([], [], color=look.color, linewidth=5, label=whose)
         panels[2].plot([], [], color=QUIET, linestyle=(0, (4, 3)), label="the ideal")
         figure.legend(*panels[2].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
@@ -83,7 +83,7 @@ def _title(shown: Sequence[Found]) -> str:
     nearest, furthest = known[0], known[-1]
     first, last = nearest.tail, furthest.tail
     if first and last and first.is_interval and last.is_interval and first.high < last.low:
-        return f"{nearest.name} comes nearest to one ideal queue, {furthest.name} least"
+        return f"Nearest to one ideal queue: {nearest.name}; furthest: {furthest.name}"
     return "Which server comes nearest to one ideal queue of its own requests?"
 
 

@@ -1,10 +1,17 @@
-"""Ours and the servers that people deploy under the same loads, each as a share of what its loops allow."""
+"""What is measured of each server: overload, random arrivals, its loops, and what is done to it.
+
+Every load is a multiple of what the server's own loops allow. Those of a faster language have as many more
+steps, so that what a request costs beside its loop weighs alike.
+"""
 
 import itertools
+import signal
+import time
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 import pandas as pd
 from pydantic import AfterValidator, Field
 
@@ -12,9 +19,8 @@ from lab.checks import Count, Seconds, Whole
 from lab.errors import LabError
 from lab.experiments.common import Iterations, Workers, resolve, table_name
 from lab.experiments.dispatch.trials import Utilisation
-from lab.experiments.failures.trials import KILL
-from lab.experiments.other_servers.actions import ACTIONS, EXECUTE, KINDS, RELOAD
-from lab.experiments.other_servers.looks import look
+from lab.experiments.failures import trials as failures
+from lab.experiments.failures.trials import BLOCK, KILL, blocked_by_one, ended
 from lab.experiments.other_servers.servers import (
     ALONE,
     OFFLOAD,
@@ -24,22 +30,42 @@ from lab.experiments.other_servers.servers import (
     blamed_on,
     factors,
     is_ours,
+    look,
 )
 from lab.hotloop import MOST_TIMES, KernelName, SummingName
 from lab.servers.peers import peer
+from lab.study.faults import Action, LeftS, with_actions
 from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
 from lab.study.run import Run
 from lab.study.trial import Execute, Measured, serve_and_attack
 
+if TYPE_CHECKING:
+    from lab.servers import Server
+
 EXPERIMENT = "other-servers"
 
-OVERLOAD, TAIL, KERNELS = "overload", "tail", "kernels"
-"""What a trial is for, besides `ACTIONS`: the `part` of its condition."""
+OVERLOAD, TAIL, KERNELS, ACTIONS = "overload", "tail", "kernels", "actions"
+"""What a trial is for: the `part` of its condition."""
 
 OVERLOADED, CALM = 1.4, 0.3
 """Times what its own loops allow: to see what is left of that, and while something is done to a server."""
+
+ONE_OF_NODE, ALL_OF_NODE = "node", "node-cluster"
+
+RELOAD = "reload"
+"""All workers are replaced, as the server itself offers it."""
+
+KINDS = (BLOCK, RELOAD, KILL)
+"""What may be done to a server, in this order."""
+
+SLOW_REQUESTS = 4
+"""How many of these are sent, one after the other."""
+
+_REST_S = 0.1
+_ROOM_S = 0.5
+"""How much of the load must be left for an action to begin, so that requests meet it."""
 
 
 def _known(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -123,7 +149,7 @@ def speeds(looks: pd.DataFrame) -> dict[str, float]:
 def by_blocks(p: Parameters, speed: Mapping[str, float]) -> list[tuple[int, Execute, list[Condition]]]:
     """Return the conditions with the number of blocks to measure them in, and what carries them out."""
     groups: list[tuple[int, Execute, list[Condition]]] = [
-        (p.blocks, serve_and_attack, [*_loads(p, speed), *_kernels(p)]),
+        (p.blocks, serve_and_attack, [*_loads(p, speed), *_kernels(p, speed)]),
         (p.other_blocks, EXECUTE, list(_acted_on(p, speed))),
     ]
     return [group for group in groups if group[0] and group[2]]
@@ -135,11 +161,16 @@ def _loads(p: Parameters, speed: Mapping[str, float]) -> Iterator[Condition]:
         yield _condition(p, server, TAIL, speed, p.load, duration_s=p.tail_s, arrivals="poisson")
 
 
-def _kernels(p: Parameters) -> Iterator[Condition]:
-    """Overload each loop in one process and in ours; that of the other servers is among their loads."""
+def _kernels(p: Parameters, speed: Mapping[str, float]) -> Iterator[Condition]:
+    """Overload each loop in one process and in several; here, all have as many steps."""
     for kernel, server in itertools.product(dict.fromkeys(p.kernels), (ALONE, p.ours[0])):
         if (kernel, server) != (p.kernel, p.ours[0]):
             yield _condition(p, server, KERNELS, {}, OVERLOADED, duration_s=p.overload_s, kernel=kernel)
+    for server in (ONE_OF_NODE, ALL_OF_NODE) if p.kernels else ():
+        if server in speed:
+            yield _condition(
+                p, server, KERNELS, speed, OVERLOADED, duration_s=p.overload_s, iterations=p.iterations
+            )
 
 
 def _acted_on(p: Parameters, speed: Mapping[str, float]) -> Iterator[Condition]:
@@ -158,6 +189,25 @@ def _takes(server: str, kind: str) -> bool:
     return PEERS[server].reloads if kind == RELOAD else kind != KILL or not PEERS[server].one_process
 
 
+def actions(condition: Condition, server: "Server", left_s: LeftS) -> Iterator[Action]:
+    """Yield the slow requests, one after the other, then a reload, then a kill, while the load lasts."""
+    for kind in str(condition.labels["turns"]).split():
+        for _ in range(SLOW_REQUESTS if kind == BLOCK else 1):
+            time.sleep(_REST_S)
+            if left_s() < _ROOM_S:
+                return
+            if kind == BLOCK:
+                yield Action(kind, partial(blocked_by_one, condition))
+            elif kind == RELOAD:
+                yield Action(kind, lambda server: server.recycle())
+            elif workers := server.workers:
+                yield Action(kind, partial(ended, workers[-1], signal.SIGKILL))
+
+
+EXECUTE = with_actions(actions)
+"""Carries out a trial in which something is done to the server."""
+
+
 def _condition(
     p: Parameters,
     server: str,
@@ -167,12 +217,24 @@ def _condition(
     labels: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Condition:
-    """Plan a load by the server's own loop: that of another language is faster than Python's."""
+    """Plan a load by the server's own loop: one of another language is faster than Python's, and longer."""
+    as_long = {"iterations": round(int(p.iterations) * _of_its_language(server, speed))}
     return Condition(
         load=round(aimed * speed.get(server, 1.0), 3),
         labels={"server": server, "part": part, "aimed": aimed} | dict(labels or {}),
-        **(_common(p) | factors(server, resolve(p.workers)) | more),
+        **(_common(p) | as_long | factors(server, resolve(p.workers)) | more),
     )
+
+
+def _of_its_language(server: str, speed: Mapping[str, float]) -> float:
+    """Return how many times as fast as Python the language of a server runs its loop."""
+    if not _is_node(server):
+        return 1.0
+    return float(np.median([found for name, found in speed.items() if _is_node(name)] or [1.0]))
+
+
+def _is_node(server: str) -> bool:
+    return server in PEERS and PEERS[server].family == "Node"
 
 
 def _common(p: Parameters) -> dict[str, Any]:
@@ -207,3 +269,20 @@ def _blaming(execute: Execute) -> Execute:
             return execute(condition, seed)
 
     return blaming
+
+
+_KEPT = ["trial_id", "block", "kind", "took_s", "detail", "lost", "due", "waited"]
+
+
+def events(trials: pd.DataFrame, requests: pd.DataFrame, noted: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each thing that was done to a server, its `server` in front.
+
+    The other columns are those of `failures.trials.events`: took_s until it was over, nan if it did not end
+    as it should; lost, the requests that it cost; of those due meanwhile, how many waited for the worker with
+    the slow request.
+    """
+    acted_on = trials[trials["part"] == ACTIONS].assign(place=0)
+    done = failures.events(acted_on, requests, noted).reindex(columns=_KEPT)
+    server_of = acted_on.set_index("trial_id")["server"]
+    done.insert(0, "server", done["trial_id"].map(server_of))
+    return done[done["kind"] != failures.CALM]

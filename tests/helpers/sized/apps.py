@@ -1,5 +1,6 @@
 """Small applications of known behaviour, as readers have them: WSGI's, and ASGI's."""
 
+import fcntl
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -11,17 +12,33 @@ FAILS_EVERY = 50
 
 
 def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Do what the path says: /sleep for 10 ms; /worn: leak 1 MB, fail each 50th time; else just answer."""
+    """Do what the path says.
+
+    /sleep: for 20 ms; /lock: as long, one worker at a time; /leak: 1 MB; /fail: each 50th time; /order: take
+    what is ordered by POST, with a key; else just answer.
+    """
     path, status = environ["PATH_INFO"], "200 OK"
     if path == "/sleep":
-        time.sleep(0.01)
-    elif path == "/worn":
+        time.sleep(0.02)
+    elif path == "/lock":
+        with open(__file__) as lock:  # noqa: PTH123 - any file that all workers can open
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            time.sleep(0.02)
+    elif path == "/leak":
         _kept.append(bytearray(b"x" * 2**20))
+    elif path == "/fail":
         status = "200 OK" if next(_asked) % FAILS_EVERY else "500 Internal Server Error"
+    elif path == "/order":
+        status = "200 OK" if _ordered(environ) else "403 Forbidden"
     elif path == "/missing":
         status = "404 Not Found"
     start_response(status, [("Content-Type", "text/plain"), ("Content-Length", "2")])
     return [b"ok"]
+
+
+def _ordered(environ: dict[str, Any]) -> bool:
+    body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"] or 0))
+    return (environ["REQUEST_METHOD"], environ.get("HTTP_X_KEY"), body) == ("POST", "hush", b"one")
 
 
 async def asgi(scope: dict[str, Any], receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
