@@ -15,7 +15,7 @@ from lab.checks import Before, Count, Positive, Seconds, Whole, number
 from lab.cpus import affinity_cpus, quota_cpus
 from lab.experiments.claims import Verdict, Word, weighed
 from lab.experiments.common import accounted, spread
-from lab.figures.style import DARK_TO_LIGHT, QUIET, Look, canvas, reference_line
+from lab.figures import DARK_TO_LIGHT, QUIET, Look, canvas, reference_line
 from lab.hotloop import KernelName
 from lab.load.arrivals import Arrivals
 from lab.models.statistics import Estimate, estimate, paired_ratio

@@ -19,7 +19,7 @@ from lab.errors import LabError, one_line
 from lab.experiments import rate_sweep, summary
 from lab.experiments.worker_scaling import scaling
 from lab.experiments.worker_scaling import trials as scaling_trials
-from lab.figures.style import (
+from lab.figures import (
     DARK_TO_LIGHT,
     QUIET,
     Look,

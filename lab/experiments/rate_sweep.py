@@ -11,7 +11,7 @@ from pydantic import Field
 from lab.checks import Count, Positive, Seconds, Whole
 from lab.experiments import sustained
 from lab.experiments.common import Iterations, Workers, by_server, named_by
-from lab.figures.style import (
+from lab.figures import (
     DARK_TO_LIGHT,
     QUIET,
     Look,

@@ -23,7 +23,7 @@ from lab.experiments.common import (
     with_unflagged,
     worded,
 )
-from lab.figures.style import DARK_TO_LIGHT, INK, canvas, reference_line
+from lab.figures import DARK_TO_LIGHT, INK, canvas, reference_line
 from lab.hotloop import KernelName
 from lab.models.queueing import overload
 from lab.models.statistics import Estimate, estimate, fewest_trials, paired_ratio

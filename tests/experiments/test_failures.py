@@ -15,7 +15,7 @@ from lab.errors import UsageError
 from lab.experiments.claims import Verdict, Word
 from lab.experiments.failures import answer as words
 from lab.experiments.failures import trials as study
-from lab.figures.style import rendered
+from lab.figures import rendered
 from lab.flags import Flag
 from lab.study.columns import Event
 from lab.study.estimates import table_of

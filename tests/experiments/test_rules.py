@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from lab.experiments import rules
 from lab.experiments.rules import Evidence, table
-from lab.figures.style import canvas
+from lab.figures import canvas
 from lab.models.statistics import Estimate, Interval, estimate, proportion
 from lab.study.estimates import Stated, stated, table_of
 from lab.study.manifest import Manifest, new_manifest

@@ -9,7 +9,7 @@ from matplotlib.ticker import NullFormatter
 from lab import units
 from lab.cpus import available_cpus
 from lab.experiments.common import table_name
-from lab.figures.style import DARK_TO_LIGHT, canvas, reference_line
+from lab.figures import DARK_TO_LIGHT, canvas, reference_line
 from lab.flags import in_words
 from lab.study.control import HELD, STEP, Fed, frame, sleepers, step_s
 from lab.study.run import Run

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from lab import units
 from lab.errors import LabError
 from lab.experiments.common import table_name
-from lab.figures.style import DARK_TO_LIGHT, QUIET, canvas, plain_log_ticks
+from lab.figures import DARK_TO_LIGHT, QUIET, canvas, plain_log_ticks
 from lab.flags import Flag, in_words
 from lab.load import peers
 from lab.load.peers import Job, Measured, Numbers, Tool

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from lab import units
 from lab.errors import LabError
 from lab.experiments.common import table_name
-from lab.figures.over_time import over_time as draw_over_time
-from lab.figures.style import DARK_TO_LIGHT, INK, canvas
+from lab.figures import DARK_TO_LIGHT, INK, canvas
+from lab.figures import over_time as draw_over_time
 from lab.flags import Flag, in_words
 from lab.load.attack import attack
 from lab.load.log import Outcome

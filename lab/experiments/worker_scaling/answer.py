@@ -17,7 +17,7 @@ from lab.experiments.claims import Verdict, Word, weighed
 from lab.experiments.common import spread, worded
 from lab.experiments.worker_scaling import scaling
 from lab.experiments.worker_scaling.trials import EXPERIMENT, highest
-from lab.figures.style import DARK_TO_LIGHT, INK, QUIET, canvas, cross_flagged, reference_line
+from lab.figures import DARK_TO_LIGHT, INK, QUIET, canvas, cross_flagged, reference_line
 from lab.models.scaling import Point
 from lab.models.stack import LOSSES
 from lab.models.statistics import Estimate, estimate, fewest_trials

@@ -21,7 +21,7 @@ from matplotlib.patches import Rectangle
 from lab.experiments import hot_loop, rate_sweep, single_vs_cluster
 from lab.experiments.worker_scaling import answer as scaling_answer
 from lab.experiments.worker_scaling import scaling
-from lab.figures.style import DARK_TO_LIGHT, canvas
+from lab.figures import DARK_TO_LIGHT, canvas
 from lab.study import plan
 
 TITLE = "What it says"
