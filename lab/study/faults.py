@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lab.errors import LabError
-from lab.study.columns import EVENTS, Event
-from lab.study.plan import Condition
+from lab.study.plan import EVENTS, Condition, Event
 from lab.study.trial import Execute, fresh_server, offer
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ Actions = Callable[[Condition, "Server", LeftS], Iterable[Action]]
 
 @dataclass(frozen=True)
 class Watched:
-    """What an attack returns, and what was done to its server meanwhile, in the form of `columns.EVENTS`."""
+    """What an attack returns, and what was done to its server meanwhile, in the form of `plan.EVENTS`."""
 
     requests: pd.DataFrame
     summary: Mapping[str, Any]

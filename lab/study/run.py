@@ -17,9 +17,8 @@ from lab.errors import LabError, UsageError
 from lab.hotloop import ITERATIONS, measure
 from lab.progress import Countdown
 from lab.study import manifest as manifests
-from lab.study.columns import NOT_LABELS
 from lab.study.manifest import NEW, Manifest
-from lab.study.plan import FACTORS, Block, Condition, Trial, make_plan
+from lab.study.plan import FACTORS, NOT_LABELS, Block, Condition, Trial, make_plan
 from lab.study.stability import (
     between,
     calibrate,
@@ -113,7 +112,7 @@ class Run:
         calibrated at both ends of its block. A load becomes a rate by the calibration before the trial: that
         of its block's start, or of where the block was resumed, as the machine's speed may have changed by
         then. Interrupt it at will: finished trials are kept, and an unfinished one leaves no trace.
-        `columns.TRIALS` lists the columns; `trial.make_row` and `stability.judged` say what flags a row.
+        `plan.TRIALS` lists the columns; `trial.make_row` and `stability.judged` say what flags a row.
         """
         plan = make_plan(experiment, conditions, blocks=blocks, seed=seed)
         if not all(self._is_finished(block) for block in plan):
@@ -168,7 +167,7 @@ class Run:
         return calibrations(self._store)
 
     def events(self, trials: pd.DataFrame) -> pd.DataFrame:
-        """Return what was done to the servers of these trials: trial_id and `columns.EVENTS`."""
+        """Return what was done to the servers of these trials: trial_id and `plan.EVENTS`."""
         return self._store.events(list(trials["trial_id"]))
 
     def seal(self) -> Manifest:

@@ -13,8 +13,7 @@ from lab.cpus import available_cpus
 from lab.errors import LabError
 from lab.load.log import OUTCOMES
 from lab.quota import Throttling
-from lab.study.columns import LAG, LATENCY, SERVICE
-from lab.study.plan import Condition, Trial
+from lab.study.plan import LAG, LATENCY, SERVICE, Condition, Trial
 from lab.study.stability import Noise
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 class Measured(Protocol):
     """What an attack gives, as `lab.load` makes it.
 
-    With `events` (columns.EVENTS), they are kept too; so is the `throttling` of its server by a quota.
+    With `events` (plan.EVENTS), they are kept too; so is the `throttling` of its server by a quota.
     """
 
     @property

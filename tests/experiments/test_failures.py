@@ -17,8 +17,8 @@ from lab.experiments.failures import answer as words
 from lab.experiments.failures import trials as study
 from lab.figures import rendered
 from lab.flags import Flag
-from lab.study.columns import Event
 from lab.study.estimates import table_of
+from lab.study.plan import Event
 
 Request = tuple[float, float, int | str]
 """When it was due, when it ended, and the worker that answered it, or how it was lost."""

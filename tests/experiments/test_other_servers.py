@@ -12,8 +12,8 @@ from lab.experiments.other_servers import figure as views
 from lab.experiments.other_servers import servers as named
 from lab.experiments.other_servers.answer import Found, found
 from lab.servers.peers import Peer
-from lab.study.columns import Event
 from lab.study.estimates import table_of
+from lab.study.plan import Event
 
 NOTHING_DONE = pd.DataFrame(columns=["server", "block", "kind", "took_s", "detail", "lost", "due", "waited"])
 

@@ -10,9 +10,8 @@ from helpers.study_fakes import FakeResult, condition, fake_attack
 
 from lab.errors import LabError
 from lab.study import faults
-from lab.study.columns import Event
 from lab.study.faults import Action, LeftS, with_actions
-from lab.study.plan import Condition
+from lab.study.plan import Condition, Event
 from lab.study.run import damage, open_run
 
 if TYPE_CHECKING:
