@@ -34,13 +34,13 @@ from lab.experiments.failures import trials as failures_trials
 from lab.experiments.instrument import feeding
 from lab.experiments.other_servers import trials as other_trials
 from lab.experiments.other_servers.servers import factors
+from lab.experiments.sustained import Objective
 from lab.experiments.worker_scaling import trials as scaling_trials
 from lab.hotloop import SLEEP_STEP_S
 from lab.models.statistics import fewest_trials
 from lab.study import control
 from lab.study.parameters import Parameters
 from lab.study.plan import Condition, capacity_rps
-from lab.study.searches import Objective
 from lab.units import clock
 
 COMPILED = 0.2

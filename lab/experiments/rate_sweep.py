@@ -103,7 +103,7 @@ def figure(trials: pd.DataFrame, found: pd.DataFrame) -> Figure:
     """Draw what was answered, and how long it took, against the own utilisation of each trial.
 
     A dot is one trial, a line joins the medians over blocks. `found` are the bounds of the sustained rates
-    (`searches.bounds`), drawn as bands. Nothing here depends on the machine's speed.
+    (`sustained.bounds`), drawn as bands. Nothing here depends on the machine's speed.
     """
     percentile, loops = int(found["slo_percentile"].iloc[0]), float(found["slo_loops"].iloc[0])
     with canvas(sustained.title(found), rows=2, size=(7.4, 7.0), sharex=True) as (figure, panels):

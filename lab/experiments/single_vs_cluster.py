@@ -71,7 +71,7 @@ def conditions(p: Parameters) -> list[Condition]:
 
 
 def sustained_rates(run: Run, p: Parameters) -> pd.DataFrame:
-    """Search for what one process and the cluster sustain, with shorter loops (`searches.bounds`)."""
+    """Search for what one process and the cluster sustain, with shorter loops (`sustained.bounds`)."""
     load = p.model_dump(include={"kernel", "timeout_s"}) | {"duration_s": p.search_s}
     load["iterations"] = length(p.search_iterations, run, p.kernel)
     servers = sustained.pair(p.workers, p.dispatch, **load)

@@ -79,7 +79,7 @@ def trials_of(run: Run) -> dict[str, pd.DataFrame]:
 
 
 def sustained_rates(run: Run) -> pd.DataFrame | None:
-    """Return what one process and the cluster sustain (`searches.bounds`), if it was searched."""
+    """Return what one process and the cluster sustain (`sustained.bounds`), if it was searched."""
     for experiment in (single_vs_cluster.EXPERIMENT, rate_sweep.EXPERIMENT):
         if (found := sustained.kept(run, experiment)) is not None:
             return found

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from lab.errors import UsageError
 from lab.experiments import sustained
+from lab.experiments.sustained import Objective
 from lab.experiments.worker_scaling import trials as study
 from lab.study.plan import Condition
 from lab.study.run import Run
-from lab.study.searches import Objective
 
 PARAMETERS: dict[str, Any] = {
     "run": "",

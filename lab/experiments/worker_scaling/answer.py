@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from lab import units
 from lab.experiments.claims import Verdict, Word, weighed
 from lab.experiments.common import spread, worded
+from lab.experiments.sustained import times_as_much
 from lab.experiments.worker_scaling import scaling
 from lab.experiments.worker_scaling.trials import EXPERIMENT, highest
 from lab.figures import DARK_TO_LIGHT, INK, QUIET, canvas, cross_flagged, reference_line
@@ -22,7 +23,6 @@ from lab.models.scaling import Point
 from lab.models.stack import LOSSES
 from lab.models.statistics import Estimate, estimate, fewest_trials
 from lab.study.estimates import Stated, stated
-from lab.study.searches import times_as_much
 
 
 def answer(trials: pd.DataFrame, cpus: int, found: pd.DataFrame | None = None) -> str:

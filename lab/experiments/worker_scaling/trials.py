@@ -76,7 +76,7 @@ def conditions(p: Parameters) -> list[Condition]:
 
 
 def search(run: Run, p: Parameters) -> pd.DataFrame:
-    """Search for the sustained rates of the `searched` servers; a row for each (`searches.bounds`)."""
+    """Search for the sustained rates of the `searched` servers; a row for each (`sustained.bounds`)."""
     return sustained.searched(run, EXPERIMENT, searched(p), p.objective, seed=p.seed)
 
 
