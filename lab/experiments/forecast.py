@@ -35,7 +35,7 @@ from lab.experiments.instrument import feeding
 from lab.experiments.other_servers import trials as other_trials
 from lab.experiments.other_servers.servers import factors
 from lab.experiments.sustained import Objective
-from lab.experiments.worker_scaling import trials as scaling_trials
+from lab.experiments.worker_scaling import scaling as scaling_trials
 from lab.hotloop import SLEEP_STEP_S
 from lab.models.statistics import fewest_trials
 from lab.study import control

@@ -21,7 +21,7 @@ from lab.experiments.other_servers import answer as others_answer
 from lab.experiments.other_servers import ideal as others_ideal
 from lab.experiments.other_servers import trials as others
 from lab.experiments.worker_scaling import answer as scaling_answer
-from lab.experiments.worker_scaling import trials as scaling
+from lab.experiments.worker_scaling import scaling
 from lab.machine import Machine
 from lab.models.queueing import workers_needed
 from lab.study.estimates import Stated, contradictions, table_of

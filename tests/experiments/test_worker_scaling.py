@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from lab.experiments.claims import Word
 from lab.experiments.common import with_unflagged, worded
 from lab.experiments.worker_scaling import answer, scaling
-from lab.experiments.worker_scaling import trials as study
 from lab.models.scaling import ScalingLaw
 from lab.models.stack import LOSSES
 from lab.models.statistics import Estimate
@@ -54,7 +53,7 @@ def test_a_trial_that_was_not_overloaded_tells_no_highest_throughput(workers: in
     """It is judged by its own utilisation: the rate was planned for loops that then took less time."""
     rows = scaled({1: 10, 2: 18, 4: 17})
     utilisation = rows["utilisation"].mask(rows["workers"] == workers, 1.09)
-    changed = study.accounted(cast(Run, BusyRun()), rows.assign(utilisation=utilisation))
+    changed = scaling.accounted(cast(Run, BusyRun()), rows.assign(utilisation=utilisation))
     assert [point.workers for point in scaling.points(changed)] == left
     assert "was not overloaded" in str(scaling.table(changed).iloc[int(workers == 2)].to_dict())
 
@@ -294,5 +293,5 @@ def test_a_trial_whose_worker_was_replaced_tells_no_highest_throughput_and_stops
         def requests(self, trials: pd.DataFrame) -> pd.DataFrame:
             return requests
 
-    accounted = study.accounted(cast(Run, Replaced()), rows)
+    accounted = scaling.accounted(cast(Run, Replaced()), rows)
     assert accounted["highest_rps"].isna().tolist() == [False, True]

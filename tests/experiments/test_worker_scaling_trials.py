@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lab.errors import UsageError
 from lab.experiments import sustained
 from lab.experiments.sustained import Objective
-from lab.experiments.worker_scaling import trials as study
+from lab.experiments.worker_scaling import scaling
 from lab.study.plan import Condition
 from lab.study.run import Run
 
@@ -38,7 +38,7 @@ PARAMETERS: dict[str, Any] = {
 
 
 def test_the_searched_servers_are_those_of_the_curve(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study, "available_cpus", lambda: 2)
+    monkeypatch.setattr(scaling, "available_cpus", lambda: 2)
     asked: list[Any] = []
 
     def searched(
@@ -48,8 +48,8 @@ def test_the_searched_servers_are_those_of_the_curve(monkeypatch: pytest.MonkeyP
         return pd.DataFrame()
 
     monkeypatch.setattr(sustained, "searched", searched)
-    study.search(cast(Run, None), study.Parameters(**PARAMETERS))
-    study.search(cast(Run, None), study.Parameters(**PARAMETERS | {"searched": [1, 2]}))
+    scaling.search(cast(Run, None), scaling.Parameters(**PARAMETERS))
+    scaling.search(cast(Run, None), scaling.Parameters(**PARAMETERS | {"searched": [1, 2]}))
     ((servers, objective, seed), (others, _, _)) = asked
     assert [server.workers for server in servers] == [1, 2, 4]
     assert [server.workers for server in others] == [1, 2]
@@ -70,12 +70,12 @@ def test_the_searched_servers_are_those_of_the_curve(monkeypatch: pytest.MonkeyP
     ],
 )
 def test_default_workers(cpus: int, growth: float, workers: list[int]) -> None:
-    assert study.default_workers(cpus, growth) == workers
+    assert scaling.default_workers(cpus, growth) == workers
 
 
 @given(st.integers(1, 512), st.floats(1.01, 4))
 def test_default_workers_go_from_1_to_twice_the_cpus_in_steps(cpus: int, growth: float) -> None:
-    workers = study.default_workers(cpus, growth)
+    workers = scaling.default_workers(cpus, growth)
     assert workers == sorted(set(workers))
     assert workers[0] == 1
     assert workers[-1] == 2 * cpus
@@ -84,14 +84,14 @@ def test_default_workers_go_from_1_to_twice_the_cpus_in_steps(cpus: int, growth:
 
 
 def test_conditions_overload_each_number_of_workers_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study, "available_cpus", lambda: 2)
-    found = study.conditions(study.Parameters(**PARAMETERS))
+    monkeypatch.setattr(scaling, "available_cpus", lambda: 2)
+    found = scaling.conditions(scaling.Parameters(**PARAMETERS))
     assert {one.workers: one.load for one in found} == {1: 1.5, 2: 1.5, 4: 1.5}
     assert {(one.topology, one.dispatch, one.duration_s, one.iterations) for one in found} == {
         ("cluster", "shared", 2, 1000)
     }
     assert not any(one.pin for one in found)
-    found = study.conditions(study.Parameters(**PARAMETERS | {"workers": [], "pin": True}))
+    found = scaling.conditions(scaling.Parameters(**PARAMETERS | {"workers": [], "pin": True}))
     assert [one.workers for one in found] == [1, 2, 4]
     assert all(one.pin for one in found)
 
@@ -112,4 +112,4 @@ def test_conditions_overload_each_number_of_workers_alike(monkeypatch: pytest.Mo
 )
 def test_impossible_parameters_are_refused(change: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
-        study.Parameters.from_notebook(PARAMETERS | change)
+        scaling.Parameters.from_notebook(PARAMETERS | change)

@@ -17,7 +17,7 @@ from lab.experiments.claims import Verdict, Word, weighed
 from lab.experiments.common import spread, worded
 from lab.experiments.sustained import times_as_much
 from lab.experiments.worker_scaling import scaling
-from lab.experiments.worker_scaling.trials import EXPERIMENT, highest
+from lab.experiments.worker_scaling.scaling import EXPERIMENT, highest
 from lab.figures import DARK_TO_LIGHT, INK, QUIET, canvas, cross_flagged, reference_line
 from lab.models.scaling import Point
 from lab.models.stack import LOSSES
@@ -28,7 +28,7 @@ from lab.study.estimates import Stated, stated
 def answer(trials: pd.DataFrame, cpus: int, found: pd.DataFrame | None = None) -> str:
     """Say how far clustering goes here, what more workers than CPUs do, and what was lost to what.
 
-    `found` are the sustained rates of `trials.search`, if they were searched.
+    `found` are the sustained rates of `scaling.search`, if they were searched.
     """
     top = scaling.per_cpu(scaling.points(trials), cpus)
     if top is None:
