@@ -12,7 +12,7 @@ from lab.checks import Before
 from lab.cpus import available_cpus
 from lab.errors import UsageError
 from lab.flags import KINDS
-from lab.models.stack import WorkerTime, worker_time
+from lab.models.scaling import WorkerTime, worker_time
 from lab.models.statistics import Estimate, fewest_trials
 from lab.study import control
 from lab.study.parameters import Parameters, startable
@@ -124,7 +124,7 @@ _TIMES = [column.name for column in fields(WorkerTime) if column.name != "worker
 
 
 def accounted(run: Run, trials: pd.DataFrame) -> pd.DataFrame:
-    """Add to each trial how its workers spent their time, as columns of `lab.models.stack.WorkerTime`.
+    """Add to each trial how its workers spent their time, as columns of `lab.models.scaling.WorkerTime`.
 
     busy_rps: throughput while all workers could be busy, which the wait for the last answer is not in; nan if
     they never were busy together.

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from lab.experiments.claims import Word
 from lab.experiments.common import with_unflagged, worded
 from lab.experiments.worker_scaling import answer, scaling
-from lab.models.scaling import ScalingLaw
-from lab.models.stack import LOSSES
+from lab.models.scaling import LOSSES, ScalingLaw
 from lab.models.statistics import Estimate
 from lab.study.run import Run
 

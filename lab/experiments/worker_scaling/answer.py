@@ -19,8 +19,7 @@ from lab.experiments.sustained import times_as_much
 from lab.experiments.worker_scaling import scaling
 from lab.experiments.worker_scaling.scaling import EXPERIMENT, highest
 from lab.figures import DARK_TO_LIGHT, INK, QUIET, canvas, cross_flagged, reference_line
-from lab.models.scaling import Point
-from lab.models.stack import LOSSES
+from lab.models.scaling import LOSSES, Point
 from lab.models.statistics import Estimate, estimate, fewest_trials
 from lab.study.estimates import Stated, stated
 

@@ -14,8 +14,7 @@ from lab.errors import UsageError
 from lab.experiments import common, sustained
 from lab.experiments.common import Iterations, time_of, worded
 from lab.hotloop import KernelName
-from lab.models.scaling import Point, ScalingLaw, envelope, fit_law, speedups
-from lab.models.stack import LOSSES, speedup_stack
+from lab.models.scaling import LOSSES, Point, ScalingLaw, envelope, fit_law, speedup_stack, speedups
 from lab.models.statistics import Estimate, estimate, fewest_trials, paired_ratio
 from lab.servers.spec import DispatchName
 from lab.study.parameters import ListOf, WorkerCount
@@ -244,7 +243,7 @@ LOST_BY = {
 def stacks(trials: pd.DataFrame) -> pd.DataFrame:
     """Return a row per block and number of workers above 1: workers, block, speedup, factors, losses.
 
-    Factors and losses are those of `lab.models.stack.Stack`; a loss is `lost_` and its factor's name, as a
+    Factors and losses are those of `lab.models.scaling.Stack`; a loss is `lost_` and its factor's name, as a
     share of the ideal. There is no row where the CPU time of the loops is not known.
     """
     rows: list[dict[str, Any]] = []

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lab.errors import UsageError
-from lab.models.stack import LOSSES, Stack, WorkerTime, speedup_stack, worker_time
+from lab.models.scaling import LOSSES, Stack, WorkerTime, speedup_stack, worker_time
 
 
 def _rows(*workers: dict[str, Any]) -> dict[str, list[float]]:
