@@ -1,5 +1,6 @@
 """A run: all trials of one sitting on one machine, measured once, kept, and resumed where they stopped."""
 
+import hashlib
 import logging
 import re
 import secrets
@@ -325,3 +326,8 @@ def unfinished_run(profile: str, notebooks: Sequence[str], parameters: Mapping[s
         if run.state == "unfinished" and (run.profile, run.notebooks, run.parameters) == asked
     )
     return next(matching, None)
+
+
+def table_name(kind: str, *settings: object) -> str:
+    """Name a table by the settings it was made with: other settings, another table."""
+    return f"{kind}-{hashlib.sha256(repr(settings).encode()).hexdigest()[:10]}"

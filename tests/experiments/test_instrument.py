@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 
 from lab.errors import UsageError
+from lab.experiments import control
 from lab.experiments import instrument as study
-from lab.experiments.instrument import feeding, lags, stalls
+from lab.experiments.control import HELD, Fed, frame
+from lab.experiments.instrument import lags, stalls
 from lab.flags import Flag
 from lab.load.log import OUTCOMES
-from lab.study.control import HELD, Fed, frame
 from lab.study.run import open_run
 
 BUSY = Flag("generator_cpu", 0.95, 0.9)
@@ -189,35 +190,28 @@ def test_what_is_measured_is_kept_with_its_flags(monkeypatch: pytest.MonkeyPatch
 
 
 def test_workers_are_fed_up_to_the_first_number_that_is_not() -> None:
-    assert feeding.most_fed(FED, 7**6) == 4, "16 were, but 8 were not"
-    assert feeding.most_fed(FED, 7**7) == 8, "with 16, the generator could not be believed"
-    assert feeding.most_fed(FED[FED["workers"] >= 8], 7**6) == 0
+    assert control.most_fed(FED, 7**6) == 4, "16 were, but 8 were not"
+    assert control.most_fed(FED, 7**7) == 8, "with 16, the generator could not be believed"
+    assert control.most_fed(FED[FED["workers"] >= 8], 7**6) == 0
     said = "Of up to 16 sleeping workers, it fed 4 with loops of 11.8 ms and 8 with loops of 82.4 ms."
     assert said in study.answer(stalled(), HOLDS, FED)
 
 
 def test_what_every_worker_lacks_alike_is_no_limit_of_the_harness() -> None:
     """A slow machine: a tenth of the time goes to a worker's own work on a request."""
-    fed = feeding.alike(FED.assign(share=[0.89, 0.88, 0.86, 0.70, 0.89, 0.80, 0.81, 0.89]))
+    fed = control.alike(FED.assign(share=[0.89, 0.88, 0.86, 0.70, 0.89, 0.80, 0.81, 0.89]))
     assert fed["held"].tolist() == [True, True, True, False, True, False, True, False]
 
 
 def test_controls_are_told_with_their_doubts() -> None:
-    table = feeding.table(FED)
+    table = control.table(FED)
     assert table["fed"].tolist() == ["yes", "yes", "no", "yes", "yes", "yes", "yes", "no"]
     assert table["share of the own limit"].iloc[0] == "95 %"
     assert table["flagged because"].map(bool).tolist() == 7 * [False] + [True]
 
 
-def test_the_loop_of_a_run_is_said_with_what_decided() -> None:
-    chosen = feeding.loop_sentence(FED.iloc[:1])
-    assert "**117,649 iterations, 11.8 ms of plain Python**: 2 sleeping workers were kept busy 95 %" in chosen
-    assert feeding.loop_sentence(FED.iloc[2:3]).endswith("89 % of the time (less than 90 %).")
-    assert "the longest" in feeding.loop_sentence(FED.iloc[-1:])
-
-
 def test_the_figure_shows_a_line_for_each_loop_and_crosses_the_flagged() -> None:
-    (axes,) = feeding.figure(FED).axes
+    (axes,) = control.figure(FED).axes
     assert axes.get_legend_handles_labels()[1] == ["loops of 11.8 ms", "loops of 82.4 ms"]
     crossed = [np.asarray(line.get_xdata()).tolist() for line in axes.lines if line.get_marker() == "x"]
     assert [16] in crossed
@@ -230,7 +224,7 @@ def test_the_control_takes_loops_that_one_server_can_run(wrong: list[int]) -> No
 
 
 def test_the_control_measures_what_the_study_needs_and_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feeding, "available_cpus", lambda: 64)
-    assert feeding.numbers([8, 32]) == [8, 32, 64, 128]
-    monkeypatch.setattr(feeding, "available_cpus", lambda: 2)
-    assert feeding.numbers([8]) == [2, 4, 8]
+    monkeypatch.setattr(control, "available_cpus", lambda: 64)
+    assert control.numbers([8, 32]) == [8, 32, 64, 128]
+    monkeypatch.setattr(control, "available_cpus", lambda: 2)
+    assert control.numbers([8]) == [2, 4, 8]

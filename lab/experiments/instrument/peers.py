@@ -13,13 +13,12 @@ from matplotlib.figure import Figure
 
 from lab import units
 from lab.errors import LabError
-from lab.experiments.common import table_name
 from lab.figures import DARK_TO_LIGHT, QUIET, canvas, plain_log_ticks
 from lab.flags import Flag, in_words
 from lab.load import peers
 from lab.load.peers import Job, Measured, Numbers, Tool
 from lab.load.reference_server import reference_server
-from lab.study.run import Run
+from lab.study.run import Run, table_name
 
 _NUMBERS = (
     "requests", "throughput_rps", "p50_s", "p90_s", "p99_s", "cpu_s", "server_count", "few_requests",

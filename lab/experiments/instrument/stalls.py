@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from lab import units
 from lab.errors import LabError
-from lab.experiments.common import table_name
 from lab.figures import DARK_TO_LIGHT, INK, canvas
 from lab.figures import over_time as draw_over_time
 from lab.flags import Flag, in_words
@@ -23,7 +22,7 @@ from lab.load.reference_server import reference_server
 from lab.load.summary import over_time
 from lab.models.queueing import stall_latency_s
 from lab.models.statistics import quantile
-from lab.study.run import Run
+from lab.study.run import Run, table_name
 
 OPEN, CLOSED = "open", "closed"
 

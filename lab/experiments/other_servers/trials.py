@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from lab.checks import Count, Seconds, Whole
 from lab.errors import LabError
-from lab.experiments.common import Iterations, Workers, resolve, table_name
+from lab.experiments.common import Iterations, Workers, resolve
 from lab.experiments.dispatch.trials import Utilisation
 from lab.experiments.failures.trials import KILL
 from lab.experiments.other_servers.actions import ACTIONS, EXECUTE, KINDS, RELOAD
@@ -30,7 +30,7 @@ from lab.servers.peers import peer
 from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
-from lab.study.run import Run
+from lab.study.run import Run, table_name
 from lab.study.trial import Execute, Measured, serve_and_attack
 
 EXPERIMENT = "other-servers"

@@ -7,10 +7,10 @@ import psutil
 import pytest
 from helpers.study_fakes import QUICK
 
+from lab.experiments import control
+from lab.experiments.control import LADDER, STEP, Fed, busy_share, shortest_loop
 from lab.flags import Flag
 from lab.hotloop import LoopCost
-from lab.study import control
-from lab.study.control import LADDER, STEP, Fed, busy_share, shortest_loop
 from lab.study.run import open_run
 
 SPOILT = (Flag("generator_cpu", 0.95, 0.9),)
