@@ -102,9 +102,6 @@ def test_what_more_workers_than_cpus_lose_is_waiting_for_a_cpu() -> None:
     assert four is not None
     assert (four.name, four.is_told) == ("on_cpu", True)
     assert four.share.value == pytest.approx(0.466, abs=0.001)
-    assert scaling.loss_in_words(four).startswith(
-        "**47 % of the ideal** (47 to 47 %) **is waiting for a CPU**"
-    )
     assert scaling.largest_loss(stacks, 3) is None
 
 
@@ -113,13 +110,12 @@ def test_a_loss_that_is_not_the_largest_in_all_blocks_does_not_stand_out() -> No
     found = scaling.largest_loss(scaling.stacks(measured(*blocks)), 2)
     assert found is not None
     assert not found.is_told
-    assert scaling.loss_in_words(found).startswith("no loss stands out")
 
 
 def test_too_few_blocks_do_not_tell_the_largest_loss() -> None:
     found = scaling.largest_loss(scaling.stacks(measured(*SIX[:5])), 4)
     assert found is not None
-    assert scaling.loss_in_words(found) == "which loss is the largest cannot be told from 5 blocks"
+    assert not found.is_told
 
 
 def test_without_the_cpu_time_of_loops_there_is_no_stack_but_a_curve() -> None:
@@ -130,12 +126,11 @@ def test_without_the_cpu_time_of_loops_there_is_no_stack_but_a_curve() -> None:
     assert "1.80 times" in answer.answer(rows, cpus=2)
 
 
-def test_the_answer_states_the_gain_what_more_workers_do_and_the_largest_loss() -> None:
+def test_the_answer_states_the_gain_and_what_more_workers_do() -> None:
     text = answer.answer(measured(*SIX), cpus=2)
     assert "**2 workers on 2 CPUs answer 1.80 times what one does** (1.80 to 1.80 over 6 blocks)" in text
     assert "90 % of the ideal" in text
     assert "4 workers answer 0.944 (0.944 to 0.944) times what 2 do: less." in text
-    assert "With 4 workers on 2 CPUs, **47 % of the ideal** (47 to 47 %) **is waiting for a CPU**" in text
     assert "4 workers" not in answer.answer(measured(*({1: 10.0, 2: 18.0} for _ in range(6))), cpus=2)
 
 

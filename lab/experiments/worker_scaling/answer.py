@@ -25,7 +25,7 @@ from lab.study.estimates import Stated, stated
 
 
 def answer(trials: pd.DataFrame, cpus: int, found: pd.DataFrame | None = None) -> str:
-    """Say how far clustering goes here, what more workers than CPUs do, and what was lost to what.
+    """Say how far clustering goes here, what is sustained, and what more workers than CPUs do.
 
     `found` are the sustained rates of `scaling.search`, if they were searched.
     """
@@ -37,7 +37,6 @@ def answer(trials: pd.DataFrame, cpus: int, found: pd.DataFrame | None = None) -
         _gain(top, cpus),
         _sustained(found, top.workers),
         _beyond(trials, top.workers, most),
-        _lost(trials, most, cpus),
     ]
     return " ".join(filter(None, ("**Answer.**", *parts)))
 
@@ -83,12 +82,6 @@ def difference(found: Estimate) -> str:
     if (told := found.smallest_told) is None:
         return "no clear difference"
     return f"no clear difference; one of {units.percent(told)} or more would have shown"
-
-
-def _lost(trials: pd.DataFrame, workers: int, cpus: int) -> str:
-    """Name the largest loss of the most workers, whose ideal is the furthest."""
-    loss = scaling.largest_loss(scaling.stacks(trials), workers)
-    return f"With {_on(workers, cpus)}, {scaling.loss_in_words(loss)}." if loss else ""
 
 
 def _sustained(found: pd.DataFrame | None, workers: int) -> str:

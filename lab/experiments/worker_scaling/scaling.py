@@ -311,18 +311,3 @@ def largest_loss(stacks: pd.DataFrame, workers: int) -> LargestLoss | None:
     leads = [estimate(list(lead)) for lead in over]
     is_told = all(lead.is_interval and lead.low > 0 for lead in leads)
     return LargestLoss(workers, name, leads[0], is_told)
-
-
-def loss_in_words(loss: LargestLoss) -> str:
-    """Say what the largest loss is, as a share of the ideal; or that the blocks cannot tell."""
-    if not loss.share.is_interval:
-        return f"which loss is the largest cannot be told from {units.counted(loss.share.trials, 'block')}"
-    share = f"{_percent(loss.share.value)} % of the ideal"
-    where = f"({_percent(loss.share.low)} to {_percent(loss.share.high)} %)"
-    if not loss.is_told:
-        return f"no loss stands out from the others: {LOSSES[loss.name]} takes {share} {where}"
-    return f"**{share}** {where} **is {LOST_BY[loss.name]}**, the largest loss"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f}" if abs(share) >= 0.1 else f"{100 * share + 0.0:.1f}"
