@@ -48,7 +48,7 @@ Quota = Annotated[float, Before(number), Ge(0)]
 
 
 class Parameters(_Parameters):
-    """What notebook 11 lets its reader set; a quota of 0 is none: all CPUs."""
+    """What notebook 13 lets its reader set; a quota of 0 is none: all CPUs."""
 
     run: str
     quotas: Annotated[ListOf[Quota], Field(min_length=1, max_length=4)]
@@ -254,18 +254,7 @@ def answer(trials: pd.DataFrame, why_not: str) -> str:
         return f"**Answer.** **{_IN_WORDS[Word.UNTOLD]} here**: {why_not}."
     found = verdict(trials)
     evidence = found.evidence or "no quota below one core was measured"
-    text = f"**Answer.** **{_IN_WORDS[found.word]} here** ({evidence})."
-    limited = trials[trials["quota_cpus"] < 1]
-    if len(limited):
-        calm, full = (limited[_is_full(limited) == is_full] for is_full in (False, True))
-        text += (
-            f" The quota stopped a server in {_stopped(full)} of the periods when it was overloaded,"
-            f" and in {_stopped(calm)} at a load of {units.percent(calm['load'].median())}."
-        )
-    free = [pair for pair in compared(trials) if pair.quota_cpus is None and pair.throughput is not None]
-    if free:
-        text += f" With all CPUs, {free[-1].workers} workers answer {_times(free[-1].throughput)} as much."
-    return text
+    return f"**Answer.** **{_IN_WORDS[found.word]} here** ({evidence})."
 
 
 def _stopped(trials: pd.DataFrame) -> str:
