@@ -168,7 +168,7 @@ def test_a_trial_that_answered_nothing_leaves_its_pair_out() -> None:
     assert (pair.throughput.trials, pair.throughput.value) == (6, 1.0)
 
 
-def test_the_answer_says_what_was_found_and_how_often_the_quota_stopped_it() -> None:
+def test_the_answer_says_what_was_found() -> None:
     text = study.answer(pd.concat([measured(), free(measured([1.9] * 6))]), "")
     assert text.startswith("**Answer.** **Given less than one core, clustering makes no difference here**")
 

@@ -128,9 +128,8 @@ def test_without_the_cpu_time_of_loops_there_is_no_stack_but_a_curve() -> None:
 
 def test_the_answer_states_the_gain_and_what_more_workers_do() -> None:
     text = answer.answer(measured(*SIX), cpus=2)
-    assert "**2 workers on 2 CPUs answer 1.80 times what one does** (1.80 to 1.80 over 6 blocks)" in text
-    assert "90 % of the ideal" in text
-    assert "4 workers answer 0.944 (0.944 to 0.944) times what 2 do: less." in text
+    for number in ("1.80 times", "90 % of the ideal", "0.944 (0.944 to 0.944) times what 2 do"):
+        assert number in text
     assert "4 workers" not in answer.answer(measured(*({1: 10.0, 2: 18.0} for _ in range(6))), cpus=2)
 
 
@@ -138,12 +137,6 @@ def test_the_answer_speaks_of_a_worker_per_cpu_whatever_number_was_best() -> Non
     blocks = [{1: 10.0, 2: 15.0, 3: 19.0, 4: 20.0}] * 6
     assert "**3 workers on 3 CPUs" in answer.answer(measured(*blocks, cpus=3), cpus=3)
     assert "**4 workers on 64 CPUs" in answer.answer(measured(*blocks, cpus=64), cpus=64)
-
-
-def test_no_clear_difference_comes_with_the_smallest_that_would_have_been_seen() -> None:
-    blocks = [{1: 10.0, 2: 18.0, 4: 18.0 * ratio} for ratio in (0.95, 0.99, 1.0, 1.0, 1.01, 1.04)]
-    text = answer.answer(measured(*blocks), cpus=2)
-    assert "no clear difference; one of 5.3 % or more would have shown" in text
 
 
 def test_fewer_than_six_blocks_tell_nothing_and_nothing_is_bold() -> None:

@@ -67,21 +67,7 @@ def _doubt(point: Point, cpus: int) -> str:
 def _beyond(trials: pd.DataFrame, few: int, many: int) -> str:
     """Compare the most workers with those of the answer, by ratios within blocks."""
     found = scaling.ratio(trials, many, few) if many > few else None
-    if found is None:
-        return ""
-    text = f"{many} workers answer {worded(found)} times what {few} do"
-    return f"{text}: {difference(found)}." if found.is_interval else f"{text}."
-
-
-def difference(found: Estimate) -> str:
-    """Say whether a ratio differs from 1, and if not, the smallest difference that would have been seen."""
-    if found.low > 1:
-        return "more"
-    if found.high < 1:
-        return "less"
-    if (told := found.smallest_told) is None:
-        return "no clear difference"
-    return f"no clear difference; one of {units.percent(told)} or more would have shown"
+    return f"{many} workers answer {worded(found)} times what {few} do." if found else ""
 
 
 def _sustained(found: pd.DataFrame | None, workers: int) -> str:
