@@ -33,9 +33,9 @@ def _attack(job: Job) -> list[str]:
 
 def _read_attack(out: str, _: Job) -> Numbers:
     said = json.loads(out)
-    latency_s = {f"{name}_s": said["latency_s"][name] for name in ("mean", "p50", "p90", "p99", "max")}
-    counts = {"requests": said["requests"], "ok": said["ok"], "throughput_rps": said["throughput"]}
-    return Numbers(**counts, **latency_s, flags=tuple(map(Flag.from_dict, said["flags"])))
+    p50_s, p90_s, p99_s = (said["latency_s"][name] for name in ("p50", "p90", "p99"))
+    flags = tuple(map(Flag.from_dict, said["flags"]))
+    return Numbers(said["requests"], said["throughput"], p50_s, p90_s, p99_s, flags)
 
 
 OURS = Tool("lab attack", "open", _attack, _read_attack)
