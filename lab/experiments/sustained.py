@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from lab.study.rate_search import RateTrial, Search
 from lab.study.run import Run
 from lab.study.stability import between, measured_loop_s, snapshot
 from lab.study.sustained import Precision, Sustained
-from lab.study.trial import Execute, serve_and_attack
+from lab.study.trial import Attacked, Execute, serve_and_attack
 from lab.units import counted, per_second
 
 _USUAL_TRIALS = 7
@@ -118,12 +118,12 @@ def _searched(
 
     loops_cpu_s: list[float] = []
 
-    def offer(rate_rps: float, asked_s: float, number: int) -> Any:
+    def offer(rate_rps: float, asked_s: float, number: int) -> Attacked:
         loops_cpu_s.append(measured_loop_s(server.kernel, server.iterations))
         before = snapshot()
         offered = execute(replace(server, rate=rate_rps, load=None, duration_s=asked_s), seed + number)
         noise = [flag.to_dict() for flag in between(before, snapshot()).flags()]
-        return _Noted(offered.requests, {**offered.summary, "flags": [*offered.summary["flags"], *noise]})
+        return Attacked(offered.requests, {**offered.summary, "flags": [*offered.summary["flags"], *noise]})
 
     def told(trial: RateTrial, trials: Sequence[RateTrial]) -> None:
         size = counted(server.workers, "worker")
@@ -140,14 +140,6 @@ def _searched(
     return _table(server, found, loops_cpu_s).assign(
         objective=str(objective), slo_percentile=objective.percentile, slo_loops=objective.loops
     )
-
-
-@dataclass(frozen=True)
-class _Noted:
-    """What an attack gave, with the machine's disturbances among its flags."""
-
-    requests: pd.DataFrame
-    summary: Mapping[str, Any]
 
 
 def _cpus(server: Condition) -> float:

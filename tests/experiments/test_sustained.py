@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.simulated_servers import Answered, Simulated, believed
+from helpers.simulated_servers import Simulated, believed
 from helpers.trial_rows import found_rates
 
 from lab.errors import UsageError
@@ -18,7 +18,7 @@ from lab.study import plan, stability
 from lab.study.plan import Condition
 from lab.study.run import open_run
 from lab.study.stability import Noise
-from lab.study.trial import serve_and_attack
+from lab.study.trial import Attacked, serve_and_attack
 
 LOOP_S = 0.005
 SINGLE = Condition(rate=1, duration_s=2.0)
@@ -33,7 +33,7 @@ class Servers:
         self._simulated = simulated
         self._random = np.random.default_rng(5)
 
-    def __call__(self, condition: Condition, seed: int) -> Answered:
+    def __call__(self, condition: Condition, seed: int) -> Attacked:
         self.asked[condition.workers] += 1
         server = Simulated(loop_s=LOOP_S, workers=condition.workers, random=self._random, **self._simulated)  # type: ignore[arg-type]
         return server(condition.offered_rps, condition.duration_s, seed)

@@ -18,10 +18,10 @@ from lab.errors import LabError
 from lab.hotloop import MOST_TIMES, KernelName
 from lab.servers.spec import DispatchName
 from lab.servers.workers import SETTLED_S
-from lab.study.faults import Action, LeftS, with_actions
 from lab.study.parameters import ListOf, WorkerCount
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition, Event
+from lab.study.trial import Action, LeftS, with_actions
 
 if TYPE_CHECKING:
     from lab.servers import Server

@@ -10,8 +10,8 @@ import pandas as pd
 
 from lab.experiments.failures import trials as failures
 from lab.experiments.failures.trials import BLOCK, KILL, blocked_by_one, ended
-from lab.study.faults import Action, LeftS, with_actions
 from lab.study.plan import Condition
+from lab.study.trial import Action, LeftS, with_actions
 
 if TYPE_CHECKING:
     from lab.servers import Server
