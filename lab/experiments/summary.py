@@ -99,31 +99,19 @@ def answer(trials: dict[str, pd.DataFrame], found: pd.DataFrame | None, cpus: in
     return f"**Answer.** {told or 'This run has not measured enough to tell: run notebook 02, 03 or 04.'}"
 
 
-def scaling_figure(run: Run, trials: dict[str, pd.DataFrame]) -> Figure | None:
-    """Draw the scaling curve, if it was measured, and the sustained rates that were searched with it."""
-    if (mine := trials.get(scaling.EXPERIMENT)) is None:
-        return None
-    cpus = run.manifest.machine.available_cpus
-    return scaling_answer.figure(mine, cpus, sustained.kept(run, scaling.EXPERIMENT))
-
-
-def sweep_figure(run: Run, trials: dict[str, pd.DataFrame]) -> Figure | None:
-    """Draw the rate sweep, if it was measured."""
-    mine, found = trials.get(rate_sweep.EXPERIMENT), sustained.kept(run, rate_sweep.EXPERIMENT)
-    return None if mine is None or found is None else rate_sweep.figure(mine, found)
-
-
-def figures(run: Run, trials: dict[str, pd.DataFrame]) -> list[Figure]:
-    """Return the figures of this page, as far as they were measured."""
-    drawn = (scaling_figure(run, trials), sweep_figure(run, trials), article_figure(run, trials))
-    return [figure for figure in drawn if figure is not None]
-
-
-def article_figure(run: Run, trials: dict[str, pd.DataFrame]) -> Figure | None:
-    """Draw the article's experiment, if it was measured."""
-    if (mine := trials.get(single_vs_cluster.EXPERIMENT)) is None:
-        return None
-    return single_vs_cluster.figure(mine, run.requests(mine))
+def figures(run: Run, trials: dict[str, pd.DataFrame]) -> list[Figure | None]:
+    """Draw the scaling curve, the rate sweep and the article's experiment; None for what was not measured."""
+    scaled, swept, article = (
+        trials.get(experiment)
+        for experiment in (scaling.EXPERIMENT, rate_sweep.EXPERIMENT, single_vs_cluster.EXPERIMENT)
+    )
+    found, cpus = sustained.kept(run, rate_sweep.EXPERIMENT), run.manifest.machine.available_cpus
+    return [
+        None if scaled is None
+        else scaling_answer.figure(scaled, cpus, sustained.kept(run, scaling.EXPERIMENT)),
+        None if swept is None or found is None else rate_sweep.figure(swept, found),
+        None if article is None else single_vs_cluster.figure(article, run.requests(article)),
+    ]  # fmt: skip
 
 
 def busy_service_s(trials: pd.DataFrame, cpus: int) -> float:

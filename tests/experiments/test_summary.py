@@ -54,8 +54,7 @@ def test_what_is_missing_leaves_the_rest() -> None:
 
 def test_a_run_with_nothing_in_it_says_so() -> None:
     assert "has not measured enough to tell" in _answer()
-    assert summary.scaling_figure(open_run(), {}) is None
-    assert summary.sweep_figure(open_run(), {}) is None
+    assert summary.figures(open_run(), {}) == [None] * 3
     assert summary.health_table({}).empty
     assert "not measured" in str(summary.workers_table({}, [10], 1, cpus=2).iloc[0, 0])
 
@@ -83,8 +82,9 @@ def test_workers_by_queueing_theory() -> None:
 
 
 def test_figures_are_drawn_from_what_was_measured() -> None:
-    scaling = summary.scaling_figure(open_run(), MEASURED)
+    scaling, sweep, _ = summary.figures(open_run(), {worker_scaling.EXPERIMENT: SCALED})
     assert scaling is not None
+    assert sweep is None
     assert "1.80 times" in scaling.get_suptitle()
 
 
