@@ -323,10 +323,7 @@ def figure(trials: pd.DataFrame) -> Figure | None:
         return None
     panels: dict[str, Any] = {"rows": 2, "columns": 2, "sharex": True, "height_ratios": (2, 1)}
     title = _IN_WORDS[verdict(trials).word]
-    with canvas(title, size=(9.6, 6.2), **panels) as (
-        figure,
-        (rate, latency, stopped, stopped_calm),
-    ):
+    with canvas(title, size=(9.6, 6.2), **panels) as (figure, (rate, latency, stopped, stopped_calm)):
         names = sorted(int(n) for n in trials["workers"].unique())
         quotas = by_quota(trials)
         for k, ((limit, mine), look) in enumerate(zip(quotas, DARK_TO_LIGHT, strict=False)):

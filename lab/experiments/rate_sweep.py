@@ -11,15 +11,7 @@ from pydantic import Field
 from lab.checks import Count, Positive, Seconds, Whole
 from lab.experiments import sustained
 from lab.experiments.common import Iterations, Workers, by_server, named_by
-from lab.figures import (
-    DARK_TO_LIGHT,
-    QUIET,
-    Look,
-    canvas,
-    cross_flagged,
-    plain_log_ticks,
-    reference_line,
-)
+from lab.figures import DARK_TO_LIGHT, QUIET, Look, canvas, cross_flagged, plain_log_ticks, reference_line
 from lab.hotloop import KernelName
 from lab.load.arrivals import Arrivals
 from lab.models.statistics import estimate

@@ -305,10 +305,7 @@ def estimates(experiment: str, found: pd.DataFrame) -> list[Stated]:
     return rows
 
 
-_QUANTITIES = (
-    ("sustained rate", "rps", "requests/s"),
-    ("sustained rate, of the own limit", "share", ""),
-)
+_QUANTITIES = (("sustained rate", "rps", "requests/s"), ("sustained rate, of the own limit", "share", ""))
 
 
 def _whole_percent(share: float) -> str:

@@ -93,10 +93,7 @@ def _started(condition: Condition, options: Mapping[str, Any]) -> "Server":
 
 
 def offer(
-    server: "Server",
-    condition: Condition,
-    seed: int,
-    on_progress: "Callable[[Progress], None] | None" = None,
+    server: "Server", condition: Condition, seed: int, on_progress: "Callable[[Progress], None] | None" = None
 ) -> Measured:
     """Offer the condition's load to its server, with as many generators as its rate needs."""
     from lab.load.attack import attack

@@ -33,11 +33,7 @@ def answer(trials: pd.DataFrame, cpus: int, found: pd.DataFrame | None = None) -
     if top is None:
         return "**Answer.** Cannot be told: no block overloaded both one worker and several."
     most = int(trials["workers"].max())
-    parts = [
-        _gain(top, cpus),
-        _sustained(found, top.workers),
-        _beyond(trials, top.workers, most),
-    ]
+    parts = [_gain(top, cpus), _sustained(found, top.workers), _beyond(trials, top.workers, most)]
     return " ".join(filter(None, ("**Answer.**", *parts)))
 
 
