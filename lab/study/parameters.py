@@ -99,7 +99,5 @@ def _unknown(name: str, known: Iterable[str]) -> str:
 def _complaint(problem: ErrorDetails, advice: str) -> str:
     """Say which parameter is wrong, what it must be, what it was, and what to do."""
     said = complaint(problem)
-    if not problem["loc"]:  # about several parameters at once
-        return said
     option = "-r" if problem["type"] == "string_type" else "-p"  # papermill reads -p run 007 as 7
     return f"parameter {said}{advice.format(option=option, name=problem['loc'][0])}"

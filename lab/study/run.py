@@ -61,16 +61,10 @@ class Run:
         """The run's manifest, read from disk now."""
         return self._store.manifest()
 
-    def loop_s(self, kernel: str = "python", iterations: int = ITERATIONS) -> float:
-        """Return the median seconds of a hot loop, timed once per run so that derived rates never change."""
-        return float(self._loops(kernel, iterations)["wall_s"].median())
-
     def loop_cpu_s(self, kernel: str = "python", iterations: int = ITERATIONS) -> float:
-        """Return the median CPU seconds of the same loops: what they take on a CPU of their own."""
-        return float(self._loops(kernel, iterations)["cpu_s"].median())
-
-    def _loops(self, kernel: str, iterations: int) -> pd.DataFrame:
-        return self.table(f"loop-{kernel}-{iterations}", lambda: _time_loops(kernel, iterations))
+        """Return the median CPU seconds of a loop, timed once per run so that what follows never changes."""
+        name = f"loop-{kernel}-{iterations}"
+        return float(self.table(name, lambda: _time_loops(kernel, iterations))["cpu_s"].median())
 
     def table(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """Return the table of that name; `make` is called only if the run does not have it yet.
