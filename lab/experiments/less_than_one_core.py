@@ -22,7 +22,7 @@ from lab.models.statistics import Estimate, estimate, paired_ratio
 from lab.quota import QuotaError
 from lab.servers.spec import DispatchName
 from lab.study.estimates import Stated, stated
-from lab.study.parameters import ListOf, WorkerCount
+from lab.study.parameters import DistinctOf, WorkerCount
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
 from lab.study.run import Run
@@ -51,8 +51,8 @@ class Parameters(_Parameters):
     """What notebook 13 lets its reader set; a quota of 0 is none: all CPUs."""
 
     run: str
-    quotas: Annotated[ListOf[Quota], Field(min_length=1, max_length=4)]
-    workers: ListOf[WorkerCount]
+    quotas: Annotated[DistinctOf[Quota], Field(min_length=1, max_length=4)]
+    workers: DistinctOf[WorkerCount]
     load: Annotated[Positive, Field(lt=_MIDWAY)]
     overload: Annotated[Positive, Field(ge=_OVERLOADED)]
     duration_s: Seconds
@@ -69,13 +69,6 @@ class Parameters(_Parameters):
         if 1 not in workers or len(workers) < 2:
             raise ValueError("must include 1, and another number to compare with it")
         return workers
-
-    @field_validator("quotas", "workers")
-    @classmethod
-    def _are_distinct(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if len(set(values)) < len(values):
-            raise ValueError("must list each number once")
-        return values
 
 
 def conditions(p: Parameters) -> list[Condition]:

@@ -8,14 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from lab.checks import Count, Positive, Seconds, Whole
+from lab.checks import Positive
 from lab.experiments import sustained
 from lab.experiments.common import Iterations, Workers, by_server, named_by
 from lab.figures import DARK_TO_LIGHT, QUIET, Look, canvas, cross_flagged, plain_log_ticks, reference_line
-from lab.hotloop import KernelName
 from lab.load.arrivals import Arrivals
 from lab.models.statistics import estimate
-from lab.servers.spec import DispatchName
 from lab.study.estimates import Stated, stated
 from lab.study.parameters import ListOf
 from lab.study.plan import Condition
@@ -26,18 +24,11 @@ EXPERIMENT = "rate-sweep"
 class Parameters(sustained.Sought):
     """What notebook 03 lets its reader set; `rates` (per second), if given, replace `loads`."""
 
-    run: str
     loads: Annotated[ListOf[Positive], Field(min_length=1)]
     rates: ListOf[Positive]
-    duration_s: Seconds
     workers: Workers
-    dispatch: DispatchName
     arrivals: Arrivals
-    kernel: KernelName
     iterations: Iterations
-    timeout_s: Seconds
-    blocks: Count
-    seed: Whole
 
 
 def servers(p: Parameters) -> list[Condition]:

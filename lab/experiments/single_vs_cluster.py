@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lab import units
-from lab.checks import Count, Positive, Seconds, Whole
+from lab.checks import Positive, Whole
 from lab.experiments import sustained
 from lab.experiments.claims import Verdict, Word, weighed
 from lab.experiments.common import (
@@ -22,10 +22,8 @@ from lab.experiments.common import (
     worded,
 )
 from lab.figures import DARK_TO_LIGHT, INK, canvas, reference_line
-from lab.hotloop import KernelName
 from lab.models.queueing import overload
 from lab.models.statistics import Estimate, estimate, fewest_trials, paired_ratio
-from lab.servers.spec import DispatchName
 from lab.study.estimates import Stated, stated
 from lab.study.plan import Condition
 from lab.study.run import Run
@@ -48,17 +46,10 @@ _ARTICLE = pd.DataFrame(
 class Parameters(sustained.Sought):
     """What notebook 02 lets its reader set."""
 
-    run: str
     rate: Positive
-    duration_s: Seconds
     workers: Workers
-    dispatch: DispatchName
-    kernel: KernelName
     iterations: Whole
-    timeout_s: Seconds
-    blocks: Count
     search_iterations: Iterations
-    seed: Whole
 
 
 def conditions(p: Parameters) -> list[Condition]:

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from lab import units
-from lab.checks import Positive, Seconds, checked
+from lab.checks import Count, Positive, Seconds, Whole, checked
 from lab.cpus import available_cpus
 from lab.errors import UsageError
 from lab.experiments.common import by_server, resolve
+from lab.hotloop import KernelName
 from lab.load.report import Slo
 from lab.models.statistics import Interval, samples_needed
 from lab.progress import display
@@ -208,8 +209,15 @@ KEPT = "sustained-rates"
 
 
 class Sought(Parameters):
-    """What a notebook that searches lets its reader set about it."""
+    """What the notebooks that also search for sustained rates let their readers set alike."""
 
+    run: str
+    duration_s: Seconds
+    dispatch: DispatchName
+    kernel: KernelName
+    timeout_s: Seconds
+    blocks: Count
+    seed: Whole
     slo_percentile: Percentile
     slo_loops: Positive
     precision: Precision

@@ -49,6 +49,16 @@ ListOf = Annotated[tuple[Item, ...], Before(_sequence)]
 """Values, each checked: `ListOf[Positive]`. Add `Field(min_length=1)` to require at least one."""
 
 
+def _distinct(values: tuple[Item, ...]) -> tuple[Item, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("must list each number once")
+    return values
+
+
+DistinctOf = Annotated[tuple[Item, ...], Before(_sequence), AfterValidator(_distinct)]
+"""Numbers that all differ."""
+
+
 class Parameters(BaseModel):
     """The base of a notebook's parameters: a field for each variable that its parameters cell sets."""
 

@@ -110,7 +110,7 @@ def test_how_often_a_rate_held_is_told_with_the_reason_why_not() -> None:
 @pytest.mark.parametrize("name", ["stall_rates", "rates"])
 def test_a_rate_given_twice_is_refused(name: str) -> None:
     assert study.Parameters.from_notebook(PARAMETERS)
-    with pytest.raises(UsageError, match=rf"^parameter {name} must list each rate once, got "):
+    with pytest.raises(UsageError, match=rf"^parameter {name} must list each number once, got "):
         study.Parameters.from_notebook(PARAMETERS | {name: [50, 200, 50.0]})
 
 

@@ -9,27 +9,18 @@ from lab import units
 from lab.checks import Count, Positive
 from lab.experiments import control
 from lab.experiments.instrument import lags, stalls
-from lab.study.parameters import ListOf, WorkerCount
+from lab.study.parameters import DistinctOf, ListOf, WorkerCount
 from lab.study.parameters import Parameters as _Parameters
-
-
-def _distinct(rates: tuple[float, ...]) -> tuple[float, ...]:
-    if len(set(rates)) < len(rates):
-        raise ValueError("must list each rate once")
-    return rates
-
-
-Rates = Annotated[ListOf[Positive], AfterValidator(_distinct)]
 
 
 class Parameters(_Parameters):
     """What notebook 08 lets its reader set."""
 
     run: str
-    stall_rates: Rates
+    stall_rates: DistinctOf[Positive]
     stall_s: Positive
     stall_duration_s: Positive
-    rates: Rates
+    rates: DistinctOf[Positive]
     step_s: Positive
     tool_rate: Count
     tool_duration_s: Count

@@ -8,16 +8,14 @@ import pandas as pd
 from pydantic import field_validator
 
 from lab import units
-from lab.checks import Count, Positive, Seconds, Whole
+from lab.checks import Positive
 from lab.cpus import available_cpus
 from lab.errors import UsageError
 from lab.experiments import common, sustained
 from lab.experiments.common import Iterations, time_of, worded
-from lab.hotloop import KernelName
 from lab.models.scaling import LOSSES, Point, ScalingLaw, envelope, fit_law, speedup_stack, speedups
 from lab.models.statistics import Estimate, estimate, fewest_trials, paired_ratio
-from lab.servers.spec import DispatchName
-from lab.study.parameters import ListOf, WorkerCount
+from lab.study.parameters import DistinctOf, ListOf, WorkerCount
 from lab.study.plan import Condition
 from lab.study.run import Run
 
@@ -30,18 +28,11 @@ OVERLOADED = 1.1
 class Parameters(sustained.Sought):
     """What notebook 04 lets its reader set; no `workers` means those of `default_workers`."""
 
-    run: str
-    workers: ListOf[WorkerCount]
+    workers: DistinctOf[WorkerCount]
     growth: Positive
     overload: Positive
-    duration_s: Seconds
-    dispatch: DispatchName
     pin: bool
-    kernel: KernelName
     iterations: Iterations
-    timeout_s: Seconds
-    blocks: Count
-    seed: Whole
     searched: ListOf[WorkerCount]
     search_beyond: bool
 
@@ -50,8 +41,6 @@ class Parameters(sustained.Sought):
     def _has_a_base(cls, workers: tuple[int, ...]) -> tuple[int, ...]:
         if workers and 1 not in workers:
             raise ValueError("must include 1, the base of every speed-up")
-        if len(set(workers)) < len(workers):
-            raise ValueError("must list each number once")
         return workers
 
     @field_validator("growth")
