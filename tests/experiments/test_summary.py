@@ -11,7 +11,6 @@ from helpers.trial_rows import found_rates, trials
 from lab.errors import LabError
 from lab.experiments import rate_sweep, single_vs_cluster, summary, worker_scaling
 from lab.experiments.claims import Verdict, Word
-from lab.experiments.summary import verdicts
 from lab.experiments.worker_scaling import answer as scaling_answer
 from lab.flags import Flag
 from lab.machine import describe
@@ -180,7 +179,8 @@ class MeasuredRun(BusyRun):
 
 
 def judged(number: int, measured: dict[str, pd.DataFrame] | None = None, cpus: int = 2) -> list[Verdict]:
-    found = verdicts(cast(Run, MeasuredRun(measured or {}, cpus)))
+    run = cast(Run, MeasuredRun(measured or {}, cpus))
+    found = summary.verdicts(run, summary.trials_of(run))
     return [verdict for verdict in found if verdict.number == number]
 
 
@@ -191,7 +191,7 @@ def article(*rows: dict[str, Any], blocks: int = 6) -> dict[str, pd.DataFrame]:
 
 
 def test_every_claim_has_a_verdict_and_nothing_measured_is_nothing_judged() -> None:
-    found = verdicts(cast(Run, MeasuredRun({})))
+    found = summary.verdicts(cast(Run, MeasuredRun({})), {})
     assert sorted({verdict.number for verdict in found}) == list(range(1, 10))
     assert [verdict.number for verdict in found] == sorted(verdict.number for verdict in found)
     assert {(verdict.word, verdict.evidence) for verdict in found} == {(Word.UNTOLD, "")}
