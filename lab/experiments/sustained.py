@@ -22,7 +22,7 @@ from lab.progress import display
 from lab.servers.spec import DispatchName
 from lab.study.estimates import Stated, named
 from lab.study.parameters import Parameters
-from lab.study.plan import Condition, capacity_rps
+from lab.study.plan import BEFORE, Condition, capacity_rps
 from lab.study.rate_search import RateTrial, Search
 from lab.study.run import Run
 from lab.study.stability import between, measured_loop_s, snapshot
@@ -39,6 +39,8 @@ _REQUESTS_PRECISELY = 6
 """Requests of a trial x precision, at least: with fewer than 120 at 5 %, simulated searches miss the capacity
 more often than one time in twenty."""
 _SERVER = ("topology", "workers", "dispatch", "peer")
+_LATER = ("peer",)
+"""Factors that came after the first searches."""
 _ASKED = ("objective", "slo_percentile", "slo_loops", "iterations", "arrivals")
 _FOUND = ("reason", "consistent")
 _NUMBERS = ("rate", "throughput", "service_s", "service_cpu_s", "share_of_limit", "utilisation")
@@ -99,8 +101,9 @@ def _kept(
     run: Run, server: Condition, objective: Objective, seed: int, execute: Execute, show: Any
 ) -> pd.DataFrame:
     identity = asdict(replace(server, rate=1.0, load=None)) | asdict(objective) | {"seed": seed}
-    if not server.peer:
-        del identity["peer"]  # searches older than this factor keep their names
+    for name in _LATER:
+        if identity[name] == BEFORE[name]:
+            del identity[name]  # searches older than this factor keep their names
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     return _whole(run.table(f"sustained-{digest}", lambda: _searched(server, objective, seed, execute, show)))
 
