@@ -91,13 +91,13 @@ def search(
         raise UsageError("there is no server to search: name at least one")
     show = display()
     try:
-        found = [_kept(run, server, objective, seed, execute, show.show) for server in servers]
+        found = [_search_or_read(run, server, objective, seed, execute, show.show) for server in servers]
     finally:
         show.close()
     return pd.concat(found, ignore_index=True)
 
 
-def _kept(
+def _search_or_read(
     run: Run, server: Condition, objective: Objective, seed: int, execute: Execute, show: Any
 ) -> pd.DataFrame:
     identity = asdict(replace(server, rate=1.0, load=None)) | asdict(objective) | {"seed": seed}
@@ -105,7 +105,9 @@ def _kept(
         if identity[name] == BEFORE[name]:
             del identity[name]  # searches older than this factor keep their names
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-    return _whole(run.table(f"sustained-{digest}", lambda: _searched(server, objective, seed, execute, show)))
+    return _whole(
+        run.table(f"sustained-{digest}", lambda: _search_now(server, objective, seed, execute, show))
+    )
 
 
 def _whole(trials: pd.DataFrame) -> pd.DataFrame:
@@ -113,7 +115,7 @@ def _whole(trials: pd.DataFrame) -> pd.DataFrame:
     return trials if "peer" in trials else trials.assign(peer="")
 
 
-def _searched(
+def _search_now(
     server: Condition, objective: Objective, seed: int, execute: Execute, show: Any
 ) -> pd.DataFrame:
     loop_s = measured_loop_s(server.kernel, server.iterations)
