@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 import lab
+from lab.experiments.control import busy_share
 from lab.experiments.dispatch.trials import least_overhead_s
 from lab.models.simulation import waits
 from lab.servers import peers, serve
-from lab.study.control import busy_share
 from lab.study.stability import measured_loop_s
 
 WORKERS, ROUNDS = 2, 3

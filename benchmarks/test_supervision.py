@@ -21,9 +21,8 @@ from lab.experiments.failures import trials as failures
 from lab.hotloop import KernelName, measure
 from lab.servers import Server, serve
 from lab.servers.spec import DispatchName
-from lab.study.columns import Event
-from lab.study.faults import with_actions
-from lab.study.plan import Condition, Label
+from lab.study.plan import Condition, Event, Label
+from lab.study.trial import with_actions
 
 WORKERS = 2
 ROUNDS = 20

@@ -111,9 +111,7 @@ def complaints(error: "ValidationError", names: list[str] | None = None) -> list
     return [complaint(problem, names) for problem in error.errors(include_url=False)]
 
 
-_ABOUT_NAMES = {
-    **dict.fromkeys(("missing", "missing_argument", "missing_keyword_only_argument"), "{} is missing"),
-}
+_MISSING = ("missing", "missing_argument", "missing_keyword_only_argument")
 _WRONG = {
     "greater_than": "must be above {gt:g}",
     "greater_than_equal": "must be at least {ge:g}",
@@ -133,8 +131,8 @@ _WRONG = {
 def complaint(problem: "ErrorDetails", names: list[str] | None = None) -> str:
     """Return one of pydantic's complaints, such as: generators must be at least 1, got 0."""
     kind, place = problem["type"], _place(problem["loc"], names or [])
-    if kind in _ABOUT_NAMES:
-        return _ABOUT_NAMES[kind].format(place)
+    if kind in _MISSING:
+        return f"{place} is missing"
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         return _unknown(place, names or [])
     said = problem["msg"].replace("Input should be", "must be")

@@ -72,6 +72,7 @@ def sleep_loop(iterations: int) -> float:
 
 
 SummingName = Literal["python", "numpy", "numba"]
+"""The kernels that do the work, unlike `sleep`."""
 KernelName = Literal[SummingName, "sleep"]
 
 _MAKERS: dict[str, Callable[[], Kernel]] = {
@@ -80,9 +81,6 @@ _MAKERS: dict[str, Callable[[], Kernel]] = {
     "numba": _numba_kernel,
     "sleep": lambda: sleep_loop,
 }
-
-SUMMING = get_args(SummingName)
-"""The kernels that do the work, unlike `sleep`."""
 
 KERNELS = get_args(KernelName)
 
@@ -147,10 +145,5 @@ def measure(name: str = "python", iterations: int = ITERATIONS, repeats: int = 5
     """Run the loop `repeats` times back to back, after one run that is not counted."""
     loop = kernel(name)
     loop(iterations)
-    return [_timed(loop, iterations) for _ in range(repeats)]
-
-
-def _timed(loop: Kernel, iterations: int) -> LoopCost:
-    wall, cpu = time.perf_counter(), time.thread_time()
-    loop(iterations)
-    return LoopCost(time.perf_counter() - wall, time.thread_time() - cpu)
+    runs = (run(loop, iterations) for _ in range(repeats))
+    return [LoopCost(each.duration_s, each.cpu_s) for each in runs]

@@ -24,7 +24,7 @@ def show(figure: "Figure | None", *, caption: str, save_as: Path | None = None) 
     if figure is None:
         say(f"*Not measured in this run, so there is no figure here: {caption}*")
         return
-    from lab.figures.style import rendered
+    from lab.figures import rendered
 
     png = rendered(figure, "png")
     if save_as is not None:

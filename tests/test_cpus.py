@@ -1,11 +1,14 @@
-"""CPU counts: the host's, affinity's, and cgroup quotas as the files of a fake system say them."""
+"""CPU counts: by host, affinity and quota, as each API says, and how many loops run at once."""
 
+import importlib
 import os
 from pathlib import Path
 
 import pytest
 
-from lab.cpus import affinity_cpus, available_cpus, host_cpus, quota_cpus
+from lab import cpus
+from lab.cpus import Said, affinity_cpus, all_said, available_cpus, host_cpus, quota_cpus, run_at_once
+from lab.errors import LabError
 
 
 def system(root: Path, groups: str, files: dict[str, str]) -> Path:
@@ -79,3 +82,68 @@ def test_affinity_counts() -> None:
         assert affinity_cpus() == available_cpus() == 1
     finally:
         os.sched_setaffinity(0, allowed)
+
+
+def said() -> dict[str, Said]:
+    return {one.api: one for one in all_said()}
+
+
+def program(folder: Path, name: str, script: str) -> None:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Leave only the programs of an empty folder to be found; return it."""
+    monkeypatch.setattr(
+        cpus, "find", lambda name: str(tmp_path / name) if (tmp_path / name).exists() else None
+    )
+    return tmp_path
+
+
+def test_every_api_that_is_here_is_asked(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(alone, "node", "echo 7")
+    program(alone, "nproc", "echo 5")
+    (alone / "loky.py").write_text("def cpu_count(): return 3")
+    monkeypatch.syspath_prepend(alone)
+    importlib.invalidate_caches()
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "process_cpu_count", lambda: 6, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    monkeypatch.setattr("lab.cpus.quota_cpus", lambda: 1.5)
+    found = {api: one.cpus for api, one in said().items()}
+    assert found == {
+        "Python os.cpu_count()": 64,
+        "Python os.process_cpu_count()": 6,
+        "affinity": 4,
+        "cgroup quota": 1.5,
+        "loky.cpu_count()": 3,
+        "Node os.availableParallelism()": 7,
+        "nproc": 5,
+    }
+
+
+def test_what_is_not_here_or_fails_is_said(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(alone, "nproc", "exit 3")
+    monkeypatch.delattr(os, "process_cpu_count", raising=False)
+    monkeypatch.setattr("lab.cpus.quota_cpus", lambda: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    found = said()
+    assert found["cgroup quota"] == Said("cgroup quota", None, "no quota")
+    assert found["Python os.process_cpu_count()"].because == "from Python 3.13 on"
+    assert found["loky.cpu_count()"].because == "not installed"
+    assert found["Node os.availableParallelism()"].because == "not installed"
+    assert found["nproc"].because.startswith("failed: ")
+    assert found["nproc"].cpus is None
+
+
+def test_loops_run_at_once_on_no_more_cpus_than_there_are_loops() -> None:
+    assert 0 < run_at_once(1, 0.1) <= 1.1
+
+
+def test_a_loop_that_ends_early_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpus, "_LOOP", "")
+    with pytest.raises(LabError, match="a loop ended early"):
+        run_at_once(2, 0.1)

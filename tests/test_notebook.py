@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from nbconvert.filters import markdown2html
 
 import lab
-from lab.figures.style import canvas, rendered
+from lab.figures import canvas, rendered
 from lab.notebook import alt_text
 
 
@@ -167,7 +167,7 @@ def test_figures_depend_on_nobodys_settings(tmp_path: Path) -> None:
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.family: Nowhere\nbackend: nonsense\n")
     code = (
         "import sys\n"
-        "from lab.figures.style import rendered\n"
+        "from lab.figures import rendered\n"
         "from test_notebook import _draw\n"
         "sys.stdout.buffer.write(rendered(_draw(), 'svg'))\n"
     )

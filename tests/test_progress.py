@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.study_fakes import FakeResult, condition, fake_attack
+from helpers.study_fakes import condition, fake_attack
 
 from lab import progress
 from lab.progress import display
 from lab.study.plan import Condition
 from lab.study.run import open_run
+from lab.study.trial import Attacked
 
 WORK = """
 from lab.progress import display
@@ -101,7 +102,7 @@ def test_an_interrupted_display_may_be_closed_twice(capsys: pytest.CaptureFixtur
 def test_progress_is_told_to_whoever_polls(capsys: pytest.CaptureFixture[str]) -> None:
     run, states = open_run(), list[dict[str, Any]]()
 
-    def watch(condition: Condition, seed: int) -> FakeResult:
+    def watch(condition: Condition, seed: int) -> Attacked:
         states.append(json.loads((run.path / "progress.json").read_text()))
         return fake_attack(condition, seed)
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from lab import machine, units
-from lab.cpu_counts import Said, all_said, run_at_once
+from lab.cpus import Said, all_said, run_at_once
 from lab.load import ceiling
 from lab.load import peers as load_tools
 from lab.load.ceiling import Step, ceiling_rps, measure_ceiling, reasons

@@ -38,8 +38,8 @@ def command(records: Path, out: Path | None, bin_text: str | None) -> None:
         raise UsageError(f"cannot draw {out.name}: name a file that ends in .svg, .png or .pdf")
     check_writable(out)
     result = Result.load(records)
-    from lab.figures.over_time import over_time as draw
-    from lab.figures.style import rendered
+    from lab.figures import over_time as draw
+    from lab.figures import rendered
     from lab.load.summary import over_time
     from lab.units import parse_duration
 

@@ -1,6 +1,5 @@
 """What several notebooks share: workers and loops that suit the machine, servers by name, what trials say."""
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import fields
@@ -11,10 +10,10 @@ import pandas as pd
 from lab.checks import Before
 from lab.cpus import available_cpus
 from lab.errors import UsageError
+from lab.experiments import control
 from lab.flags import KINDS
-from lab.models.stack import WorkerTime, worker_time
+from lab.models.scaling import WorkerTime, worker_time
 from lab.models.statistics import Estimate, fewest_trials
-from lab.study import control
 from lab.study.parameters import Parameters, startable
 from lab.study.run import Run
 from lab.units import counted, digits
@@ -124,7 +123,7 @@ _TIMES = [column.name for column in fields(WorkerTime) if column.name != "worker
 
 
 def accounted(run: Run, trials: pd.DataFrame) -> pd.DataFrame:
-    """Add to each trial how its workers spent their time, as columns of `lab.models.stack.WorkerTime`.
+    """Add to each trial how its workers spent their time, as columns of `lab.models.scaling.WorkerTime`.
 
     busy_rps: throughput while all workers could be busy, which the wait for the last answer is not in; nan if
     they never were busy together.
@@ -187,8 +186,3 @@ def with_unflagged(trials: pd.DataFrame, tabulate: Callable[[pd.DataFrame], pd.D
     except UsageError:
         both = {"all": rows}
     return pd.concat(both, names=["trials", ""]).reset_index("trials")
-
-
-def table_name(kind: str, *settings: object) -> str:
-    """Name a table by the settings it was made with: other settings, another table."""
-    return f"{kind}-{hashlib.sha256(repr(settings).encode()).hexdigest()[:10]}"

@@ -14,6 +14,7 @@ from typing import Any
 from lab.cpus import available_cpus
 from lab.errors import UsageError
 from lab.experiments import (
+    control,
     dispatch,
     failures,
     hot_loop,
@@ -32,16 +33,14 @@ from lab.experiments.common import expected, resolve
 from lab.experiments.dispatch import bound
 from lab.experiments.dispatch import trials as dispatch_trials
 from lab.experiments.failures import trials as failures_trials
-from lab.experiments.instrument import feeding
 from lab.experiments.other_servers import trials as other_trials
 from lab.experiments.other_servers.servers import factors
-from lab.experiments.worker_scaling import trials as scaling_trials
+from lab.experiments.sustained import Objective
+from lab.experiments.worker_scaling import scaling as scaling_trials
 from lab.hotloop import SLEEP_STEP_S
 from lab.models.statistics import fewest_trials
-from lab.study import control
 from lab.study.parameters import Parameters
 from lab.study.plan import Condition, capacity_rps
-from lab.study.searches import Objective
 from lab.units import clock
 
 COMPILED = 0.2
@@ -189,7 +188,7 @@ def _instrument(p: instrument.Parameters) -> float:
     stalls_s = 2 * len(p.stall_rates) * (p.stall_duration_s + TRIAL_S)
     lags_s = 2 * len(p.rates) * (p.step_s + 2 * TRIAL_S)
     tools_s = _TOOLS * (p.tool_duration_s + _TOOL_S)
-    fed_s = sum(_controls_s(count, p.control_iterations) for count in feeding.numbers(p.control_workers))
+    fed_s = sum(_controls_s(count, p.control_iterations) for count in control.numbers(p.control_workers))
     chosen_s = _controls_s(2 * available_cpus(), [control.FIRST] * _CONTROLS)
     return stalls_s + lags_s + tools_s + fed_s + chosen_s
 

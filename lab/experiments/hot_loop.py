@@ -10,7 +10,7 @@ from pydantic import Field
 
 from lab import hotloop, units
 from lab.checks import Count, Positive, Whole
-from lab.figures.style import DARK_TO_LIGHT, INK, canvas, plain_log_ticks
+from lab.figures import DARK_TO_LIGHT, INK, canvas, plain_log_ticks
 from lab.hotloop import SummingName
 from lab.models.statistics import Estimate, quantile
 from lab.study.estimates import Stated, stated

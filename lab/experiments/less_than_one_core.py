@@ -15,14 +15,14 @@ from lab.checks import Before, Count, Positive, Seconds, Whole, number
 from lab.cpus import affinity_cpus, quota_cpus
 from lab.experiments.claims import Verdict, Word, weighed
 from lab.experiments.common import accounted, spread
-from lab.figures.style import DARK_TO_LIGHT, QUIET, Look, canvas, reference_line
+from lab.figures import DARK_TO_LIGHT, QUIET, Look, canvas, reference_line
 from lab.hotloop import KernelName
 from lab.load.arrivals import Arrivals
 from lab.models.statistics import Estimate, estimate, paired_ratio
 from lab.quota import QuotaError
 from lab.servers.spec import DispatchName
 from lab.study.estimates import Stated, stated
-from lab.study.parameters import ListOf, WorkerCount
+from lab.study.parameters import DistinctOf, WorkerCount
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
 from lab.study.run import Run
@@ -48,11 +48,11 @@ Quota = Annotated[float, Before(number), Ge(0)]
 
 
 class Parameters(_Parameters):
-    """What notebook 11 lets its reader set; a quota of 0 is none: all CPUs."""
+    """What notebook 13 lets its reader set; a quota of 0 is none: all CPUs."""
 
     run: str
-    quotas: Annotated[ListOf[Quota], Field(min_length=1, max_length=4)]
-    workers: ListOf[WorkerCount]
+    quotas: Annotated[DistinctOf[Quota], Field(min_length=1, max_length=4)]
+    workers: DistinctOf[WorkerCount]
     load: Annotated[Positive, Field(lt=_MIDWAY)]
     overload: Annotated[Positive, Field(ge=_OVERLOADED)]
     duration_s: Seconds
@@ -69,13 +69,6 @@ class Parameters(_Parameters):
         if 1 not in workers or len(workers) < 2:
             raise ValueError("must include 1, and another number to compare with it")
         return workers
-
-    @field_validator("quotas", "workers")
-    @classmethod
-    def _are_distinct(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if len(set(values)) < len(values):
-            raise ValueError("must list each number once")
-        return values
 
 
 def conditions(p: Parameters) -> list[Condition]:
@@ -254,18 +247,7 @@ def answer(trials: pd.DataFrame, why_not: str) -> str:
         return f"**Answer.** **{_IN_WORDS[Word.UNTOLD]} here**: {why_not}."
     found = verdict(trials)
     evidence = found.evidence or "no quota below one core was measured"
-    text = f"**Answer.** **{_IN_WORDS[found.word]} here** ({evidence})."
-    limited = trials[trials["quota_cpus"] < 1]
-    if len(limited):
-        calm, full = (limited[_is_full(limited) == is_full] for is_full in (False, True))
-        text += (
-            f" The quota stopped a server in {_stopped(full)} of the periods when it was overloaded,"
-            f" and in {_stopped(calm)} at a load of {units.percent(calm['load'].median())}."
-        )
-    free = [pair for pair in compared(trials) if pair.quota_cpus is None and pair.throughput is not None]
-    if free:
-        text += f" With all CPUs, {free[-1].workers} workers answer {_times(free[-1].throughput)} as much."
-    return text
+    return f"**Answer.** **{_IN_WORDS[found.word]} here** ({evidence})."
 
 
 def _stopped(trials: pd.DataFrame) -> str:
@@ -334,10 +316,7 @@ def figure(trials: pd.DataFrame) -> Figure | None:
         return None
     panels: dict[str, Any] = {"rows": 2, "columns": 2, "sharex": True, "height_ratios": (2, 1)}
     title = _IN_WORDS[verdict(trials).word]
-    with canvas(title, size=(9.6, 6.2), **panels) as (
-        figure,
-        (rate, latency, stopped, stopped_calm),
-    ):
+    with canvas(title, size=(9.6, 6.2), **panels) as (figure, (rate, latency, stopped, stopped_calm)):
         names = sorted(int(n) for n in trials["workers"].unique())
         quotas = by_quota(trials)
         for k, ((limit, mine), look) in enumerate(zip(quotas, DARK_TO_LIGHT, strict=False)):

@@ -18,8 +18,7 @@ from lab import files, units
 from lab.errors import LabError, one_line
 from lab.experiments import rate_sweep, summary
 from lab.experiments.worker_scaling import scaling
-from lab.experiments.worker_scaling import trials as scaling_trials
-from lab.figures.style import (
+from lab.figures import (
     DARK_TO_LIGHT,
     QUIET,
     Look,
@@ -71,8 +70,8 @@ class Shown:
     @cached_property
     def points(self) -> list[Point]:
         """The points of its scaling curve; none if it was not measured."""
-        trials = self.run.trials(scaling_trials.EXPERIMENT)
-        return scaling.points(scaling_trials.accounted(self.run, trials)) if len(trials) else []
+        trials = self.run.trials(scaling.EXPERIMENT)
+        return scaling.points(scaling.accounted(self.run, trials)) if len(trials) else []
 
     @cached_property
     def sweep(self) -> pd.DataFrame:

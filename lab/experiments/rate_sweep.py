@@ -8,22 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from lab.checks import Count, Positive, Seconds, Whole
+from lab.checks import Positive
 from lab.experiments import sustained
 from lab.experiments.common import Iterations, Workers, by_server, named_by
-from lab.figures.style import (
-    DARK_TO_LIGHT,
-    QUIET,
-    Look,
-    canvas,
-    cross_flagged,
-    plain_log_ticks,
-    reference_line,
-)
-from lab.hotloop import KernelName
+from lab.figures import DARK_TO_LIGHT, QUIET, Look, canvas, cross_flagged, plain_log_ticks, reference_line
 from lab.load.arrivals import Arrivals
 from lab.models.statistics import estimate
-from lab.servers.spec import DispatchName
 from lab.study.estimates import Stated, stated
 from lab.study.parameters import ListOf
 from lab.study.plan import Condition
@@ -34,18 +24,11 @@ EXPERIMENT = "rate-sweep"
 class Parameters(sustained.Sought):
     """What notebook 03 lets its reader set; `rates` (per second), if given, replace `loads`."""
 
-    run: str
     loads: Annotated[ListOf[Positive], Field(min_length=1)]
     rates: ListOf[Positive]
-    duration_s: Seconds
     workers: Workers
-    dispatch: DispatchName
     arrivals: Arrivals
-    kernel: KernelName
     iterations: Iterations
-    timeout_s: Seconds
-    blocks: Count
-    seed: Whole
 
 
 def servers(p: Parameters) -> list[Condition]:
@@ -103,7 +86,7 @@ def figure(trials: pd.DataFrame, found: pd.DataFrame) -> Figure:
     """Draw what was answered, and how long it took, against the own utilisation of each trial.
 
     A dot is one trial, a line joins the medians over blocks. `found` are the bounds of the sustained rates
-    (`searches.bounds`), drawn as bands. Nothing here depends on the machine's speed.
+    (`sustained.bounds`), drawn as bands. Nothing here depends on the machine's speed.
     """
     percentile, loops = int(found["slo_percentile"].iloc[0]), float(found["slo_loops"].iloc[0])
     with canvas(sustained.title(found), rows=2, size=(7.4, 7.0), sharex=True) as (figure, panels):

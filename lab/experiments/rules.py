@@ -14,11 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
-from lab import units
 from lab.machine import Machine
 from lab.models.statistics import QUANTILE_METHOD, Interval, samples_needed
 from lab.study.manifest import Manifest
 from lab.study.plan import FACTORS
+from lab.units import counted, digits, per_second, percent, seconds
 
 Kept = Literal["yes", "in part", "no"]
 Found = tuple[Kept, str]
@@ -76,82 +76,66 @@ def table(evidence: Evidence) -> pd.DataFrame:
     )
 
 
+def _grade(wholly: bool, partly: bool) -> Kept:
+    return "yes" if wholly else "in part" if partly else "no"
+
+
 def _base(run: Evidence) -> Found:
     speedups, bases = run.of("speed-up over one worker"), run.of("highest throughput")
     bases = bases[["workers=1" in factors.split(", ") for factors in bases["factors"]]]
     if speedups.empty or bases.empty:
-        return "no", "no speed-up over one worker was measured"
-    rates = ", ".join(map(units.per_second, bases["value"]))
-    return (
-        "yes",
-        f"{_many(len(speedups), 'speed-up')} over one worker of the same cluster, which answers {rates}",
-    )
+        return "no", "no speed-up over one worker"
+    rates = ", ".join(map(per_second, bases["value"]))
+    return "yes", f"{counted(len(speedups), 'speed-up')} over one worker, which answers {rates}"
 
 
 def _resources(run: Evidence) -> Found:
     cpus, host = run.machine.available_cpus, run.machine.host_cpus
     most = int(run.all_trials["workers"].max()) if len(run.all_trials) else 0
-    shown = f"up to {_many(most, 'worker')} on {cpus} of {_many(host, 'CPU')}; one kind of work, the hot loop"
-    return ("yes" if most >= cpus == host else "in part" if most >= cpus else "no"), shown
+    shown = f"up to {counted(most, 'worker')} on {cpus} of {counted(host, 'CPU')}; one kind of work"
+    return _grade(most >= cpus == host, most >= cpus), shown
 
 
 def _means(run: Evidence) -> Found:
     rates = run.estimates[run.estimates["unit"].str.endswith("/s") & ~run.estimates["interval"].isin(_FOUND)]
     if rates.empty:
-        return "no", "no rate was measured"
+        return "no", "no rate"
+    # the median of an even number of blocks is the mean of the middle two
     means = rates["quantity"].str.contains("mean", regex=False) | (rates["n"] % 2 == 0)
-    shown = (
-        f"{means.sum()} of {_many(len(rates), 'rate')} are arithmetic means: the median of an even number of "
-        "blocks is that of the middle two"
-    )
-    return ("no" if means.all() else "in part" if means.any() else "yes"), shown
+    shown = f"arithmetic means: {means.sum()} of {counted(len(rates), 'rate')}"
+    return _grade(not means.any(), not means.all()), shown
 
 
 def _ratios(run: Evidence) -> Found:
-    if run.compared.empty:
-        return "no", "no ratio is stated, and nothing in its place"
-    shown = (
-        f"{_many(len(run.compared), 'ratio')}, each the median of those within blocks, which the machine's "
-    )
-    return "no", shown + "speed is not in; the rates and times behind them are stated too"
+    return "no", f"{counted(len(run.compared), 'ratio')}, each a median of those within blocks"
 
 
 def _intervals(run: Evidence) -> Found:
-    return _share_with_interval(run.estimates[~run.estimates["interval"].isin(_FOUND)], "estimate")
+    return _with_interval(run.estimates[~run.estimates["interval"].isin(_FOUND)], "estimate")
 
 
-def _share_with_interval(rows: pd.DataFrame, noun: str) -> Found:
-    if rows.empty:
-        return "no", f"no {noun} is stated"
+def _with_interval(rows: pd.DataFrame, noun: str) -> Found:
     told = rows["interval"].isin([kind.value for kind in Interval if kind.covers])
-    shown = f"{told.sum()} of {_many(len(rows), noun)} {'has' if told.sum() == 1 else 'have'} a 95 % interval"
-    if not told.all():
-        shown += "; the others are of too few blocks, and say so"
-    return ("yes" if told.all() else "in part" if told.any() else "no"), shown
+    shown = f"with a 95 % interval: {told.sum()} of {counted(len(rows), noun)}"
+    return _grade(bool(len(rows) and told.all()), bool(told.any())), shown
 
 
 def _normality(run: Evidence) -> Found:
     told = run.estimates[~run.estimates["interval"].isin([*_FOUND, Interval.RANGE.value])]
-    if told.empty:
-        return "no", "no interval is stated"
     free = told["interval"].isin(_FREE)
-    shown = "; ".join(f"{kind}: {count}" for kind, count in told["interval"].value_counts().items())
-    shown = f"intervals by {shown}; {free.sum()} of {len(told)} hold for any distribution"
     wide = told[told["high"] > told["low"]]
     middle = (wide["high"] + wide["low"]) / 2
     lopsided = (wide["value"] - middle).abs() > _SYMMETRIC * (wide["high"] - wide["low"])
-    shown += f"; {lopsided.sum()} of {len(wide)} are lopsided, as those of normal theory never are"
-    if not free.any() or (len(wide) and not lopsided.any()):
-        return "no", shown
-    return ("yes" if free.all() and 2 * lopsided.sum() >= len(wide) else "in part"), shown
+    shown = f"intervals that hold for any distribution: {free.sum()} of {len(told)}"
+    shown += f"; lopsided, as those of normal theory never are: {lopsided.sum()} of {len(wide)}"
+    none = not free.any() or bool(len(wide) and not lopsided.any())
+    return _grade(not none and bool(free.all()) and 2 * int(lopsided.sum()) >= len(wide), not none), shown
 
 
 def _comparisons(run: Evidence) -> Found:
-    kept, shown = _share_with_interval(run.compared, "comparison")
-    smallest = run.compared["smallest_told"].dropna()
-    if len(smallest):
-        shown += f"; what they would have shown: from {units.percent(smallest.min())}"
-        shown += f" to {units.percent(smallest.max())}"
+    kept, shown = _with_interval(run.compared, "comparison")
+    if len(smallest := run.compared["smallest_told"].dropna()):
+        shown += f"; would have shown: {percent(smallest.min())} to {percent(smallest.max())}"
     return kept, shown
 
 
@@ -159,58 +143,52 @@ def _percentiles(run: Evidence) -> Found:
     needed = samples_needed(0.99)
     stated = len(run.of("p99")) + len(run.of("slowest"))
     enough = int((run.all_trials["planned"] >= needed).sum())
-    shown = f"{_many(stated, 'estimate')} of a p99 or of the slowest; {enough} of "
-    shown += f"{_many(len(run.all_trials), 'trial')} have the {needed} requests that a p99 takes"
-    all_enough = 0 < enough == len(run.all_trials)
-    return ("no" if not stated else "yes" if all_enough else "in part"), shown
+    shown = f"{counted(stated, 'estimate')} of a p99 or the slowest; the {needed} requests that a p99 takes: "
+    shown += f"{enough} of {counted(len(run.all_trials), 'trial')}"
+    return _grade(bool(stated and 0 < enough == len(run.all_trials)), stated > 0), shown
 
 
 def _setup(run: Evidence) -> Found:
     manifest = run.manifest
-    commit = (manifest.git_commit or "unknown")[:7]
     clean = manifest.git_commit is not None and manifest.git_dirty is False
-    shown = f"commit {commit}{'' if clean else ', or something near it'}; {len(manifest.packages)} packages; "
-    shown += f"{run.machine.cpu_model}, kernel {run.machine.kernel}; {len(FACTORS)} factors of each trial"
+    shown = f"commit {(manifest.git_commit or 'unknown')[:7]}{'' if clean else ', or something near it'}; "
+    shown += f"{len(manifest.packages)} packages; {run.machine.cpu_model}, kernel {run.machine.kernel}; "
+    shown += f"{len(FACTORS)} factors of each trial"
     known = bool(manifest.packages) and len(run.all_trials) > 0
-    return ("yes" if clean and known else "in part" if known else "no"), shown
+    return _grade(clean and known, known), shown
 
 
 def _timing(run: Evidence) -> Found:
     if run.all_trials.empty:
-        return "no", "no trial was measured"
+        return "no", "no trial"
     lag_s = run.all_trials["send_lag_p99_s"]
-    shown = (
-        f"one clock, from when a request is due; sent late by at most {units.seconds(lag_s.max())} (p99 of a "
-    )
-    shown += f"trial); quantiles by '{QUANTILE_METHOD}'; {(~run.all_trials['valid']).sum()} of "
-    shown += f"{_many(len(lag_s), 'trial')} flagged, none dropped"
-    return ("yes" if lag_s.notna().all() else "in part"), shown
+    shown = f"one clock, from the due time; send lag (p99 of a trial) at most {seconds(lag_s.max())}; "
+    shown += f"quantiles by '{QUANTILE_METHOD}'; flagged, and kept: "
+    shown += f"{(~run.all_trials['valid']).sum()} of {counted(len(lag_s), 'trial')}"
+    return _grade(bool(lag_s.notna().all()), True), shown
 
 
 def _bounds(run: Evidence) -> Found:
     limits, speedups = run.of("of the own limit"), run.of("speed-up over one worker")
-    told = []
+    told = [f"{counted(len(limits), 'share')} of what the loops alone allow"]
     if len(speedups):
-        best, cpus = units.digits(speedups["value"].max()), _many(run.machine.available_cpus, "CPU")
-        told.append(f"a speed-up of {best} on {cpus}, where one for each is the ideal")
-    if len(limits):
-        told.append(f"{_many(len(limits), 'number')} as a share of what the loops alone allow")
-    return ("yes" if told else "no"), "; ".join(told) or "nothing was measured that has a limit"
+        cpus = counted(run.machine.available_cpus, "CPU")
+        told.append(f"a speed-up of {digits(speedups['value'].max())} on {cpus}")
+    return _grade(bool(len(limits) or len(speedups)), False), "; ".join(told)
 
 
 def _plots(run: Evidence) -> Found:
     every = [_Drawn(axes) for figure in run.figures for axes in figure.axes]
     points, joined = sum(one.points for one in every), sum(len(one.joined) for one in every)
-    if not points:
-        return "no", "no figure was drawn"
     jumps = sum(one.jumps for one in every)
     nameless, bare = sum(not one.is_named for one in every), sum(one.is_bare for one in every)
     shown = (
-        f"this page's figures draw {_many(points, 'measurement')} beside {_many(joined, 'line')}; {jumps} of"
-        f" these join what has no order; of {_many(len(every), 'panel')}, {nameless} do not name both axes,"
-        f" and {bare} have lines without measurements or bars beside them"
+        f"{counted(points, 'measurement')} and {counted(joined, 'line')} in {counted(len(every), 'panel')}; "
+        f"lines over what has no order: {jumps}; panels without both axes' names: {nameless}, "
+        f"with lines alone: {bare}"
     )
-    return ("no" if jumps else "in part" if nameless or bare else "yes"), shown
+    sound = points > 0 and not jumps
+    return _grade(sound and not nameless and not bare, sound), shown
 
 
 class _Drawn:
@@ -245,10 +223,6 @@ class _Drawn:
         """Whether its lines have neither measurements nor bars beside them."""
         bars = any(isinstance(one, ErrorbarContainer) for one in self._axes.containers)
         return bool(self.joined) and not (self.points or bars)
-
-
-def _many(number: int, noun: str) -> str:
-    return units.counted(number, noun)
 
 
 RULES: dict[str, Callable[[Evidence], Found]] = {

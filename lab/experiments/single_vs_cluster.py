@@ -8,8 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lab import units
-from lab.checks import Count, Positive, Seconds, Whole
-from lab.errors import UsageError
+from lab.checks import Positive, Whole
 from lab.experiments import sustained
 from lab.experiments.claims import Verdict, Word, weighed
 from lab.experiments.common import (
@@ -19,15 +18,12 @@ from lab.experiments.common import (
     length,
     named_by,
     resolve,
-    spread,
     with_unflagged,
     worded,
 )
-from lab.figures.style import DARK_TO_LIGHT, INK, canvas, reference_line
-from lab.hotloop import KernelName
+from lab.figures import DARK_TO_LIGHT, INK, canvas, reference_line
 from lab.models.queueing import overload
 from lab.models.statistics import Estimate, estimate, fewest_trials, paired_ratio
-from lab.servers.spec import DispatchName
 from lab.study.estimates import Stated, stated
 from lab.study.plan import Condition
 from lab.study.run import Run
@@ -50,17 +46,10 @@ _ARTICLE = pd.DataFrame(
 class Parameters(sustained.Sought):
     """What notebook 02 lets its reader set."""
 
-    run: str
     rate: Positive
-    duration_s: Seconds
     workers: Workers
-    dispatch: DispatchName
-    kernel: KernelName
     iterations: Whole
-    timeout_s: Seconds
-    blocks: Count
     search_iterations: Iterations
-    seed: Whole
 
 
 def conditions(p: Parameters) -> list[Condition]:
@@ -71,7 +60,7 @@ def conditions(p: Parameters) -> list[Condition]:
 
 
 def sustained_rates(run: Run, p: Parameters) -> pd.DataFrame:
-    """Search for what one process and the cluster sustain, with shorter loops (`searches.bounds`)."""
+    """Search for what one process and the cluster sustain, with shorter loops (`sustained.bounds`)."""
     load = p.model_dump(include={"kernel", "timeout_s"}) | {"duration_s": p.search_s}
     load["iterations"] = length(p.search_iterations, run, p.kernel)
     servers = sustained.pair(p.workers, p.dispatch, **load)
@@ -135,18 +124,18 @@ def beside_theory(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def answer(trials: pd.DataFrame, found: pd.DataFrame | None = None) -> str:
-    """Say what both servers sustain here, if that was searched, and what the article's load does to them."""
-    single, cluster = medians(trials)
-    text = "**Answer.**" if found is None else sustained.answer(found)
-    text += (
-        f" Offered {units.per_second(single['rate'])} for {single['duration_s']:g} s, "
-        f"one process {_outcome(single, _behind(trials, 'single'))}. "
-        f"A cluster of {int(cluster['workers'])} {_outcome(cluster, _behind(trials, 'cluster'))}."
-    )
-    if (more := gain(trials)) is not None:
-        text += f" While all of it could be busy, it answered {units.digits(more.value)} times"
-        text += f" ({spread(more)}) what one process did."
-    return text
+    """Say what both servers sustain here, if that was searched, and which fell behind."""
+    return f"{'**Answer.**' if found is None else sustained.answer(found)} {_finding(trials)}."
+
+
+def _finding(trials: pd.DataFrame) -> str:
+    """Say in how many blocks each server fell behind."""
+    parts = [
+        f"{name} in {behind.sum()} of {units.counted(len(behind), 'block')}"
+        for topology, name in (("single", "one process"), ("cluster", "the cluster"))
+        if len(behind := _behind(trials, topology))
+    ]
+    return f"Fell behind at {units.per_second(trials['rate'].median())}: {', '.join(parts)}"
 
 
 def gain(trials: pd.DataFrame) -> Estimate | None:
@@ -194,17 +183,6 @@ def estimates(trials: pd.DataFrame) -> list[Stated]:
     return rows
 
 
-def _outcome(row: "pd.Series[float]", behind: "pd.Series[bool]") -> str:
-    """Say what was seen; only what holds in every one of enough blocks is a finding."""
-    state = "kept up" if not behind.any() else "fell behind"
-    seen = f"{state} in {int(behind.sum()) or len(behind)} of {units.counted(len(behind), 'block')}"
-    emphasis = "" if _told(behind) is None else "**"
-    return (
-        f"{emphasis}{seen}{emphasis}: {units.percent(row['success'])} answered, "
-        f"{units.per_second(row['throughput_rps'])}, the slowest after {units.seconds(row['latency_max_s'])}"
-    )
-
-
 def _behind(trials: pd.DataFrame, topology: str) -> "pd.Series[bool]":
     """Say for each trial of a server whether it was offered more work than it can do, or lost requests."""
     mine = trials[trials["topology"] == topology]
@@ -249,7 +227,7 @@ def _one_core(cpus: int, single: pd.DataFrame) -> Verdict:
 def _plain_fails(trials: pd.DataFrame) -> Verdict:
     if trials["topology"].nunique() < 2:
         return Verdict(2)
-    single, cluster = medians(trials)
+    single, cluster = _medians(trials)
     found = {"one process": single, "the cluster": cluster}
     answered = (f"{name}: {_share_answered(row)}" for name, row in found.items())
     behind, kept_up = _told(_behind(trials, "single")), _told(~_behind(trials, "cluster"))
@@ -263,13 +241,8 @@ def _share_answered(row: "pd.Series[float]") -> str:
     return f"{busy}, {units.percent(row['success'])} answered, the slowest after {slowest}"
 
 
-def medians(trials: pd.DataFrame) -> tuple["pd.Series[float]", "pd.Series[float]"]:
-    """Return the medians over blocks of every number, for one process and for the cluster.
-
-    Raises UsageError if either was not measured.
-    """
-    if trials["topology"].nunique() < 2:
-        raise UsageError("one process and a cluster are compared: measure both")
+def _medians(trials: pd.DataFrame) -> tuple["pd.Series[float]", "pd.Series[float]"]:
+    """Return the medians over blocks of every number, for one process and for the cluster."""
     known = _with_service_times(trials)
     single, cluster = (known[known["topology"] == name] for name in ("single", "cluster"))
     return single.median(numeric_only=True), cluster.median(numeric_only=True)
@@ -290,7 +263,7 @@ def figure(trials: pd.DataFrame, requests: pd.DataFrame) -> Figure:
     A failed request is a cross, in its server's shape, at the time it took to fail.
     """
     predicted = theory(trials)
-    with canvas(_title(trials)) as (figure, (axes,)):
+    with canvas(_finding(trials)) as (figure, (axes,)):
         for (server, mine), (_, line), look, cross in zip(
             by_server(requests), by_server(predicted), DARK_TO_LIGHT, _FAILED, strict=False
         ):
@@ -317,15 +290,3 @@ def figure(trials: pd.DataFrame, requests: pd.DataFrame) -> Figure:
         axes.set_ylabel("latency from the due time, s")
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.13), ncols=2)  # below: dots may be anywhere
     return figure
-
-
-def _title(trials: pd.DataFrame) -> str:
-    """Say which server kept up in most blocks."""
-    rate = units.per_second(trials["rate"].median())
-    single, cluster = (bool(_behind(trials, name).mean() > 0.5) for name in ("single", "cluster"))
-    return {
-        (True, True): f"At {rate}, both fell behind: this load needs more cores",
-        (True, False): f"At {rate}, one process fell behind; the cluster kept up",
-        (False, True): f"At {rate}, the cluster fell behind; one process kept up",
-        (False, False): f"At {rate}, both kept up",
-    }[single, cluster]

@@ -11,7 +11,7 @@ from lab import files, units
 from lab.checks import Positive
 from lab.errors import LabError
 from lab.experiments import hot_loop, less_than_one_core, rate_sweep, single_vs_cluster, sustained
-from lab.experiments.claims import Verdict
+from lab.experiments.claims import CLAIMS, Verdict
 from lab.experiments.common import accounted
 from lab.experiments.dispatch import answer as dispatch_answer
 from lab.experiments.dispatch import trials as dispatch
@@ -21,7 +21,7 @@ from lab.experiments.other_servers import analysis as others_analysis
 from lab.experiments.other_servers import answer as others_answer
 from lab.experiments.other_servers import trials as others
 from lab.experiments.worker_scaling import answer as scaling_answer
-from lab.experiments.worker_scaling import trials as scaling
+from lab.experiments.worker_scaling import scaling
 from lab.machine import Machine
 from lab.models.queueing import workers_needed
 from lab.study.estimates import Stated, contradictions, table_of
@@ -32,15 +32,16 @@ from lab.study.run import Run, find_runs, open_run
 from lab.study.stability import MOST_OFF, of_two_sizes
 from lab.study.store import Store
 
-EXPERIMENTS = (
-    single_vs_cluster.EXPERIMENT,
-    rate_sweep.EXPERIMENT,
-    scaling.EXPERIMENT,
-    dispatch.EXPERIMENT,
-    failures.EXPERIMENT,
-    others.EXPERIMENT,
-    less_than_one_core.EXPERIMENT,
-)
+_ADDED: dict[str, Callable[[Run, pd.DataFrame], pd.DataFrame]] = {
+    single_vs_cluster.EXPERIMENT: accounted,
+    rate_sweep.EXPERIMENT: accounted,
+    scaling.EXPERIMENT: scaling.accounted,
+    dispatch.EXPERIMENT: lambda run, trials: dispatch.beside_theory(trials, run.requests(trials)),
+    failures.EXPERIMENT: lambda _, trials: trials,
+    others.EXPERIMENT: others_analysis.beside_ideal,
+    less_than_one_core.EXPERIMENT: accounted,
+}
+"""The experiments, in reading order, and what the page of each adds to its trials."""
 
 
 class Parameters(_Parameters):
@@ -70,16 +71,13 @@ def _touched_at(manifest: Manifest) -> float:
 
 
 def trials_of(run: Run) -> dict[str, pd.DataFrame]:
-    """Return the trials of each experiment that the run has measured."""
-    found = {experiment: run.trials(experiment) for experiment in EXPERIMENTS}
-    found[scaling.EXPERIMENT] = scaling.accounted(run, found[scaling.EXPERIMENT])
-    for experiment in (single_vs_cluster.EXPERIMENT, rate_sweep.EXPERIMENT, less_than_one_core.EXPERIMENT):
-        found[experiment] = accounted(run, found[experiment])
-    return {experiment: trials for experiment, trials in found.items() if len(trials)}
+    """Return the trials of each experiment that the run has measured, with what its page adds to them."""
+    measured = ((experiment, run.trials(experiment)) for experiment in _ADDED)
+    return {experiment: _ADDED[experiment](run, trials) for experiment, trials in measured if len(trials)}
 
 
 def sustained_rates(run: Run) -> pd.DataFrame | None:
-    """Return what one process and the cluster sustain (`searches.bounds`), if it was searched."""
+    """Return what one process and the cluster sustain (`sustained.bounds`), if it was searched."""
     for experiment in (single_vs_cluster.EXPERIMENT, rate_sweep.EXPERIMENT):
         if (found := sustained.kept(run, experiment)) is not None:
             return found
@@ -99,31 +97,19 @@ def answer(trials: dict[str, pd.DataFrame], found: pd.DataFrame | None, cpus: in
     return f"**Answer.** {told or 'This run has not measured enough to tell: run notebook 02, 03 or 04.'}"
 
 
-def scaling_figure(run: Run, trials: dict[str, pd.DataFrame]) -> Figure | None:
-    """Draw the scaling curve, if it was measured, and the sustained rates that were searched with it."""
-    if (mine := trials.get(scaling.EXPERIMENT)) is None:
-        return None
-    cpus = run.manifest.machine.available_cpus
-    return scaling_answer.figure(mine, cpus, sustained.kept(run, scaling.EXPERIMENT))
-
-
-def sweep_figure(run: Run, trials: dict[str, pd.DataFrame]) -> Figure | None:
-    """Draw the rate sweep, if it was measured."""
-    mine, found = trials.get(rate_sweep.EXPERIMENT), sustained.kept(run, rate_sweep.EXPERIMENT)
-    return None if mine is None or found is None else rate_sweep.figure(mine, found)
-
-
-def figures(run: Run, trials: dict[str, pd.DataFrame]) -> list[Figure]:
-    """Return the figures of this page, as far as they were measured."""
-    drawn = (scaling_figure(run, trials), sweep_figure(run, trials), article_figure(run, trials))
-    return [figure for figure in drawn if figure is not None]
-
-
-def article_figure(run: Run, trials: dict[str, pd.DataFrame]) -> Figure | None:
-    """Draw the article's experiment, if it was measured."""
-    if (mine := trials.get(single_vs_cluster.EXPERIMENT)) is None:
-        return None
-    return single_vs_cluster.figure(mine, run.requests(mine))
+def figures(run: Run, trials: dict[str, pd.DataFrame]) -> list[Figure | None]:
+    """Draw the scaling curve, the rate sweep and the article's experiment; None for what was not measured."""
+    scaled, swept, article = (
+        trials.get(experiment)
+        for experiment in (scaling.EXPERIMENT, rate_sweep.EXPERIMENT, single_vs_cluster.EXPERIMENT)
+    )
+    found, cpus = sustained.kept(run, rate_sweep.EXPERIMENT), run.manifest.machine.available_cpus
+    return [
+        None if scaled is None
+        else scaling_answer.figure(scaled, cpus, sustained.kept(run, scaling.EXPERIMENT)),
+        None if swept is None or found is None else rate_sweep.figure(swept, found),
+        None if article is None else single_vs_cluster.figure(article, run.requests(article)),
+    ]  # fmt: skip
 
 
 def busy_service_s(trials: pd.DataFrame, cpus: int) -> float:
@@ -210,9 +196,12 @@ def _range(values: "pd.Series[float]") -> str:
     return f"{values.min():.2f} to {values.max():.2f}" if values.notna().any() else ""
 
 
-def estimates(run: Run) -> pd.DataFrame:
-    """Gather what the pages of a run state, a row per estimate (`estimates.COLUMNS`); the run keeps them."""
-    trials, loops = trials_of(run), run.newest(hot_loop.EXPERIMENT)
+def estimates(run: Run, trials: dict[str, pd.DataFrame] | None = None) -> pd.DataFrame:
+    """Gather what the pages of a run state, a row per estimate (`estimates.COLUMNS`); the run keeps them.
+
+    `trials` are those of `trials_of`, if they are known already.
+    """
+    trials, loops = trials_of(run) if trials is None else trials, run.newest(hot_loop.EXPERIMENT)
     rows = [] if loops is None else hot_loop.estimates(loops)
     for experiment in (single_vs_cluster.EXPERIMENT, rate_sweep.EXPERIMENT, scaling.EXPERIMENT):
         if (found := sustained.kept(run, experiment)) is not None:
@@ -226,14 +215,13 @@ def estimates(run: Run) -> pd.DataFrame:
         ),
         scaling.EXPERIMENT: partial(scaling_answer.estimates, cpus=run.manifest.machine.available_cpus),
         less_than_one_core.EXPERIMENT: less_than_one_core.estimates,
+        dispatch.EXPERIMENT: dispatch_answer.estimates,
+        failures.EXPERIMENT: lambda mine: failures_answer.estimates(_events(run, mine)),
+        others.EXPERIMENT: others_answer.estimates,
     }
     for experiment, state in stating.items():
         if (mine := trials.get(experiment)) is not None:
             rows += state(mine)
-    if len(mine := _dispatch_trials(run)):
-        rows += dispatch_answer.estimates(mine)
-    rows += failures_answer.estimates(_failures(run))
-    rows += others_answer.estimates(_other_servers(run))
     found = table_of(rows)
     run.keep("estimates", found)
     return found
@@ -274,34 +262,22 @@ def consistency(estimates: pd.DataFrame) -> str:
     return f"**Stated with more than one value, and not to be believed:** {'; '.join(names)}."
 
 
-def verdicts(run: Run) -> list[Verdict]:
-    """Judge every claim, in the article's order; what the run did not measure has no verdict."""
-    article, cpus = run.trials(single_vs_cluster.EXPERIMENT), run.manifest.machine.available_cpus
-    article = accounted(run, article)
-    *of_node, managed = others_answer.verdicts(_other_servers(run))
-    return [
-        *single_vs_cluster.verdicts(article, cpus),
-        scaling_answer.verdict(scaling.accounted(run, run.trials(scaling.EXPERIMENT)), cpus),
-        dispatch_answer.verdict(dispatched) if len(dispatched := _dispatch_trials(run)) else Verdict(4),
-        *of_node,
-        *failures_answer.verdicts(_failures(run)),
-        less_than_one_core.verdict_of(run),
-        managed,
-    ]
+def verdicts(run: Run, trials: dict[str, pd.DataFrame]) -> list[Verdict]:
+    """Judge every claim by the trials of `trials_of`, in the article's order; some may have no evidence."""
+    cpus = run.manifest.machine.available_cpus
+    judges: dict[str, Callable[[pd.DataFrame], list[Verdict]]] = {
+        single_vs_cluster.EXPERIMENT: lambda mine: single_vs_cluster.verdicts(mine, cpus),
+        scaling.EXPERIMENT: lambda mine: [scaling_answer.verdict(mine, cpus)],
+        dispatch.EXPERIMENT: lambda mine: [dispatch_answer.verdict(mine)],
+        failures.EXPERIMENT: lambda mine: failures_answer.verdicts(_events(run, mine)),
+        others.EXPERIMENT: others_answer.verdicts,
+    }
+    measured = ((judge, trials[experiment]) for experiment, judge in judges.items() if experiment in trials)
+    found = [verdict for judge, mine in measured for verdict in judge(mine)]
+    found.append(less_than_one_core.verdict_of(run))
+    missing = set(CLAIMS) - {verdict.number for verdict in found}
+    return sorted([*found, *map(Verdict, missing)], key=lambda verdict: verdict.number)
 
 
-def _dispatch_trials(run: Run) -> pd.DataFrame:
-    trials = run.trials(dispatch.EXPERIMENT)
-    return trials if trials.empty else dispatch.beside_theory(trials, run.requests(trials))
-
-
-def _other_servers(run: Run) -> pd.DataFrame:
-    trials = run.trials(others.EXPERIMENT)
-    return trials if trials.empty else others_analysis.beside_ideal(run, trials)
-
-
-def _failures(run: Run) -> pd.DataFrame:
-    trials = run.trials(failures.EXPERIMENT)
-    if trials.empty:
-        return pd.DataFrame()
+def _events(run: Run, trials: pd.DataFrame) -> pd.DataFrame:
     return failures.events(trials, run.requests(trials), run.events(trials))

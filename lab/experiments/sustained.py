@@ -1,31 +1,228 @@
-"""Sustained rates as pages state them: what one process sustains, what a cluster does, and how many times."""
+"""Sustained rates: a search for each server of a page, kept in the run, and what the page says of them."""
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from lab import units
-from lab.checks import Positive, Seconds
+from lab.checks import Count, Positive, Seconds, Whole, checked
+from lab.cpus import available_cpus
+from lab.errors import UsageError
 from lab.experiments.common import by_server, resolve
-from lab.models.statistics import Interval
+from lab.hotloop import KernelName
+from lab.load.report import Slo
+from lab.models.statistics import Interval, samples_needed
+from lab.progress import Told
 from lab.servers.spec import DispatchName
-from lab.study import searches
 from lab.study.estimates import Stated, named
 from lab.study.parameters import Parameters
-from lab.study.plan import Condition
+from lab.study.plan import BEFORE, Condition, capacity_rps
+from lab.study.rate_search import RateTrial, Search
 from lab.study.run import Run
-from lab.study.searches import Objective, Percentile, times_as_much
-from lab.study.sustained import Precision
+from lab.study.stability import between, measured_loop_s, snapshot
+from lab.study.sustained import Precision, Sustained
+from lab.study.trial import Attacked, Execute, serve_and_attack
+from lab.units import counted, per_second
+
+_USUAL_TRIALS = 7
+_BEYOND = 1.5
+"""Times the calibrated capacity: where a search begins, in overload."""
+_MOST = 4.0
+"""Times the calibrated capacity: where it ends, as no server of ours can be that fast."""
+_REQUESTS_PRECISELY = 6
+"""Requests of a trial x precision, at least: with fewer than 120 at 5 %, simulated searches miss the capacity
+more often than one time in twenty."""
+_SERVER = ("topology", "workers", "dispatch", "peer")
+_LATER = ("peer", "bound")
+"""Factors that came after the first searches."""
+_ASKED = ("objective", "slo_percentile", "slo_loops", "iterations", "arrivals")
+_FOUND = ("reason", "consistent")
+_NUMBERS = ("rate", "throughput", "service_s", "service_cpu_s", "share_of_limit", "utilisation")
+
+
+Percentile = Literal[50, 90, 95, 99]
+
+
+@checked
+@dataclass(frozen=True)
+class Objective:
+    """What a search asks: this percentile within so many times the loop's CPU time, measured before it."""
+
+    percentile: Percentile = 95
+    loops: Positive = 3.0
+    precision: Precision = 0.05
+    """How far apart the bounds may be, as a share of the upper."""
+
+    def __str__(self) -> str:
+        return f"p{self.percentile} within {self.loops:g} times the loop"
+
+    def slos(self, loop_s: float) -> list[Slo]:
+        """Return it in seconds, and what it implies."""
+        return Slo.parse_all([f"p{self.percentile}={self.loops * loop_s:.9f}s"])
+
+    def least_requests(self) -> int:
+        """Return how many requests of a trial tell the percentile with 95 % confidence, and the rate."""
+        return max(math.ceil(_REQUESTS_PRECISELY / self.precision), samples_needed(self.percentile / 100))
+
+
+def search(
+    run: Run,
+    servers: Sequence[Condition],
+    objective: Objective = Objective(),
+    *,
+    seed: int = 1,
+    execute: Execute = serve_and_attack,
+) -> pd.DataFrame:
+    """Search for the sustained rate of each server, and return a row per trial.
+
+    Of a condition, the rate does not matter; a trial lasts its `duration_s`, or as long as the objective
+    needs requests. Searches that the run has are not repeated. The columns are the server (topology, workers,
+    dispatch, peer), those of `RateTrial`, and of the search: `lower_rps`, `upper_rps` (nan where none), both
+    as shares of the own limit, `reason`, `consistent`, and `loop_cpu_s`, the loop's CPU time as calibrated
+    before each trial.
+    """
+    if not servers:
+        raise UsageError("there is no server to search: name at least one")
+    show = Told(run.path, "sustained")
+    try:
+        found = [_search_or_read(run, server, objective, seed, execute, show.show) for server in servers]
+    finally:
+        show.close()
+    return pd.concat(found, ignore_index=True)
+
+
+def _search_or_read(
+    run: Run, server: Condition, objective: Objective, seed: int, execute: Execute, show: Any
+) -> pd.DataFrame:
+    identity = asdict(replace(server, rate=1.0, load=None)) | asdict(objective) | {"seed": seed}
+    for name in _LATER:
+        if identity[name] == BEFORE[name]:
+            del identity[name]  # searches older than this factor keep their names
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+    return _whole(
+        run.table(f"sustained-{digest}", lambda: _search_now(server, objective, seed, execute, show))
+    )
+
+
+def _whole(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return trials with the columns that older ones lack."""
+    return trials if "peer" in trials else trials.assign(peer="")
+
+
+def _search_now(
+    server: Condition, objective: Objective, seed: int, execute: Execute, show: Any
+) -> pd.DataFrame:
+    loop_s = measured_loop_s(server.kernel, server.iterations)
+    limit_rps = capacity_rps(server.workers, loop_s, server.quota_cpus)
+    duration_s = max(server.duration_s, objective.least_requests() / limit_rps)
+
+    loops_cpu_s: list[float] = []
+
+    def offer(rate_rps: float, asked_s: float, number: int) -> Attacked:
+        loops_cpu_s.append(measured_loop_s(server.kernel, server.iterations))
+        before = snapshot()
+        offered = execute(replace(server, rate=rate_rps, load=None, duration_s=asked_s), seed + number)
+        noise = [flag.to_dict() for flag in between(before, snapshot()).flags()]
+        return Attacked(offered.requests, {**offered.summary, "flags": [*offered.summary["flags"], *noise]})
+
+    def told(trial: RateTrial, trials: Sequence[RateTrial]) -> None:
+        size = counted(server.workers, "worker")
+        share = len(trials) / (len(trials) + _USUAL_TRIALS / 2)
+        show(f"sustained rate of {size}: trial {len(trials)}, {per_second(trial.rate)}", share)
+
+    slos = objective.slos(loop_s)
+    searching = Search(
+        offer, slos, duration_s=duration_s, arrivals=server.arrivals,
+        workers=server.workers, cpus=_cpus(server), on_trial=told,
+    )  # fmt: skip
+    bounds = searching.run(_BEYOND * limit_rps, _MOST * limit_rps, objective.precision)
+    found = Sustained("", tuple(slos), server.arrivals, *bounds, tuple(searching.trials))
+    return _table(server, found, loops_cpu_s).assign(
+        objective=str(objective), slo_percentile=objective.percentile, slo_loops=objective.loops
+    )
+
+
+def _cpus(server: Condition) -> float:
+    """Return how many CPUs the workers share: as many as they are, if they only sleep."""
+    return math.inf if server.kernel == "sleep" else min(available_cpus(), server.quota_cpus or math.inf)
+
+
+def _table(server: Condition, found: Sustained, loops_cpu_s: list[float]) -> pd.DataFrame:
+    rows = pd.DataFrame(
+        [
+            {name: getattr(server, name) for name in _SERVER}
+            | {name: value for name, value in vars(trial).items() if name not in ("latency_s", "generator")}
+            | {f"latency_{name}_s": value for name, value in trial.latency_s.items()}
+            for trial in found.trials
+        ]
+    )
+    rows["missed"] = [", ".join(trial.missed) for trial in found.trials]
+    numbers = [name for name in rows.columns if name in _NUMBERS or name.startswith("latency_")]
+    rows[numbers] = rows[numbers].astype(float)
+    return rows.assign(
+        iterations=server.iterations, arrivals=server.arrivals, loop_cpu_s=loops_cpu_s, reason=found.reason,
+        held_rps=_or_nan(found.held_rps), failed_rps=_or_nan(found.failed_rps),
+        lower_rps=_or_nan(found.lower_rps), upper_rps=_or_nan(found.upper_rps), consistent=found.consistent,
+        lower_share=_or_nan(found.utilisation[0]), upper_share=_or_nan(found.utilisation[1]),
+    )  # fmt: skip
+
+
+def _or_nan(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+def bounds(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return what each search found, a row per server, fewest workers first.
+
+    `lower_rps` and `upper_rps` depend on the machine's speed; `lower_share` and `upper_share`, the median own
+    utilisation at them, do not: they are shares of what the server's own service times allow. `lower_cpus`
+    and `upper_cpus` are the bounds x the calibrated loop: how many CPUs' worth of loops was answered.
+    """
+    rows = []
+    for server, mine in _whole(trials).groupby(list(_SERVER), sort=False):
+        first, sound = mine.iloc[0], mine[mine["flags"].map(len) == 0]
+        row: dict[str, Any] = dict(zip(_SERVER, server, strict=True))
+        for bound in ("lower", "upper"):
+            row[f"{bound}_rps"], row[f"{bound}_share"] = first[f"{bound}_rps"], first[f"{bound}_share"]
+            tested = sound[sound["rate"] == first["held_rps" if bound == "lower" else "failed_rps"]]
+            row[f"{bound}_cpus"] = first[f"{bound}_rps"] * tested["loop_cpu_s"].median()
+        row |= {name: first[name] for name in (*_ASKED, *_FOUND)}
+        rows.append(row | {"trials": len(mine), "flagged": len(mine) - len(sound)})
+    return pd.DataFrame(rows).sort_values(["workers", "topology"], ignore_index=True)
+
+
+def times_as_much(less: "pd.Series[Any]", more: "pd.Series[Any]") -> tuple[float, float, float]:
+    """Return how many times the sustained rate of one search is that of another: middle, least and most.
+
+    Rates are compared at the machine's speed of each search, by `lower_cpus` and `upper_cpus`. All are nan
+    where a search has a reason to say: a bound is missing, or not confirmed.
+    """
+    if less["reason"] or more["reason"]:
+        return math.nan, math.nan, math.nan
+    low, high = more["lower_cpus"] / less["upper_cpus"], more["upper_cpus"] / less["lower_cpus"]
+    return float(np.sqrt(low * high)), float(low), float(high)
+
 
 KEPT = "sustained-rates"
 """The table in which a run keeps the searches of a page, before the name of its experiment."""
 
 
 class Sought(Parameters):
-    """What a notebook that searches lets its reader set about it."""
+    """What the notebooks that also search for sustained rates let their readers set alike."""
 
+    run: str
+    duration_s: Seconds
+    dispatch: DispatchName
+    kernel: KernelName
+    timeout_s: Seconds
+    blocks: Count
+    seed: Whole
     slo_percentile: Percentile
     slo_loops: Positive
     precision: Precision
@@ -46,16 +243,16 @@ def pair(workers: int | str, dispatch: DispatchName, **load: Any) -> list[Condit
 def searched(
     run: Run, experiment: str, servers: Sequence[Condition], objective: Objective, *, seed: int
 ) -> pd.DataFrame:
-    """Search for the sustained rate of each server, and return `searches.bounds` of them."""
-    trials = searches.search(run, servers, objective, seed=seed)
+    """Search for the sustained rate of each server, and return `bounds` of them."""
+    trials = search(run, servers, objective, seed=seed)
     run.keep(f"{KEPT}-{experiment}", trials)
-    return searches.bounds(trials)
+    return bounds(trials)
 
 
 def kept(run: Run, experiment: str) -> pd.DataFrame | None:
     """Return the bounds that an experiment of the run has found, or None."""
     trials = run.newest(f"{KEPT}-{experiment}")
-    return None if trials is None else searches.bounds(trials)
+    return None if trials is None else bounds(trials)
 
 
 def answer(found: pd.DataFrame, *, shares: bool = True) -> str:
@@ -121,10 +318,7 @@ def estimates(experiment: str, found: pd.DataFrame) -> list[Stated]:
     return rows
 
 
-_QUANTITIES = (
-    ("sustained rate", "rps", "requests/s"),
-    ("sustained rate, of the own limit", "share", ""),
-)
+_QUANTITIES = (("sustained rate", "rps", "requests/s"), ("sustained rate, of the own limit", "share", ""))
 
 
 def _whole_percent(share: float) -> str:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lab.checks import Seconds
-from lab.figures.style import DARK_TO_LIGHT, GRID, INK, QUIET, canvas, reference_line
+from lab.figures import DARK_TO_LIGHT, GRID, INK, QUIET, canvas, reference_line
 from lab.hotloop import SLEEP_STEP_S
 from lab.models.sizing import Limit, Sized
 from lab.study.advice import memory

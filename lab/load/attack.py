@@ -24,14 +24,7 @@ from lab.load.arrivals import (
     peak_rps,
     total,
 )
-from lab.load.generators import (
-    MOST_GENERATORS_PER_CPU,
-    JointLog,
-    OnMessage,
-    joint_figures,
-    offer,
-    warn_above,
-)
+from lab.load.generators import MOST_GENERATORS_PER_CPU, JointLog, OnMessage, joint_figures, offer, warn_above
 from lab.load.log import OUTCOMES
 from lab.load.target import Assignment, Headers, check
 from lab.units import parse_duration, parse_rate

@@ -5,7 +5,7 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,14 +24,11 @@ class Numbers:
     """One run as a tool sees it; None where it does not say. Statuses from 200 to 399 are ok."""
 
     requests: int
-    ok: int
     throughput_rps: float
     """Requests answered well per second."""
-    mean_s: float | None
     p50_s: float | None
     p90_s: float | None
     p99_s: float | None
-    max_s: float | None
     flags: tuple[Flag, ...] = ()
     """Why the tool itself doubts them."""
 
@@ -163,40 +160,22 @@ def _locust(job: Job) -> list[str]:
 
 def read_wrk(out: str) -> Numbers:
     """Read `wrk --latency`: numbers with units, and a line for errors if there are any."""
-    mean, _, top = _words(r"^\s*Latency\s+(\S+)\s+(\S+)\s+(\S+)", out)
     requests = int(_word(r"(\d+) requests in", out))
     failed = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
     ok = requests - (int(failed[1]) if failed else 0)
-    quantiles = {int(p): _with_unit(value) for p, value in re.findall(r"^\s+(\d+)%\s+(\S+)$", out, re.M)}
-    return Numbers(
-        requests=requests,
-        ok=ok,
-        throughput_rps=_well(ok, requests, _word(r"Requests/sec:\s+(\S+)", out)),
-        mean_s=_with_unit(mean),
-        p50_s=quantiles[50],
-        p90_s=quantiles[90],
-        p99_s=quantiles[99],
-        max_s=_with_unit(top),
-    )
+    quantiles_s = {int(p): _with_unit(value) for p, value in re.findall(r"^\s+(\d+)%\s+(\S+)$", out, re.M)}
+    return _numbers(requests, ok, float(_word(r"Requests/sec:\s+(\S+)", out)), quantiles_s)
 
 
 def read_hey(out: str) -> Numbers:
     """Read hey's summary: seconds, to a tenth of a millisecond."""
     statuses = {int(s): int(count) for s, count in re.findall(r"\[(\d{3})\]\s+(\d+) responses", out)}
-    quantiles = {int(p): float(value) for p, value in re.findall(r"(\d+)%+ in ([\d.]+) secs", out)}
+    quantiles_s = {int(p): float(value) for p, value in re.findall(r"(\d+)%+ in ([\d.]+) secs", out)}
     errors = out.partition("Error distribution")[2]
     failed = [int(count) for count in re.findall(r"^\s*\[(\d+)\]\s+\D", errors, re.MULTILINE)]
-    ok, requests = _ok(statuses), sum(statuses.values()) + sum(failed)
-    return Numbers(
-        requests=requests,
-        ok=ok,
-        throughput_rps=_well(ok, requests, _word(r"Requests/sec:\s+(\S+)", out)),
-        mean_s=float(_word(r"Average:\s+(\S+)", out)),
-        p50_s=quantiles.get(50),
-        p90_s=quantiles.get(90),
-        p99_s=quantiles.get(99),
-        max_s=float(_word(r"Slowest:\s+(\S+)", out)),
-    )
+    ok = sum(count for status, count in statuses.items() if 200 <= status < 400)
+    rate_rps = float(_word(r"Requests/sec:\s+(\S+)", out))
+    return _numbers(sum(statuses.values()) + sum(failed), ok, rate_rps, quantiles_s)
 
 
 def read_ab(out: str, percentiles: str) -> Numbers:
@@ -205,49 +184,24 @@ def read_ab(out: str, percentiles: str) -> Numbers:
     requests = int(_word(r"Complete requests:\s+(\d+)", out))
     other = re.search(r"Non-2xx responses:\s+(\d+)", out)
     ok = requests - (int(other[1]) if other else 0)
-    return Numbers(
-        requests=requests,
-        ok=ok,
-        throughput_rps=_well(ok, requests, _word(r"Requests per second:\s+(\S+)", out)),
-        mean_s=float(_word(r"Time per request:\s+(\S+) \[ms\] \(mean\)", out)) / 1000,
-        p50_s=float(rows["50"]) / 1000,
-        p90_s=float(rows["90"]) / 1000,
-        p99_s=float(rows["99"]) / 1000,
-        max_s=float(rows["100"]) / 1000 if "100" in rows else None,
-    )
+    rate_rps = float(_word(r"Requests per second:\s+(\S+)", out))
+    return _numbers(requests, ok, rate_rps, {p: float(rows[str(p)]) / 1000 for p in _PERCENTILES})
 
 
 def read_autocannon(out: str) -> Numbers:
     """Read `autocannon --json`: whole milliseconds, and a throughput that is a mean of seconds."""
     said = json.loads(out)
-    latency = {name: value / 1000 for name, value in said["latency"].items() if name != "totalCount"}
-    return Numbers(
-        requests=said["requests"]["total"] + said["errors"],
-        ok=said["2xx"] + said["3xx"],
-        throughput_rps=(said["2xx"] + said["3xx"]) / said["duration"],
-        mean_s=latency["mean"],
-        p50_s=latency["p50"],
-        p90_s=latency["p90"],
-        p99_s=latency["p99"],
-        max_s=latency["max"],
-    )
+    requests = said["requests"]["total"] + said["errors"]
+    quantiles_s = {p: said["latency"][f"p{p}"] / 1000 for p in _PERCENTILES}
+    return _numbers(requests, said["2xx"] + said["3xx"], requests / said["duration"], quantiles_s)
 
 
 def read_loadtest(out: str) -> Numbers:
     """Read the report of npm's loadtest: whole milliseconds."""
-    quantiles = {int(p): float(value) / 1000 for p, value in re.findall(r"^\s*(\d+)%\s+(\S+) ms", out, re.M)}
+    quantiles_s = {int(p): float(ms) / 1000 for p, ms in re.findall(r"^\s*(\d+)%\s+(\S+) ms", out, re.M)}
     requests = int(_word(r"Completed requests:\s+(\d+)", out))
     ok = requests - int(_word(r"Total errors:\s+(\d+)", out))
-    return Numbers(
-        requests=requests,
-        ok=ok,
-        throughput_rps=_well(ok, requests, _word(r"Effective rps:\s+(\S+)", out)),
-        mean_s=float(_word(r"Mean latency:\s+(\S+) ms", out)) / 1000,
-        p50_s=quantiles.get(50),
-        p90_s=quantiles.get(90),
-        p99_s=quantiles.get(99),
-        max_s=quantiles.get(100),
-    )
+    return _numbers(requests, ok, float(_word(r"Effective rps:\s+(\S+)", out)), quantiles_s)
 
 
 def read_locust(out: str) -> Numbers:
@@ -255,16 +209,17 @@ def read_locust(out: str) -> Numbers:
     said = next(entry for entry in json.loads(out) if entry["num_requests"])
     requests, elapsed_s = said["num_requests"], said["last_request_timestamp"] - said["start_time"]
     counts = sorted((float(time_ms) / 1000, count) for time_ms, count in said["response_times"].items())
-    return Numbers(
-        requests=requests,
-        ok=requests - said["num_failures"],
-        throughput_rps=(requests - said["num_failures"]) / elapsed_s,
-        mean_s=said["total_response_time"] / requests / 1000,
-        p50_s=_quantile(counts, 0.5),
-        p90_s=_quantile(counts, 0.9),
-        p99_s=_quantile(counts, 0.99),
-        max_s=said["max_response_time"] / 1000,
-    )
+    quantiles_s = {p: _quantile(counts, p / 100) for p in _PERCENTILES}
+    return _numbers(requests, requests - said["num_failures"], requests / elapsed_s, quantiles_s)
+
+
+_PERCENTILES = (50, 90, 99)
+
+
+def _numbers(requests: int, ok: int, rate_rps: float, quantiles_s: Mapping[int, float]) -> Numbers:
+    """Put together what a tool says; `rate_rps` is of all answers, also of those that were not ok."""
+    p50_s, p90_s, p99_s = map(quantiles_s.get, _PERCENTILES)
+    return Numbers(requests, rate_rps * ok / max(requests, 1), p50_s, p90_s, p99_s)
 
 
 def _quantile(counts: list[tuple[float, int]], share: float) -> float:
@@ -275,15 +230,6 @@ def _quantile(counts: list[tuple[float, int]], share: float) -> float:
         if rest <= 0:
             return value
     return counts[-1][0]
-
-
-def _ok(statuses: dict[int, int]) -> int:
-    return sum(count for status, count in statuses.items() if 200 <= status < 400)
-
-
-def _well(ok: int, requests: int, rate_rps: str) -> float:
-    """Remove from a rate of answers those that were not ok."""
-    return float(rate_rps) * ok / max(requests, 1)
 
 
 def _words(pattern: str, text: str) -> tuple[str, ...]:

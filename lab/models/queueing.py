@@ -67,11 +67,8 @@ def mdc_wait_cdf(wait_s: float, workers: Count, utilisation: Utilisation, servic
 
 
 @checked
-def mdc_wait_quantile(
-    quantile: Quantile, workers: Count, utilisation: Utilisation, service_s: Positive = 1.0
-) -> float:
-    """Return the exact quantile of the wait in M/D/c, in seconds: 1 request in 100 exceeds that of .99."""
-
+def mdc_wait_quantile(quantile: Quantile, workers: Count, utilisation: Utilisation) -> float:
+    """Return the exact quantile of the wait in M/D/c, in service times; one in 100 exceeds the p99."""
     from scipy.optimize import brentq  # takes a moment to import
 
     def excess(wait: float) -> float:
@@ -80,28 +77,23 @@ def mdc_wait_quantile(
     if excess(0) >= 0:
         return 0.0
     enough = next(x for x in (2.0**power for power in itertools.count()) if excess(x) >= 0)
-    return float(brentq(excess, 0, enough, xtol=1e-12)) * service_s
+    return float(brentq(excess, 0, enough, xtol=1e-12))
 
 
 @checked
 def workers_needed(
-    offered_erlangs: Positive,
-    wait_s: Annotated[float, Field(ge=0)],
-    quantile: Quantile = 0.99,
-    *,
-    service_s: Positive = 1.0,
-    hashed: bool = False,
+    offered_erlangs: Positive, wait_s: Annotated[float, Field(ge=0)], *, service_s: Positive = 1.0
 ) -> int:
-    """Return the fewest workers that keep a quantile of the wait within `wait_s`, by exact M/D/c.
+    """Return the fewest workers that keep the p99 of the wait within `wait_s`, by exact M/D/c.
 
     `offered_erlangs` = arrival rate x service time, the workers that would be busy if no request ever waited.
-    They share one central queue (or take turns, which is the same); with `hashed`, each has a queue.
+    They share one central queue (or take turns, which is the same).
     """
 
     def enough(workers: int) -> bool:
-        sharing, utilisation = 1 if hashed else workers, offered_erlangs / workers
+        utilisation = offered_erlangs / workers
         steady = utilisation <= _HIGHEST_UTILISATION
-        return steady and mdc_wait_cdf(wait_s, sharing, utilisation, service_s) >= quantile
+        return steady and mdc_wait_cdf(wait_s, workers, utilisation, service_s) >= 0.99
 
     return next(filter(enough, itertools.count(math.floor(offered_erlangs) + 1)))
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from lab.errors import LabError, one_line
 from lab.files import TABLE
 from lab.load import records
-from lab.study.columns import BEFORE, EVENTS, FLAGS, NOT_LABELS, TRIALS
+from lab.study.plan import BEFORE, EVENTS, FLAGS, NOT_LABELS, TRIALS
 
 MOST_ROWS = 10_000_000
 """Of a table: an hour at 2,777/s."""

@@ -49,6 +49,16 @@ ListOf = Annotated[tuple[Item, ...], Before(_sequence)]
 """Values, each checked: `ListOf[Positive]`. Add `Field(min_length=1)` to require at least one."""
 
 
+def _distinct(values: tuple[Item, ...]) -> tuple[Item, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("must list each number once")
+    return values
+
+
+DistinctOf = Annotated[tuple[Item, ...], Before(_sequence), AfterValidator(_distinct)]
+"""Numbers that all differ."""
+
+
 class Parameters(BaseModel):
     """The base of a notebook's parameters: a field for each variable that its parameters cell sets."""
 
@@ -99,7 +109,5 @@ def _unknown(name: str, known: Iterable[str]) -> str:
 def _complaint(problem: ErrorDetails, advice: str) -> str:
     """Say which parameter is wrong, what it must be, what it was, and what to do."""
     said = complaint(problem)
-    if not problem["loc"]:  # about several parameters at once
-        return said
     option = "-r" if problem["type"] == "string_type" else "-p"  # papermill reads -p run 007 as 7
     return f"parameter {said}{advice.format(option=option, name=problem['loc'][0])}"

@@ -1,5 +1,6 @@
 """A run: all trials of one sitting on one machine, measured once, kept, and resumed where they stopped."""
 
+import hashlib
 import logging
 import re
 import secrets
@@ -17,9 +18,8 @@ from lab.errors import LabError, UsageError
 from lab.hotloop import ITERATIONS, measure
 from lab.progress import Countdown
 from lab.study import manifest as manifests
-from lab.study.columns import NOT_LABELS
 from lab.study.manifest import NEW, Manifest
-from lab.study.plan import FACTORS, Block, Condition, Trial, make_plan
+from lab.study.plan import FACTORS, NOT_LABELS, Block, Condition, Trial, make_plan
 from lab.study.stability import (
     between,
     calibrate,
@@ -61,16 +61,10 @@ class Run:
         """The run's manifest, read from disk now."""
         return self._store.manifest()
 
-    def loop_s(self, kernel: str = "python", iterations: int = ITERATIONS) -> float:
-        """Return the median seconds of a hot loop, timed once per run so that derived rates never change."""
-        return float(self._loops(kernel, iterations)["wall_s"].median())
-
     def loop_cpu_s(self, kernel: str = "python", iterations: int = ITERATIONS) -> float:
-        """Return the median CPU seconds of the same loops: what they take on a CPU of their own."""
-        return float(self._loops(kernel, iterations)["cpu_s"].median())
-
-    def _loops(self, kernel: str, iterations: int) -> pd.DataFrame:
-        return self.table(f"loop-{kernel}-{iterations}", lambda: _time_loops(kernel, iterations))
+        """Return the median CPU seconds of a loop, timed once per run so that what follows never changes."""
+        name = f"loop-{kernel}-{iterations}"
+        return float(self.table(name, lambda: _time_loops(kernel, iterations))["cpu_s"].median())
 
     def table(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """Return the table of that name; `make` is called only if the run does not have it yet.
@@ -113,7 +107,7 @@ class Run:
         calibrated at both ends of its block. A load becomes a rate by the calibration before the trial: that
         of its block's start, or of where the block was resumed, as the machine's speed may have changed by
         then. Interrupt it at will: finished trials are kept, and an unfinished one leaves no trace.
-        `columns.TRIALS` lists the columns; `trial.make_row` and `stability.judged` say what flags a row.
+        `plan.TRIALS` lists the columns; `trial.make_row` and `stability.judged` say what flags a row.
         """
         plan = make_plan(experiment, conditions, blocks=blocks, seed=seed)
         if not all(self._is_finished(block) for block in plan):
@@ -168,7 +162,7 @@ class Run:
         return calibrations(self._store)
 
     def events(self, trials: pd.DataFrame) -> pd.DataFrame:
-        """Return what was done to the servers of these trials: trial_id and `columns.EVENTS`."""
+        """Return what was done to the servers of these trials: trial_id and `plan.EVENTS`."""
         return self._store.events(list(trials["trial_id"]))
 
     def seal(self) -> Manifest:
@@ -326,3 +320,8 @@ def unfinished_run(profile: str, notebooks: Sequence[str], parameters: Mapping[s
         if run.state == "unfinished" and (run.profile, run.notebooks, run.parameters) == asked
     )
     return next(matching, None)
+
+
+def table_name(kind: str, *settings: object) -> str:
+    """Name a table by the settings it was made with: other settings, another table."""
+    return f"{kind}-{hashlib.sha256(repr(settings).encode()).hexdigest()[:10]}"

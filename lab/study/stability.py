@@ -15,8 +15,7 @@ import psutil
 from lab.flags import Flag, passed
 from lab.hotloop import measure
 from lab.models.statistics import estimate, fewest_trials
-from lab.study.columns import LOOP, NOT_LABELS
-from lab.study.plan import FACTORS, Block, share_of_limit
+from lab.study.plan import FACTORS, LOOP, NOT_LABELS, Block, share_of_limit
 from lab.study.store import Store
 
 MOST_STEAL = 0.02

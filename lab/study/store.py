@@ -20,8 +20,8 @@ from lab.files import TEMPORARY, tables_in, write_whole, writing_to
 from lab.flags import Flag
 from lab.load import records
 from lab.study import manifest as manifests
-from lab.study.columns import BEFORE, EVENTS, FLAGS, LOOP, TRIALS, Event
 from lab.study.manifest import Manifest, sha256
+from lab.study.plan import BEFORE, EVENTS, FLAGS, LOOP, TRIALS, Event
 
 
 def partial_files(folder: Path) -> list[Path]:
@@ -163,7 +163,7 @@ class Store:
         return pd.concat([_frame(known), pd.DataFrame(labels)], axis=1)
 
     def costs(self) -> pd.DataFrame:
-        """Read what loops cost in every trial of the run: `columns.LOOP` and service_cpu_p50_s."""
+        """Read what loops cost in every trial of the run: `plan.LOOP` and service_cpu_p50_s."""
         for path in (self.folder / "trials").glob("*.parquet"):
             if path.stem not in self._costs:  # a finished trial never changes
                 self._costs[path.stem] = _read_trial(path).select(_COST).to_pylist()[0]

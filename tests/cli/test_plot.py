@@ -50,7 +50,7 @@ def test_the_title_says_what_a_result_is_worth(
     kept: dict[str, Any] = {"generator": GENERATOR | health, "errors": {}, "warmup_errors": {}}
     requests = rows([0.02] * len(outcomes), outcomes)
     summarized(requests, stages=None, stopped_s=stopped_s, **asked, **kept).save(tmp_path / "a.parquet")
-    figures = import_module("lab.figures.over_time")
+    figures = import_module("lab.figures")
     drawn = []
 
     def drawing(table: pd.DataFrame, title: str, *more: Any, **about: Any) -> Figure:
@@ -77,7 +77,7 @@ def test_of_a_long_plan_only_what_was_offered_is_drawn_and_its_end_is_marked(
     }
     kept: dict[str, Any] = {"generator": GENERATOR, "errors": {}, "warmup_errors": {}}
     summarized(requests, stages=None, stopped_s=stopped_s, **asked, **kept).save(tmp_path / "a.parquet")
-    figures = import_module("lab.figures.over_time")
+    figures = import_module("lab.figures")
     draw, drawn = figures.over_time, list[Figure]()
 
     def drawing(*drawn_of: Any, **about: Any) -> Figure:

@@ -8,10 +8,9 @@ from helpers.trial_rows import trials
 
 from lab.cpus import available_cpus
 from lab.errors import UsageError
-from lab.experiments import common
+from lab.experiments import common, control
 from lab.flags import Flag
 from lab.models.statistics import estimate
-from lab.study import control
 from lab.study.parameters import Parameters
 from lab.study.run import Run, open_run
 

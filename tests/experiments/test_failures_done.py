@@ -10,9 +10,9 @@ from helpers.failure_plans import conditions
 
 from lab.experiments.failures import trials as study
 from lab.servers.workers import SETTLED_S
-from lab.study.faults import Action, with_actions
 from lab.study.plan import Condition
 from lab.study.run import open_run
+from lab.study.trial import Action, with_actions
 
 if TYPE_CHECKING:
     from lab.servers import Server

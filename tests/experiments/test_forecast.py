@@ -14,7 +14,7 @@ from lab.cli import study as batch
 from lab.errors import UsageError
 from lab.experiments import forecast
 from lab.experiments.forecast import CALIBRATION_S, SLOWER, SPAWN_S, TRIAL_S, WORKER_CPU_S, fitted, trials_s
-from lab.experiments.worker_scaling.trials import default_workers
+from lab.experiments.worker_scaling.scaling import default_workers
 from lab.servers.peers import Peer
 from lab.study.plan import Condition
 

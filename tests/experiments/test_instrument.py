@@ -5,17 +5,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.controls import BUSY, FED
 
 from lab.errors import UsageError
 from lab.experiments import instrument as study
-from lab.experiments.instrument import feeding, lags, stalls
+from lab.experiments.instrument import lags, stalls
 from lab.flags import Flag
 from lab.load.log import OUTCOMES
-from lab.study.control import HELD, Fed, frame
 from lab.study.run import open_run
-
-BUSY = Flag("generator_cpu", 0.95, 0.9)
-
 
 PARAMETERS: dict[str, Any] = {
     "run": "", "stall_rates": [50.0], "stall_s": 0.5, "stall_duration_s": 1.0, "rates": [50.0], "step_s": 0.5,
@@ -43,20 +40,6 @@ def tries(*rows: dict[str, Any]) -> pd.DataFrame:
 
 
 HOLDS = tries(trial(100), trial(200), *3 * [trial(400, held=False)], trial(100, keepalive=True))
-
-
-def fed(workers: int, iterations: int, share: float, flags: tuple[Flag, ...] = ()) -> Fed:
-    """Make a control: loops of 0.1 µs an iteration."""
-    loop_s = iterations / 1e7
-    return Fed(workers, iterations, loop_s, 1.2 * workers / loop_s, share * workers / loop_s, share, 1, flags)
-
-
-FED = frame(
-    [
-        *(fed(n, 7**6, share) for n, share in ((2, 0.95), (4, 0.94), (8, HELD - 0.01), (16, 0.97))),
-        *(fed(n, 7**7, 0.99, (BUSY,) if n == 16 else ()) for n in (2, 4, 8, 16)),
-    ]
-)
 NEVER = tries(*3 * [trial(50, held=False)], trial(100, keepalive=True))
 
 
@@ -97,6 +80,8 @@ def test_a_ceiling_is_the_highest_rate_that_held() -> None:
     assert lags.ceilings(NEVER) == {False: 0.0, True: 100.0}
     assert "up to **200/s** with a connection per request" in study.answer(stalled(), HOLDS, FED)
     assert "**no rate**" in study.answer(stalled(), NEVER, FED)
+    said = "Of up to 16 sleeping workers, it fed 4 with loops of 11.8 ms and 8 with loops of 82.4 ms."
+    assert said in study.answer(stalled(), HOLDS, FED)
 
 
 def test_how_often_a_rate_held_is_told_with_the_reason_why_not() -> None:
@@ -109,7 +94,7 @@ def test_how_often_a_rate_held_is_told_with_the_reason_why_not() -> None:
 @pytest.mark.parametrize("name", ["stall_rates", "rates"])
 def test_a_rate_given_twice_is_refused(name: str) -> None:
     assert study.Parameters.from_notebook(PARAMETERS)
-    with pytest.raises(UsageError, match=rf"^parameter {name} must list each rate once, got "):
+    with pytest.raises(UsageError, match=rf"^parameter {name} must list each number once, got "):
         study.Parameters.from_notebook(PARAMETERS | {name: [50, 200, 50.0]})
 
 
@@ -188,49 +173,7 @@ def test_what_is_measured_is_kept_with_its_flags(monkeypatch: pytest.MonkeyPatch
         assert lags.measure(run, (100.0,), 1.0)["flags"].tolist() == HOLDS["flags"].tolist()
 
 
-def test_workers_are_fed_up_to_the_first_number_that_is_not() -> None:
-    assert feeding.most_fed(FED, 7**6) == 4, "16 were, but 8 were not"
-    assert feeding.most_fed(FED, 7**7) == 8, "with 16, the generator could not be believed"
-    assert feeding.most_fed(FED[FED["workers"] >= 8], 7**6) == 0
-    said = "Of up to 16 sleeping workers, it fed 4 with loops of 11.8 ms and 8 with loops of 82.4 ms."
-    assert said in study.answer(stalled(), HOLDS, FED)
-
-
-def test_what_every_worker_lacks_alike_is_no_limit_of_the_harness() -> None:
-    """A slow machine: a tenth of the time goes to a worker's own work on a request."""
-    fed = feeding.alike(FED.assign(share=[0.89, 0.88, 0.86, 0.70, 0.89, 0.80, 0.81, 0.89]))
-    assert fed["held"].tolist() == [True, True, True, False, True, False, True, False]
-
-
-def test_controls_are_told_with_their_doubts() -> None:
-    table = feeding.table(FED)
-    assert table["fed"].tolist() == ["yes", "yes", "no", "yes", "yes", "yes", "yes", "no"]
-    assert table["share of the own limit"].iloc[0] == "95 %"
-    assert table["flagged because"].map(bool).tolist() == 7 * [False] + [True]
-
-
-def test_the_loop_of_a_run_is_said_with_what_decided() -> None:
-    chosen = feeding.loop_sentence(FED.iloc[:1])
-    assert "**117,649 iterations, 11.8 ms of plain Python**: 2 sleeping workers were kept busy 95 %" in chosen
-    assert feeding.loop_sentence(FED.iloc[2:3]).endswith("89 % of the time (less than 90 %).")
-    assert "the longest" in feeding.loop_sentence(FED.iloc[-1:])
-
-
-def test_the_figure_shows_a_line_for_each_loop_and_crosses_the_flagged() -> None:
-    (axes,) = feeding.figure(FED).axes
-    assert axes.get_legend_handles_labels()[1] == ["loops of 11.8 ms", "loops of 82.4 ms"]
-    crossed = [np.asarray(line.get_xdata()).tolist() for line in axes.lines if line.get_marker() == "x"]
-    assert [16] in crossed
-
-
 @pytest.mark.parametrize("wrong", [[], [100_000], [0], [7**9]])
 def test_the_control_takes_loops_that_one_server_can_run(wrong: list[int]) -> None:
     with pytest.raises(UsageError, match=r"parameter control_iterations(\[0\])? must"):
         study.Parameters.from_notebook(PARAMETERS | {"control_iterations": wrong})
-
-
-def test_the_control_measures_what_the_study_needs_and_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feeding, "available_cpus", lambda: 64)
-    assert feeding.numbers([8, 32]) == [8, 32, 64, 128]
-    monkeypatch.setattr(feeding, "available_cpus", lambda: 2)
-    assert feeding.numbers([8]) == [2, 4, 8]

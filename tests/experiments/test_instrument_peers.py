@@ -176,7 +176,7 @@ def test_ours_runs_as_the_command_it_is_and_others_that_fail_or_send_too_little_
     def read(_: str, job: Job) -> Numbers:
         if job.rate_rps < 100:
             raise ValueError("no request")
-        return Numbers(100, 100, 100.0, 0.011, 0.011, 0.015, 0.016, 0.017)
+        return Numbers(100, 100.0, 0.011, 0.015, 0.016)
 
     mute = Tool("mute", "open", lambda _: [str(program)], lambda out, _: peers.read_autocannon(out))
     monkeypatch.setattr(peers, "present", lambda: [mute, replace(mute, name="slow", read=read)])

@@ -168,14 +168,9 @@ def test_a_trial_that_answered_nothing_leaves_its_pair_out() -> None:
     assert (pair.throughput.trials, pair.throughput.value) == (6, 1.0)
 
 
-def test_the_answer_says_what_was_found_and_how_often_the_quota_stopped_it() -> None:
+def test_the_answer_says_what_was_found() -> None:
     text = study.answer(pd.concat([measured(), free(measured([1.9] * 6))]), "")
     assert text.startswith("**Answer.** **Given less than one core, clustering makes no difference here**")
-    assert (
-        "stopped a server in 90 % of the periods when it was overloaded, and in 20 % at a load of 70 %"
-        in text
-    )
-    assert "With all CPUs, 2 workers answer 1.90 times (1.90 to 1.90) as much." in text
 
 
 def test_the_table_has_a_row_per_server_with_ratios_throttling_and_what_would_have_shown() -> None:

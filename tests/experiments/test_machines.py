@@ -13,7 +13,7 @@ from lab import files
 from lab.errors import LabError, UsageError
 from lab.experiments import machines as study
 from lab.experiments.machines import Parameters, beside, opened
-from lab.figures.style import rendered
+from lab.figures import rendered
 from lab.models.statistics import estimate
 from lab.study.estimates import stated, table_of
 from lab.study.run import open_run

@@ -14,8 +14,8 @@ from lab.experiments.other_servers import trials as study
 from lab.experiments.other_servers.analysis import Found, found
 from lab.models.simulation import waits
 from lab.servers.peers import Peer
-from lab.study.columns import Event
 from lab.study.estimates import table_of
+from lab.study.plan import Event
 
 NOTHING_DONE = pd.DataFrame(columns=["server", "block", "kind", "took_s", "detail", "lost", "due", "waited"])
 

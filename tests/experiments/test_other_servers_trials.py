@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from helpers.server_rows import PARAMETERS, seen
-from helpers.study_fakes import FakeResult, fake_attack
+from helpers.study_fakes import fake_attack
 
 from lab.errors import LabError, UsageError
 from lab.experiments.other_servers import trials as study
@@ -14,6 +14,7 @@ from lab.hotloop import LoopCost
 from lab.study import stability
 from lab.study.plan import Condition
 from lab.study.run import open_run
+from lab.study.trial import Attacked
 
 
 def parameters(**changes: Any) -> study.Parameters:
@@ -93,7 +94,7 @@ def test_a_server_that_fails_in_a_look_or_in_a_trial_is_named_and_the_others_go_
             raise ServerError(server, "it ended, with status 3")
         return seen(server)
 
-    def attacked(condition: Condition, seed: int) -> FakeResult:
+    def attacked(condition: Condition, seed: int) -> Attacked:
         if condition.peer == "granian" or (condition.peer == "hypercorn" and condition.peer not in unlucky):
             unlucky.append(condition.peer)
             raise LabError("the server did not answer its warm-up")
@@ -116,7 +117,7 @@ def test_a_server_that_fails_in_a_look_or_in_a_trial_is_named_and_the_others_go_
     assert set(trials["server"]) == {"least-busy", "hypercorn"}
     assert set(run.trials(study.EXPERIMENT)["server"]) == {"least-busy", "hypercorn"}
 
-    def not_again(*_: object) -> FakeResult:
+    def not_again(*_: object) -> Attacked:
         raise LabError("it is measured")
 
     monkeypatch.setattr(study, "serve_and_attack", not_again)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from lab.experiments import rules
 from lab.experiments.rules import Evidence, table
-from lab.figures.style import canvas
+from lab.figures import canvas
 from lab.models.statistics import Estimate, Interval, estimate, proportion
 from lab.study.estimates import Stated, stated, table_of
 from lab.study.manifest import Manifest, new_manifest
@@ -52,7 +52,7 @@ def test_a_speedup_needs_its_base() -> None:
     many = stated("scaling", "highest throughput", Estimate(280, 270, 290, 6), "requests/s", workers=16)
     word, evidence = kept(GAIN, BASE, many)[1]
     assert word == "yes"
-    assert "1 speed-up over one worker of the same cluster, which answers 1.15/s" in evidence
+    assert "1 speed-up over one worker, which answers 1.15/s" in evidence
     assert "280" not in evidence
 
 
@@ -71,46 +71,39 @@ def test_a_mean_of_rates_and_a_median_of_ratios_break_rules() -> None:
     """The median of six is the arithmetic mean of two; that of seven is one of them."""
     of_seven = stated("scaling", "highest throughput", SEVEN, "requests/s", workers=1)
     assert kept(of_seven)[3][0] == "yes"
-    assert kept(BASE)[3] == (
-        "no",
-        "1 of 1 rate are arithmetic means: the median of an even number of blocks is that of the middle two",
-    )
+    assert kept(BASE)[3] == ("no", "arithmetic means: 1 of 1 rate")
     assert kept(of_seven, BASE)[3][0] == "in part"
     assert kept(stated("scaling", "mean throughput", SEVEN, "requests/s"))[3][0] == "no"
     bounds = stated("sustained", "rate", Estimate(9, 9, 10, 12, Interval.SEARCH), "requests/s")
     assert kept(of_seven, bounds)[3][0] == "yes", "a bound of a search is no mean"
-    assert kept(bounds)[3] == ("no", "no rate was measured")
+    assert kept(bounds)[3] == ("no", "no rate")
     assert kept(BASE, GAIN)[4][0] == "no"
 
 
 def test_intervals_are_counted_and_ranges_are_none() -> None:
     few = stated("scaling", "speed-up of few", THREE, compares=True)
     bounds = stated("sustained", "rate", Estimate(9, 9, 10, 12, Interval.SEARCH), "requests/s")
-    assert kept(BASE, GAIN, bounds)[5] == ("yes", "2 of 2 estimates have a 95 % interval")
+    assert kept(BASE, GAIN, bounds)[5] == ("yes", "with a 95 % interval: 2 of 2 estimates")
     assert kept(GAIN, few)[5][0] == kept(GAIN, few)[7][0] == "in part"
     assert kept(few)[5][0] == kept(few)[7][0] == "no"
-    assert kept(few)[6] == ("no", "no interval is stated")
-    word, evidence = kept(GAIN, stated("failures", "lost", proportion(1, 20)))[6]
-    assert word == "yes"
-    assert "Clopper-Pearson: 1" in evidence
+    assert kept(few)[6][0] == "no"
+    assert kept(GAIN, stated("failures", "lost", proportion(1, 20)))[6][0] == "yes"
 
 
 def test_intervals_as_of_normal_theory_break_a_rule_by_their_name_or_by_their_shape() -> None:
     symmetric = stated("scaling", "gain", Estimate(1.0, 0.9, 1.1, 6, Interval.MEDIAN), compares=True)
     assert kept(GAIN)[6][0] == "yes"
-    assert "1 of 1 are lopsided" in kept(GAIN)[6][1]
     assert kept(symmetric)[6][0] == "no"
     assert kept(GAIN, symmetric)[6][0] == "yes", "one may be symmetric by chance"
     assert kept(GAIN, symmetric, symmetric)[6][0] == "in part"
     named = table_of([GAIN]).assign(interval="mean plus or minus 1.96 standard errors")
     judged = table(Evidence(named, {}, MANIFEST)).set_index("")
     assert judged.loc[6, "kept"] == "no"
-    assert "0 of 1 hold for any distribution" in str(judged.loc[6, "evidence"])
     assert judged.loc[5, "kept"] == "no"
 
 
 def test_comparisons_say_what_they_would_have_shown() -> None:
-    assert "would have shown: from 30.4 % to 30.4 %" in kept(GAIN)[7][1]
+    assert "would have shown: 30.4 % to 30.4 %" in kept(GAIN)[7][1]
 
 
 @pytest.mark.parametrize(("planned", "word"), [([300, 400], "yes"), ([300, 30], "in part")])
@@ -135,13 +128,13 @@ def test_timing_is_told_by_lag_and_flags() -> None:
     word, evidence = kept(measured=measured)[10]
     assert word == "yes"
     assert "at most 2.00 ms" in evidence
-    assert "1 of 2 trials flagged" in evidence
+    assert evidence.endswith("1 of 2 trials")
     assert kept(measured=trials({"send_lag_p99_s": float("nan")}))[10][0] == "in part"
 
 
 def test_a_limit_stands_beside_what_was_measured() -> None:
     limit = stated("sustained", "sustained rate, of the own limit", SIX)
-    assert "1 number as a share" in kept(limit)[11][1]
+    assert "1 share of what" in kept(limit)[11][1]
     assert "1.15 on 2 CPUs" in kept(GAIN)[11][1]
 
 
@@ -166,7 +159,7 @@ def test_lines_join_only_what_has_an_order() -> None:
     assert kept(figures=[drawn([1, 2, 3], names=["1", "2", "4"])])[12][0] == "yes"
     word, evidence = kept(figures=[drawn([1, 3, 2])])[12]
     assert word == "no"
-    assert "3 measurements beside 1 line; 1 of these" in evidence
+    assert "no order: 1;" in evidence
     by_name = drawn([1, 2, 3], names=["shared", "reuseport", "round-robin"])
     assert kept(figures=[by_name])[12][0] == "no", "no dispatch is between two others"
 
@@ -175,10 +168,10 @@ def test_a_figure_names_its_axes_and_shows_what_its_lines_are_made_of() -> None:
     sound = drawn([1, 2, 3])
     word, evidence = kept(figures=[sound, drawn([1, 2, 3], xlabel="")])[12]
     assert word == "in part"
-    assert "of 2 panels, 1 do not name both axes" in evidence
+    assert "names: 1," in evidence
     word, evidence = kept(figures=[sound, drawn([1, 2, 3], dots=False)])[12]
     assert word == "in part"
-    assert "1 have lines without measurements" in evidence
+    assert "lines alone: 1" in evidence
 
 
 def test_the_caps_of_bars_are_no_measurements() -> None:
@@ -187,4 +180,4 @@ def test_the_caps_of_bars_are_no_measurements() -> None:
         axes.set_xlabel("workers")
         axes.set_ylabel("requests/s")
     word, evidence = kept(figures=[figure, drawn([1, 2, 3])])[12]
-    assert (word, "draw 3 measurements beside 2 lines" in evidence) == ("yes", True)
+    assert (word, "3 measurements and 2 lines" in evidence) == ("yes", True)

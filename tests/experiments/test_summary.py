@@ -11,7 +11,6 @@ from helpers.trial_rows import found_rates, trials
 from lab.errors import LabError
 from lab.experiments import rate_sweep, single_vs_cluster, summary, worker_scaling
 from lab.experiments.claims import Verdict, Word
-from lab.experiments.summary import verdicts
 from lab.experiments.worker_scaling import answer as scaling_answer
 from lab.flags import Flag
 from lab.machine import describe
@@ -54,8 +53,7 @@ def test_what_is_missing_leaves_the_rest() -> None:
 
 def test_a_run_with_nothing_in_it_says_so() -> None:
     assert "has not measured enough to tell" in _answer()
-    assert summary.scaling_figure(open_run(), {}) is None
-    assert summary.sweep_figure(open_run(), {}) is None
+    assert summary.figures(open_run(), {}) == [None] * 3
     assert summary.health_table({}).empty
     assert "not measured" in str(summary.workers_table({}, [10], 1, cpus=2).iloc[0, 0])
 
@@ -83,8 +81,9 @@ def test_workers_by_queueing_theory() -> None:
 
 
 def test_figures_are_drawn_from_what_was_measured() -> None:
-    scaling = summary.scaling_figure(open_run(), MEASURED)
+    scaling, sweep, _ = summary.figures(open_run(), {worker_scaling.EXPERIMENT: SCALED})
     assert scaling is not None
+    assert sweep is None
     assert "1.80 times" in scaling.get_suptitle()
 
 
@@ -180,7 +179,8 @@ class MeasuredRun(BusyRun):
 
 
 def judged(number: int, measured: dict[str, pd.DataFrame] | None = None, cpus: int = 2) -> list[Verdict]:
-    found = verdicts(cast(Run, MeasuredRun(measured or {}, cpus)))
+    run = cast(Run, MeasuredRun(measured or {}, cpus))
+    found = summary.verdicts(run, summary.trials_of(run))
     return [verdict for verdict in found if verdict.number == number]
 
 
@@ -191,7 +191,7 @@ def article(*rows: dict[str, Any], blocks: int = 6) -> dict[str, pd.DataFrame]:
 
 
 def test_every_claim_has_a_verdict_and_nothing_measured_is_nothing_judged() -> None:
-    found = verdicts(cast(Run, MeasuredRun({})))
+    found = summary.verdicts(cast(Run, MeasuredRun({})), {})
     assert sorted({verdict.number for verdict in found}) == list(range(1, 10))
     assert [verdict.number for verdict in found] == sorted(verdict.number for verdict in found)
     assert {(verdict.word, verdict.evidence) for verdict in found} == {(Word.UNTOLD, "")}

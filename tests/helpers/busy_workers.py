@@ -5,7 +5,7 @@ from typing import Any, cast
 import pandas as pd
 from helpers.trial_rows import trials
 
-from lab.experiments.worker_scaling.trials import accounted
+from lab.experiments.worker_scaling.scaling import accounted
 from lab.study.run import Run
 
 _ANSWERS = 20

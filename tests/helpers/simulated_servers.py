@@ -1,11 +1,10 @@
 """A server of known capacity, simulated: what a search must find; and attacks that are always believed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from helpers.load_rows import GENERATOR
 
 from lab.load.arrivals import Stage, due_times
@@ -13,7 +12,7 @@ from lab.load.attack import summarized
 from lab.load.log import Outcome
 from lab.load.records import to_frame
 from lab.models.simulation import waits
-from lab.study.trial import Measured
+from lab.study.trial import Attacked, Measured
 
 
 @dataclass
@@ -35,7 +34,7 @@ class Simulated:
     def capacity_rps(self) -> float:
         return self.workers / self.loop_s
 
-    def __call__(self, rate_rps: float, duration_s: float, seed: int) -> "Answered":
+    def __call__(self, rate_rps: float, duration_s: float, seed: int) -> Attacked:
         self.rates.append(rate_rps)
         due_s = due_times([Stage(rate_rps, rate_rps, duration_s)], self.arrivals, seed)
         mean_s = self.loop_s * self.slower ** len(self.rates)
@@ -57,20 +56,14 @@ class Simulated:
             to_frame(due_s, log), warmup_errors={}, url="", arrivals=self.arrivals, rate=rate_rps,
             duration_s=duration_s, generator=GENERATOR | {"lag_p99_s": lag_s},
         )  # fmt: skip
-        return Answered(result.requests, result.summary)
+        return Attacked(result.requests, result.summary)
 
 
-@dataclass
-class Answered:
-    requests: pd.DataFrame
-    summary: Mapping[str, Any]
-
-
-def believed(attack: Callable[..., Measured]) -> Callable[..., Answered]:
+def believed(attack: Callable[..., Measured]) -> Callable[..., Attacked]:
     """Return the attack without its flags, which a neighbour's burst may raise in any test."""
 
-    def unflagged(*args: Any, **options: Any) -> Answered:
+    def unflagged(*args: Any, **options: Any) -> Attacked:
         result = attack(*args, **options)
-        return Answered(result.requests, {**result.summary, "flags": []})
+        return Attacked(result.requests, {**result.summary, "flags": []})
 
     return unflagged

@@ -1,7 +1,5 @@
 """A trial without a server: what an attack would give, computed from the condition and its seed."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,15 +8,10 @@ import pandas as pd
 from lab.load.log import OUTCOMES
 from lab.load.summary import summarize
 from lab.study.plan import Condition
+from lab.study.trial import Attacked
 
 QUICK = 1_000
 """Iterations of a loop too short to wait for."""
-
-
-@dataclass(frozen=True)
-class FakeResult:
-    requests: pd.DataFrame
-    summary: Mapping[str, Any]
 
 
 def condition(rate: float | None = 20, **changes: Any) -> Condition:
@@ -26,7 +19,7 @@ def condition(rate: float | None = 20, **changes: Any) -> Condition:
     return Condition(**(values | changes))
 
 
-def fake_attack(condition: Condition, seed: int) -> FakeResult:
+def fake_attack(condition: Condition, seed: int) -> Attacked:
     """Answer every request well, each after a random part of 10 ms; every tenth one is refused."""
     assert condition.rate is not None, "a load becomes a rate before the trial"
     count = round(condition.rate * condition.duration_s)
@@ -44,7 +37,7 @@ def fake_attack(condition: Condition, seed: int) -> FakeResult:
         duration_s=condition.duration_s,
         generator={"cpu_s": 0.01},
     )
-    return FakeResult(requests, summary)
+    return Attacked(requests, summary)
 
 
 def _request(i: int, due_s: float, latency_s: float) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from lab.study.columns import TRIALS
+from lab.study.plan import TRIALS
 
 _COLUMNS: dict[str, Any] = {
     "string": "",

@@ -23,7 +23,7 @@ from lab.cli import main
 from lab.cpus import available_cpus
 from lab.errors import LabError
 from lab.experiments.instrument.stalls import closed_loop
-from lab.figures.over_time import over_time as draw
+from lab.figures import over_time as draw
 from lab.flags import Flag
 from lab.load.attack import Result, attack, summarized
 from lab.load.ceiling import Step, ceiling_rps, measure_ceiling, reasons

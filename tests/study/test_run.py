@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from helpers.study_fakes import QUICK, FakeResult, condition, fake_attack
+from helpers.study_fakes import QUICK, condition, fake_attack
 
 from lab.errors import LabError, UsageError
 from lab.flags import Flag
@@ -21,6 +21,7 @@ from lab.study.manifest import other_machine, other_version, write_manifest
 from lab.study.plan import Condition
 from lab.study.run import Run, find_runs, open_run, unfinished_run
 from lab.study.stability import MOST_OTHERS_CPU, MOST_STEAL, Noise
+from lab.study.trial import Attacked
 
 CONDITIONS = [condition(20), condition(40), condition(80)]
 
@@ -43,7 +44,7 @@ class Counting:
         self._raise_at = raise_at
         self._error = error
 
-    def __call__(self, condition: Condition, seed: int) -> FakeResult:
+    def __call__(self, condition: Condition, seed: int) -> Attacked:
         if self._error and self.done.total() + 1 == self._raise_at:
             raise self._error
         self.done[condition.rate] += 1
@@ -204,7 +205,7 @@ def test_leftovers_of_a_kill_are_removed_by_the_next_writer() -> None:
 def test_two_may_not_measure_into_one_run_at_once() -> None:
     run = open_run()
 
-    def intrude(condition: Condition, seed: int) -> FakeResult:
+    def intrude(condition: Condition, seed: int) -> Attacked:
         with pytest.raises(LabError, match="being measured by another process"):
             measure(open_run(run.run_id), [condition])
         assert len(open_run(run.run_id).trials("sweep")) == 0  # reading is free
@@ -220,10 +221,10 @@ def test_a_trial_is_kept_with_its_reasons_when_something_spoils_it(monkeypatch: 
     noises = iter([Noise(0.5, 0.0, None, 0.0), Noise(0.0, 0.25, 1.0, 9.0)])
     monkeypatch.setattr(run, "between", lambda before, after: next(noises, Noise(0.0, 0.0, 1.0, 9.0)))
 
-    def struggling(condition: Condition, seed: int) -> FakeResult:
+    def struggling(condition: Condition, seed: int) -> Attacked:
         result = fake_attack(condition, seed)
         spoilt = {"valid": False, "flags": [Flag("send_lag", 0.002, 0.001).to_dict()]}
-        return FakeResult(result.requests, {**result.summary, **(spoilt if condition.rate == 40 else {})})
+        return Attacked(result.requests, {**result.summary, **(spoilt if condition.rate == 40 else {})})
 
     trials = measure(open_run(), CONDITIONS[:2], execute=struggling)  # too few to agree on the loop's cost
     flags = trials.set_index(["block", "position"])["flags"]
@@ -281,7 +282,7 @@ def test_the_utilisation_is_of_the_trial_s_own_service_times(quiet: None) -> Non
 
 def test_the_loop_is_timed_once_per_run() -> None:
     run = open_run()
-    assert run.loop_s("python", QUICK) == open_run(run.run_id).loop_s("python", QUICK) > 0
+    assert run.loop_cpu_s("python", QUICK) == open_run(run.run_id).loop_cpu_s("python", QUICK) > 0
     assert len(run.table(f"loop-python-{QUICK}", lambda: pytest.fail("made again"))) > 1
 
 

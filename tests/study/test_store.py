@@ -17,8 +17,7 @@ from lab.cli import main
 from lab.errors import LabError
 from lab.files import write_whole
 from lab.flags import Flag
-from lab.study.columns import Event
-from lab.study.plan import Condition
+from lab.study.plan import Condition, Event
 from lab.study.run import Run, damage, find_runs, open_run
 from lab.study.store import Store, read_table, write_table
 

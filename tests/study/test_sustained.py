@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import coverage
-from helpers.simulated_servers import Answered, Simulated, believed
+from helpers.simulated_servers import Simulated, believed
 
 from lab.errors import UsageError
 from lab.flags import Flag
@@ -19,6 +19,7 @@ from lab.load.report import Slo
 from lab.servers import serve
 from lab.study.rate_search import BACKLOG, Search
 from lab.study.sustained import Sustained, sustained
+from lab.study.trial import Attacked
 
 DURATION_S = 3.0
 SLOS = Slo.parse_all(["p99=250ms"])
@@ -118,13 +119,13 @@ def test_a_trial_that_the_generator_spoiled_is_repeated_and_its_ceiling_is_no_bo
     assert min(spoiled) > 100
 
 
-def disturbed_by(flag: Flag, server: Simulated, spoils: Callable[[float], bool]) -> Callable[..., Answered]:
+def disturbed_by(flag: Flag, server: Simulated, spoils: Callable[[float], bool]) -> Callable[..., Attacked]:
     """Return the server with this flag on every trial whose rate is one that `spoils`."""
 
-    def offer(rate_rps: float, duration_s: float, seed: int) -> Answered:
+    def offer(rate_rps: float, duration_s: float, seed: int) -> Attacked:
         offered = server(rate_rps, duration_s, seed)
         flags = [flag.to_dict()] if spoils(rate_rps) else []
-        return Answered(offered.requests, {**offered.summary, "flags": flags})
+        return Attacked(offered.requests, {**offered.summary, "flags": flags})
 
     return offer
 
@@ -188,7 +189,7 @@ def test_what_was_believed_of_a_rate_counts_though_later_tries_of_it_are_not() -
 def test_why_even_the_lowest_rate_is_too_much_is_told_by_a_trial_that_failed() -> None:
     slow, kind = Simulated(noise=0.0, loop_s=10.0), iter([Simulated(noise=0.0)])
 
-    def offer(rate_rps: float, duration_s: float, seed: int) -> Answered:
+    def offer(rate_rps: float, duration_s: float, seed: int) -> Attacked:
         server = next(kind, slow) if rate_rps < 0.4 else slow
         return server(rate_rps, duration_s, seed)
 
@@ -204,10 +205,10 @@ def test_the_share_of_workers_that_take_turns_is_of_the_cpus(cpus: float, share:
     """Four workers take turns: a loop of 5 ms of a CPU lasts 20 ms, and 200 a second fill one CPU."""
     server = Simulated(noise=0.0, workers=4, loop_s=0.02)
 
-    def offer(rate_rps: float, duration_s: float, seed: int) -> Answered:
+    def offer(rate_rps: float, duration_s: float, seed: int) -> Attacked:
         offered = server(rate_rps, duration_s, seed)
         requests = offered.requests.assign(service_cpu_s=0.005)
-        return Answered(requests, {**offered.summary, "service_cpu_s": {"mean": 0.005}})
+        return Attacked(requests, {**offered.summary, "service_cpu_s": {"mean": 0.005}})
 
     search = Search(offer, SLOS, duration_s=3, arrivals="constant", workers=4, cpus=cpus)
     search.run(400, 10_000, 0.05)
@@ -239,7 +240,7 @@ def test_bounds_at_two_speeds_of_the_machine_contradict_each_other() -> None:
 def test_an_interrupted_search_keeps_what_it_has() -> None:
     server = Simulated(noise=0.0)
 
-    def impatient(rate_rps: float, duration_s: float, seed: int) -> Answered:
+    def impatient(rate_rps: float, duration_s: float, seed: int) -> Attacked:
         if len(server.rates) == 4:
             raise KeyboardInterrupt
         return server(rate_rps, duration_s, seed)

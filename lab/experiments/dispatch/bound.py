@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from lab.experiments.common import spread
+from lab.experiments.control import busy_share
 from lab.experiments.dispatch.trials import AS_NONE, Parameters, arrangements, compared
 from lab.models.simulation import waits
 from lab.models.statistics import estimate
-from lab.study.control import busy_share
 from lab.study.plan import Condition
 from lab.study.run import Run
 from lab.units import percent

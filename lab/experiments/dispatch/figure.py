@@ -18,7 +18,7 @@ from lab.experiments.dispatch.answer import (
     tail_name,
 )
 from lab.experiments.dispatch.trials import by_arrangement, curve
-from lab.figures.style import DARK_TO_LIGHT, GRID, INK, QUIET, Look, canvas, plain_log_ticks
+from lab.figures import DARK_TO_LIGHT, GRID, INK, QUIET, Look, canvas, plain_log_ticks
 from lab.models.statistics import Estimate
 
 _MOST_COLUMNS = 4

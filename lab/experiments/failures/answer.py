@@ -22,7 +22,7 @@ from lab.experiments.failures.trials import (
     SCALE,
     around,
 )
-from lab.figures.style import DARK_TO_LIGHT, INK, QUIET, canvas, plain_log_ticks, reference_line
+from lab.figures import DARK_TO_LIGHT, INK, QUIET, canvas, plain_log_ticks, reference_line
 from lab.models.statistics import Estimate, estimate, proportion
 from lab.study.estimates import Stated, stated
 from lab.units import counted, percent, seconds

@@ -18,11 +18,10 @@ from lab.errors import LabError
 from lab.hotloop import MOST_TIMES, KernelName
 from lab.servers.spec import DispatchName
 from lab.servers.workers import SETTLED_S
-from lab.study.columns import Event
-from lab.study.faults import Action, LeftS, with_actions
 from lab.study.parameters import ListOf, WorkerCount
 from lab.study.parameters import Parameters as _Parameters
-from lab.study.plan import Condition
+from lab.study.plan import Condition, Event
+from lab.study.trial import Action, LeftS, with_actions
 
 if TYPE_CHECKING:
     from lab.servers import Server
@@ -193,12 +192,11 @@ def events(trials: pd.DataFrame, requests: pd.DataFrame, noted: pd.DataFrame) ->
     in vain, before it was due. The columns, besides some of the trial:
 
     kind: of `KINDS`, or `CALM`. begun_s, took_s: when it began, and how long until all workers served again;
-    nan if they did not. detail: the pid of the successor, or of the blocked worker; or what went wrong.
-    fewest: the fewest workers that accepted meanwhile. met, lost, refused: how many requests belong to it,
-    were not answered well, and were refused. next_s: from its beginning to the first good answer to a request
-    due since then. due, waited: how many requests were due while it lasted, and went to the blocked worker or
-    were lost. latency_s, slowest_s, loops: of the answers to those, the median and longest latency, and the
-    median in loop times, by their own mean; nan without an answer.
+    nan if they did not. detail: the pid of the successor, or of the blocked worker; or what went wrong. met,
+    lost, refused: how many requests belong to it, were not answered well, and were refused. next_s: from its
+    beginning to the first good answer to a request due since then. due, waited: how many requests were due
+    while it lasted, and went to the blocked worker or were lost. latency_s, loops: the median latency of the
+    answers to those, also in loop times, by their own mean; nan without an answer.
     """
     requests_of, noted_of = (dict(list(frame.groupby("trial_id"))) for frame in (requests, noted))
     found = [
@@ -219,13 +217,11 @@ def _of_trial(requests: pd.DataFrame, noted: pd.DataFrame) -> Iterator[dict[str,
     done = [True, *(over["event"] == Event.DONE), *[False] * open_ended]
     for n, kind in enumerate([CALM, *begun["detail"]]):
         meanwhile = requests["due_s"].between(begun_s[n], over_s[n])
-        workers = noted.loc[noted["at_s"].between(begun_s[n], over_s[n]), "workers"]
         yield {
             "kind": kind,
             "begun_s": begun_s[n],
             "took_s": over_s[n] - begun_s[n] if done[n] else np.nan,
             "detail": details[n],
-            "fewest": workers.min(),
             **_became(requests[owners == n]),
             "next_s": _answered(requests[requests["due_s"] >= begun_s[n]])["end_s"].min() - begun_s[n],
             **_meanwhile(requests[meanwhile], details[n] if kind == BLOCK and done[n] else "nan"),
@@ -258,7 +254,6 @@ def _meanwhile(due: pd.DataFrame, blocked: str) -> dict[str, float]:
         "due": len(due),
         "waited": int(waited.sum()),
         "latency_s": latency_s,
-        "slowest_s": float(answered["latency_s"].max()),
         "loops": latency_s / float(answered["service_s"].mean()),
     }
 

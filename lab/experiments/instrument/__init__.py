@@ -7,39 +7,31 @@ from pydantic import AfterValidator, Field
 
 from lab import units
 from lab.checks import Count, Positive
-from lab.experiments.instrument import feeding, lags, stalls
-from lab.study.parameters import ListOf, WorkerCount
+from lab.experiments import control
+from lab.experiments.instrument import lags, stalls
+from lab.study.parameters import DistinctOf, ListOf, WorkerCount
 from lab.study.parameters import Parameters as _Parameters
-
-
-def _distinct(rates: tuple[float, ...]) -> tuple[float, ...]:
-    if len(set(rates)) < len(rates):
-        raise ValueError("must list each rate once")
-    return rates
-
-
-Rates = Annotated[ListOf[Positive], AfterValidator(_distinct)]
 
 
 class Parameters(_Parameters):
     """What notebook 08 lets its reader set."""
 
     run: str
-    stall_rates: Rates
+    stall_rates: DistinctOf[Positive]
     stall_s: Positive
     stall_duration_s: Positive
-    rates: Rates
+    rates: DistinctOf[Positive]
     step_s: Positive
     tool_rate: Count
     tool_duration_s: Count
     control_workers: ListOf[WorkerCount]
-    control_iterations: Annotated[ListOf[Count], Field(min_length=1), AfterValidator(feeding.in_steps)]
+    control_iterations: Annotated[ListOf[Count], Field(min_length=1), AfterValidator(control.in_steps)]
 
 
 def answer(stalled: pd.DataFrame, lagging: pd.DataFrame, fed: pd.DataFrame) -> str:
     """Say up to which rate the instrument can be believed here, and how close it comes to known answers.
 
-    `stalled` comes from `stalls.measure`, `lagging` from `lags.measure`, `fed` from `feeding.measure`.
+    `stalled` comes from `stalls.measure`, `lagging` from `lags.measure`, `fed` from `control.measure`.
     """
     new, kept = (lags.rate_or_none(lags.ceilings(lagging)[keepalive]) for keepalive in lags.LABELS)
     known, attacks = stalls.known_answers(stalled), stalls.attacks(stalled)
@@ -50,5 +42,5 @@ def answer(stalled: pd.DataFrame, lagging: pd.DataFrame, fed: pd.DataFrame) -> s
         f"**Answer.** On this machine the generator can be believed up to **{new}** with a connection per "
         f"request, and up to **{kept}** with kept connections. It missed known latencies by up to "
         f"{units.seconds(open_s)}, a closed loop by up to {units.seconds(closed_s)}. In {agree} of "
-        f"{of}, the server read as many requests as were sent. {feeding.sentence(fed)}"
+        f"{of}, the server read as many requests as were sent. {control.sentence(fed)}"
     )

@@ -9,11 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from lab import units
-from lab.experiments.common import table_name
-from lab.figures.style import DARK_TO_LIGHT, Look, canvas, plain_log_ticks, reference_line
+from lab.figures import DARK_TO_LIGHT, Look, canvas, plain_log_ticks, reference_line
 from lab.load.ceiling import measure_ceiling, reasons
 from lab.load.summary import LEAST_LAG_S
-from lab.study.run import Run
+from lab.study.run import Run, table_name
 
 LABELS = {False: "a connection per request", True: "kept connections"}
 """Labels by whether connections are kept."""

@@ -13,13 +13,12 @@ from matplotlib.figure import Figure
 
 from lab import units
 from lab.errors import LabError
-from lab.experiments.common import table_name
-from lab.figures.style import DARK_TO_LIGHT, QUIET, canvas, plain_log_ticks
+from lab.figures import DARK_TO_LIGHT, QUIET, canvas, plain_log_ticks
 from lab.flags import Flag, in_words
 from lab.load import peers
 from lab.load.peers import Job, Measured, Numbers, Tool
 from lab.load.reference_server import reference_server
-from lab.study.run import Run
+from lab.study.run import Run, table_name
 
 _NUMBERS = (
     "requests", "throughput_rps", "p50_s", "p90_s", "p99_s", "cpu_s", "server_count", "few_requests",
@@ -34,9 +33,9 @@ def _attack(job: Job) -> list[str]:
 
 def _read_attack(out: str, _: Job) -> Numbers:
     said = json.loads(out)
-    latency_s = {f"{name}_s": said["latency_s"][name] for name in ("mean", "p50", "p90", "p99", "max")}
-    counts = {"requests": said["requests"], "ok": said["ok"], "throughput_rps": said["throughput"]}
-    return Numbers(**counts, **latency_s, flags=tuple(map(Flag.from_dict, said["flags"])))
+    p50_s, p90_s, p99_s = (said["latency_s"][name] for name in ("p50", "p90", "p99"))
+    flags = tuple(map(Flag.from_dict, said["flags"]))
+    return Numbers(said["requests"], said["throughput"], p50_s, p90_s, p99_s, flags)
 
 
 OURS = Tool("lab attack", "open", _attack, _read_attack)

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from lab import units
 from lab.errors import LabError
-from lab.experiments.common import table_name
-from lab.figures.over_time import over_time as draw_over_time
-from lab.figures.style import DARK_TO_LIGHT, INK, canvas
+from lab.figures import DARK_TO_LIGHT, INK, canvas
+from lab.figures import over_time as draw_over_time
 from lab.flags import Flag, in_words
 from lab.load.attack import attack
 from lab.load.log import Outcome
@@ -23,7 +22,7 @@ from lab.load.reference_server import reference_server
 from lab.load.summary import over_time
 from lab.models.queueing import stall_latency_s
 from lab.models.statistics import quantile
-from lab.study.run import Run
+from lab.study.run import Run, table_name
 
 OPEN, CLOSED = "open", "closed"
 
@@ -36,6 +35,7 @@ _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "slowest": 1.0}
 
 _BINS_IN_A_STALL = 5
 _MOST_BINS = 60
+_TIMEOUT_S = 30.0
 
 
 def measure(run: Run, rates_rps: tuple[float, ...], stall_s: float, duration_s: float) -> pd.DataFrame:
@@ -182,7 +182,7 @@ def stall_over_time(stalls: pd.DataFrame) -> pd.DataFrame:
     return over_time(mine, max(mine["stall_s"].iloc[0] / _BINS_IN_A_STALL, mine["due_s"].max() / _MOST_BINS))
 
 
-def closed_loop(url: str, *, rate: float, duration_s: float, timeout_s: float = 30.0) -> pd.DataFrame:
+def closed_loop(url: str, *, rate: float, duration_s: float) -> pd.DataFrame:
     """Send requests one by one, at up to `rate` per second, and return request records as `attack` does.
 
     A request that could not leave on time is due when it leaves: that is how a closed loop forgets those that
@@ -192,7 +192,7 @@ def closed_loop(url: str, *, rate: float, duration_s: float, timeout_s: float = 
     rows = []
     start_s, sent_s = time.monotonic(), 0.0
     while sent_s < duration_s:
-        outcome, status, size = _ask(url, timeout_s)
+        outcome, status, size = _ask(url)
         end_s = time.monotonic() - start_s
         rows.append((sent_s, end_s, outcome, status, size))
         time.sleep(max(0.0, sent_s + 1 / rate - end_s))
@@ -204,9 +204,9 @@ def closed_loop(url: str, *, rate: float, duration_s: float, timeout_s: float = 
     return to_frame(sent, known | unknown)
 
 
-def _ask(url: str, timeout_s: float) -> tuple[Outcome, int, int]:
+def _ask(url: str) -> tuple[Outcome, int, int]:
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=timeout_s)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=_TIMEOUT_S)
     try:
         connection.request("GET", parts.path or "/", headers={"Connection": "close"})
         answer = connection.getresponse()

@@ -20,7 +20,7 @@ from lab.experiments.other_servers.analysis import (
     tail_name,
 )
 from lab.experiments.other_servers.servers import is_ours
-from lab.figures.style import DARK_TO_LIGHT, INK, QUIET, Look, canvas, plain_log_ticks
+from lab.figures import DARK_TO_LIGHT, INK, QUIET, Look, canvas, plain_log_ticks
 from lab.models.statistics import Estimate
 
 _OURS, _PEER = DARK_TO_LIGHT[0], Look(QUIET, "o")

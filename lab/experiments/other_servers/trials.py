@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field
 
 from lab.checks import Count, Seconds, Whole
 from lab.errors import LabError
-from lab.experiments.common import Iterations, Workers, resolve, table_name
+from lab.experiments.common import Iterations, Workers, resolve
 from lab.experiments.dispatch.trials import Utilisation
 from lab.experiments.failures import trials as failures
 from lab.experiments.failures.trials import BLOCK, KILL, blocked_by_one, ended
@@ -34,12 +34,11 @@ from lab.experiments.other_servers.servers import (
 )
 from lab.hotloop import MOST_TIMES, KernelName, SummingName
 from lab.servers.peers import peer
-from lab.study.faults import Action, LeftS, with_actions
 from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
-from lab.study.run import Run
-from lab.study.trial import Execute, Measured, serve_and_attack
+from lab.study.run import Run, table_name
+from lab.study.trial import Action, Execute, LeftS, Measured, serve_and_attack, with_actions
 
 if TYPE_CHECKING:
     from lab.servers import Server

@@ -15,31 +15,25 @@ from matplotlib.ticker import MaxNLocator
 from lab import units
 from lab.experiments.claims import Verdict, Word, weighed
 from lab.experiments.common import spread, worded
+from lab.experiments.sustained import times_as_much
 from lab.experiments.worker_scaling import scaling
-from lab.experiments.worker_scaling.trials import EXPERIMENT, highest
-from lab.figures.style import DARK_TO_LIGHT, INK, QUIET, canvas, cross_flagged, reference_line
-from lab.models.scaling import Point
-from lab.models.stack import LOSSES
+from lab.experiments.worker_scaling.scaling import EXPERIMENT, highest
+from lab.figures import DARK_TO_LIGHT, INK, QUIET, canvas, cross_flagged, reference_line
+from lab.models.scaling import LOSSES, Point
 from lab.models.statistics import Estimate, estimate, fewest_trials
 from lab.study.estimates import Stated, stated
-from lab.study.searches import times_as_much
 
 
 def answer(trials: pd.DataFrame, cpus: int, found: pd.DataFrame | None = None) -> str:
-    """Say how far clustering goes here, what more workers than CPUs do, and what was lost to what.
+    """Say how far clustering goes here, what is sustained, and what more workers than CPUs do.
 
-    `found` are the sustained rates of `trials.search`, if they were searched.
+    `found` are the sustained rates of `scaling.search`, if they were searched.
     """
     top = scaling.per_cpu(scaling.points(trials), cpus)
     if top is None:
         return "**Answer.** Cannot be told: no block overloaded both one worker and several."
     most = int(trials["workers"].max())
-    parts = [
-        _gain(top, cpus),
-        _sustained(found, top.workers),
-        _beyond(trials, top.workers, most),
-        _lost(trials, most, cpus),
-    ]
+    parts = [_gain(top, cpus), _sustained(found, top.workers), _beyond(trials, top.workers, most)]
     return " ".join(filter(None, ("**Answer.**", *parts)))
 
 
@@ -69,27 +63,7 @@ def _doubt(point: Point, cpus: int) -> str:
 def _beyond(trials: pd.DataFrame, few: int, many: int) -> str:
     """Compare the most workers with those of the answer, by ratios within blocks."""
     found = scaling.ratio(trials, many, few) if many > few else None
-    if found is None:
-        return ""
-    text = f"{many} workers answer {worded(found)} times what {few} do"
-    return f"{text}: {difference(found)}." if found.is_interval else f"{text}."
-
-
-def difference(found: Estimate) -> str:
-    """Say whether a ratio differs from 1, and if not, the smallest difference that would have been seen."""
-    if found.low > 1:
-        return "more"
-    if found.high < 1:
-        return "less"
-    if (told := found.smallest_told) is None:
-        return "no clear difference"
-    return f"no clear difference; one of {units.percent(told)} or more would have shown"
-
-
-def _lost(trials: pd.DataFrame, workers: int, cpus: int) -> str:
-    """Name the largest loss of the most workers, whose ideal is the furthest."""
-    loss = scaling.largest_loss(scaling.stacks(trials), workers)
-    return f"With {_on(workers, cpus)}, {scaling.loss_in_words(loss)}." if loss else ""
+    return f"{many} workers answer {worded(found)} times what {few} do." if found else ""
 
 
 def _sustained(found: pd.DataFrame | None, workers: int) -> str:

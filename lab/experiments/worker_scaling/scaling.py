@@ -1,18 +1,107 @@
-"""What more workers bring: highest throughput, speed-up, and where the rest of the ideal speed-up went."""
+"""How far does adding workers take us? The trials, highest throughput, and where the ideal went."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
+from pydantic import field_validator
 
 from lab import units
+from lab.checks import Positive
+from lab.cpus import available_cpus
 from lab.errors import UsageError
-from lab.experiments.common import time_of, worded
-from lab.experiments.worker_scaling.trials import OVERLOADED, highest
-from lab.models.scaling import Point, ScalingLaw, envelope, fit_law, speedups
-from lab.models.stack import LOSSES, speedup_stack
+from lab.experiments import common, sustained
+from lab.experiments.common import Iterations, time_of, worded
+from lab.models.scaling import LOSSES, Point, ScalingLaw, envelope, fit_law, speedup_stack, speedups
 from lab.models.statistics import Estimate, estimate, fewest_trials, paired_ratio
+from lab.study.parameters import DistinctOf, ListOf, WorkerCount
+from lab.study.plan import Condition
+from lab.study.run import Run
+
+EXPERIMENT = "worker-scaling"
+
+OVERLOADED = 1.1
+"""From this own utilisation on, a trial tells the highest throughput: below, workers may have had time."""
+
+
+class Parameters(sustained.Sought):
+    """What notebook 04 lets its reader set; no `workers` means those of `default_workers`."""
+
+    workers: DistinctOf[WorkerCount]
+    growth: Positive
+    overload: Positive
+    pin: bool
+    iterations: Iterations
+    searched: ListOf[WorkerCount]
+    search_beyond: bool
+
+    @field_validator("workers")
+    @classmethod
+    def _has_a_base(cls, workers: tuple[int, ...]) -> tuple[int, ...]:
+        if workers and 1 not in workers:
+            raise ValueError("must include 1, the base of every speed-up")
+        return workers
+
+    @field_validator("growth")
+    @classmethod
+    def _grows(cls, growth: float) -> float:
+        if growth <= 1:
+            raise ValueError("must be above 1")
+        return growth
+
+
+def default_workers(cpus: int, growth: float) -> list[int]:
+    """Return 1 to 2 x cpus, each number at most `growth` times the one before; the number of CPUs, too."""
+    counts = {cpus, 2 * cpus}
+    n = 1
+    while n < 2 * cpus:
+        counts.add(n)
+        n = max(n + 1, int(growth * n))
+    return sorted(counts)
+
+
+def conditions(p: Parameters) -> list[Condition]:
+    """Return a condition per number of workers, at `overload` times the rate that its loops alone allow."""
+    shared = p.model_dump(include={"duration_s", "dispatch", "pin", "kernel", "iterations", "timeout_s"})
+    return [
+        Condition(topology="cluster", workers=n, load=p.overload, **shared)
+        for n in p.workers or default_workers(available_cpus(), p.growth)
+    ]
+
+
+def search(run: Run, p: Parameters) -> pd.DataFrame:
+    """Search for the sustained rates of the `searched` servers; a row for each (`sustained.bounds`)."""
+    return sustained.searched(run, EXPERIMENT, searched(p), p.objective, seed=p.seed)
+
+
+def searched(p: Parameters) -> list[Condition]:
+    """Return the servers whose sustained rate is searched; one worker is the single process of 02 and 03.
+
+    If none are listed, they have one worker and one per CPU; with `search_beyond`, two per CPU, too.
+    """
+    cpus = available_cpus()
+    shared = p.model_dump(include={"pin", "kernel", "iterations", "timeout_s"})
+    single = Condition(rate=1, duration_s=p.search_s, **shared)
+    return [
+        single if n == 1 else replace(single, topology="cluster", workers=n, dispatch=p.dispatch)
+        for n in p.searched or sorted({1, cpus, 2 * cpus if p.search_beyond else 1})
+    ]
+
+
+def accounted(run: Run, trials: pd.DataFrame) -> pd.DataFrame:
+    """Add to each trial what `common.accounted` does, and highest_rps: the throughput of busy workers.
+
+    It is nan if the trial's own utilisation was below `OVERLOADED`: it may then not be the highest.
+    """
+    found = common.accounted(run, trials)
+    return found.assign(highest_rps=found["busy_rps"].where(found["utilisation"] >= OVERLOADED))
+
+
+def highest(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the trials that tell the highest throughput of their number of workers."""
+    told: pd.DataFrame = trials[trials["highest_rps"] > 0]
+    return told
 
 
 def points(trials: pd.DataFrame) -> list[Point]:
@@ -44,7 +133,7 @@ def ratio(trials: pd.DataFrame, many: int, few: int) -> Estimate | None:
 def table(trials: pd.DataFrame, found: pd.DataFrame | None = None) -> pd.DataFrame:
     """Put what is known of each number of workers in words, with intervals and the number of blocks.
 
-    `found` are the sustained rates of `trials.search`, if they were searched. Raises UsageError without a
+    `found` are the sustained rates of `search`, if they were searched. Raises UsageError without a
     trial.
     """
     if trials.empty:
@@ -143,7 +232,7 @@ LOST_BY = {
 def stacks(trials: pd.DataFrame) -> pd.DataFrame:
     """Return a row per block and number of workers above 1: workers, block, speedup, factors, losses.
 
-    Factors and losses are those of `lab.models.stack.Stack`; a loss is `lost_` and its factor's name, as a
+    Factors and losses are those of `lab.models.scaling.Stack`; a loss is `lost_` and its factor's name, as a
     share of the ideal. There is no row where the CPU time of the loops is not known.
     """
     rows: list[dict[str, Any]] = []
@@ -211,18 +300,3 @@ def largest_loss(stacks: pd.DataFrame, workers: int) -> LargestLoss | None:
     leads = [estimate(list(lead)) for lead in over]
     is_told = all(lead.is_interval and lead.low > 0 for lead in leads)
     return LargestLoss(workers, name, leads[0], is_told)
-
-
-def loss_in_words(loss: LargestLoss) -> str:
-    """Say what the largest loss is, as a share of the ideal; or that the blocks cannot tell."""
-    if not loss.share.is_interval:
-        return f"which loss is the largest cannot be told from {units.counted(loss.share.trials, 'block')}"
-    share = f"{_percent(loss.share.value)} % of the ideal"
-    where = f"({_percent(loss.share.low)} to {_percent(loss.share.high)} %)"
-    if not loss.is_told:
-        return f"no loss stands out from the others: {LOSSES[loss.name]} takes {share} {where}"
-    return f"**{share}** {where} **is {LOST_BY[loss.name]}**, the largest loss"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f}" if abs(share) >= 0.1 else f"{100 * share + 0.0:.1f}"

@@ -1,4 +1,4 @@
-"""Searches that a run keeps: known capacities are found, kept, not repeated, and compared at one speed."""
+"""Sustained rates: known capacities are found, kept, compared at one speed, and stated with their doubts."""
 
 import math
 from collections import Counter
@@ -6,16 +6,19 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.simulated_servers import Answered, Simulated, believed
+from helpers.simulated_servers import Simulated, believed
+from helpers.trial_rows import found_rates
 
 from lab.errors import UsageError
+from lab.experiments import sustained
+from lab.experiments.sustained import Objective, bounds, search, times_as_much
 from lab.hotloop import LoopCost
-from lab.study import plan, searches, stability
+from lab.models.statistics import Interval
+from lab.study import plan, stability
 from lab.study.plan import Condition
 from lab.study.run import open_run
-from lab.study.searches import Objective, bounds, search, times_as_much
 from lab.study.stability import Noise
-from lab.study.trial import serve_and_attack
+from lab.study.trial import Attacked, serve_and_attack
 
 LOOP_S = 0.005
 SINGLE = Condition(rate=1, duration_s=2.0)
@@ -30,7 +33,7 @@ class Servers:
         self._simulated = simulated
         self._random = np.random.default_rng(5)
 
-    def __call__(self, condition: Condition, seed: int) -> Answered:
+    def __call__(self, condition: Condition, seed: int) -> Attacked:
         self.asked[condition.workers] += 1
         server = Simulated(loop_s=LOOP_S, workers=condition.workers, random=self._random, **self._simulated)  # type: ignore[arg-type]
         return server(condition.offered_rps, condition.duration_s, seed)
@@ -40,9 +43,9 @@ class Servers:
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of two CPUs on which the loop always costs the same, however long neighbours make it wait."""
     monkeypatch.setattr(stability, "measure", lambda *_: [LoopCost(9.0, LOOP_S)] * 3)
-    for module in (plan, searches):
+    for module in (plan, sustained):
         monkeypatch.setattr(module, "available_cpus", lambda: 2)
-    monkeypatch.setattr(searches, "between", lambda *_: Noise(0.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr(sustained, "between", lambda *_: Noise(0.0, 0.0, 0.0, 0.0))
 
 
 def test_the_known_capacity_of_each_server_is_found_and_compared() -> None:
@@ -102,7 +105,7 @@ def test_no_server_is_refused() -> None:
 
 def test_a_server_of_ours_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow or disturbed the machine is: at this rate it is idle, and is sent too little to judge."""
-    monkeypatch.setattr(searches, "_MOST", 0.04)
+    monkeypatch.setattr(sustained, "_MOST", 0.04)
     server = Condition(rate=1, duration_s=0.3, iterations=20_000)
     trials = search(
         open_run(), [server], Objective(percentile=50, loops=1000), execute=believed(serve_and_attack)
@@ -117,7 +120,7 @@ def test_a_server_of_ours_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_machine_that_is_never_quiet_gives_no_bound_and_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(searches, "between", lambda *_: Noise(0.0, 0.5, 0.0, 0.0))
+    monkeypatch.setattr(sustained, "between", lambda *_: Noise(0.0, 0.5, 0.0, 0.0))
     found = bounds(search(open_run(), [SINGLE], execute=Servers())).iloc[0]
     assert found[["lower_rps", "upper_rps"]].isna().all()
     assert found["reason"].startswith("others disturbed ")
@@ -127,9 +130,81 @@ def test_a_machine_that_is_never_quiet_gives_no_bound_and_no_verdict(monkeypatch
 def test_a_trial_that_others_disturbed_is_repeated_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     disturbed = iter([True, True])
     monkeypatch.setattr(
-        searches, "between", lambda *_: Noise(0.0, 0.5 if next(disturbed, False) else 0.0, 0.0, 0.0)
+        sustained, "between", lambda *_: Noise(0.0, 0.5 if next(disturbed, False) else 0.0, 0.0, 0.0)
     )
     trials = search(open_run(), [SINGLE], execute=Servers())
     assert [[flag.code for flag in flags] for flags in trials["flags"]][:3] == [["others_cpu"]] * 2 + [[]]
     assert trials["rate"].head(3).nunique() == 1
     assert bounds(trials)["flagged"].tolist() == [2]
+
+
+def test_the_answer_is_the_pair_and_how_many_times() -> None:
+    text = sustained.answer(found_rates())
+    for said in (
+        "9.00/s to 9.50/s",
+        "17.0/s to 18.0/s",
+        "1.89 times as much** (1.79 to 2.00)",
+        "85 % to 90 %",
+    ):
+        assert said in text
+    assert "changed its speed" not in text
+
+
+def test_a_bound_that_is_missing_is_explained_and_compared_with_nothing() -> None:
+    found = found_rates()
+    found.loc[0, ["lower_rps", "lower_share", "lower_cpus"]] = math.nan
+    found.loc[0, "reason"] = "even 1.00/s is too much: requests fail"
+    text = sustained.answer(found)
+    assert "For one process, no sustained rate was found: even 1.00/s is too much: requests fail" in text
+    assert "times as much" not in text
+    assert "nan" not in text
+    row = sustained.table(found).iloc[0]
+    assert (row["sustained rate"], row["doubts"]) == (
+        "less than 9.50/s",
+        "even 1.00/s is too much: requests fail",
+    )
+
+
+def test_bounds_that_are_not_confirmed_are_doubted_where_they_stand_and_not_compared() -> None:
+    found = found_rates()
+    found.loc[1, "reason"] = "others disturbed 5 trials of 17.5/s"
+    text = sustained.answer(found)
+    assert "2 workers sustain **17.0/s to 18.0/s** (others disturbed 5 trials of 17.5/s)" in text
+    assert "times as much" not in text
+    assert {"workers=2" in row.factors for row in sustained.estimates("rate-sweep", found)} == {False}
+
+
+def test_without_an_upper_bound_it_is_at_least_the_lower() -> None:
+    found = found_rates(upper_rps=math.nan, upper_share=math.nan, upper_cpus=math.nan, reason="it ended")
+    assert "One process sustains **at least 9.00/s**" in sustained.answer(found)
+    assert sustained.table(found)["of the own limit"].tolist() == ["at least 90 %", "at least 85 %"]
+
+
+def test_no_rate_at_all_is_one_sentence() -> None:
+    missing = {f"{bound}_{of}": math.nan for bound in ("lower", "upper") for of in ("rps", "share", "cpus")}
+    text = sustained.answer(found_rates(**missing, reason="the bounds did not settle"))
+    assert text.count("the bounds did not settle") == 2
+    assert sustained.title(found_rates(**missing, reason="")) == "No sustained rate was found"
+    assert "shares" not in text
+
+
+def test_a_machine_that_changed_its_speed_is_said() -> None:
+    assert "changed its speed during a search" in sustained.answer(found_rates(consistent=False))
+    fast = found_rates()
+    fast.loc[1, ["lower_cpus", "upper_cpus"]] = [2.9, 3.0]
+    assert "more than its workers can: the machine changed its speed" in sustained.answer(fast)
+
+
+def test_rates_and_shares_are_stated_as_bounds_of_a_search() -> None:
+    rows = sustained.estimates("rate-sweep", found_rates())
+    assert {row.interval for row in rows} == {Interval.SEARCH}
+    shares = [end for row in rows if row.unit == "" for end in (row.low, row.high)]
+    assert shares == pytest.approx([0.9, 0.95, 0.85, 0.9])
+    assert len({(row.quantity, row.factors) for row in rows}) == 4
+
+
+def test_a_search_without_a_lower_bound_is_stated_with_its_upper_alone() -> None:
+    rows = sustained.estimates("rate-sweep", found_rates(lower_rps=math.nan))
+    (row, _) = [row for row in rows if row.unit]
+    assert math.isnan(row.low)
+    assert row.value == row.high

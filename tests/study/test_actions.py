@@ -6,14 +6,13 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers.study_fakes import FakeResult, condition, fake_attack
+from helpers.study_fakes import condition, fake_attack
 
 from lab.errors import LabError
-from lab.study import faults
-from lab.study.columns import Event
-from lab.study.faults import Action, LeftS, with_actions
-from lab.study.plan import Condition
+from lab.study import trial
+from lab.study.plan import Condition, Event
 from lab.study.run import damage, open_run
+from lab.study.trial import Action, Attacked, LeftS, with_actions
 
 if TYPE_CHECKING:
     from lab.servers import Server
@@ -66,13 +65,13 @@ def elapsed_s(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Replace server and attack by one that reports these times; the test may add to them."""
     reported: list[float] = []
 
-    def offer(server: object, condition: Condition, seed: int, hear: Callable[[object], None]) -> FakeResult:
+    def offer(server: object, condition: Condition, seed: int, hear: Callable[[object], None]) -> Attacked:
         for second in reported:
             hear(SimpleNamespace(elapsed_s=second))
         return fake_attack(condition, seed)
 
-    monkeypatch.setattr(faults, "offer", offer)
-    monkeypatch.setattr(faults, "fresh_server", lambda _: nullcontext(SimpleNamespace(workers=[1, 2])))
+    monkeypatch.setattr(trial, "offer", offer)
+    monkeypatch.setattr(trial, "fresh_server", lambda _: nullcontext(SimpleNamespace(workers=[1, 2])))
     return reported
 
 

@@ -2,18 +2,20 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from helpers.controls import BUSY
+from helpers.controls import FED as CONTROLS
 from helpers.study_fakes import QUICK
 
-from lab.flags import Flag
+from lab.experiments import control
+from lab.experiments.control import LADDER, STEP, Fed, busy_share, shortest_loop
 from lab.hotloop import LoopCost
-from lab.study import control
-from lab.study.control import LADDER, STEP, Fed, busy_share, shortest_loop
 from lab.study.run import open_run
 
-SPOILT = (Flag("generator_cpu", 0.95, 0.9),)
+SPOILT = (BUSY,)
 
 FED = Fed(
     workers=4, iterations=STEP, loop_s=0.002, rate_rps=2400, throughput_rps=1900, share=0.95, generators=1,
@@ -116,3 +118,36 @@ def test_eight_workers_sleep_on_few_cpus_and_are_kept_busy() -> None:
     assert long.rate_rps == pytest.approx(1.2 * 8 / 0.1)
     assert 0.6 < long.share <= 1.02, "eight loops of 0.1 s at once would need eight CPUs"
     assert 0.3 < short.share <= 1.02
+
+
+def test_workers_are_fed_up_to_the_first_number_that_is_not() -> None:
+    assert control.most_fed(CONTROLS, 7**6) == 4, "16 were, but 8 were not"
+    assert control.most_fed(CONTROLS, 7**7) == 8, "with 16, the generator could not be believed"
+    assert control.most_fed(CONTROLS[CONTROLS["workers"] >= 8], 7**6) == 0
+
+
+def test_what_every_worker_lacks_alike_is_no_limit_of_the_harness() -> None:
+    """A slow machine: a tenth of the time goes to a worker's own work on a request."""
+    fed = control.alike(CONTROLS.assign(share=[0.89, 0.88, 0.86, 0.70, 0.89, 0.80, 0.81, 0.89]))
+    assert fed["held"].tolist() == [True, True, True, False, True, False, True, False]
+
+
+def test_controls_are_told_with_their_doubts() -> None:
+    table = control.table(CONTROLS)
+    assert table["fed"].tolist() == ["yes", "yes", "no", "yes", "yes", "yes", "yes", "no"]
+    assert table["share of the own limit"].iloc[0] == "95 %"
+    assert table["flagged because"].map(bool).tolist() == 7 * [False] + [True]
+
+
+def test_the_figure_shows_a_line_for_each_loop_and_crosses_the_flagged() -> None:
+    (axes,) = control.figure(CONTROLS).axes
+    assert axes.get_legend_handles_labels()[1] == ["loops of 11.8 ms", "loops of 82.4 ms"]
+    crossed = [np.asarray(line.get_xdata()).tolist() for line in axes.lines if line.get_marker() == "x"]
+    assert [16] in crossed
+
+
+def test_the_control_measures_what_the_study_needs_and_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "available_cpus", lambda: 64)
+    assert control.numbers([8, 32]) == [8, 32, 64, 128]
+    monkeypatch.setattr(control, "available_cpus", lambda: 2)
+    assert control.numbers([8]) == [2, 4, 8]

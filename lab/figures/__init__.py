@@ -1,1 +1,0 @@
-"""DataFrames in, matplotlib figures out: the one style, and the figures that several parts draw."""
