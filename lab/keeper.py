@@ -81,6 +81,7 @@ def _adopt_orphans() -> None:
 
 def _end_all(channel: Channel, leftovers: Iterable[str]) -> None:
     _end_descendants()
+    _cpu_s()  # what they spent is then part of what we did, to a starter that counts
     try:
         channel.next(timeout_s=0)  # the farewell of a starter that removes them itself
     except (EOFError, OSError):

@@ -69,6 +69,18 @@ def test_its_cpu_time_never_falls(server: ForeignServer) -> None:
     assert server.cpu_s() >= before_s > 0
 
 
+@pytest.mark.parametrize("drain_s", [0.0, 5.0], ids=["killed", "told"])
+def test_what_its_workers_spent_is_counted_as_ours_however_it_ends(drain_s: float) -> None:
+    """Of a trial, all else that was spent is taken for a disturbance by others."""
+    works = _FORKS.replace("server.serve_forever()", "sum(range(3 * 10**7)); server.serve_forever()")
+    before = os.times()
+    with ForeignServer(ForeignSpec(command=_python(works), workers=2, drain_s=drain_s)) as server:
+        workers = [psutil.Process(pid).cpu_times() for pid in server.workers]
+    after = os.times()
+    ours_s = after.children_user + after.children_system - before.children_user - before.children_system
+    assert ours_s >= sum(one.user + one.system for one in workers) > 0.3
+
+
 def test_placeholders_are_filled_in_and_nothing_is_left() -> None:
     command = (sys.executable, "-m", "http.server", "{port}", "--bind", "{host}")
     with ForeignServer(ForeignSpec(command=command)) as server:

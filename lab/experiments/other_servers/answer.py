@@ -225,10 +225,14 @@ def _beside_coins(one: Found, how: str) -> str:
 
 def keep_table(servers: Sequence[Found]) -> pd.DataFrame:
     """Tabulate memory, the time to the first answer, and what reloads and kills cost."""
+    first = servers[0].pss_bytes
     return pd.DataFrame(
         {
             "server": one.name,
             "memory for each worker (PSS)": _written(one.pss_bytes, _mib, each="look"),
+            f"memory, over {servers[0].name}'s": (
+                f"{one.pss_bytes.value / first.value:.2f}" if one.pss_bytes and first else NONE
+            ),
             "first answer after": _written(one.ready_s, units.seconds, each="look"),
             **{
                 f"{kind}: {what}": text

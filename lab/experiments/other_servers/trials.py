@@ -59,7 +59,7 @@ RELOAD = "reload"
 KINDS = (BLOCK, RELOAD, KILL)
 """What may be done to a server, in this order."""
 
-SLOW_REQUESTS = 4
+SLOW_REQUESTS = 3
 """How many of these are sent, one after the other."""
 
 _REST_S = 0.1
