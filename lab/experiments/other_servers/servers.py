@@ -30,15 +30,16 @@ from lab.study.trial import fresh_server
 if TYPE_CHECKING:
     from lab.servers import Server
 
-Ours = Literal["least-busy", "round-robin", "shared", "reuseport", "offload"]
+Ours = Literal["least-busy", "least-busy, bound 2", "round-robin", "shared", "reuseport", "offload"]
 
-ALONE, OFFLOAD = "one process", "offload"
+ALONE, OFFLOAD, BOUND_2 = "one process", "offload", "least-busy, bound 2"
 
 PEERS = {one.name: one for one in peers.PEERS}
 
 _BY_THEMSELVES = "workers that accept by themselves save the hop through a supervisor in each request"
 
 ACCEPTS = {
+    BOUND_2: "a worker that already holds the next request need not wait for the supervisor to pass it on",
     "gunicorn-sync": "workers that accept only while they are idle make one central queue without any hop",
     **dict.fromkeys(
         (
@@ -72,6 +73,8 @@ def factors(server: str, workers: int) -> dict[str, Any]:
         return topology | ({"kernel": "python"} if one.family == "Node" else {})  # it has only its own
     if server in DISPATCHES:
         return {"topology": "cluster", "workers": workers, "dispatch": server}
+    if server == BOUND_2:
+        return {"topology": "cluster", "workers": workers, "dispatch": "least-busy", "bound": 2}
     if server == OFFLOAD:
         return {"topology": "offload", "workers": workers}
     return {"topology": "single", "workers": 1}
