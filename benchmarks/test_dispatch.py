@@ -136,7 +136,7 @@ def _seen(way: str, load: float, duration_s: float, arrivals: str, seed: int) ->
     found = _requests(way, rate, duration_s, arrivals, seed)
     due_s, loop_s = found["due_s"].to_numpy(), found["service_s"].to_numpy()
     latency_s = found["end_s"].to_numpy() - due_s
-    service_s = loop_s + least_overhead_s(found)
+    service_s = loop_s + least_overhead_s(found, loop_s, WORKERS)
     unit_s = service_s.mean()
     return Seen(
         rate * unit_s / WORKERS,

@@ -111,7 +111,8 @@ def _tail_over_ideal(name: str, iterations: int) -> float:
         found = lab.attack(
             url, rate=rate_rps, duration=TAIL_LOOPS / rate_rps, arrivals="poisson", keepalive=False
         ).requests
-    loops_s = found["service_s"].to_numpy() + least_overhead_s(found)
+    loops_s = found["service_s"].to_numpy()
+    loops_s = loops_s + least_overhead_s(found, loops_s, WORKERS)
     ideal_s = waits(found["due_s"], loops_s, WORKERS) + loops_s
     return float(np.quantile(found["end_s"] - found["due_s"], 0.99) / np.quantile(ideal_s, 0.99))
 

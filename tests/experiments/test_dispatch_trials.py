@@ -272,12 +272,18 @@ def test_requests_without_an_answer_take_the_mean_and_trials_without_one_the_cal
 
 
 def test_the_least_on_top_is_that_of_requests_that_found_an_idle_worker() -> None:
-    waited_s = np.array([0.0, 0.0, 0.0, 0.5, 0.9, 1.4, 2.0, np.nan])
-    answered = pd.DataFrame(
-        {"due_s": np.arange(8.0), "service_s": 1.0, "end_s": np.arange(8) + 1.1 + waited_s}
-    )
-    assert least_overhead_s(answered) == pytest.approx(0.1)
-    assert np.isnan(least_overhead_s(answered.assign(end_s=np.nan)))
+    due_s = np.array([0.0, 0.1, 0.2, 2.0, 2.1, 2.2, 4.0, 6.0])
+    waited_s = np.array([0.0, 1.0, 2.0, 0.0, 1.0, 2.0, 0.4, np.nan])
+    answered = pd.DataFrame({"due_s": due_s, "end_s": due_s + 1.1 + waited_s})
+    assert least_overhead_s(answered, np.ones(8), 1) == pytest.approx(0.1)
+    assert np.isnan(least_overhead_s(answered.assign(end_s=np.nan), np.ones(8), 1))
+
+
+def test_queueing_is_no_overhead_however_long_all_have_waited() -> None:
+    """One worker is kept from its CPU and falls behind: only the first request finds it idle."""
+    due_s = np.linspace(0, 5, 40)
+    answered = pd.DataFrame({"due_s": due_s, "end_s": due_s + 1.1 + np.arange(40) * 0.9})
+    assert least_overhead_s(answered, np.ones(40), 1) == pytest.approx(0.1)
 
 
 def test_coins_deal_out_connections_and_what_was_kept_stays_together() -> None:

@@ -269,11 +269,14 @@ def beside_theory(trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
     own_s = trials["service_mean_s"].mask(gil, trials["service_cpu_mean_s"]).fillna(trials["loop_s"])
     share = next((share for share in TAILS if samples_needed(share) <= trials["sent"].min()), 0.5)
     mine = dict(list(requests.groupby("trial_id")))
-    extra_s = trials["trial_id"].map({name: least_overhead_s(rows) for name, rows in mine.items()}).mask(gil)
-    overhead_s = np.nan_to_num(float(extra_s.mask(trials["keepalive"]).min()))
+    trials = trials.assign(queue=pd.Series(queues, trials.index, dtype=object), own_s=own_s)
+    least_s = [
+        least_overhead_s(mine[row["trial_id"]], _loops_s(row, mine[row["trial_id"]]), int(row["workers"]))
+        for row in trials.to_dict("records")
+    ]
+    extra_s = pd.Series(least_s, trials.index, dtype=float).mask(gil)
+    overhead_s = max(0.0, np.nan_to_num(float(extra_s.mask(trials["keepalive"]).min())))
     trials = trials.assign(
-        queue=pd.Series(queues, trials.index, dtype=object),
-        own_s=own_s,
         utilisation=trials["utilisation"].mask(gil, trials["rate"] * own_s),
         tail_share=share,
         tail_s=trials[f"latency_p{share * 100:.0f}_s"],
@@ -286,17 +289,21 @@ def beside_theory(trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
     return trials.assign(over_ideal=trials["latency_mean_s"] / trials["ideal_s"])
 
 
-_UNQUEUED = 0.1
-"""At least this share of a trial's requests find an idle worker, unless it has more work than time."""
+_FASTEST = 0.1
 
 
-def least_overhead_s(requests: pd.DataFrame) -> float:
+def least_overhead_s(requests: pd.DataFrame, loops_s: NDArray[np.float64], workers: int) -> float:
     """Return the least that requests take on top of their loops, to connect, parse and answer; or nan.
 
-    It is the latency minus the loop, as its worker reported it, of a request that found an idle worker.
+    It is seen of requests that find an idle worker even in an ideal queue without it: of a server that others
+    keep from its CPUs, all the rest may have waited.
     """
-    over_s = requests["end_s"] - requests["due_s"] - requests["service_s"]
-    return float(over_s.quantile(_UNQUEUED))
+    idle = waits(requests["due_s"].to_numpy(), loops_s, workers) == 0
+    return float((requests["end_s"] - requests["due_s"] - loops_s)[idle].quantile(_FASTEST))
+
+
+def _loops_s(trial: Mapping[Any, Any], requests: pd.DataFrame) -> NDArray[np.float64]:
+    return requests["service_s"].fillna(trial["own_s"]).to_numpy(float)
 
 
 _HASHES = 20
@@ -311,7 +318,7 @@ def _played(trial: Mapping[Any, Any], requests: pd.DataFrame) -> dict[str, Any]:
     are mean latencies, `theory_tail_s` the tail; `coins` are draws of what `busiest` would be by chance.
     """
     queue, workers, due_s = trial["queue"], int(trial["workers"]), requests["due_s"].to_numpy()
-    loops_s = requests["service_s"].fillna(trial["own_s"]).to_numpy() + trial["overhead_s"]
+    loops_s = _loops_s(trial, requests) + trial["overhead_s"]
     theory_s = np.array([np.nan])
     if queue is Queue.GIL:
         loops_s = np.full(len(due_s), trial["own_s"])

@@ -10,6 +10,7 @@ import pandas as pd
 from lab.experiments.common import accounted
 from lab.experiments.dispatch import answer as dispatch
 from lab.experiments.dispatch.trials import TAILS as TAIL_SHARES
+from lab.experiments.dispatch.trials import least_overhead_s
 from lab.experiments.failures.trials import BLOCK
 from lab.experiments.other_servers.servers import ALONE, PEERS, label
 from lab.experiments.other_servers.trials import ALL_OF_NODE, KERNELS, ONE_OF_NODE, OVERLOAD, TAIL
@@ -70,21 +71,10 @@ def compared(trials: pd.DataFrame, requests: pd.DataFrame, cpus: int) -> pd.Data
 _NOT_PLAYED: dict[str, Any] = {"ideal_s": np.nan, "ideal_tail_s": np.nan, "coins": np.array([])}
 
 
-_UNQUEUED = 0.1
-
-
 def _overhead_s(tails: Sequence[Mapping[Any, Any]], requests: Mapping[Any, pd.DataFrame]) -> float:
-    """Return the least that any server takes on top of a loop, to connect, parse and answer.
-
-    It is seen of requests that find an idle worker even in an ideal queue without it: of a server that others
-    keep from its CPUs, all the rest may have waited.
-    """
-    least_s = []
-    for trial in tails:
-        mine = requests[trial["trial_id"]]
-        loops_s = _loops_s(trial, mine)
-        idle = waits(mine["due_s"].to_numpy(), loops_s, int(trial["workers"])) == 0
-        least_s.append((mine["end_s"] - mine["due_s"] - loops_s)[idle].quantile(_UNQUEUED))
+    """Return the least that any server takes on top of a loop."""
+    mine = [(requests[trial["trial_id"]], trial) for trial in tails]
+    least_s = [least_overhead_s(rows, _loops_s(trial, rows), int(trial["workers"])) for rows, trial in mine]
     known_s = [value_s for value_s in least_s if np.isfinite(value_s)]
     return max(0.0, min(known_s, default=0.0))
 
