@@ -6,6 +6,7 @@ from typing import Any, cast, get_args
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.dispatch_parameters import parameters
 from helpers.trial_rows import trials
 
 from lab.cli import study as batch
@@ -21,30 +22,6 @@ from lab.study import plan
 from lab.study.plan import Condition, make_plan
 from lab.study.run import Run
 from lab.study.stability import with_utilisation
-
-PARAMETERS: dict[str, Any] = {
-    "run": "",
-    "dispatches": ["shared", "reuseport", "round-robin", "least-busy"],
-    "bounds": [1],
-    "pools": ["process", "thread"],
-    "kept": ["round-robin", "process"],
-    "poisson": [0.5, 0.8],
-    "constant": [0.9],
-    "workers": 1,
-    "duration_s": 2,
-    "kernel": "python",
-    "iterations": 1000,
-    "threads_kernel": "numba",
-    "threads_iterations": 5000,
-    "timeout_s": 30,
-    "blocks": 2,
-    "other_blocks": 1,
-    "seed": 1,
-}
-
-
-def parameters(**changes: Any) -> study.Parameters:
-    return study.Parameters.from_notebook(PARAMETERS | changes)
 
 
 def names(conditions: Iterable[Condition]) -> set[str]:
