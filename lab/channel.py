@@ -110,7 +110,7 @@ class Channel:
         return data, fds.tolist()
 
     def _wait(self, event: int, timeout_s: float | None) -> None:
-        if not polled(self.fileno(), event, timeout_s):
+        if timeout_s == 0 or not polled(self.fileno(), event, timeout_s):
             raise TimeoutError(f"the other end has kept us waiting for {timeout_s:g} s")
 
 

@@ -132,24 +132,30 @@ class WorkerHandle:
             self._process.kill()
 
     def _receive(self) -> None:
-        try:
-            messages = self._channel.receive()
-        except (EOFError, OSError):
-            self._bury()
-            return
-        for message, fd in messages:
-            match message["event"]:
-                case "handed over" if fd is not None:
-                    self.on_handed_over(socket.socket(fileno=fd))
-                case "ready":
-                    self.ready.set()
-                case "leaving":
-                    self.leaving.set()
-                case "accepted":
-                    self._passed.popleft().close()
-                    self.on_event(self, message)
-                case _:
-                    self.on_event(self, message)
+        while True:  # to the end: of a death with messages unread, an error, uvloop tells only once
+            try:
+                messages = self._channel.receive(timeout_s=0)
+            except TimeoutError:
+                return
+            except (EOFError, OSError):
+                self._bury()
+                return
+            for message, fd in messages:
+                self._hear(message, fd)
+
+    def _hear(self, message: Message, fd: int | None) -> None:
+        match message["event"]:
+            case "handed over" if fd is not None:
+                self.on_handed_over(socket.socket(fileno=fd))
+            case "ready":
+                self.ready.set()
+            case "leaving":
+                self.leaving.set()
+            case "accepted":
+                self._passed.popleft().close()
+                self.on_event(self, message)
+            case _:
+                self.on_event(self, message)
 
     def _bury(self) -> None:
         # Only the process itself held the other end: it is exiting, so this wait is short.
