@@ -89,7 +89,9 @@ def _peek(connection: socket.socket) -> bytes:
 
 
 def _is_whole(head: bytes) -> bool:
-    return b"\r\n\r\n" in head or len(head) == _MOST_HEAD  # if it is too long, a worker says so
+    if len(head) == _MOST_HEAD:
+        return True  # it is too long, which a worker says
+    return b"\r\n\r\n" in head.lstrip(b"\r\n")  # workers, too, ignore empty lines before a head
 
 
 def has_whole_head(connection: socket.socket) -> bool:
@@ -98,6 +100,10 @@ def has_whole_head(connection: socket.socket) -> bool:
         return _is_whole(_peek(connection))
     except OSError:
         return False
+
+
+def _is_reset(connection: socket.socket) -> bool:
+    return connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0  # which uvloop tells only once
 
 
 class HeadWatch:
@@ -133,8 +139,8 @@ class HeadWatch:
             self._wake_at(1)
             self._release()
             self._hand_on(self, self._connection)
-        elif len(head) == self._seen:  # readable, but with nothing new: it was closed
-            self._close()
+        elif len(head) == self._seen or _is_reset(self._connection):
+            self._close()  # if it can be read, but there is nothing new, it was closed
         else:
             self._seen = len(head)
             self._wake_at(self._seen + 1)

@@ -5,6 +5,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 from helpers.clients import PATIENCE_S, Connection, burst, computing, get, gone, refused, until
 
 from lab.channel import polled
+from lab.processes import run_loop
 from lab.servers import Server, serve
 from lab.servers.dispatch import HeadWatch
 
@@ -316,10 +318,36 @@ def test_a_large_body_with_its_head_reaches_a_least_busy_worker(shared_server: S
             assert client.recv(4096).startswith(b"HTTP/1.1 405 ")
 
 
+@with_least_busy
+def test_empty_lines_are_no_head_and_hold_no_least_busy_worker(shared_server: Server) -> None:
+    with ExitStack() as stack:
+        for _ in shared_server.workers:
+            stack.enter_context(socket.create_connection(address(shared_server))).sendall(b"\r\n\r\n")
+        assert get(shared_server.url).status == 200
+
+
 @pytest.mark.parametrize("closes", [False, True])
 def test_a_head_that_stays_incomplete_is_closed(closes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.servers.dispatch.HEAD_TIMEOUT_S", PATIENCE_S if closes else 0.05)
     assert asyncio.run(asyncio.wait_for(_handed_on([b"GE", b"T / HTTP/1.1\r\n"], closes), PATIENCE_S)) is None
+
+
+def test_half_a_head_and_a_reset_that_come_at_once_end_the_watch() -> None:
+    assert run_loop(asyncio.wait_for(_reset(b"GE"), PATIENCE_S / 10)) is None
+
+
+async def _reset(said: bytes) -> socket.socket | None:
+    """Watch a connection that was reset after so many bytes; return what is handed on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        served, _ = listener.accept()
+    client.sendall(said)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    served.setblocking(False)
+    handed_on: asyncio.Queue[socket.socket | None] = asyncio.Queue()
+    HeadWatch(served, lambda watch, connection: handed_on.put_nowait(connection))
+    return await handed_on.get()
 
 
 @pytest.mark.parametrize(
