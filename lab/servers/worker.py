@@ -141,8 +141,6 @@ class Worker:
             self._count(error)
             raise
         self._count(response)
-        if isinstance(request.protocol, ServedConnection):
-            request.protocol.report_done()
         return response
 
     def _count(self, response: web.StreamResponse) -> None:

@@ -326,6 +326,29 @@ def test_empty_lines_are_no_head_and_hold_no_least_busy_worker(shared_server: Se
         assert get(shared_server.url).status == 200
 
 
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        ("GET / HTTP/1.1\r\nContent-Length: 9\r\n", 200),
+        ("POST /nothing HTTP/1.1\r\nContent-Length: 9\r\n", 404),
+        ("GET / HTTP/1.1\r\nExpect: a miracle\r\n", 417),
+    ],
+)
+@with_least_busy
+def test_a_connection_that_lasts_after_its_answer_holds_no_least_busy_worker(
+    shared_server: Server, head: str, status: int
+) -> None:
+    """One still owes its body, and another is kept open by aiohttp."""
+    with ExitStack() as stack:
+        for _ in shared_server.workers:
+            client = stack.enter_context(socket.create_connection(address(shared_server)))
+            client.sendall(f"{head}Host: lab\r\n\r\n".encode())
+            assert client.recv(4096).startswith(f"HTTP/1.1 {status} ".encode())
+        with Connection(shared_server.url) as other:
+            other.ask("/")
+            until(lambda: answered(other), patience_s=5)
+
+
 @pytest.mark.parametrize("closes", [False, True])
 def test_a_head_that_stays_incomplete_is_closed(closes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.servers.dispatch.HEAD_TIMEOUT_S", PATIENCE_S if closes else 0.05)
