@@ -30,7 +30,7 @@ class Dispatch(Protocol):
         """Give it no more connections."""
 
     def take(self, connection: socket.socket) -> None:
-        """Give a kept connection, whose worker must go, to another worker; close it if there is none."""
+        """Give a connection, whose worker must go or has no room, to the next; close it if there is none."""
 
     def close(self) -> None:
         """Stop listening."""
@@ -210,7 +210,8 @@ class PassedOn:
         await self._empty.wait()
 
     def _hear(self, worker: WorkerHandle, message: Message) -> None:
-        if message["event"] == ("done" if self._least_busy else "accepted") and worker in self._held:
+        over = "done" if self._least_busy else "accepted"
+        if message["event"] in (over, "refused") and worker in self._held:
             self._hold(worker, -1)
             self._match()
 

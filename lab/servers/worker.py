@@ -190,6 +190,8 @@ class Worker:
                 match message["do"]:
                     case "serve" if fd is not None:
                         self._take_over(server, socket.socket(fileno=fd))
+                    case "serve":
+                        self._channel.tell({"event": "refused"})
                     case "drain":
                         self._drain.set()
                     case _:

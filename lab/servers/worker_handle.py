@@ -11,6 +11,7 @@ from lab.channel import Message
 from lab.errors import LabError
 from lab.processes import ending, start_with_channel
 from lab.servers.counters import SharedCounts, WorkerCounters
+from lab.servers.sockets import REST_S
 from lab.servers.spec import ServerSpec
 
 log = logging.getLogger(__name__)
@@ -19,8 +20,8 @@ log = logging.getLogger(__name__)
 class WorkerHandle:
     """A process: started when this is made, then `ready`, perhaps `leaving`, and finally `gone`.
 
-    Its user sets `on_event`, to hear its other messages, and `on_handed_over`, to receive its kept
-    connections when it must go.
+    Its user sets `on_event`, to hear its other messages, and `on_handed_over`, to receive the connections
+    that it keeps when it must go, or has no room for.
     """
 
     def __init__(self, module: str, spec: ServerSpec, index: int, listener: socket.socket | None) -> None:
@@ -154,8 +155,14 @@ class WorkerHandle:
             case "accepted":
                 self._passed.popleft().close()
                 self.on_event(self, message)
+            case "refused":  # it may not open another file
+                self._loop.call_later(REST_S, self._give_back, self._passed.popleft())
             case _:
                 self.on_event(self, message)
+
+    def _give_back(self, connection: socket.socket) -> None:
+        self.on_event(self, {"event": "refused"})
+        self.on_handed_over(connection)
 
     def _bury(self) -> None:
         # Only the process itself held the other end: it is exiting, so this wait is short.

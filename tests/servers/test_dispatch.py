@@ -6,12 +6,14 @@ import select
 import signal
 import socket
 import struct
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from helpers.clients import PATIENCE_S, Connection, burst, computing, get, gone, refused, until
 
@@ -266,6 +268,20 @@ def test_overload_waits_and_is_not_refused() -> None:
         assert Counter(connection.answer().status for connection in waiting) == {200: 1500}
         for connection in waiting:
             connection.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the files of a process that runs")
+def test_a_worker_that_may_open_no_more_files_gets_its_connections_as_others_are_over() -> None:
+    with serve(workers=1, iterations=SHORT, drain_s=0) as server:
+        worker = psutil.Process(server.workers[0])
+        worker.rlimit(psutil.RLIMIT_NOFILE, (most := worker.num_fds() + 4, most))
+        waiting = [Connection(server.url).ask("/") for _ in range(12)]
+        while waiting:
+            until(lambda: any(answered(client) for client in waiting))
+            client = next(client for client in waiting if answered(client))
+            assert client.answer().status == 200
+            client.close()
+            waiting.remove(client)
 
 
 @with_least_busy
