@@ -50,6 +50,7 @@ class Shared:
         return self._listener.dup()
 
     def add(self, worker: WorkerHandle) -> None:
+        worker.on_gone = self.remove  # at once: its successor may take long to start
         self._members.append(worker)
 
     def remove(self, worker: WorkerHandle) -> None:
@@ -190,6 +191,7 @@ class PassedOn:
 
     def add(self, worker: WorkerHandle) -> None:
         worker.on_event = self._hear
+        worker.on_gone = self.remove  # at once: its successor may take long to start
         self._held[worker] = 0
         self._match()
 

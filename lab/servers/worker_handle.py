@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 class WorkerHandle:
     """A process: started when this is made, then `ready`, perhaps `leaving`, and finally `gone`.
 
-    Its user sets `on_event`, to hear its other messages, and `on_handed_over`, to receive the connections
-    that it keeps when it must go, or has no room for.
+    Its user sets `on_event`, to hear its other messages, `on_gone`, to hear of its end, and `on_handed_over`,
+    to receive the connections that it keeps when it must go, or has no room for.
     """
 
     def __init__(self, module: str, spec: ServerSpec, index: int, listener: socket.socket | None) -> None:
@@ -32,6 +32,7 @@ class WorkerHandle:
         self.leaving = asyncio.Event()
         self.gone = asyncio.Event()
         self.on_event: Callable[[WorkerHandle, Message], None] = lambda worker, message: None
+        self.on_gone: Callable[[WorkerHandle], None] = lambda worker: None
         self.on_handed_over: Callable[[socket.socket], None] = socket.socket.close
         arguments = {"spec": asdict(spec), "index": index, "alone": False}
         fds = {} if listener is None else {"listener": listener.fileno()}
@@ -174,6 +175,7 @@ class WorkerHandle:
         self._counts.close()
         self._process.wait()
         self.gone.set()
+        self.on_gone(self)
 
 
 async def first(*events: asyncio.Event) -> None:

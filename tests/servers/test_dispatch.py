@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 from helpers.clients import PATIENCE_S, Connection, burst, computing, get, gone, refused, until
+from helpers.workers import HANGS, Sabotage
 
 from lab.channel import polled
 from lab.processes import run_loop
@@ -282,6 +283,19 @@ def test_a_worker_that_may_open_no_more_files_gets_its_connections_as_others_are
             assert client.answer().status == 200
             client.close()
             waiting.remove(client)
+
+
+def test_nobody_waits_for_a_worker_that_died_while_its_successor_starts(sabotage: Sabotage) -> None:
+    """It was being renewed, and the new worker takes its time."""
+    options = {"dispatch": "least-busy", "bound": 9, "workers": 2, "start_timeout_s": 2 * PATIENCE_S}
+    with serve(**options, iterations=SHORT) as server, ExitStack() as stack:  # type: ignore[arg-type]
+        leaves, stays = server.workers
+        sabotage(HANGS)
+        os.kill(leaves, signal.SIGTERM)
+        until(lambda: len(psutil.Process(server.pid).children()) == 3)
+        os.kill(leaves, signal.SIGKILL)
+        clients = [stack.enter_context(Connection(server.url)).ask("/") for _ in range(8)]
+        assert {client.answer().worker for client in clients} == {stays}
 
 
 @with_least_busy
