@@ -75,6 +75,8 @@ class Channel:
     def receive(self, timeout_s: float | None = None) -> list[tuple[Message, int | None]]:
         """Return what one read brings: whole messages, each with the file descriptor passed with it, or none.
 
+        There is none, too, if this process may not open another file.
+
         Raises EOFError if the other end is closed, TimeoutError if nothing came in time.
         """
         while (read := self._read()) is None:
@@ -85,7 +87,7 @@ class Channel:
             raise EOFError
         *lines, self._rest = (self._rest + data).split(b"\n")
         messages = [json.loads(line) for line in lines]
-        return [(message, self._fds.pop(0) if message["passing"] else None) for message in messages]
+        return [(one, self._fds.pop(0) if one["passing"] and self._fds else None) for one in messages]
 
     def next(self, timeout_s: float | None = None) -> Message:
         """Return the next message of those that are sent one at a time. Raises what `receive` does."""
@@ -110,7 +112,7 @@ class Channel:
         return data, fds.tolist()
 
     def _wait(self, event: int, timeout_s: float | None) -> None:
-        if not polled(self.fileno(), event, timeout_s):
+        if timeout_s == 0 or not polled(self.fileno(), event, timeout_s):
             raise TimeoutError(f"the other end has kept us waiting for {timeout_s:g} s")
 
 

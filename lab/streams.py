@@ -118,7 +118,10 @@ def _wait_for_log(lines: "queue.Queue[str]") -> None:
 
 class _Direct(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        _write_line(self.format(record))
+        try:
+            _write_line(self.format(record))
+        except Exception:  # as all handlers do: what cannot be written is no reason to fail
+            self.handleError(record)
 
 
 class _Counting(logging.handlers.QueueHandler):

@@ -243,6 +243,15 @@ def test_a_log_in_a_file_has_each_line_at_once(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text().endswith(" last words\n")
 
 
+def test_a_line_that_cannot_be_written_is_no_reason_to_fail(tmp_path: Path) -> None:
+    """Be it ill-formed, or be there no room in the file."""
+    full = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+    code = LOGGING.partition("for ")[0] + "logging.info('%d', 'words')\n" + full + "logging.info('%s', 1)\n"
+    with (tmp_path / "log").open("w") as log:
+        assert subprocess.run([sys.executable, "-c", code], stderr=log, check=False).returncode == 0
+    assert "TypeError" in (tmp_path / "log").read_text()
+
+
 def test_this_process_logs_as_before() -> None:
     assert not any(type(handler).__name__ == "_Counting" for handler in logging.getLogger().handlers)
     assert os.get_inheritable(0)

@@ -54,10 +54,19 @@ class ServedConnection(web.RequestHandler):
         """Report the end, once aiohttp has done its part."""
         super().connection_lost(exc)
         self._stop_timer()
-        self.report_done()
+        self._report_done()
 
-    def report_done(self) -> None:
-        """Say that nothing of the first request is left to do but to send the answer; only once."""
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Report that nothing of the request is left to do but to write its answer, whoever made that.
+
+        The connection may last: aiohttp waits for the rest of a body that nobody read.
+        """
+        self._report_done()
+        return await super().finish_response(request, resp, start_time)
+
+    def _report_done(self) -> None:
         if self._on_done:
             self._on_done()
             self._on_done = None

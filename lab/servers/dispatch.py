@@ -30,7 +30,7 @@ class Dispatch(Protocol):
         """Give it no more connections."""
 
     def take(self, connection: socket.socket) -> None:
-        """Give a kept connection, whose worker must go, to another worker; close it if there is none."""
+        """Give a connection, whose worker must go or has no room, to the next; close it if there is none."""
 
     def close(self) -> None:
         """Stop listening."""
@@ -50,6 +50,7 @@ class Shared:
         return self._listener.dup()
 
     def add(self, worker: WorkerHandle) -> None:
+        worker.on_gone = self.remove  # at once: its successor may take long to start
         self._members.append(worker)
 
     def remove(self, worker: WorkerHandle) -> None:
@@ -89,7 +90,9 @@ def _peek(connection: socket.socket) -> bytes:
 
 
 def _is_whole(head: bytes) -> bool:
-    return b"\r\n\r\n" in head or len(head) == _MOST_HEAD  # if it is too long, a worker says so
+    if len(head) == _MOST_HEAD:
+        return True  # it is too long, which a worker says
+    return b"\r\n\r\n" in head.lstrip(b"\r\n")  # workers, too, ignore empty lines before a head
 
 
 def has_whole_head(connection: socket.socket) -> bool:
@@ -98,6 +101,10 @@ def has_whole_head(connection: socket.socket) -> bool:
         return _is_whole(_peek(connection))
     except OSError:
         return False
+
+
+def _is_reset(connection: socket.socket) -> bool:
+    return connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0  # which uvloop tells only once
 
 
 class HeadWatch:
@@ -133,8 +140,8 @@ class HeadWatch:
             self._wake_at(1)
             self._release()
             self._hand_on(self, self._connection)
-        elif len(head) == self._seen:  # readable, but with nothing new: it was closed
-            self._close()
+        elif len(head) == self._seen or _is_reset(self._connection):
+            self._close()  # if it can be read, but there is nothing new, it was closed
         else:
             self._seen = len(head)
             self._wake_at(self._seen + 1)
@@ -184,6 +191,7 @@ class PassedOn:
 
     def add(self, worker: WorkerHandle) -> None:
         worker.on_event = self._hear
+        worker.on_gone = self.remove  # at once: its successor may take long to start
         self._held[worker] = 0
         self._match()
 
@@ -204,7 +212,8 @@ class PassedOn:
         await self._empty.wait()
 
     def _hear(self, worker: WorkerHandle, message: Message) -> None:
-        if message["event"] == ("done" if self._least_busy else "accepted") and worker in self._held:
+        over = "done" if self._least_busy else "accepted"
+        if message["event"] in (over, "refused") and worker in self._held:
             self._hold(worker, -1)
             self._match()
 

@@ -81,7 +81,8 @@ def _refused(host: str, port: int, error: OSError) -> LabError:
     return LabError(f"cannot listen on {host}, port {port}: {error.strerror}")
 
 
-_REST_S = 0.1
+REST_S = 0.1
+"""How long a process that may not open another file takes no connections: some may be over then."""
 
 
 class Acceptor:
@@ -121,4 +122,4 @@ class Acceptor:
     def _rest(self) -> None:
         # The others wait in the listening socket until some accepted connections are over.
         self._loop.remove_reader(self._listener)
-        self._loop.call_later(_REST_S, self._resume)
+        self._loop.call_later(REST_S, self._resume)

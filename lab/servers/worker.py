@@ -141,8 +141,6 @@ class Worker:
             self._count(error)
             raise
         self._count(response)
-        if isinstance(request.protocol, ServedConnection):
-            request.protocol.report_done()
         return response
 
     def _count(self, response: web.StreamResponse) -> None:
@@ -192,6 +190,8 @@ class Worker:
                 match message["do"]:
                     case "serve" if fd is not None:
                         self._take_over(server, socket.socket(fileno=fd))
+                    case "serve":
+                        self._channel.tell({"event": "refused"})
                     case "drain":
                         self._drain.set()
                     case _:

@@ -11,6 +11,7 @@ from lab.channel import Message
 from lab.errors import LabError
 from lab.processes import ending, start_with_channel
 from lab.servers.counters import SharedCounts, WorkerCounters
+from lab.servers.sockets import REST_S
 from lab.servers.spec import ServerSpec
 
 log = logging.getLogger(__name__)
@@ -19,8 +20,8 @@ log = logging.getLogger(__name__)
 class WorkerHandle:
     """A process: started when this is made, then `ready`, perhaps `leaving`, and finally `gone`.
 
-    Its user sets `on_event`, to hear its other messages, and `on_handed_over`, to receive its kept
-    connections when it must go.
+    Its user sets `on_event`, to hear its other messages, `on_gone`, to hear of its end, and `on_handed_over`,
+    to receive the connections that it keeps when it must go, or has no room for.
     """
 
     def __init__(self, module: str, spec: ServerSpec, index: int, listener: socket.socket | None) -> None:
@@ -31,6 +32,7 @@ class WorkerHandle:
         self.leaving = asyncio.Event()
         self.gone = asyncio.Event()
         self.on_event: Callable[[WorkerHandle, Message], None] = lambda worker, message: None
+        self.on_gone: Callable[[WorkerHandle], None] = lambda worker: None
         self.on_handed_over: Callable[[socket.socket], None] = socket.socket.close
         arguments = {"spec": asdict(spec), "index": index, "alone": False}
         fds = {} if listener is None else {"listener": listener.fileno()}
@@ -132,24 +134,36 @@ class WorkerHandle:
             self._process.kill()
 
     def _receive(self) -> None:
-        try:
-            messages = self._channel.receive()
-        except (EOFError, OSError):
-            self._bury()
-            return
-        for message, fd in messages:
-            match message["event"]:
-                case "handed over" if fd is not None:
-                    self.on_handed_over(socket.socket(fileno=fd))
-                case "ready":
-                    self.ready.set()
-                case "leaving":
-                    self.leaving.set()
-                case "accepted":
-                    self._passed.popleft().close()
-                    self.on_event(self, message)
-                case _:
-                    self.on_event(self, message)
+        while True:  # to the end: of a death with messages unread, an error, uvloop tells only once
+            try:
+                messages = self._channel.receive(timeout_s=0)
+            except TimeoutError:
+                return
+            except (EOFError, OSError):
+                self._bury()
+                return
+            for message, fd in messages:
+                self._hear(message, fd)
+
+    def _hear(self, message: Message, fd: int | None) -> None:
+        match message["event"]:
+            case "handed over" if fd is not None:
+                self.on_handed_over(socket.socket(fileno=fd))
+            case "ready":
+                self.ready.set()
+            case "leaving":
+                self.leaving.set()
+            case "accepted":
+                self._passed.popleft().close()
+                self.on_event(self, message)
+            case "refused":  # it may not open another file
+                self._loop.call_later(REST_S, self._give_back, self._passed.popleft())
+            case _:
+                self.on_event(self, message)
+
+    def _give_back(self, connection: socket.socket) -> None:
+        self.on_event(self, {"event": "refused"})
+        self.on_handed_over(connection)
 
     def _bury(self) -> None:
         # Only the process itself held the other end: it is exiting, so this wait is short.
@@ -161,6 +175,7 @@ class WorkerHandle:
         self._counts.close()
         self._process.wait()
         self.gone.set()
+        self.on_gone(self)
 
 
 async def first(*events: asyncio.Event) -> None:

@@ -5,16 +5,21 @@ import os
 import select
 import signal
 import socket
+import struct
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from helpers.clients import PATIENCE_S, Connection, burst, computing, get, gone, refused, until
+from helpers.workers import HANGS, Sabotage
 
 from lab.channel import polled
+from lab.processes import run_loop
 from lab.servers import Server, serve
 from lab.servers.dispatch import HeadWatch
 
@@ -266,6 +271,33 @@ def test_overload_waits_and_is_not_refused() -> None:
             connection.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the files of a process that runs")
+def test_a_worker_that_may_open_no_more_files_gets_its_connections_as_others_are_over() -> None:
+    with serve(workers=1, iterations=SHORT, drain_s=0) as server:
+        worker = psutil.Process(server.workers[0])
+        worker.rlimit(psutil.RLIMIT_NOFILE, (most := worker.num_fds() + 4, most))
+        waiting = [Connection(server.url).ask("/") for _ in range(12)]
+        while waiting:
+            until(lambda: any(answered(client) for client in waiting))
+            client = next(client for client in waiting if answered(client))
+            assert client.answer().status == 200
+            client.close()
+            waiting.remove(client)
+
+
+def test_nobody_waits_for_a_worker_that_died_while_its_successor_starts(sabotage: Sabotage) -> None:
+    """It was being renewed, and the new worker takes its time."""
+    options = {"dispatch": "least-busy", "bound": 9, "workers": 2, "start_timeout_s": 2 * PATIENCE_S}
+    with serve(**options, iterations=SHORT) as server, ExitStack() as stack:  # type: ignore[arg-type]
+        leaves, stays = server.workers
+        sabotage(HANGS)
+        os.kill(leaves, signal.SIGTERM)
+        until(lambda: len(psutil.Process(server.pid).children()) == 3)
+        os.kill(leaves, signal.SIGKILL)
+        clients = [stack.enter_context(Connection(server.url)).ask("/") for _ in range(8)]
+        assert {client.answer().worker for client in clients} == {stays}
+
+
 @with_least_busy
 def test_half_a_head_holds_no_least_busy_worker(shared_server: Server) -> None:
     with ExitStack() as stack:
@@ -316,10 +348,59 @@ def test_a_large_body_with_its_head_reaches_a_least_busy_worker(shared_server: S
             assert client.recv(4096).startswith(b"HTTP/1.1 405 ")
 
 
+@with_least_busy
+def test_empty_lines_are_no_head_and_hold_no_least_busy_worker(shared_server: Server) -> None:
+    with ExitStack() as stack:
+        for _ in shared_server.workers:
+            stack.enter_context(socket.create_connection(address(shared_server))).sendall(b"\r\n\r\n")
+        assert get(shared_server.url).status == 200
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        ("GET / HTTP/1.1\r\nContent-Length: 9\r\n", 200),
+        ("POST /nothing HTTP/1.1\r\nContent-Length: 9\r\n", 404),
+        ("GET / HTTP/1.1\r\nExpect: a miracle\r\n", 417),
+    ],
+)
+@with_least_busy
+def test_a_connection_that_lasts_after_its_answer_holds_no_least_busy_worker(
+    shared_server: Server, head: str, status: int
+) -> None:
+    """One still owes its body, and another is kept open by aiohttp."""
+    with ExitStack() as stack:
+        for _ in shared_server.workers:
+            client = stack.enter_context(socket.create_connection(address(shared_server)))
+            client.sendall(f"{head}Host: lab\r\n\r\n".encode())
+            assert client.recv(4096).startswith(f"HTTP/1.1 {status} ".encode())
+        with Connection(shared_server.url) as other:
+            other.ask("/")
+            until(lambda: answered(other), patience_s=5)
+
+
 @pytest.mark.parametrize("closes", [False, True])
 def test_a_head_that_stays_incomplete_is_closed(closes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.servers.dispatch.HEAD_TIMEOUT_S", PATIENCE_S if closes else 0.05)
     assert asyncio.run(asyncio.wait_for(_handed_on([b"GE", b"T / HTTP/1.1\r\n"], closes), PATIENCE_S)) is None
+
+
+def test_half_a_head_and_a_reset_that_come_at_once_end_the_watch() -> None:
+    assert run_loop(asyncio.wait_for(_reset(b"GE"), PATIENCE_S / 10)) is None
+
+
+async def _reset(said: bytes) -> socket.socket | None:
+    """Watch a connection that was reset after so many bytes; return what is handed on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        served, _ = listener.accept()
+    client.sendall(said)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    served.setblocking(False)
+    handed_on: asyncio.Queue[socket.socket | None] = asyncio.Queue()
+    HeadWatch(served, lambda watch, connection: handed_on.put_nowait(connection))
+    return await handed_on.get()
 
 
 @pytest.mark.parametrize(

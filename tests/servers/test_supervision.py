@@ -5,6 +5,7 @@ import re
 import resource
 import signal
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,26 @@ def test_workers_that_die_are_replaced_and_the_supervisor_stays_and_keeps_no_zom
         children = psutil.Process(server.pid).children()
         assert {child.pid for child in children} == set(server.workers)
         assert psutil.STATUS_ZOMBIE not in {child.status() for child in children}
+
+
+def test_a_worker_that_is_killed_with_messages_unread_at_both_ends_is_replaced() -> None:
+    """It reads some of its connections before it begins the first request, and says so."""
+    with (
+        serve(dispatch="least-busy", bound=20, workers=1, iterations=ENDLESS, drain_s=0) as server,
+        ExitStack() as stack,
+    ):
+        (victim,) = server.workers
+        os.kill(victim, signal.SIGSTOP)
+        for _ in range(20):
+            stack.enter_context(Connection(server.url)).ask()
+        assert server.workers == server.workers  # it has seen them all once it has answered twice
+        os.kill(server.pid, signal.SIGSTOP)
+        os.kill(victim, signal.SIGCONT)
+        computing([victim])
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: gone(victim))
+        os.kill(server.pid, signal.SIGCONT)
+        until(lambda: replaced(server, victim))
 
 
 def test_a_worker_that_cannot_start_is_reported_once_with_its_reason(sabotage: Sabotage) -> None:
