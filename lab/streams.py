@@ -94,6 +94,9 @@ def log_without_waiting() -> None:
         handler = _Counting(lines)
         threading.Thread(target=_write_log, args=(lines,), name="log", daemon=True).start()
         atexit.register(_wait_for_log, lines)
+    # What no line shows need not be found out for each: see "Optimization" in the HOWTO of logging.
+    logging._srcfile = None
+    logging.logThreads = logging.logMultiprocessing = False
     handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
