@@ -47,7 +47,7 @@ def _report(run: str) -> None:
     write_out(write_report(run))
 
 
-@command.command("export")
+@command.command("export", short_help="Pack a run into one file for a colleague.")
 @click.argument("run")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Where to; else RUN.zip here.")
 def _export(run: str, out: Path | None) -> None:
@@ -57,7 +57,7 @@ def _export(run: str, out: Path | None) -> None:
     write_out(export_run(run, out))
 
 
-@command.command("import")
+@command.command("import", short_help="Take in a run that a colleague exported.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--as", "name", default="", metavar="NAME", help="Give the run another name.")
 def _import(file: Path, name: str) -> None:

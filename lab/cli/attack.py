@@ -58,7 +58,7 @@ def request_options(headers: tuple[str, ...], body: Path | None) -> dict[str, An
     return {"headers": _headers(headers), "body": body.read_bytes() if body else b""}
 
 
-@click.command("attack")
+@click.command("attack", short_help="Send requests to a URL when they are due; report on them.")
 @click.argument("url", required=False)
 @click.option("--rate", help="Requests per second, such as 50, 50/s or 30/m.")
 @click.option("--duration", help="How long to send, such as 30s or 1m30s.")

@@ -15,7 +15,7 @@ from lab.study.compare import Comparison, Difference, check_alike, compare, fewe
 from lab.study.manifest import Manifest
 
 
-@click.command("compare")
+@click.command("compare", short_help="Put runs beside the first of them, with intervals.")
 @click.argument("runs", nargs=-1, metavar="RUN RUN...")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(runs: tuple[str, ...], form: str) -> int:

@@ -39,7 +39,7 @@ _USUAL_S = _QUIET_S + _LOOPS_S + 2 * len(ceiling.RATES_RPS) * (_STEP_S + _STARTS
 """How long it takes if every rate holds, with both kinds of connections."""
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="Say whether this machine is fit to measure on.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(form: str) -> int:
     """Say whether this machine is fit to measure on: its CPUs, its noise, its generator's ceiling."""

@@ -23,7 +23,7 @@ _KEEPS_UP = 0.98
 _KINDS = (".svg", ".png", ".pdf")
 
 
-@click.command("plot")
+@click.command("plot", short_help="Draw what `lab attack --out` kept.")
 @click.argument("records", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
     "--out",

@@ -11,7 +11,7 @@ from lab.study.run import damage, find_runs
 from lab.study.store import Store
 
 
-@click.command("runs")
+@click.command("runs", short_help="List the runs, newest first, or check their files.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--check", is_flag=True, help="List what is damaged or altered; status 1 if anything is.")
 def command(form: str, check: bool) -> int:

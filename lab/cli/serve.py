@@ -22,7 +22,7 @@ def _one_of(choices: tuple[str, ...]) -> str:
     return f"{', '.join(choices[:-1])} or {choices[-1]}."
 
 
-@click.command("serve")
+@click.command("serve", short_help="Run a server of one process or many, until told to stop.")
 @click.option("--topology", default="cluster", show_default=True, help=_one_of(TOPOLOGIES))
 @click.option("--workers", type=int, help="Processes, or threads; by default the CPUs available here.")
 @click.option("--dispatch", default="round-robin", show_default=True, help=_one_of(DISPATCHES))

@@ -22,7 +22,11 @@ NOTEBOOK = "10-your-server"
 _PROFILE = "size"
 
 
-@click.command("size", context_settings={"allow_interspersed_args": False})
+@click.command(
+    "size",
+    short_help="Say how many workers your own server needs.",
+    context_settings={"allow_interspersed_args": False},
+)
 @click.option(
     "--slo", "slos", multiple=True, metavar="p99=250ms", default=("p99=250ms",), show_default=True,
     help="What every request, or nearly, must get; may be repeated.",

@@ -265,7 +265,7 @@ def _leave_word(output: Path, reason: str) -> str:
     return f"KernelDied: {reason}"
 
 
-@click.command("study")
+@click.command("study", short_help="Run the notebooks into one run, with a report.")
 @click.option(
     "--profile", default="quick", show_default=True, help="How much to measure: smoke, quick or full."
 )

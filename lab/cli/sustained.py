@@ -19,7 +19,7 @@ _USUAL_TRIALS = 12
 """Of a search, in the median: what the bar on a terminal counts on."""
 
 
-@click.command("sustained")
+@click.command("sustained", short_help="Find the highest rate that a server sustains.")
 @click.argument("url")
 @click.option(
     "--slo", "slos", multiple=True, metavar="p99=250ms", default=("p99=250ms",), show_default=True,

@@ -33,6 +33,7 @@ def test_help_lists_every_command(args: tuple[str, ...], capsys: pytest.CaptureF
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Usage: lab [OPTIONS] COMMAND [ARGS]..."
     assert set(COMMANDS) <= {line.split()[0] for line in lines if line.startswith("  ")}
+    assert not [line for line in lines[1:] if line.endswith("...")], "a sentence is cut short"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
