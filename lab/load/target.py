@@ -99,7 +99,7 @@ def check(url: str, *, remote: bool) -> Target:
 
     Raises UsageError if it is malformed, or off loopback without `remote`; LabError if it cannot be resolved.
     """
-    parts, port = _parse(url)
+    parts, port = parse(url)
     host = _ascii(parts.hostname or "")
     addresses = _resolve(host, port)
     if not remote and not all(ipaddress.ip_address(a.partition("%")[0]).is_loopback for a in addresses):
@@ -120,7 +120,8 @@ def check(url: str, *, remote: bool) -> Target:
     )
 
 
-def _parse(url: str) -> tuple[SplitResult, int]:
+def parse(url: str) -> tuple[SplitResult, int]:
+    """Return the parts of a URL, and its port. Raises UsageError if it is none that can be attacked."""
     if "@" in re.split("[/?#]", url.partition("//")[2], maxsplit=1)[0]:  # not repeated: it may be a password
         raise UsageError("a URL must not hold a user or password: use --header 'Authorization: ...' instead")
     try:

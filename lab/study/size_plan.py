@@ -13,6 +13,7 @@ from pydantic import AfterValidator
 from lab.checks import Duration, Seconds, checked
 from lab.cpus import available_cpus
 from lab.errors import UsageError
+from lab.load import target
 from lab.load.report import Slo
 from lab.models.sizing import worth_measuring
 from lab.servers.foreign import ForeignSpec
@@ -78,6 +79,8 @@ class Plan:
         """Refuse what cannot be measured, before anything starts."""
         if bool(self.command) == bool(self.url):
             raise UsageError("give a command that starts the server, after --, or the --url of a running one")
+        if self.url:
+            target.parse(self.url)
         if self.url and self.workers:
             raise UsageError(
                 "a running server has the workers it has: leave out --workers, or give a command"

@@ -116,6 +116,15 @@ def test_bad_input_is_one_line_and_leaves_no_run(
     assert not list(files.data().glob("*"))
 
 
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "http://me:secret@127.0.0.1:8000/"])
+def test_a_url_that_cannot_be_attacked_is_told_before_anything_else(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = said(capsys, "--url", url)
+    assert (status, out, len(err)) == (2, "", 1)
+    assert "secret" not in err[0]
+
+
 def test_one_that_listens_elsewhere_is_told_so(capsys: pytest.CaptureFixture[str]) -> None:
     elsewhere = "import socket, time; s = socket.create_server(('127.0.0.1', 0)); time.sleep(60)"
     args = ("--start-timeout", "1.5s", "--", sys.executable, "-c", elsewhere)
