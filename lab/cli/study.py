@@ -176,7 +176,9 @@ def _assignment(text: str) -> tuple[str, str, Any]:
 def _changes_in(file: Path) -> dict[str, dict[str, Any]]:
     try:
         content = yaml.safe_load(file.read_bytes())
-    except (OSError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {(error.strerror or str(error)).lower()}") from None
+    except yaml.YAMLError as error:
         raise UsageError(f"cannot read {file}: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or not all(isinstance(values, dict) for values in content.values()):
         raise UsageError(f"{file} must hold the parameters of each notebook, such as `02: {{rate: 20}}`")

@@ -214,7 +214,7 @@ def test_a_file_of_parameters_comes_first(tmp_path: Path) -> None:
         ([], "- 1", "must hold the parameters of each notebook"),
         ([], "02: 20", "must hold the parameters of each notebook"),
         ([], "02: {rate: [", "cannot read"),
-        ([], None, "cannot read"),
+        ([], None, r"^cannot read .*mine\.yaml: no such file or directory$"),
     ],
 )
 def test_malformed_changes_are_one_line(
