@@ -20,6 +20,7 @@ from lab.servers import peers
 from lab.streams import tell, write_out
 from lab.study import stability
 from lab.study.stability import MOST_OTHERS_CPU, MOST_STEAL
+from lab.units import percent
 
 LEAST_CEILING_RPS = 500.0
 """Ten times the article's rate: below this, a study's highest rates could not be believed."""
@@ -99,9 +100,11 @@ def _ceilings() -> tuple[list[Step], list[Step]]:
 def _complaints(quiet: stability.Noise, connect_rps: float) -> list[str]:
     complaints = []
     if quiet.steal > MOST_STEAL:
-        complaints.append(f"the hypervisor takes {quiet.steal:.0%} of the CPU time: measure at another time")
+        complaints.append(
+            f"the hypervisor takes {percent(quiet.steal)} of the CPU time: measure at another time"
+        )
     if quiet.others_cpu > MOST_OTHERS_CPU:
-        complaints.append(f"other processes use {quiet.others_cpu:.0%} of the CPU time: stop them first")
+        complaints.append(f"other processes use {percent(quiet.others_cpu)} of the CPU time: stop them first")
     if connect_rps < LEAST_CEILING_RPS:
         found, least = units.per_second(connect_rps), units.per_second(LEAST_CEILING_RPS)
         complaints.append(f"the load generator can be believed only up to {found}, less than {least}")
@@ -116,7 +119,7 @@ def _text(findings: dict[str, Any]) -> str:
         "CPU": about["cpu_model"],
         "CPUs": f"{about['available_cpus']} ({cpus})",
         "System": f"{about['kernel']}, {about['virtualisation']}, {about['python']}",
-        "Noise": f"stolen {quiet['steal']:.1%}, used by others {quiet['others_cpu']:.1%}",
+        "Noise": f"stolen {percent(quiet['steal'])}, used by others {percent(quiet['others_cpu'])}",
         "Ceiling": f"{units.per_second(found['connect'])} with a connection per request",
         "": f"{units.per_second(found['keepalive'])} with kept-alive connections",
         "Compare with": ", ".join(findings["tools"]["present"]) or "nothing: no other load generator found",
@@ -136,7 +139,7 @@ def _counted(findings: dict[str, Any]) -> Iterator[str]:
         known = one["cpus"] is not None
         about = "more than ran" if known and one["cpus"] > enough else one["because"]
         yield f"{'':<15}{one['api']:<30} {one['cpus'] if known else '–':>5}  {about}".rstrip()
-    ran, about = units.digits(counts["ran_at_once"]), f"others used {others:.1%} of all" if busy else ""
+    ran, about = units.digits(counts["ran_at_once"]), f"others used {percent(others)} of all" if busy else ""
     yield f"{'':<15}{'loops that ran at once':<30} {ran:>5}  {about}".rstrip()
 
 

@@ -56,7 +56,7 @@ def test_a_busy_machine_tells_nothing_of_counts(
     monkeypatch.setattr("lab.study.stability.between", lambda *_: Noise(0.0, 0.9, None, 0.0))
     text = doctor(capsys)
     assert "more than ran" not in text
-    assert "others used 90.0% of all" in text
+    assert "others used 90 % of all" in text
 
 
 def test_the_doctor_says_it_to_programs(examined: list[int], capsys: pytest.CaptureFixture[str]) -> None:
