@@ -50,8 +50,10 @@ def _text(found: Comparison, about: list[Manifest]) -> str:
     )
     lines.append(f"Software that differs: {'; '.join(changed) or 'none'}")
     lines += [f"Not compared, {line}" for line in found.left_out]
-    together = f"the {found.family} intervals hold together with {CONFIDENCE:.0%} (Bonferroni)"
-    lines += ["", f"Ratios to {about[0].run_id}; {together}:"]
+    if found.family:
+        sure = units.percent(CONFIDENCE)
+        together = f"the {found.family} intervals hold together with {sure} (Bonferroni)"
+        lines += ["", f"Ratios to {about[0].run_id}; {together}:"]
     lines += [f"  {_told(difference)}" for difference in found.differences if difference.told is not None]
     told = sum(difference.told is True for difference in found.differences)
     untold = sum(difference.told is None for difference in found.differences)

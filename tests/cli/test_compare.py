@@ -8,6 +8,8 @@ import pytest
 from helpers.lab_command import finish
 
 from lab import files
+from lab.cli import main
+from lab.study.compare import Comparison
 
 
 def test_a_run_does_not_differ_from_itself(home: Path) -> None:
@@ -32,3 +34,19 @@ def test_what_cannot_be_compared_is_told_in_one_line(home: Path, runs: list[str]
     assert done.returncode in (1, 2)
     assert words in done.stderr
     assert (done.stdout, done.stderr.count("\n")) == ("", 1)
+
+
+def test_where_no_number_can_be_compared_no_list_is_begun(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = files.checkout()
+    assert root is not None
+    shutil.copytree(root / "data" / "reference", home / "data" / "reference")
+    monkeypatch.setenv(files.HOME, str(home))
+    monkeypatch.setattr("lab.cli.compare.compare", lambda _: Comparison((), 0, ()))
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", "reference", "reference"])
+    said = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert "Ratios to" not in said
+    assert "No differences told." in said
