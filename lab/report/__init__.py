@@ -1,7 +1,9 @@
 """Executed notebooks in, one HTML page out: it opens without a network, and its code is folded."""
 
 import html
+import json
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -43,13 +45,28 @@ def write_report(run_id: str, to_come: Sequence[str] | None = None) -> Path:
     executed = sorted((folder / "notebooks").glob("*.ipynb"))
     if not executed:
         raise LabError(
-            f"run {run_id!r} has no executed notebooks to report: `lab study --run {run_id}` makes them"
+            f"run {run_id!r} has no executed notebooks to report: `{_executing(folder)}` makes them"
         )
     if to_come is None:
         to_come = _never_executed(folder, {path.stem for path in executed})
     page = files.reports() / run_id / "index.html"
     write_whole(page, _render(run_id, [_page(path) for path in executed], to_come).encode())
     return page
+
+
+def _executing(folder: Path) -> str:
+    """Return the command that executes the notebooks of a run, with what they measured it with."""
+    words = ["lab", "study", "--run", folder.name]
+    if (folder / manifest.NAME).exists():
+        about = manifest.read_manifest(folder)
+        if (files.notebooks() / "profiles" / about.profile).is_dir():
+            words += ["--profile", about.profile]
+        words += [word for name in about.notebooks for word in ("--only", name)]
+        for name, values in about.parameters.items():
+            words += [
+                word for key, value in values.items() for word in ("-p", f"{name}.{key}={json.dumps(value)}")
+            ]
+    return shlex.join(words)
 
 
 def _never_executed(folder: Path, executed: set[str]) -> list[str]:

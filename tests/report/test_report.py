@@ -153,6 +153,22 @@ def test_a_run_without_notebooks_says_how_to_make_them(executed: Path, home: Pat
     assert not (home / "reports").exists()
 
 
+def test_an_imported_run_says_which_notebooks_measured_it_and_how(executed: Path) -> None:
+    about = new_manifest(
+        RUN,
+        profile="smoke",
+        notebooks=("02-single-vs-cluster",),
+        parameters={"02-single-vs-cluster": {"rate": 5}},
+    )
+    write_manifest(executed.parent, about)
+    with pytest.raises(LabError) as caught:
+        write_report(RUN)
+    command = (
+        "lab study --run a-run --profile smoke --only 02-single-vs-cluster -p 02-single-vs-cluster.rate=5"
+    )
+    assert f"`{command}` makes them" in str(caught.value)
+
+
 def test_it_says_what_is_still_to_come(executed: Path) -> None:
     _write(executed / "01-one.ipynb", new_markdown_cell("# One?"))
     assert _report().find("p")[0].get("role") != "status", "nothing says that there is more to come"
