@@ -63,9 +63,8 @@ def _executing(folder: Path) -> str:
             words += ["--profile", about.profile]
         words += [word for name in about.notebooks for word in ("--only", name)]
         for name, values in about.parameters.items():
-            words += [
-                word for key, value in values.items() for word in ("-p", f"{name}.{key}={json.dumps(value)}")
-            ]
+            for key, value in values.items() if isinstance(values, dict) else ():
+                words += ["-p", f"{name}.{key}={json.dumps(value)}"]
     return shlex.join(words)
 
 
