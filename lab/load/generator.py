@@ -17,6 +17,7 @@ from array import array
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+from lab.load.log import Log
 from lab.load.sender import Sender
 from lab.load.target import Assignment
 from lab.processes import begin, run_loop
@@ -108,22 +109,24 @@ def main() -> None:
     begin(lifeline=0)
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
     assigned, due_s = pickle.load(stdin)  # noqa: S301  (our starter wrote it)
+    log = Log(len(due_s))  # before it is ready: that of a long plan takes a tenth of a second
     realtime = assigned.realtime and _take_realtime_priority()
     _say(stdout, {"ready": os.getpid()})
-    run_loop(_attack(assigned, due_s, float(stdin.readline()), stdin, stdout, realtime))
+    run_loop(_attack(assigned, due_s, log, float(stdin.readline()), stdin, stdout, realtime))
     os._exit(0)  # `_obey` holds stdin's lock; a usual exit would wait a second for it
 
 
 async def _attack(
     assigned: Assignment,
     due_s: "array[float]",
+    log: Log,
     start_s: float,
     stdin: BinaryIO,
     stdout: BinaryIO,
     realtime: bool,
 ) -> None:
     loop = asyncio.get_running_loop()
-    sender = Sender(assigned, due_s, start_s)
+    sender = Sender(assigned, due_s, log, start_s)
     threading.Thread(target=_obey, args=(stdin, loop, sender.stop), daemon=True).start()
     health = Health(start_s)
     tasks = [loop.create_task(_sum_up_when_sent(sender, health, start_s + assigned.lasts_s))]

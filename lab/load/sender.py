@@ -111,8 +111,8 @@ else:
 class Sender:
     """Sends the requests of one schedule, inside a running event loop; `run` returns when all have ended."""
 
-    def __init__(self, assigned: Assignment, due_s: "array[float]", start_s: float) -> None:
-        self.log = Log(len(due_s))
+    def __init__(self, assigned: Assignment, due_s: "array[float]", log: Log, start_s: float) -> None:
+        self.log = log
         self.errors: Counter[str] = Counter()
         self.warmup_errors: Counter[str] = Counter()
         self.outcomes: Counter[Outcome] = Counter()  # of those that have ended

@@ -35,7 +35,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.load.attack import attack
-from lab.load.log import OUTCOMES, Outcome
+from lab.load.log import OUTCOMES, Log, Outcome
 from lab.load.sender import Sender
 from lab.load.target import Assignment
 
@@ -118,7 +118,7 @@ async def _offer(
         "127.0.0.1", served.port, b"GET / HTTP/1.1\r\n\r\n", 0.1, keepalive=keepalive, in_flight=in_flight
     )
     due_s = array("d", [(k - warmup) / 200 for k in range(len(script))])
-    sender = Sender(assignment, due_s, time.monotonic() + warmup / 200)
+    sender = Sender(assignment, due_s, Log(len(due_s)), time.monotonic() + warmup / 200)
     if stop_after_s is not None:
         asyncio.get_running_loop().call_later(stop_after_s, sender.stop)
     await sender.run()

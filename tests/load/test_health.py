@@ -2,7 +2,11 @@
 
 import asyncio
 import gc
+import json
+import pickle
+import subprocess
 import time
+from array import array
 
 import numpy as np
 import psutil
@@ -10,9 +14,11 @@ from helpers.load_servers import answer, broken, never, reset, serving
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lab import processes
 from lab.load.attack import attack
 from lab.load.generator import Health
 from lab.load.generators import joint_figures, most_in_flight, split
+from lab.load.target import Assignment
 
 NAN = float("nan")
 
@@ -155,3 +161,25 @@ def test_one_wait_for_a_slot_does_not_hide_a_late_generator() -> None:
         summary = attack(server.url, rate=100, duration=1, in_flight=4).summary
     assert summary["generator"]["waited"] >= 1
     assert "send_lag" in {flag["code"] for flag in summary["flags"]}
+
+
+def test_who_says_that_it_is_ready_has_the_memory_for_its_plan() -> None:
+    """Else the first requests of a long plan are late: the start follows at once."""
+    planned = 2_000_000
+    due_s = array("d", [3600.0]) * planned
+    assigned = Assignment("127.0.0.1", 9, b"", timeout_s=1.0, progress=True)
+    generator = processes.start("lab.load.generator", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with generator:
+        assert generator.stdin  # pipes were asked for
+        assert generator.stdout
+        generator.stdin.write(pickle.dumps((assigned, due_s)))
+        generator.stdin.flush()
+        assert "ready" in json.loads(generator.stdout.readline())
+        ready_bytes = psutil.Process(generator.pid).memory_info().rss
+        generator.stdin.write(f"{time.monotonic()!r}\n".encode())
+        generator.stdin.flush()
+        assert "progress" in json.loads(generator.stdout.readline())
+        running_bytes = psutil.Process(generator.pid).memory_info().rss
+        generator.stdin.close()
+        processes.end_group(generator)
+    assert running_bytes - ready_bytes < 8 * planned  # a sixth of its log

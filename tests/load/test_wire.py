@@ -24,7 +24,7 @@ from helpers.load_servers import answer, greet, serving
 
 from lab.cli import main
 from lab.load.attack import attack
-from lab.load.log import Outcome, classify
+from lab.load.log import Log, Outcome, classify
 from lab.load.report import report
 from lab.load.sender import Sender
 from lab.load.target import Assignment
@@ -75,7 +75,7 @@ async def _send(address: str, port: int, timeout_s: float, server_name: str | No
     assignment = Assignment(
         address, port, head + LONG, timeout_s, server_name=server_name, insecure=True, keepalive=True
     )
-    sender = Sender(assignment, array("d", [0.0, 0.01, 0.02]), time.monotonic())
+    sender = Sender(assignment, array("d", [0.0, 0.01, 0.02]), Log(3), time.monotonic())
     await sender.run()
     return sender
 
