@@ -13,6 +13,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -227,7 +228,9 @@ def start_program(
         channel.send(order, timeout_s=_STARTED_WITHIN_S)
         message = channel.next(_STARTED_WITHIN_S)
         if "failed" in message:
-            raise LabError(f"cannot start {command[0]}: {message['failed']}")
+            found = shutil.which(command[0], path=(env or os.environ).get("PATH"))
+            hint = "" if found else "; is it installed, and on PATH?"
+            raise LabError(f"cannot start {command[0]}: {message['failed']}{hint}")
         program.pid = message["started"]
     except BaseException as error:
         program.end()

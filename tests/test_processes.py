@@ -152,9 +152,9 @@ def test_the_cpu_time_is_that_of_the_program_and_of_what_it_started() -> None:
 @pytest.mark.parametrize(
     ("command", "cwd", "message"),
     [
-        (["/no/such/program"], "/", "cannot start /no/such/program: no such file or directory"),
+        (["/no/such/program"], "/", "/program: no such file or directory; is it installed, and on PATH\\?$"),
         ([__file__], "/", "cannot start .*test_processes.py: permission denied"),
-        (SLEEP, "/no/such/folder", "no such file or directory"),
+        (SLEEP, "/no/such/folder", "no such file or directory$"),
     ],
 )
 def test_a_program_that_cannot_be_started_is_said(command: list[str], cwd: str, message: str) -> None:

@@ -116,7 +116,7 @@ class ServerSpec:
         if count > most_workers() and not self.unlimited:
             raise UsageError(
                 f"workers must be at most {most_workers()} here, {MOST_WORKERS_PER_CPU} per CPU, got {count}:"
-                " set unlimited for more"
+                " unlimited allows more"
             )
 
     @property
