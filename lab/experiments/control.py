@@ -34,6 +34,10 @@ HELD = 0.9
 """The share of time that workers must be kept busy: what the harness takes from them is then less than
 differences that the study tells apart."""
 
+SURELY = 0.95
+"""The share at which a loop shorter than 7^6 is chosen: on the verge of `HELD`, two runs of one machine would
+choose different loops, and could not be compared."""
+
 STEP = 7**5
 """Loops are multiples of so many iterations: one server runs any of them, by `?times=`."""
 
@@ -138,7 +142,8 @@ def ladder(step_s: float) -> list[int]:
 def shortest_loop(feed: Feed, loops: Sequence[int] = LADDER) -> list[Fed]:
     """Find the shortest of these loops that is held: every control that led there, the answer last.
 
-    Begins with 7^6 and goes down while that holds, or up until it does. If none holds, the longest is last.
+    Begins with 7^6 and goes down while that surely holds, or up until it does. If none holds, the longest is
+    last.
     """
     place = loops.index(FIRST)
     seen, found = _tried(feed, loops[place])
@@ -146,7 +151,7 @@ def shortest_loop(feed: Feed, loops: Sequence[int] = LADDER) -> list[Fed]:
     while 0 <= (place := place + step) < len(loops):
         more, this = _tried(feed, loops[place])
         seen += more
-        if step < 0 and not this.held:
+        if step < 0 and not (this.held and this.share >= SURELY):
             break
         found = this
         if step > 0 and this.held:

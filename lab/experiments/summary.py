@@ -221,10 +221,15 @@ def estimates(run: Run, trials: dict[str, pd.DataFrame] | None = None) -> pd.Dat
     }
     for experiment, state in stating.items():
         if (mine := trials.get(experiment)) is not None:
-            rows += state(mine)
+            rows += [_of_loop(row, int(mine["iterations"].min())) for row in state(mine)]
     found = table_of(rows)
     run.keep("estimates", found)
     return found
+
+
+def _of_loop(row: Stated, iterations: int) -> Stated:
+    """Name the loop, which runs may choose: what was measured with another one is another number."""
+    return replace(row, factors=", ".join(filter(None, [row.factors, f"loop={iterations}"])))
 
 
 def estimate_table(estimates: pd.DataFrame) -> pd.DataFrame:
