@@ -81,6 +81,28 @@ def test_what_its_workers_spent_is_counted_as_ours_however_it_ends(drain_s: floa
     assert ours_s >= sum(one.user + one.system for one in workers) > 0.3
 
 
+_THREADS = """
+import http.server, os, threading
+memory = bytearray(2 * 10**8)
+memory[::4096] = bytes(len(memory[::4096]))
+for _ in range(30):
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+sum(range(3 * 10**7))
+address = os.environ["HOST"], int(os.environ["PORT"])
+http.server.HTTPServer(address, http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+"""A server like Node: one that is killed takes a moment to end, after its first thread has."""
+
+
+def test_what_is_still_ending_is_counted_as_ours_too() -> None:
+    before = os.times()
+    with ForeignServer(ForeignSpec(command=_python(_THREADS), drain_s=0.0)) as server:
+        spent = [process.cpu_times() for process in server.processes()]
+    after = os.times()
+    ours_s = after.children_user + after.children_system - before.children_user - before.children_system
+    assert ours_s >= sum(one.user + one.system for one in spent) > 0.3
+
+
 def test_placeholders_are_filled_in_and_nothing_is_left() -> None:
     command = (sys.executable, "-m", "http.server", "{port}", "--bind", "{host}")
     with ForeignServer(ForeignSpec(command=command)) as server:
