@@ -152,7 +152,10 @@ def test_the_next_start_removes_what_a_starter_and_its_guardian_left() -> None:
 
 @needs_a_group
 def test_a_guardian_survives_the_signals_of_its_starters_terminal() -> None:
-    code = "import os, signal; from lab.quota import new_quota; new_quota(.5); os.killpg(0, signal.SIGINT)"
+    code = (
+        "import os, signal, time; from lab.quota import new_quota; new_quota(.5);"
+        " os.killpg(0, signal.SIGINT); time.sleep(30)"  # until Python looks at its signals
+    )
     with subprocess.Popen(
         [sys.executable, "-c", code], start_new_session=True, stderr=subprocess.DEVNULL
     ) as process:
