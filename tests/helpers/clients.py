@@ -1,6 +1,7 @@
 """Clients of servers under test: plain, so that a test says which connection carries which request."""
 
 import http.client
+import select
 import socket
 import threading
 import time
@@ -11,6 +12,8 @@ from typing import Self
 from urllib.parse import urlsplit
 
 import psutil
+
+from lab.channel import polled
 
 PATIENCE_S = 30.0
 """How long a test waits for what must come: never how long it takes, only when to call it a failure."""
@@ -48,8 +51,9 @@ class Connection:
         response = self._http.getresponse()
         return Answer(response.status, response.read().decode(), dict(response.headers))
 
-    def fileno(self) -> int:
-        return self._http.sock.fileno()
+    def has_answer(self) -> bool:
+        """Say whether there is something to read."""
+        return polled(self._http.sock.fileno(), select.POLLIN, timeout_s=0)
 
     def close(self) -> None:
         self._http.close()

@@ -1,27 +1,18 @@
 """Who gets which connection, to the last one, in bursts that a test scripts."""
 
-import asyncio
 import os
-import select
 import signal
-import socket
-import struct
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from urllib.parse import urlsplit
 
 import psutil
 import pytest
-from helpers.clients import PATIENCE_S, Connection, burst, computing, get, gone, refused, until
+from helpers.clients import PATIENCE_S, Connection, burst, computing, get, gone, until
 from helpers.workers import HANGS, Sabotage
 
-from lab.channel import polled
-from lab.processes import run_loop
 from lab.servers import Server, serve
-from lab.servers.dispatch import HeadWatch
 
 ENDLESS = 10**9
 SHORT = 1000
@@ -44,7 +35,6 @@ def shared_server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 with_each = pytest.mark.parametrize("shared_server", DISPATCHES, indirect=True)
 with_round_robin = pytest.mark.parametrize("shared_server", ["round-robin"], indirect=True)
-with_least_busy = pytest.mark.parametrize("shared_server", ["least-busy"], indirect=True)
 
 
 @with_round_robin
@@ -129,11 +119,6 @@ def test_reuseport_gives_each_connection_to_one_worker_busy_or_not() -> None:
         assert outcomes.total() == 40
 
 
-def answered(connection: Connection) -> bool:
-    """Say whether the client has something to read."""
-    return polled(connection.fileno(), select.POLLIN, timeout_s=0)
-
-
 def outcome(connection: Connection) -> str:
     with connection:
         try:
@@ -175,7 +160,7 @@ def test_least_busy_fills_each_worker_to_its_bound_and_keeps_the_rest() -> None:
         computing([second])
         waiting = [stack.enter_context(Connection(server.url)).ask("/") for _ in range(6)]
         os.kill(first, signal.SIGKILL)
-        until(lambda: sum(answered(connection) for connection in waiting) == 5)
+        until(lambda: sum(connection.has_answer() for connection in waiting) == 5)
         os.kill(second, signal.SIGKILL)
         answers = [connection.answer() for connection in waiting]
         assert {answer.worker for answer in answers}.isdisjoint({first, second})
@@ -193,23 +178,7 @@ def test_an_answer_does_not_wait_for_the_loops_that_came_with_it(options: dict[s
             client.ask(path)
         os.kill(server.workers[0], signal.SIGCONT)
         assert [client.answer().status for client in clients[:2]] == [200, 200]
-        assert not answered(clients[2])
-
-
-@with_least_busy
-def test_silent_connections_do_not_hold_least_busy_workers(shared_server: Server) -> None:
-    with ExitStack() as stack:
-        silent = [stack.enter_context(Connection(shared_server.url)) for _ in shared_server.workers]
-        assert get(shared_server.url).status == 200
-        assert {client.ask().answer().status for client in silent} == {200}
-
-
-@with_least_busy
-def test_clients_that_give_up_while_they_wait_cost_nothing(shared_server: Server) -> None:
-    for _ in shared_server.workers:
-        Connection(shared_server.url).close()
-        Connection(shared_server.url).ask().close()
-    assert get(shared_server.url).status == 200
+        assert not clients[2].has_answer()
 
 
 @pytest.mark.parametrize("dispatch", ["shared", "reuseport", "round-robin"])
@@ -278,8 +247,8 @@ def test_a_worker_that_may_open_no_more_files_gets_its_connections_as_others_are
         worker.rlimit(psutil.RLIMIT_NOFILE, (most := worker.num_fds() + 4, most))
         waiting = [Connection(server.url).ask("/") for _ in range(12)]
         while waiting:
-            until(lambda: any(answered(client) for client in waiting))
-            client = next(client for client in waiting if answered(client))
+            until(lambda: any(client.has_answer() for client in waiting))
+            client = next(client for client in waiting if client.has_answer())
             assert client.answer().status == 200
             client.close()
             waiting.remove(client)
@@ -296,139 +265,3 @@ def test_nobody_waits_for_a_worker_that_died_while_its_successor_starts(sabotage
         os.kill(leaves, signal.SIGKILL)
         clients = [stack.enter_context(Connection(server.url)).ask("/") for _ in range(8)]
         assert {client.answer().worker for client in clients} == {stays}
-
-
-@with_least_busy
-def test_half_a_head_holds_no_least_busy_worker(shared_server: Server) -> None:
-    with ExitStack() as stack:
-        silent = [
-            stack.enter_context(socket.create_connection(address(shared_server)))
-            for _ in shared_server.workers
-        ]
-        for client in silent:
-            client.sendall(b"G")
-        assert get(shared_server.url).status == 200
-        for client in silent:
-            client.sendall(b"ET / HTTP/1.1\r\nHost: lab\r\n\r\n")
-            assert client.recv(4096).startswith(b"HTTP/1.1 200 OK")
-
-
-def address(server: Server) -> tuple[str, int]:
-    parts = urlsplit(server.url)
-    assert parts.hostname
-    assert parts.port
-    return parts.hostname, parts.port
-
-
-@pytest.mark.parametrize("dispatch", DISPATCHES)
-def test_half_a_head_is_answered_though_the_server_is_told_to_stop(dispatch: str) -> None:
-    with (
-        serve(dispatch=dispatch, workers=1, iterations=SHORT) as server,
-        socket.create_connection(address(server), timeout=PATIENCE_S) as silent,
-        socket.create_connection(address(server), timeout=PATIENCE_S) as client,
-    ):
-        client.sendall(b"GET / HT")
-        stopping = threading.Thread(target=server.stop)
-        stopping.start()
-        until(lambda: refused(server.url))
-        client.sendall(b"TP/1.1\r\nHost: lab\r\n\r\n")
-        assert client.recv(4096).startswith(b"HTTP/1.1 200 OK")
-        stopping.join(PATIENCE_S)
-        assert not stopping.is_alive()
-        assert silent.recv(1) == b""
-
-
-@with_least_busy
-def test_a_large_body_with_its_head_reaches_a_least_busy_worker(shared_server: Server) -> None:
-    body = bytes(range(256)) * 400
-    head = b"POST / HTTP/1.1\r\nHost: lab\r\nContent-Length: %d\r\n\r\n" % len(body)
-    for _ in range(4):
-        with socket.create_connection(address(shared_server), timeout=PATIENCE_S) as client:
-            client.sendall(head + body)
-            assert client.recv(4096).startswith(b"HTTP/1.1 405 ")
-
-
-@with_least_busy
-def test_empty_lines_are_no_head_and_hold_no_least_busy_worker(shared_server: Server) -> None:
-    with ExitStack() as stack:
-        for _ in shared_server.workers:
-            stack.enter_context(socket.create_connection(address(shared_server))).sendall(b"\r\n\r\n")
-        assert get(shared_server.url).status == 200
-
-
-@pytest.mark.parametrize(
-    ("head", "status"),
-    [
-        ("GET / HTTP/1.1\r\nContent-Length: 9\r\n", 200),
-        ("POST /nothing HTTP/1.1\r\nContent-Length: 9\r\n", 404),
-        ("GET / HTTP/1.1\r\nExpect: a miracle\r\n", 417),
-    ],
-)
-@with_least_busy
-def test_a_connection_that_lasts_after_its_answer_holds_no_least_busy_worker(
-    shared_server: Server, head: str, status: int
-) -> None:
-    """One still owes its body, and another is kept open by aiohttp."""
-    with ExitStack() as stack:
-        for _ in shared_server.workers:
-            client = stack.enter_context(socket.create_connection(address(shared_server)))
-            client.sendall(f"{head}Host: lab\r\n\r\n".encode())
-            assert client.recv(4096).startswith(f"HTTP/1.1 {status} ".encode())
-        with Connection(shared_server.url) as other:
-            other.ask("/")
-            until(lambda: answered(other), patience_s=5)
-
-
-@pytest.mark.parametrize("closes", [False, True])
-def test_a_head_that_stays_incomplete_is_closed(closes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.servers.dispatch.HEAD_TIMEOUT_S", PATIENCE_S if closes else 0.05)
-    assert asyncio.run(asyncio.wait_for(_handed_on([b"GE", b"T / HTTP/1.1\r\n"], closes), PATIENCE_S)) is None
-
-
-def test_half_a_head_and_a_reset_that_come_at_once_end_the_watch() -> None:
-    assert run_loop(asyncio.wait_for(_reset(b"GE"), PATIENCE_S / 10)) is None
-
-
-async def _reset(said: bytes) -> socket.socket | None:
-    """Watch a connection that was reset after so many bytes; return what is handed on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = socket.create_connection(listener.getsockname())
-        served, _ = listener.accept()
-    client.sendall(said)
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.close()
-    served.setblocking(False)
-    handed_on: asyncio.Queue[socket.socket | None] = asyncio.Queue()
-    HeadWatch(served, lambda watch, connection: handed_on.put_nowait(connection))
-    return await handed_on.get()
-
-
-@pytest.mark.parametrize(
-    "parts", [[b"GET / HTTP/1.1\r\n\r\nrest"], [b"GET / HTTP/1.1\r\n\r", b"\nrest"], [b"x" * 70_000]]
-)
-def test_a_head_that_is_complete_is_handed_on_with_nothing_read(parts: list[bytes]) -> None:
-    sent = b"".join(parts)
-    found = asyncio.run(asyncio.wait_for(_handed_on(parts, closes=False), PATIENCE_S))
-    assert found is not None
-    assert sent.startswith(found)
-
-
-async def _handed_on(parts: list[bytes], closes: bool) -> bytes | None:
-    """Send a head in parts; return what the handed-on connection has to read, None if it is closed."""
-    loop = asyncio.get_running_loop()
-    handed_on: asyncio.Queue[socket.socket | None] = asyncio.Queue()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = socket.create_connection(listener.getsockname())
-        served, _ = listener.accept()
-    with client, served:
-        client.setblocking(False)
-        served.setblocking(False)
-        HeadWatch(served, lambda watch, connection: handed_on.put_nowait(connection))
-        for part in parts:
-            await loop.sock_sendall(client, part)
-            await asyncio.sleep(0.01)  # so that each part is looked at by itself
-        if closes:
-            client.shutdown(socket.SHUT_WR)
-        connection = await handed_on.get()
-        assert connection is None or connection is served
-        return None if connection is None else connection.recv(100_000)
