@@ -154,6 +154,7 @@ def test_the_next_start_removes_what_a_starter_and_its_guardian_left() -> None:
 def test_a_guardian_survives_the_signals_of_its_starters_terminal() -> None:
     code = (
         "import os, signal, time; from lab.quota import new_quota; new_quota(.5);"
+        " signal.signal(signal.SIGINT, signal.default_int_handler);"  # ours may ignore it, as under nohup
         " os.killpg(0, signal.SIGINT); time.sleep(30)"  # until Python looks at its signals
     )
     with subprocess.Popen(
