@@ -1,6 +1,7 @@
 """Whether two runs agree: `python benchmarks/agreement.py RUN RUN` compares every number that both state.
 
-Make both with `lab study` on one machine, an hour apart. It exits with 1 if they do not agree.
+Make both with `lab study` on one machine, an hour apart. It exits with 1 if their ratios and shares do not
+agree. What has a unit depends on the machine's speed, so it may be apart and both be true.
 """
 
 import sys
@@ -19,7 +20,8 @@ def report(found: Agreement) -> str:
     for row in found.apart.to_dict("records"):
         name = f"{row['experiment']}: {row['quantity']} ({row['factors']})"
         spans = (f"{row[f'low_{run}']:.4g} to {row[f'high_{run}']:.4g}" for run in ("one", "other"))
-        told.append(f"apart: {name}: {' and '.join(spans)} {row['unit']}".rstrip())
+        apart = "at another speed" if row["unit"] else "apart"
+        told.append(f"{apart}: {name}: {' and '.join(spans)} {row['unit']}".rstrip())
     return "\n".join([*told, *(found.misses() or ["the runs agree"])])
 
 

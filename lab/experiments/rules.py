@@ -82,6 +82,7 @@ def _grade(wholly: bool, partly: bool) -> Kept:
 
 def _base(run: Evidence) -> Found:
     speedups, bases = run.of("speed-up over one worker"), run.of("highest throughput")
+    bases = bases[bases["unit"] != ""]  # those in requests/s
     bases = bases[["workers=1" in factors.split(", ") for factors in bases["factors"]]]
     if speedups.empty or bases.empty:
         return "no", "no speed-up over one worker"

@@ -90,8 +90,10 @@ class Agreement:
 
     `counts` has a row per experiment, and one of all, named "all": `both` is how many intervals both state,
     `overlap` how many pairs overlap, `held` how many of the 2 x `both` intervals hold the other's value;
-    `searches` how many bounds of searches both state, `disjoint` how many of those cannot be true together;
-    `ranges` how many numbers have no interval in one of the runs, and so say nothing here.
+    `searches` how many bounds of searches both state, `disjoint` how many of those cannot be true together.
+    These are ratios and shares. What has a unit is true at the machine's speed of its run, which may not be
+    the other's: `absolute` is how many such numbers both state, `changed` how many of them are disjoint.
+    `ranges` is how many numbers have no interval in one of the runs, and so say nothing here.
     `pairs` has the columns of estimates twice, ending in _one and _other, and `overlap`.
     """
 
@@ -100,8 +102,8 @@ class Agreement:
 
     @property
     def apart(self) -> pd.DataFrame:
-        """The pairs of intervals and of bounds that do not overlap."""
-        return self.pairs[(_of(self.pairs, COVERING) | _of(self.pairs, _SEARCHED)) & ~self.pairs["overlap"]]
+        """The pairs of intervals and of bounds that do not overlap, those with a unit too."""
+        return self.pairs[_of(self.pairs, COVERING | _SEARCHED) & ~self.pairs["overlap"]]
 
     def misses(self) -> list[str]:
         """Say in what the runs disagree, a line each; nothing if they agree."""
@@ -145,8 +147,9 @@ def agreement(one: pd.DataFrame, other: pd.DataFrame) -> Agreement:
 
 
 def _counted(name: str, pairs: pd.DataFrame) -> Mapping[str, object]:
-    covering, searched = _of(pairs, COVERING), _of(pairs, _SEARCHED)
-    mine = pairs[covering]
+    absolute, ends = pairs["unit"] != "", _of(pairs, COVERING | _SEARCHED)
+    mine = pairs[_of(pairs, COVERING) & ~absolute]
+    searched = _of(pairs, _SEARCHED) & ~absolute
     return {
         "experiment": name,
         "both": len(mine),
@@ -154,7 +157,9 @@ def _counted(name: str, pairs: pd.DataFrame) -> Mapping[str, object]:
         "held": int(_holds(mine, "one", "other").sum() + _holds(mine, "other", "one").sum()),
         "searches": int(searched.sum()),
         "disjoint": int((~pairs.loc[searched, "overlap"]).sum()),
-        "ranges": int((~covering & ~searched).sum()),
+        "absolute": int((ends & absolute).sum()),
+        "changed": int((~pairs.loc[ends & absolute, "overlap"]).sum()),
+        "ranges": int((~ends).sum()),
     }
 
 

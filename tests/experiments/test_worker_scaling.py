@@ -349,6 +349,15 @@ def test_the_tables_have_each_value_with_its_interval_and_its_blocks() -> None:
     assert factors.loc[4, "on a CPU (waiting)"] == "0.500 (0.500 to 0.500)"
 
 
+def test_cpus_at_work_do_not_depend_on_the_speed_of_the_machine() -> None:
+    rows = measured(*SIX, *({n: 2 * rate_rps for n, rate_rps in block.items()} for block in SIX))
+    found = scaling.cpus_at_work(rows)
+    assert {n: (one.low, one.high) for n, one in found.items()} == {
+        1: pytest.approx((0.9, 0.9)), 2: pytest.approx((1.8, 1.8)), 4: pytest.approx((1.8, 1.8)),
+    }  # fmt: skip
+    assert not scaling.cpus_at_work(rows.assign(loop_cpu_s=math.nan))
+
+
 def test_trials_that_are_all_flagged_are_tabled_as_they_are() -> None:
     rows = measured(*SIX, valid=False)
     table = with_unflagged(rows, lambda some: scaling.table(some, SEARCHED))
@@ -361,7 +370,7 @@ def test_what_is_stated_is_what_the_table_shows() -> None:
     shown = scaling.table(rows).set_index("workers")
     factors = scaling.stack_table(scaling.stacks(rows)).set_index("workers")
     found = {(row.quantity, row.factors): row for row in answer.estimates(rows, cpus=2)}
-    assert len(found) == 3 + 2 + 2 * 4 + 1, "a speed-up over itself is no estimate"
+    assert len(found) == 2 * 3 + 2 + 2 * 4 + 1, "a speed-up over itself is no estimate"
 
     def text(quantity: str, workers: int) -> str:
         row = found[quantity, f"dispatch=round-robin, workers={workers}"]
@@ -370,6 +379,7 @@ def test_what_is_stated_is_what_the_table_shows() -> None:
 
     assert text("speed-up over one worker", 2) == shown.loc[2, "speed-up"]
     assert text("highest throughput", 1) == shown.loc[1, "highest throughput, requests/s"]
+    assert text(answer.CPUS_AT_WORK, 2) == shown.loc[2, "in CPUs' worth of loops"]
     assert text("factor of the speed-up: on a CPU (waiting)", 4) == factors.loc[4, "on a CPU (waiting)"]
     more = found["throughput of 4 workers over that of 2", "dispatch=round-robin"]
     assert more.smallest_told == pytest.approx(max(more.value / more.low, more.high / more.value) - 1)

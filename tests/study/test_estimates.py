@@ -110,12 +110,32 @@ def test_ranges_say_nothing_and_bounds_of_a_search_are_counted_by_themselves() -
     ]
     found = _agreement(one, other)
     assert found.counts.iloc[-1].to_dict() == {
-        "experiment": "all", "both": 0, "overlap": 0, "held": 0, "searches": 3, "disjoint": 1, "ranges": 1,
+        "experiment": "all", "both": 0, "overlap": 0, "held": 0, "searches": 3, "disjoint": 1,
+        "absolute": 0, "changed": 0, "ranges": 1,
     }  # fmt: skip
     assert found.apart["factors"].tolist() == ["server=two"]
     assert "no interval in common" in found.misses()[0]
     enough = [_row(1.0, 0.9, 1.1, experiment="dispatch")]
     assert _agreement(one + enough, other + enough).misses() == ["1 of 3 bounds of a search are disjoint"]
+
+
+def test_what_has_the_speed_of_the_machine_in_it_is_counted_but_not_held_against_a_run() -> None:
+    alike = [_row(1.0, 0.9, 1.1)]
+    one = [
+        _row(70.0, 69.0, 71.0, quantity="throughput", unit="requests/s"),
+        _row(0.5, 0.4, 0.6, quantity="until served", unit="s"),
+        _row(65.0, 64.0, 66.0, Interval.SEARCH, quantity="sustained", unit="requests/s"),
+    ]
+    other = [
+        _row(35.0, 34.0, 36.0, quantity="throughput", unit="requests/s"),
+        _row(0.5, 0.4, 0.6, quantity="until served", unit="s"),
+        _row(32.0, 31.0, 33.0, Interval.SEARCH, quantity="sustained", unit="requests/s"),
+    ]
+    found = _agreement(alike + one, alike + other)
+    total = found.counts.iloc[-1]
+    assert (total["both"], total["searches"], total["absolute"], total["changed"]) == (1, 0, 3, 2)
+    assert found.apart["quantity"].tolist() == ["throughput", "sustained"]
+    assert not found.misses()
 
 
 def test_runs_that_state_nothing_in_common_do_not_agree() -> None:
@@ -147,7 +167,7 @@ def test_agreement_is_mutual_and_a_run_agrees_with_itself(one: Any, other: Any) 
     forth, back = _agreement(_any(one), _any(other)), _agreement(_any(other), _any(one))
     pd.testing.assert_frame_equal(forth.counts, back.counts)
     *experiments, total = forth.counts.to_dict("records")
-    for column in ("both", "overlap", "held", "searches", "disjoint", "ranges"):
+    for column in ("both", "overlap", "held", "searches", "disjoint", "absolute", "changed", "ranges"):
         assert sum(row[column] for row in experiments) == total[column]
     assert total["overlap"] <= total["both"]
     assert total["held"] <= 2 * total["overlap"], "a value that is held lies in both"

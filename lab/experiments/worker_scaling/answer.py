@@ -23,6 +23,8 @@ from lab.models.scaling import LOSSES, Point
 from lab.models.statistics import Estimate, estimate, fewest_trials
 from lab.study.estimates import Stated, stated
 
+CPUS_AT_WORK = "highest throughput, in CPUs' worth of loops"
+
 
 def answer(trials: pd.DataFrame, cpus: int, found: pd.DataFrame | None = None) -> str:
     """Say how far clustering goes here, what is sustained, and what more workers than CPUs do.
@@ -79,7 +81,7 @@ def _sustained(found: pd.DataFrame | None, workers: int) -> str:
 
 
 def estimates(trials: pd.DataFrame, cpus: int) -> list[Stated]:
-    """State the highest throughput and the speed-up of each number of workers, and the factors of that."""
+    """State the highest throughput of each number of workers, its speed-up, and the factors of that."""
     dispatch, points, known = trials["dispatch"].iloc[0], scaling.points(trials), scaling.stacks(trials)
 
     def of(quantity: str, found: Estimate, **factors: Any) -> Stated:
@@ -92,6 +94,10 @@ def estimates(trials: pd.DataFrame, cpus: int) -> list[Stated]:
         )
         for point in points
     ]  # fmt: skip
+    cpus_at_work = [
+        stated(EXPERIMENT, CPUS_AT_WORK, found, workers=workers, dispatch=dispatch)
+        for workers, found in scaling.cpus_at_work(trials).items()
+    ]
     gains = [
         of("speed-up over one worker", point.speedup, workers=point.workers)
         for point in points
@@ -105,7 +111,7 @@ def estimates(trials: pd.DataFrame, cpus: int) -> list[Stated]:
     top, most = scaling.per_cpu(points, cpus), int(trials["workers"].max())
     over = scaling.ratio(trials, most, top.workers) if top and top.workers < most else None
     more = [of(f"throughput of {most} workers over that of {top.workers}", over)] if top and over else []
-    return [*rates, *gains, *factors, *more]
+    return [*rates, *cpus_at_work, *gains, *factors, *more]
 
 
 def verdict(trials: pd.DataFrame, cpus: int) -> Verdict:

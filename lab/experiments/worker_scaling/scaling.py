@@ -115,6 +115,17 @@ def points(trials: pd.DataFrame) -> list[Point]:
     return speedups(list(told["workers"]), list(told["block"]), list(told["highest_rps"]))
 
 
+def cpus_at_work(trials: pd.DataFrame) -> dict[int, Estimate]:
+    """Return the highest throughput of each number of workers x its own mean CPU time of a loop.
+
+    That is how many CPUs' worth of loops were answered, which does not depend on the machine's speed. Numbers
+    of workers with a loop of unknown CPU time are left out.
+    """
+    told = highest(trials)
+    cpus = (told["loop_cpu_s"] / told["window_s"]).groupby(told["workers"])
+    return {int(workers): estimate(list(mine)) for workers, mine in cpus if (mine > 0).all()}
+
+
 def per_cpu(points: Sequence[Point], cpus: int) -> Point | None:
     """Return the point to speak of: several workers, as near to one per CPU as was measured."""
     several = [point for point in points if point.workers > 1]
@@ -138,9 +149,9 @@ def table(trials: pd.DataFrame, found: pd.DataFrame | None = None) -> pd.DataFra
     """
     if trials.empty:
         raise UsageError("there are no scaling trials to put in a table: measure some first")
-    known = {point.workers: point for point in points(trials)}
+    known, cpus = {point.workers: point for point in points(trials)}, cpus_at_work(trials)
     rows = pd.DataFrame(
-        {"workers": workers} | _point_in_words(known.get(workers), mine)
+        {"workers": workers} | _point_in_words(known.get(workers), cpus.get(workers), mine)
         for workers, mine in _by_workers(trials)
     )
     if found is None:
@@ -165,11 +176,11 @@ def _by_workers(trials: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
     return [(int(mine["workers"].iloc[0]), mine) for _, mine in trials.groupby("workers")]
 
 
-def _point_in_words(point: Point | None, trials: pd.DataFrame) -> dict[str, str]:
-    names = ("highest throughput, requests/s", "speed-up", "efficiency")
-    found = (point.throughput_rps, point.speedup, point.efficiency) if point else ()
+def _point_in_words(point: Point | None, cpus: Estimate | None, trials: pd.DataFrame) -> dict[str, str]:
+    names = ("highest throughput, requests/s", "in CPUs' worth of loops", "speed-up", "efficiency")
+    found = (point.throughput_rps, cpus, point.speedup, point.efficiency) if point else ()
     untold = f"was not overloaded (utilisation below {OVERLOADED:g}): cannot be told"
-    cells = [worded(one) for one in found] or [untold, "", ""]
+    cells = [worded(one) if one else "" for one in found] or [untold, "", "", ""]
     blocks = point.speedup.trials if point else 0
     return dict(zip(names, cells, strict=True)) | {"blocks": f"{blocks} of {trials['block'].nunique()}"}
 
