@@ -215,6 +215,11 @@ def queue_of(factors: Mapping[Any, Any]) -> Queue:
     return Queue.GIL if holds_gil else Queue.CENTRAL
 
 
+def played_as(factors: Mapping[Any, Any]) -> Dispatch:
+    """Return how `lab.models.simulation` plays the queue of an arrangement, by its factors."""
+    return _PLAYED.get(queue_of(factors), "central")
+
+
 _REQUESTS = 60_000
 """Requests in a simulated curve: enough for a p99 that is right within a few percent."""
 
@@ -323,7 +328,7 @@ def _played(trial: Mapping[Any, Any], requests: pd.DataFrame) -> dict[str, Any]:
     if queue is Queue.GIL:
         loops_s = np.full(len(due_s), trial["own_s"])
     else:
-        dispatch, seeds = _PLAYED.get(queue, "central"), range(_HASHES if queue is Queue.HASHED else 1)
+        dispatch, seeds = played_as(trial), range(_HASHES if queue is Queue.HASHED else 1)
         waits_s = [waits(due_s, loops_s, workers, dispatch, seed) for seed in seeds]
         theory_s = np.concatenate([waited_s + loops_s for waited_s in waits_s])
     sizes = answers_by_connection(requests, kept=trial["keepalive"] and trial["topology"] == "cluster")

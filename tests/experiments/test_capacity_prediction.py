@@ -1,0 +1,156 @@
+"""Predictions: bands that trials of the same queue fall into, written once and first, and causes of misses."""
+
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.trial_rows import trials
+from numpy.typing import NDArray
+
+from lab.experiments.capacity import prediction
+from lab.models.simulation import waits
+from lab.study.run import Run
+
+LOOP_S = 0.0125
+OVERHEAD_S = 0.0007
+
+
+def one_worker(blocks: int = 3, loops: int = 80, spread: float = 0.02) -> pd.DataFrame:
+    """Make the answers of one worker: loops that vary a little, in blocks at different speeds of the machine."""
+    random = np.random.default_rng(5)
+    rows = [
+        pd.DataFrame(
+            {
+                "block": block,
+                "service_s": speed * LOOP_S * random.lognormal(sigma=spread, size=loops),
+                "overhead_s": speed * OVERHEAD_S * random.lognormal(sigma=0.2, size=loops),
+            }
+        )
+        for block, speed in enumerate(random.uniform(1, 1.6, size=blocks), start=1)
+    ]
+    return pd.concat(rows, ignore_index=True)
+
+
+def bands(*loads: float, requests: int = 300) -> pd.DataFrame:
+    """Foretell two workers at these loads."""
+    found = [
+        prediction.foretold(one_worker(), float(utilisation), 2, "central", requests, seed=1).assign(load=load)
+        for load in loads
+        for utilisation in (0.3, 0.5, 0.7, 0.9)
+    ]
+    return pd.concat(found, ignore_index=True)
+
+
+def measured(
+    number: int, load: float = 0.7, *, services: NDArray[np.float64] | None = None, **changes: Any
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Play a trial of two workers at another speed of the machine; return its row and its requests."""
+    random = np.random.default_rng(number)
+    size = 300
+    service_s = 2 * LOOP_S * (np.ones(size) if services is None else services)
+    rate = load * 2 / service_s.mean()
+    due_s = np.cumsum(random.exponential(1 / rate, size=size))
+    held_s = service_s + 2 * OVERHEAD_S
+    latency_s = waits(due_s, held_s, 2) + held_s
+    row = {
+        "trial_id": f"capacity.b{number:02d}.x", "block": number, "load": load, "rate": rate, "workers": 2,
+        "topology": "cluster", "dispatch": "least-busy", "arrivals": "poisson", "pool": "process",
+        "keepalive": False, "service_mean_s": service_s.mean(),
+        "latency_p50_s": np.percentile(latency_s, 50), "latency_p99_s": np.percentile(latency_s, 99),
+    }  # fmt: skip
+    requests = pd.DataFrame(
+        {"trial_id": row["trial_id"], "due_s": due_s, "service_s": service_s, "latency_s": latency_s}
+    )
+    return trials(row | changes), requests
+
+
+def test_only_answers_that_found_the_worker_idle_are_learnt_from() -> None:
+    requests = pd.DataFrame(
+        {
+            "trial_id": ["a", "a", "a", "a", "b"],
+            "block": [1, 1, 1, 1, 2],
+            "due_s": [0.0, 1.0, 1.5, 3.0, 0.0],
+            "end_s": [0.6, 2.0, 2.6, 3.5, 0.7],
+            "service_s": [0.5, 0.9, 0.5, np.nan, 0.5],
+            "outcome": ["ok", "ok", "ok", "timeout", "ok"],
+        }
+    )
+    found = prediction.undelayed(requests.assign(latency_s=requests["end_s"] - requests["due_s"]))
+    assert found["block"].tolist() == [1, 1, 2]
+    assert found["overhead_s"].tolist() == pytest.approx([0.1, 0.1, 0.2])
+
+
+def scored(*made: tuple[pd.DataFrame, pd.DataFrame], loads: tuple[float, ...] = (0.7,)) -> pd.DataFrame:
+    """Score trials by the bands of their loads."""
+    rows, requests = (pd.concat(frames, ignore_index=True) for frames in zip(*made, strict=True))
+    return prediction.score(bands(*loads), rows, requests)
+
+
+def test_trials_of_the_same_queue_fall_into_the_bands_whatever_the_machines_speed() -> None:
+    made = [measured(number, load) for load in (0.5, 0.7, 0.85) for number in range(1, 41)]
+    made = [
+        (row.assign(trial_id=f"{load}-{i}"), requests.assign(trial_id=f"{load}-{i}"))
+        for i, (row, requests) in enumerate(made)
+        for load in row["load"]
+    ]
+    found = prediction.inside(scored(*made, loads=(0.5, 0.7, 0.85)))
+    assert found is not None
+    assert found.trials == 2 * len(made)
+    assert found.value == pytest.approx(prediction.BAND, abs=0.07)
+
+
+def test_a_trial_near_its_limit_is_shown_but_not_scored() -> None:
+    found = scored(measured(1, load=0.7, utilisation=0.95))
+    assert not found["scored"].any()
+    assert prediction.inside(found) is None
+    assert "No trial was steady" in prediction.title(found)
+    assert prediction.score_table(found)["inside"].tolist() == ["0 of 0", "0 of 0"]
+
+
+def test_a_miss_names_its_likely_cause() -> None:
+    random = np.random.default_rng(1)
+    varied = random.exponential(size=300)
+    row, requests = measured(1)
+    slower = requests.assign(latency_s=requests["latency_s"] * random.uniform(3, 5, size=300))
+    changed = {
+        f"latency_p{percentile}_s": np.percentile(slower["latency_s"], percentile) for percentile in (50, 99)
+    }
+    causes = {
+        "loops varied": scored(measured(2, services=varied / varied.mean())),
+        "the trial is flagged": scored((row.assign(valid=False, **changed), slower)),
+        "no queue explains": scored((row.assign(**changed), slower)),
+    }
+    for cause, found in causes.items():
+        worst = found.loc[found["miss"].idxmax()]
+        assert worst["miss"] > 0
+        assert cause in worst["cause"]
+
+
+class _Tables:
+    """A run that keeps tables."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, pd.DataFrame] = {}
+
+    def table(self, name: str, make: Any) -> pd.DataFrame:
+        """Return the table of that name, made once."""
+        if name not in self.made:
+            self.made[name] = make()
+        return self.made[name]
+
+
+def test_a_prediction_is_written_once_and_before_its_trials() -> None:
+    run = _Tables()
+    first = prediction.predict(cast(Run, run), PARAMETERS, one_worker())
+    again = prediction.predict(cast(Run, run), PARAMETERS, one_worker(spread=0.3))
+    pd.testing.assert_frame_equal(first, again)
+    assert set(first["load"]) == set(PARAMETERS.loads)
+    row, _ = measured(1, started_at=pd.Timestamp(first["written_at"].iloc[0]) + pd.Timedelta(seconds=7))
+    assert prediction.written_before(first, row)["before"].tolist() == ["7.00 s"]
+
+
+def test_overhead_lowers_the_rate_that_is_foretold_to_be_sustained() -> None:
+    with_it = prediction.sustained_utilisation(PARAMETERS, one_worker())
+    without = prediction.sustained_utilisation(PARAMETERS, one_worker().assign(overhead_s=0.0))
+    assert 0.5 < with_it < without < 1
