@@ -80,24 +80,6 @@ def mdc_wait_quantile(quantile: Quantile, workers: Count, utilisation: Utilisati
     return float(brentq(excess, 0, enough, xtol=1e-12))
 
 
-@checked
-def workers_needed(
-    offered_erlangs: Positive, wait_s: Annotated[float, Field(ge=0)], *, service_s: Positive = 1.0
-) -> int:
-    """Return the fewest workers that keep the p99 of the wait within `wait_s`, by exact M/D/c.
-
-    `offered_erlangs` = arrival rate x service time, the workers that would be busy if no request ever waited.
-    They share one central queue (or take turns, which is the same).
-    """
-
-    def enough(workers: int) -> bool:
-        utilisation = offered_erlangs / workers
-        steady = utilisation <= _HIGHEST_UTILISATION
-        return steady and mdc_wait_cdf(wait_s, workers, utilisation, service_s) >= 0.99
-
-    return next(filter(enough, itertools.count(math.floor(offered_erlangs) + 1)))
-
-
 def _roots(workers: int, utilisation: float) -> NDArray[np.complex128]:
     """Return the c - 1 roots of z^c = e^(c rho (z-1)) inside the unit circle; the c-th is 1.
 

@@ -18,7 +18,6 @@ from lab.models.queueing import (
     mdc_wait_cdf,
     mdc_wait_quantile,
     overload,
-    workers_needed,
 )
 from lab.models.simulation import waits
 from lab.models.statistics import quantile
@@ -92,17 +91,6 @@ def test_cosmetatos_approximation_is_within_three_per_cent_and_allen_cunneens_is
         assert half / exact == pytest.approx(1 - 0.39, abs=0.005)
 
 
-def test_workers_needed_for_a_p99_wait_of_one_service_time() -> None:
-    assert workers_needed(8, wait_s=1) == 10
-    assert mdc_wait_quantile(0.99, 1, 8 / 60) <= 1 < mdc_wait_quantile(0.99, 1, 8 / 59), "by hash, 60"
-    assert workers_needed(8, wait_s=0.037, service_s=0.037) == 10
-
-
-def test_a_load_that_just_fills_its_workers_needs_one_more() -> None:
-    assert workers_needed(1, wait_s=1000) == workers_needed(0.99999, wait_s=1000) == 2
-    assert workers_needed(0.999, wait_s=10_000) == 1
-
-
 @given(utilisations)
 def test_one_worker_in_closed_form(utilisation: float) -> None:
     assert mdc_mean_wait(1, utilisation) == pytest.approx(utilisation / (2 * (1 - utilisation)))
@@ -157,14 +145,6 @@ def test_waits_are_in_the_unit_of_the_service_time(c: int, utilisation: float, s
     assert mdc_wait_cdf(2 * service_s, c, utilisation, service_s) == mdc_wait_cdf(2, c, utilisation)
 
 
-@given(st.floats(0.1, 20), st.floats(0.1, 5))
-def test_workers_needed_are_enough_and_one_less_is_not(erlangs: float, wait_s: float) -> None:
-    needed = workers_needed(erlangs, wait_s)
-    assert mdc_wait_quantile(0.99, needed, erlangs / needed) <= wait_s + 1e-9
-    fewer = needed - 1
-    assert fewer < 1 or erlangs / fewer > 0.9999 or mdc_wait_quantile(0.99, fewer, erlangs / fewer) > wait_s
-
-
 @pytest.mark.parametrize("utilisation", [0, -0.1, 1, 1.2, math.nan, math.inf])
 def test_without_a_steady_state_there_is_no_wait(utilisation: float) -> None:
     wrong = "above 0" if utilisation <= 0 else "at most 0.9999"
@@ -180,8 +160,6 @@ def test_without_a_steady_state_there_is_no_wait(utilisation: float) -> None:
         (lambda: mdc_mean_wait(0, 0.5), "workers must be at least 1, got 0"),
         (lambda: mdc_mean_wait(1, 0.5, service_s=0), "service_s must be above 0, got 0"),
         (lambda: mdc_wait_quantile(1, 2, 0.5), "quantile must be at most 0.999999, got 1"),
-        (lambda: workers_needed(8, wait_s=-1), "wait_s must be at least 0, got -1"),
-        (lambda: workers_needed(0, wait_s=1), "offered_erlangs must be above 0, got 0"),
     ],
 )
 def test_bad_input_is_named(ask: Callable[[], float], line: str) -> None:
