@@ -40,7 +40,7 @@ _EXACT_ALIKE = ("central", "round-robin", "shortest")
 _HIGHEST, _HIGHEST_SIMULATED = 0.9999, 0.97
 """Nearer to 1, a queue takes too long to settle: for any use of it, or for a simulation."""
 
-_TOLERANCE, _TOLERANCE_SIMULATED = 1e-4, 2e-3
+_TOLERANCE, _TOLERANCE_SIMULATED = 1e-6, 2e-3
 _REQUESTS, _IN_TAIL = 100_000, 100
 """Simulated requests: so many, or as many as leave some beyond the quantile."""
 
