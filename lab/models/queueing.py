@@ -32,6 +32,8 @@ Utilisation = Annotated[float, Field(gt=0, le=_HIGHEST_UTILISATION)]
 
 Quantile = Annotated[float, Field(gt=0, le=0.999999)]
 
+Wait = Annotated[float, Field(allow_inf_nan=False)]
+
 
 @checked
 def mdc_mean_wait(workers: Count, utilisation: Utilisation, service_s: Positive = 1.0) -> float:
@@ -46,7 +48,7 @@ def mdc_mean_wait(workers: Count, utilisation: Utilisation, service_s: Positive 
 
 
 @checked
-def mdc_wait_cdf(wait_s: float, workers: Count, utilisation: Utilisation, service_s: Positive = 1.0) -> float:
+def mdc_wait_cdf(wait_s: Wait, workers: Count, utilisation: Utilisation, service_s: Positive = 1.0) -> float:
     """Return the exact probability that a request waits at most `wait_s` in M/D/c.
 
     With the service time as the unit, x in [k-1, k), u = c rho (k - x) and N the number in the system,
@@ -94,12 +96,12 @@ def mmc_wait_probability(workers: Count, utilisation: Utilisation) -> float:
 
 @checked
 def mmc_mean_wait(workers: Count, utilisation: Utilisation, service_s: Positive = 1.0) -> float:
-    """Return the exact mean wait in M/M/c, in seconds: who waits does so for service_s / (c (1 - rho))."""
+    """Return the exact mean wait in M/M/c, in seconds: those who wait do so for service_s / (c (1 - rho))."""
     return mmc_wait_probability(workers, utilisation) * service_s / (workers * (1 - utilisation))
 
 
 @checked
-def mmc_wait_cdf(wait_s: float, workers: Count, utilisation: Utilisation, service_s: Positive = 1.0) -> float:
+def mmc_wait_cdf(wait_s: Wait, workers: Count, utilisation: Utilisation, service_s: Positive = 1.0) -> float:
     """Return the exact probability that a request waits at most `wait_s` in M/M/c.
 
     The wait of those who wait is exponential: 1 - C e^(-c (1 - rho) wait_s / service_s).
