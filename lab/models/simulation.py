@@ -1,7 +1,7 @@
 """Queues simulated request by request, for any arrivals, service times and speeds of workers.
 
 They check the formulas, and answer where there is none. The loops are compiled by numba, each when it is
-first needed: that takes seconds, once, as the result is kept on disk. So do ten million requests then.
+first needed: that takes seconds, but once, as the result is kept on disk.
 """
 
 import heapq
@@ -183,7 +183,7 @@ def _central(
     due_s: NDArray[np.float64], service_s: NDArray[np.float64], speeds: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     played = np.empty((2, len(due_s)))
-    free_s = [(due_s[0], worker) for worker in range(len(speeds))]
+    free_s = [(-np.inf, worker) for worker in range(len(speeds))]
     for i in range(len(due_s)):
         first_s, worker = free_s[0]
         start_s = max(due_s[i], first_s)
@@ -198,7 +198,7 @@ def _batches(
     due_s: NDArray[np.float64], service_s: NDArray[np.float64], speeds: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     played = np.empty((2, len(due_s)))
-    free_s = [(due_s[0], worker) for worker in range(len(speeds))]
+    free_s = [(-np.inf, worker) for worker in range(len(speeds))]
     i = 0
     while i < len(due_s):
         first_s, worker = free_s[0]
