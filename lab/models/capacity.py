@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PlainValidator
 from scipy.special import gammainc, lambertw
 
-from lab.checks import Count, Positive, checked
+from lab.checks import A_DAY_S, Count, Positive, Seconds, checked
 from lab.models.queueing import mdc_wait_cdf
 from lab.models.simulation import Dispatch, latencies
 
@@ -58,7 +58,7 @@ Rate = Annotated[Positive, Le(_MOST_RPS)]
 def service_times(values: Any) -> NDArray[np.float64]:
     """Return a sample of service times, in seconds, as an array.
 
-    Raises ValueError unless there is at least one, and all are finite and above 0.
+    Raises ValueError unless there is at least one, and all are finite, above 0 and within a day.
     """
     try:
         times_s = np.asarray(values, dtype=np.float64)
@@ -66,7 +66,8 @@ def service_times(values: Any) -> NDArray[np.float64]:
         raise ValueError("give a list of numbers, in seconds") from None
     if times_s.ndim != 1 or not len(times_s):
         raise ValueError("give at least one service time, in seconds")
-    for wrong, what in ((~np.isfinite(times_s), "finite"), (times_s <= 0, "above 0")):
+    wrongs = {"finite": ~np.isfinite(times_s), "above 0": times_s <= 0, "within a day": times_s > A_DAY_S}
+    for what, wrong in wrongs.items():
         if count := np.count_nonzero(wrong):
             raise ValueError(f"{count:,} of {len(times_s):,} times are not {what}: leave them out")
     return times_s
@@ -82,7 +83,7 @@ def highest_utilisation(
     service_s: ServiceTimes,
     *,
     slo_quantile: Quantile = 0.99,
-    slo_s: Positive,
+    slo_s: Seconds,
     dispatch: Dispatch = "central",
 ) -> float:
     """Return the highest utilisation at which this quantile of latency is at most `slo_s`.
@@ -116,7 +117,7 @@ def workers_needed(
     service_s: ServiceTimes,
     *,
     slo_quantile: Quantile = 0.99,
-    slo_s: Positive,
+    slo_s: Seconds,
     dispatch: Dispatch = "central",
     headroom: Headroom = 0.0,
 ) -> Needed:
@@ -150,7 +151,7 @@ def machines_needed(
     service_s: ServiceTimes,
     *,
     slo_quantile: Quantile = 0.99,
-    slo_s: Positive,
+    slo_s: Seconds,
     dispatch: Dispatch = "central",
     headroom: Headroom = 0.0,
 ) -> Machines:
@@ -291,7 +292,7 @@ def _fewest(case: _Case, erlangs: float) -> int | None:
     if not case.is_exact:
         highest = case.highest(known)
         return max(known + 1, _at_least(erlangs, highest)) if highest else None
-    more = range(max(least, known + 1), 1000 * max(least, known + 1) + 1)
+    more = range(max(least, known + 1), 10 * max(least, known + 1) + 1)
     return more[bisect_left(more, True, key=enough)] if enough(more[-1]) else None
 
 
