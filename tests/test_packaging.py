@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 from lab import files
 
 ROOT = Path(__file__).parent.parent
-NOT_ON_CONDA_FORGE = {"mlrsearch"}
+NOT_ON_CONDA_FORGE = {"ciw", "mlrsearch"}
 CONDA_NAMES = {"matplotlib": "matplotlib-base"}
 
 

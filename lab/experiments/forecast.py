@@ -14,6 +14,7 @@ from typing import Any
 from lab.cpus import available_cpus
 from lab.errors import UsageError
 from lab.experiments import (
+    capacity,
     control,
     dispatch,
     failures,
@@ -66,6 +67,9 @@ NOTEBOOK_S = 5.0
 
 SLOWER = 1.2
 """What a loop costs beside others on all CPUs, as a multiple of what it costs alone."""
+
+PLANNING_S = 10.0
+"""To compute a plan and to simulate balancing policies: notebook 09."""
 
 
 def loop_s(kernel: str, iterations: int) -> float:
@@ -184,6 +188,19 @@ def _less_than_one_core(p: less_than_one_core.Parameters) -> float:
     return trials_s(less_than_one_core.conditions(p), p.blocks)
 
 
+def _capacity(p: capacity.Parameters) -> float:
+    if p.service_s:
+        return PLANNING_S
+    p = expected(p)
+    shared = p.model_dump(include={"duration_s", "kernel", "iterations", "timeout_s"})
+    one = Condition(load=p.calibration_load, arrivals="poisson", **shared)
+    many = replace(one, topology="cluster", workers=resolve(p.workers), dispatch=p.dispatch)
+    trials = [replace(many, load=load) for load in p.loads]
+    searched = [replace(many, load=None, rate=1.0, duration_s=p.search_s)] if p.search else []
+    measured_s = trials_s([one], p.calibration_blocks) + trials_s(trials, p.blocks)
+    return PLANNING_S + measured_s + _searches_s(searched, p.objective)
+
+
 def _instrument(p: instrument.Parameters) -> float:
     stalls_s = 2 * len(p.stall_rates) * (p.stall_duration_s + TRIAL_S)
     lags_s = 2 * len(p.rates) * (p.step_s + 2 * TRIAL_S)
@@ -211,6 +228,7 @@ def _reading(_: Parameters) -> float:
 
 
 _MEASURING: dict[type[Parameters], Callable[[Any], float]] = {
+    capacity.Parameters: _capacity,
     hot_loop.Parameters: _hot_loop,
     single_vs_cluster.Parameters: _single_vs_cluster,
     rate_sweep.Parameters: _rate_sweep,

@@ -22,7 +22,7 @@ from lab.experiments.common import (
     worded,
 )
 from lab.figures import DARK_TO_LIGHT, INK, canvas, reference_line
-from lab.models.queueing import overload
+from lab.models.overload import overload
 from lab.models.statistics import Estimate, estimate, fewest_trials, paired_ratio
 from lab.study.estimates import Stated, stated
 from lab.study.plan import Condition

@@ -23,7 +23,7 @@ from lab.experiments.other_servers import trials as others
 from lab.experiments.worker_scaling import answer as scaling_answer
 from lab.experiments.worker_scaling import scaling
 from lab.machine import Machine
-from lab.models.queueing import workers_needed
+from lab.models.capacity import workers_needed
 from lab.study.estimates import Stated, contradictions, table_of
 from lab.study.manifest import Manifest
 from lab.study.parameters import ListOf
@@ -125,15 +125,14 @@ def workers_table(
     if (mine := trials.get(scaling.EXPERIMENT)) is None:
         return pd.DataFrame({"": ["Worker scaling was not measured in this run: run notebook 04."]})
     service_s = busy_service_s(mine, cpus)
-    needed = [
-        workers_needed(rate * service_s, wait_loops * service_s, service_s=service_s) for rate in rates_rps
-    ]
+    slo_s = (1 + wait_loops) * service_s
+    needed = [workers_needed(rate, [service_s], slo_s=slo_s).workers for rate in rates_rps]
     return pd.DataFrame(
         {
             "offered rate": [units.per_second(rate) for rate in rates_rps],
             "workers kept busy on average": [units.digits(rate * service_s) for rate in rates_rps],
             "workers needed": needed,
-            f"on these {cpus} CPUs": ["fits" if n <= cpus else "needs more CPUs" for n in needed],
+            f"on these {cpus} CPUs": ["fits" if n and n <= cpus else "needs more CPUs" for n in needed],
         }
     )
 

@@ -1,27 +1,26 @@
-"""How long requests wait: at a constant rate, and when they arrive at random (Poisson).
+"""How long requests that arrive at random (Poisson) wait, in closed form.
 
-At a constant rate, workers of constant speed have a queue that grows linearly, or none (D/D/c, first come
-first served): nothing is random, so each request's latency is exact.
-
-At random, workers share a queue, or do not. `workers` is c, and `utilisation` is rho = arrival rate x service
+Workers share a queue, or do not. `workers` is c, and `utilisation` is rho = arrival rate x mean service
 time / workers, below 1. With constant service time (M/D/c), the same functions cover three arrangements:
 
 - one central queue: M/D/c with `workers` = c;
 - round robin: the same. Service of constant length ends in the order it began, so the next worker in
   turn is always the next one free: waits are equal, request by request;
 - requests split by hash or by chance: c queues, each M/D/1. Use `workers` = 1 at the same utilisation.
+
+With exponential service time (M/M/c), the first and the last of these hold too. Two more have only a mean
+here: the shorter of two queues, and a processor that all requests share.
 """
 
 import itertools
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.special import gammaln, lambertw, xlogy
+from scipy.special import gammaln, lambertw, pdtr, xlogy
 
 from lab.checks import Count, Positive, checked
 
@@ -29,9 +28,11 @@ _NEGLIGIBLE = 1e-16
 _HIGHEST_UTILISATION = 0.9999
 
 Utilisation = Annotated[float, Field(gt=0, le=_HIGHEST_UTILISATION)]
-"""At 1, the queue never settles (`overload` says how it grows); near 1, it settles too late."""
+"""At 1, the queue never settles (`lab.models.overload` says how it grows); near 1, it settles too late."""
 
 Quantile = Annotated[float, Field(gt=0, le=0.999999)]
+
+Wait = Annotated[float, Field(allow_inf_nan=False)]
 
 
 @checked
@@ -47,7 +48,7 @@ def mdc_mean_wait(workers: Count, utilisation: Utilisation, service_s: Positive 
 
 
 @checked
-def mdc_wait_cdf(wait_s: float, workers: Count, utilisation: Utilisation, service_s: Positive = 1.0) -> float:
+def mdc_wait_cdf(wait_s: Wait, workers: Count, utilisation: Utilisation, service_s: Positive = 1.0) -> float:
     """Return the exact probability that a request waits at most `wait_s` in M/D/c.
 
     With the service time as the unit, x in [k-1, k), u = c rho (k - x) and N the number in the system,
@@ -81,21 +82,60 @@ def mdc_wait_quantile(quantile: Quantile, workers: Count, utilisation: Utilisati
 
 
 @checked
-def workers_needed(
-    offered_erlangs: Positive, wait_s: Annotated[float, Field(ge=0)], *, service_s: Positive = 1.0
-) -> int:
-    """Return the fewest workers that keep the p99 of the wait within `wait_s`, by exact M/D/c.
+def mmc_wait_probability(workers: Count, utilisation: Utilisation) -> float:
+    """Return the probability that a request waits at all in M/M/c: Erlang's formula C.
 
-    `offered_erlangs` = arrival rate x service time, the workers that would be busy if no request ever waited.
-    They share one central queue (or take turns, which is the same).
+    With B the share that would be lost if none could wait (formula B: the Poisson law of mean c rho at c
+    over its sum up to c), it is B / (1 - rho (1 - B)). Sound for 100,000 workers and more.
     """
+    erlangs = workers * utilisation
+    law = math.exp(workers * math.log(erlangs) - erlangs - math.lgamma(workers + 1))
+    lost = law / float(pdtr(workers, erlangs))
+    return lost / (1 - utilisation * (1 - lost))
 
-    def enough(workers: int) -> bool:
-        utilisation = offered_erlangs / workers
-        steady = utilisation <= _HIGHEST_UTILISATION
-        return steady and mdc_wait_cdf(wait_s, workers, utilisation, service_s) >= 0.99
 
-    return next(filter(enough, itertools.count(math.floor(offered_erlangs) + 1)))
+@checked
+def mmc_mean_wait(workers: Count, utilisation: Utilisation, service_s: Positive = 1.0) -> float:
+    """Return the exact mean wait in M/M/c, in seconds: those who wait do so for service_s / (c (1 - rho))."""
+    return mmc_wait_probability(workers, utilisation) * service_s / (workers * (1 - utilisation))
+
+
+@checked
+def mmc_wait_cdf(wait_s: Wait, workers: Count, utilisation: Utilisation, service_s: Positive = 1.0) -> float:
+    """Return the exact probability that a request waits at most `wait_s` in M/M/c.
+
+    The wait of those who wait is exponential: 1 - C e^(-c (1 - rho) wait_s / service_s).
+    """
+    if wait_s < 0:
+        return 0.0
+    decay = math.exp(-workers * (1 - utilisation) * wait_s / service_s)
+    return 1 - mmc_wait_probability(workers, utilisation) * decay
+
+
+@checked
+def mmc_wait_quantile(quantile: Quantile, workers: Count, utilisation: Utilisation) -> float:
+    """Return the exact quantile of the wait in M/M/c, in mean service times."""
+    exceeded = mmc_wait_probability(workers, utilisation) / (1 - quantile)
+    return math.log(max(1.0, exceeded)) / (workers * (1 - utilisation))
+
+
+@checked
+def two_choices_mean_latency(utilisation: Utilisation, service_s: Positive = 1.0) -> float:
+    """Return the mean latency, in seconds, if each request joins the shorter of two queues drawn by chance.
+
+    Exact for exponential service as the number of workers grows: the sum over i >= 1 of rho^(2^i - 2), in
+    service times. Source: Mitzenmacher, The power of two choices, IEEE TPDS 12 (2001).
+    """
+    return service_s * math.fsum(utilisation ** (2.0**i - 2) for i in range(1, 64))
+
+
+@checked
+def ps_mean_latency(utilisation: Utilisation, service_s: Positive = 1.0) -> float:
+    """Return the mean latency on one processor that all requests share, in seconds (M/G/1-PS): S / (1 - rho).
+
+    It depends on the mean service time S only, not on its law.
+    """
+    return service_s / (1 - utilisation)
 
 
 def _roots(workers: int, utilisation: float) -> NDArray[np.complex128]:
@@ -133,49 +173,3 @@ def _longest_queue(utilisation: float) -> int:
     """
     growth = -lambertw(-utilisation * np.exp(-utilisation), -1).real / utilisation
     return math.ceil(-math.log(_NEGLIGIBLE) / math.log(growth)) + 1
-
-
-_EXACT = 1 - 1e-12
-"""Makes 30.000000000000004 requests 30: rates are seldom exact in binary."""
-
-
-@dataclass(frozen=True)
-class Overload:
-    """For each request: when it is due, the latency its client sees, and whether it is answered in time."""
-
-    due_s: NDArray[np.float64]
-    latency_s: NDArray[np.float64]
-    ok: NDArray[np.bool_]
-
-
-@checked
-def overload(
-    rate_rps: Positive,
-    duration_s: Positive,
-    service_s: Positive,
-    workers: Count = 1,
-    timeout_s: Positive | None = None,
-) -> Overload:
-    """Predict every request of a constant rate on `workers` that each take `service_s` per request.
-
-    Request k = 0, 1, ... is due at k / rate_rps, before `duration_s`, and its latency is, in seconds,
-
-        service_s + floor(k / workers) * max(0, service_s - workers / rate_rps):
-
-    each worker takes every `workers`-th request, and falls behind by the same time with each.
-    A client that gives up at `timeout_s` sees that as its latency; the worker still does the work.
-    """
-    k = np.arange(math.ceil(rate_rps * duration_s * _EXACT))
-    latency_s = service_s + (k // workers) * max(0.0, service_s - workers / rate_rps)
-    patience_s = math.inf if timeout_s is None else timeout_s
-    return Overload(k / rate_rps, np.minimum(latency_s, patience_s), latency_s <= patience_s)
-
-
-def stall_latency_s(due_s: NDArray[np.float64], stall_at_s: float, stall_s: float) -> NDArray[np.float64]:
-    """Return each request's latency, in seconds, on a quick server that stands still once.
-
-    A request due at t during the stall, from `stall_at_s` on, waits for its end: stall_at_s + stall_s - t.
-    All others are answered at once. Omitting those waits is what Tene calls coordinated omission.
-    """
-    waits_s = stall_at_s + stall_s - due_s
-    return np.where(due_s >= stall_at_s, np.maximum(waits_s, 0.0), 0.0)

@@ -1,7 +1,4 @@
-"""Queueing formulas against published tables, another way to solve the chain, and laws that must hold.
-
-Deterministic overload: the article's case in numbers, and the law against a queue played through.
-"""
+"""Queueing formulas against published tables, another way to solve the chain, and laws that must hold."""
 
 import math
 from collections.abc import Callable
@@ -13,35 +10,84 @@ from hypothesis import strategies as st
 
 from lab.errors import UsageError
 from lab.models.queueing import (
-    Overload,
     mdc_mean_wait,
     mdc_wait_cdf,
     mdc_wait_quantile,
-    overload,
-    workers_needed,
+    mmc_mean_wait,
+    mmc_wait_cdf,
+    mmc_wait_probability,
+    mmc_wait_quantile,
+    ps_mean_latency,
+    two_choices_mean_latency,
 )
-from lab.models.simulation import waits
-from lab.models.statistics import quantile
 
 workers = st.integers(1, 40)
 utilisations = st.floats(0.01, 0.99)
 waits_s = st.floats(0, 20)
 
 
-def mmc_mean_wait(workers: int, utilisation: float) -> float:
-    """Return the mean wait of exponential service, by Erlang's loss recursion: another way to an answer."""
+def erlang_c(workers: int, utilisation: float) -> float:
+    """Return the probability to wait in M/M/c by Erlang's loss recursion: another way to an answer."""
     erlangs, loss = workers * utilisation, 1.0
     for k in range(1, workers + 1):
         loss = erlangs * loss / (k + erlangs * loss)
-    return loss / (1 - utilisation * (1 - loss)) / (workers * (1 - utilisation))
+    return loss / (1 - utilisation * (1 - loss))
 
 
 @pytest.mark.parametrize(
-    ("c", "mean_wait"), [(1, 9), (2, 4.263158), (5, 1.524986), (10, 0.668732), (20, 0.275385)]
+    ("c", "probability", "mean_wait"),
+    [
+        (1, 0.9, 9),
+        (2, 0.852632, 4.263158),
+        (5, 0.762493, 1.524986),
+        (10, 0.668732, 0.668732),
+        (20, 0.550769, 0.275385),
+    ],
 )
-def test_the_other_way_is_right(c: int, mean_wait: float) -> None:
+def test_mmc_at_utilisation_nine_tenths(c: int, probability: float, mean_wait: float) -> None:
     """Adan & Resing, Queueing Systems, table 5.1."""
+    assert mmc_wait_probability(c, 0.9) == pytest.approx(probability, abs=6e-7)
     assert mmc_mean_wait(c, 0.9) == pytest.approx(mean_wait, abs=6e-7)
+
+
+@pytest.mark.parametrize("c", [100, 1000, 10_000, 100_000])
+@pytest.mark.parametrize("utilisation", [0.01, 0.5, 0.95, 0.999, 0.9999])
+def test_mmc_is_sound_for_many_workers(c: int, utilisation: float) -> None:
+    expected = pytest.approx(erlang_c(c, utilisation), rel=1e-8, abs=1e-300)
+    assert mmc_wait_probability(c, utilisation) == expected
+    assert math.isfinite(mmc_wait_quantile(0.99, c, utilisation))
+
+
+@given(workers, utilisations)
+def test_mmc_is_erlangs_recursion(c: int, utilisation: float) -> None:
+    assert mmc_wait_probability(c, utilisation) == pytest.approx(erlang_c(c, utilisation), rel=1e-9)
+
+
+@given(workers, utilisations, st.floats(0.001, 0.999999), st.floats(1e-4, 10))
+def test_mmc_quantile_distribution_and_mean_agree(
+    c: int, utilisation: float, q: float, service_s: float
+) -> None:
+    wait = mmc_wait_quantile(q, c, utilisation)
+    reached = mmc_wait_cdf(wait * service_s, c, utilisation, service_s)
+    assert reached == pytest.approx(q if wait else mmc_wait_cdf(0, c, utilisation))
+    assert reached >= q - 1e-9
+    assert mmc_wait_cdf(0, c, utilisation) == 1 - mmc_wait_probability(c, utilisation)
+    busy_s = mmc_mean_wait(c, utilisation, service_s) / mmc_wait_probability(c, utilisation)
+    assert busy_s == pytest.approx(service_s / (c * (1 - utilisation)))
+
+
+@pytest.mark.parametrize(("utilisation", "latency"), [(0.5, 1.26569), (0.9, 2.61406)])
+def test_the_shorter_of_two_queues(utilisation: float, latency: float) -> None:
+    assert two_choices_mean_latency(utilisation) == pytest.approx(latency, abs=5e-6)
+    assert two_choices_mean_latency(utilisation, service_s=0.02) == pytest.approx(0.02 * latency, abs=1e-7)
+
+
+@given(st.floats(0.01, 0.9999))
+def test_two_choices_are_better_than_none(utilisation: float) -> None:
+    """One exponential queue takes 1 / (1 - rho), as a shared processor does."""
+    assert 1 <= two_choices_mean_latency(utilisation) <= ps_mean_latency(utilisation)
+    assert ps_mean_latency(utilisation) == pytest.approx(1 + mmc_mean_wait(1, utilisation))
+    assert ps_mean_latency(utilisation, 3.0) == 3 / (1 - utilisation)
 
 
 @pytest.mark.parametrize(("c", "mean", "p99"), [(1, 2.0, 10.356), (2, 0.9033, 5.070), (4, 0.3861, 2.455)])
@@ -90,17 +136,6 @@ def test_cosmetatos_approximation_is_within_three_per_cent_and_allen_cunneens_is
     assert half * (1 + correction) == pytest.approx(exact, rel=0.03)
     if (c, utilisation) == (32, 0.5):
         assert half / exact == pytest.approx(1 - 0.39, abs=0.005)
-
-
-def test_workers_needed_for_a_p99_wait_of_one_service_time() -> None:
-    assert workers_needed(8, wait_s=1) == 10
-    assert mdc_wait_quantile(0.99, 1, 8 / 60) <= 1 < mdc_wait_quantile(0.99, 1, 8 / 59), "by hash, 60"
-    assert workers_needed(8, wait_s=0.037, service_s=0.037) == 10
-
-
-def test_a_load_that_just_fills_its_workers_needs_one_more() -> None:
-    assert workers_needed(1, wait_s=1000) == workers_needed(0.99999, wait_s=1000) == 2
-    assert workers_needed(0.999, wait_s=10_000) == 1
 
 
 @given(utilisations)
@@ -157,14 +192,6 @@ def test_waits_are_in_the_unit_of_the_service_time(c: int, utilisation: float, s
     assert mdc_wait_cdf(2 * service_s, c, utilisation, service_s) == mdc_wait_cdf(2, c, utilisation)
 
 
-@given(st.floats(0.1, 20), st.floats(0.1, 5))
-def test_workers_needed_are_enough_and_one_less_is_not(erlangs: float, wait_s: float) -> None:
-    needed = workers_needed(erlangs, wait_s)
-    assert mdc_wait_quantile(0.99, needed, erlangs / needed) <= wait_s + 1e-9
-    fewer = needed - 1
-    assert fewer < 1 or erlangs / fewer > 0.9999 or mdc_wait_quantile(0.99, fewer, erlangs / fewer) > wait_s
-
-
 @pytest.mark.parametrize("utilisation", [0, -0.1, 1, 1.2, math.nan, math.inf])
 def test_without_a_steady_state_there_is_no_wait(utilisation: float) -> None:
     wrong = "above 0" if utilisation <= 0 else "at most 0.9999"
@@ -180,8 +207,12 @@ def test_without_a_steady_state_there_is_no_wait(utilisation: float) -> None:
         (lambda: mdc_mean_wait(0, 0.5), "workers must be at least 1, got 0"),
         (lambda: mdc_mean_wait(1, 0.5, service_s=0), "service_s must be above 0, got 0"),
         (lambda: mdc_wait_quantile(1, 2, 0.5), "quantile must be at most 0.999999, got 1"),
-        (lambda: workers_needed(8, wait_s=-1), "wait_s must be at least 0, got -1"),
-        (lambda: workers_needed(0, wait_s=1), "offered_erlangs must be above 0, got 0"),
+        (lambda: mmc_wait_probability(2, 1), "utilisation must be at most 0.9999, got 1"),
+        (lambda: mmc_mean_wait(1.5, 0.5), "workers must be a whole number, got 1.5"),  # type: ignore[arg-type]
+        (lambda: mmc_wait_cdf(math.nan, 2, 0.5), "wait_s must be a finite number, got nan"),
+        (lambda: mmc_wait_quantile(0, 2, 0.5), "quantile must be above 0, got 0"),
+        (lambda: two_choices_mean_latency(1), "utilisation must be at most 0.9999, got 1"),
+        (lambda: ps_mean_latency(0.5, service_s=-1), "service_s must be above 0, got -1"),
     ],
 )
 def test_bad_input_is_named(ask: Callable[[], float], line: str) -> None:
@@ -191,109 +222,4 @@ def test_bad_input_is_named(ask: Callable[[], float], line: str) -> None:
 
 
 def test_no_one_waits_less_than_nothing() -> None:
-    assert mdc_wait_cdf(-0.001, 2, 0.5) == 0
-
-
-rates = st.floats(0.5, 200)
-services = st.floats(0.001, 0.5)
-few_workers = st.integers(1, 9)
-
-
-def success(seen: Overload) -> float:
-    return float(seen.ok.mean())
-
-
-def throughput_rps(seen: Overload) -> float:
-    """Return what is answered in time per second, from the first due time to the last end."""
-    return float(seen.ok.sum() / (seen.due_s + seen.latency_s).max())
-
-
-def test_the_articles_overload() -> None:
-    plain = overload(rate_rps=50, duration_s=30, service_s=1 / 27, timeout_s=30)
-    assert len(plain.latency_s) == 1500
-    assert success(plain) == 1
-    assert plain.latency_s.mean() == pytest.approx(12.81, abs=0.005)
-    assert quantile(plain.latency_s, 0.99) == pytest.approx(25.3, abs=0.05)
-    assert plain.latency_s.max() == pytest.approx(1500 / 27 - 1499 / 50)
-    assert plain.latency_s.max() == pytest.approx(25.58, abs=0.005)
-    assert throughput_rps(plain) == pytest.approx(27.0, abs=0.005)
-
-
-@pytest.mark.parametrize("timeout_s", [0.5, 3, 10, 24, 40])
-def test_success_with_a_time_out_is_the_closed_form(timeout_s: float) -> None:
-    rate, service_s, n = 50, 1 / 27, 1500
-    answered = int((timeout_s - service_s) / (service_s - 1 / rate)) + 1
-    assert success(overload(rate, 30, service_s, timeout_s=timeout_s)) == min(1, answered / n)
-
-
-def test_success_cannot_see_an_overload_below_one_plus_time_out_over_duration() -> None:
-    edge = 27 * (1 + 10 / 30)
-    assert success(overload(0.99 * edge, 30, 1 / 27, timeout_s=10)) == 1
-    assert success(overload(1.03 * edge, 30, 1 / 27, timeout_s=10)) < 1
-
-
-def test_a_client_that_gives_up_sees_its_time_out_and_no_answer() -> None:
-    seen = overload(50, 30, 1 / 27, timeout_s=5)
-    assert seen.latency_s.max() == 5
-    assert (seen.ok == (seen.latency_s < 5)).all()
-    assert throughput_rps(seen) == pytest.approx(seen.ok.sum() / (1499 / 50 + 5))
-
-
-def test_enough_workers_leave_no_queue() -> None:
-    clustered = overload(50, 30, 1 / 27, workers=2)
-    assert (clustered.latency_s == 1 / 27).all()
-    assert throughput_rps(clustered) == pytest.approx(1500 / (1499 / 50 + 1 / 27))
-
-
-@pytest.mark.parametrize(
-    ("rate", "duration_s", "requests"),
-    [(50, 30, 1500), (23.456, 5, 118), (0.1, 3, 1), (1 / 3, 90, 30), (4.1, 10, 41)],
-)
-def test_requests_are_those_due_before_the_end(rate: float, duration_s: float, requests: int) -> None:
-    due_s = overload(rate, duration_s, 0.1).due_s
-    assert len(due_s) == requests
-    assert due_s.max() < duration_s
-
-
-def test_more_workers_than_requests() -> None:
-    assert overload(1, 3, 0.5, workers=8).latency_s.tolist() == [0.5, 0.5, 0.5]
-
-
-@given(rates, services, few_workers)
-def test_it_is_what_a_first_come_first_served_queue_does(rate: float, service_s: float, c: int) -> None:
-    predicted = overload(rate, 10, service_s, c)
-    played = waits(predicted.due_s, service_s, c) + service_s
-    np.testing.assert_allclose(predicted.latency_s, played, atol=1e-9)
-
-
-@given(rates, services, few_workers)
-def test_throughput_is_at_most_what_is_offered_and_what_the_workers_can_do(
-    rate: float, service_s: float, c: int
-) -> None:
-    done = overload(rate, 10, service_s, c)
-    answered = len(done.ok)
-    assert throughput_rps(done) <= c / service_s * (1 + 1e-9)
-    assert throughput_rps(done) <= rate * answered / max(1, answered - 1)
-
-
-@given(rates, services, few_workers, st.floats(0.01, 20))
-def test_another_worker_never_hurts(rate: float, service_s: float, c: int, timeout_s: float) -> None:
-    fewer, more = (overload(rate, 10, service_s, n, timeout_s) for n in (c, c + 1))
-    assert (more.latency_s <= fewer.latency_s + 1e-12).all()
-    assert success(more) >= success(fewer)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        ({"rate_rps": 0}, "rate_rps"),
-        ({"duration_s": -1}, "duration_s"),
-        ({"service_s": float("nan")}, "service_s"),
-        ({"workers": 0}, "workers"),
-        ({"workers": 1.5}, "workers"),
-        ({"timeout_s": 0}, "timeout_s"),
-    ],
-)
-def test_a_bad_overload_is_named(arguments: dict[str, float], named: str) -> None:
-    with pytest.raises(UsageError, match=named):
-        overload(**{"rate_rps": 50, "duration_s": 30, "service_s": 0.1, **arguments})  # type: ignore[arg-type]
+    assert mdc_wait_cdf(-0.001, 2, 0.5) == mmc_wait_cdf(-0.001, 2, 0.5) == 0

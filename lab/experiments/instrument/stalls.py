@@ -20,7 +20,7 @@ from lab.load.log import Outcome
 from lab.load.records import to_frame
 from lab.load.reference_server import reference_server
 from lab.load.summary import over_time
-from lab.models.queueing import stall_latency_s
+from lab.models.overload import stall_latency_s
 from lab.models.statistics import quantile
 from lab.study.run import Run, table_name
 

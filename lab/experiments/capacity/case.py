@@ -1,0 +1,213 @@
+"""What a plan is made of: the parameters, how long a request occupies a worker, and what was sustained here."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+from annotated_types import Ge, Le, Lt
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+
+from lab.checks import Before, Count, Positive, Whole, number
+from lab.errors import LabError
+from lab.experiments import common, sustained
+from lab.experiments.common import Iterations, Workers
+from lab.models.capacity import Needed, highest_utilisation, service_times, workers_needed
+from lab.models.simulation import Dispatch
+from lab.study.parameters import ListOf
+from lab.study.run import Run
+from lab.units import counted, parse_rate, seconds
+
+EXPERIMENT = "capacity"
+
+_MOST_RPS = 1e11
+
+Below1 = Annotated[Positive, Lt(1)]
+
+
+class Parameters(sustained.Sought):
+    """What notebook 09 lets its reader set.
+
+    A rate of 0 is what as many workers as CPUs sustained in this run or, if that was not searched, should
+    sustain. Service times that are given are planned with, and nothing is measured. 0 CPUs per machine are as
+    many as here.
+    """
+
+    rate: Annotated[float, Before(parse_rate), Ge(0), Le(_MOST_RPS)]
+    headroom: Annotated[float, Before(number), Ge(0), Le(10)]
+    service_s: ListOf[float]
+    price_per_core_hour: Annotated[float, Before(number), Ge(0)]
+    cpus_per_machine: Whole
+    workers: Workers
+    loads: Annotated[ListOf[Below1], Field(min_length=1)]
+    iterations: Iterations
+    calibration_blocks: Count
+    calibration_load: Below1
+    search: bool
+
+    @field_validator("service_s")
+    @classmethod
+    def _are_times(cls, service_s: tuple[float, ...]) -> tuple[float, ...]:
+        if service_s:
+            service_times(service_s)
+        return service_s
+
+
+QUEUES: dict[str, Dispatch] = {
+    "shared": "batches",
+    "reuseport": "random",
+    "round-robin": "round-robin",
+    "least-busy": "central",
+}
+"""The queue that each dispatch forms, with a connection per request."""
+
+IN_WORDS: dict[Dispatch, str] = {
+    "batches": "a free worker takes all that wait",
+    "random": "a queue per worker, by chance",
+    "round-robin": "workers take turns",
+    "central": "one central queue",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Service times and what is asked of them; times in seconds.
+
+    `service_s` is the sample at the usual speed: how long a request occupies a worker, its overhead included.
+    `blocks_s` is the mean of that in each block, `loop_s` the mean without overhead (both: the median block).
+    `is_given` if they were not measured here.
+    """
+
+    service_s: NDArray[np.float64]
+    blocks_s: NDArray[np.float64]
+    loop_s: float
+    slo_percentile: int
+    slo_s: float
+    queue: Dispatch
+    headroom: float
+    is_given: bool
+
+    @property
+    def mean_s(self) -> float:
+        """The mean time that a request occupies a worker, in the median block."""
+        return float(np.median(self.blocks_s))
+
+    @property
+    def overhead_s(self) -> float:
+        """What of that is not the loop."""
+        return self.mean_s - self.loop_s
+
+    @property
+    def variation(self) -> float:
+        """The coefficient of variation of service times within blocks."""
+        return float(self.service_s.std() / self.service_s.mean())
+
+    @property
+    def slo(self) -> str:
+        """The objective in words."""
+        return f"p{self.slo_percentile} within {seconds(self.slo_s)}"
+
+    def speeds(self) -> dict[str, float]:
+        """Return service times in the usual, the slowest and the fastest block, over the usual ones."""
+        ratios = self.blocks_s / self.mean_s
+        return {"usual": 1.0, "slowest": float(ratios.max()), "fastest": float(ratios.min())}
+
+    def why_impossible(self) -> str:
+        """Say why no number of workers meets the objective, or ""."""
+        return self.needed(1.0).why
+
+    def needed(self, rate_rps: float, slower: float = 1.0, headroom: float | None = None) -> Needed:
+        """Return the workers that a rate needs, if service times are `slower` times as long as usual."""
+        return workers_needed(
+            rate_rps,
+            self.service_s * slower,
+            slo_quantile=self.slo_percentile / 100,
+            slo_s=self.slo_s,
+            dispatch=self.queue,
+            headroom=self.headroom if headroom is None else headroom,
+        )
+
+    def highest_rps(self, workers: int, slower: float = 1.0) -> float:
+        """Return the highest rate that so many workers sustain, without headroom; 0 if none."""
+        highest = highest_utilisation(
+            workers,
+            self.service_s * slower,
+            slo_quantile=self.slo_percentile / 100,
+            slo_s=self.slo_s,
+            dispatch=self.queue,
+        )
+        return workers * highest / (self.mean_s * slower)
+
+
+def settled(p: Parameters, run: Run) -> Parameters:
+    """Return the parameters with a number for "auto" iterations; unless nothing will be measured."""
+    return p if p.service_s else common.settled(p, run)
+
+
+def given(p: Parameters) -> pd.DataFrame:
+    """Return the service times that the reader gave, as a calibration of one block."""
+    return pd.DataFrame({"block": 1, "service_s": list(p.service_s), "overhead_s": 0.0})
+
+
+def case(p: Parameters, calibration: pd.DataFrame) -> Case:
+    """Return the case of a calibration: a row per request of one worker, with block, service_s, overhead_s.
+
+    The speed of blocks differs, so the sample is each service time over the mean of its block, times the
+    median block's mean. Raises LabError if no request of the calibration was answered.
+    """
+    known = calibration.dropna(subset=["service_s", "overhead_s"])
+    if known.empty:
+        raise LabError("no request of the calibration was answered: there is nothing to plan with")
+    times = pd.DataFrame(
+        {"block": known["block"], "loop_s": known["service_s"], "all_s": known["service_s"] + known["overhead_s"]}
+    )
+    means = times.groupby("block").mean()
+    relative = times["all_s"] / times["block"].map(means["all_s"])
+    loop_s = float(means["loop_s"].median())
+    return Case(
+        service_s=relative.to_numpy(float) * float(means["all_s"].median()),
+        blocks_s=means["all_s"].to_numpy(float),
+        loop_s=loop_s,
+        slo_percentile=p.slo_percentile,
+        slo_s=p.slo_loops * loop_s,
+        queue=QUEUES[p.dispatch],
+        headroom=p.headroom,
+        is_given=bool(p.service_s),
+    )
+
+
+def sustained_here(run: Run, p: Parameters) -> pd.DataFrame:
+    """Return what this run found sustained under this objective and random arrivals (`sustained.bounds`).
+
+    Rates that were planned with other service times than the given ones say nothing of these: no rows then.
+    Nor do workers that outnumber the CPUs, or a search that found no lower bound.
+    """
+    found = sustained.kept(run, EXPERIMENT)
+    if found is None or p.service_s:
+        return pd.DataFrame(columns=["workers", "lower_rps", "upper_rps", "lower_share", "upper_share"])
+    alike = (
+        (found["slo_percentile"] == p.slo_percentile)
+        & (found["slo_loops"] == p.slo_loops)
+        & (found["iterations"] == p.iterations)
+        & (found["arrivals"] == "poisson")
+        & (found["workers"] <= run.manifest.machine.available_cpus)
+        & found["lower_share"].notna()
+    )
+    rows: pd.DataFrame = found[alike].reset_index(drop=True)
+    return rows
+
+
+def rate_to_plan(p: Parameters, case: Case, found: pd.DataFrame, workers: int) -> tuple[float, str]:
+    """Return the rate to plan for and where it comes from; a rate of 0 if `workers` sustain none."""
+    if p.rate:
+        return p.rate, "as given"
+    if len(mine := found[found["workers"] == workers]):
+        return float(mine["lower_rps"].iloc[0]), f"what {counted(workers, 'worker')} sustained in this run"
+    return case.highest_rps(workers), f"what {counted(workers, 'worker')} should sustain"
+
+
+def validated_workers(run: Run, p: Parameters) -> int:
+    """Return up to how many workers this run's predictions were measured; 0 if it measured none."""
+    trials = run.trials(EXPERIMENT)
+    return 0 if p.service_s or trials.empty else int(trials["workers"].max())

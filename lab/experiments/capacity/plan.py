@@ -1,0 +1,240 @@
+"""The plan: which rate needs how many workers and machines, at which cost, on which assumptions."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from lab import units
+from lab.experiments.capacity.case import IN_WORDS, Case
+from lab.models.capacity import (
+    MOST_SIMULATED,
+    NEARLY_CONSTANT,
+    Machines,
+    cost_per_million,
+    machines_needed,
+)
+
+MACHINE_RATES_RPS = (1e3, 1e4, 1e5, 1e6)
+MACHINE_SIZES = (1, 2, 4, 8, 16, 32, 64)
+_MULTIPLES = (0.5, 1.0, 2.0, 5.0, 10.0)
+_STEPS = 12
+"""Numbers of workers in a staircase, at most: of more, some are left out."""
+
+
+def staircase(case: Case, up_to: int) -> pd.DataFrame:
+    """Return the highest rate of each number of workers, without headroom; columns workers and requests/s.
+
+    They are usual, slowest and fastest: with service times as in the median, the slowest and the fastest
+    block.
+    """
+    counts = range(1, up_to + 1)
+    if up_to > _STEPS:
+        counts = sorted({round(n) for n in np.geomspace(1, up_to, _STEPS)})
+    known: dict[tuple[int, float], float] = {}
+    rows = []
+    for n in counts:
+        for slower in case.speeds().values():
+            if (n, slower) not in known:
+                known[n, slower] = case.highest_rps(n, slower)
+        rows.append({"workers": n} | {name: known[n, slower] for name, slower in case.speeds().items()})
+    return pd.DataFrame(rows)
+
+
+def up_to(case: Case, rate_rps: float, cpus: int) -> int:
+    """Return how far a staircase should go: past the workers that are needed, and past the CPUs here."""
+    needed = case.needed(rate_rps).workers if rate_rps else None
+    return max(2 * cpus, 4, math.ceil(1.5 * (needed or 1)))
+
+
+def status(workers: int, validated: int, cpus: int) -> str:
+    """Say how a number of workers is known: measured here too, computed for CPUs that are here, or beyond."""
+    if workers <= validated:
+        return "validated: measured here, too"
+    return "predicted for the CPUs here" if workers <= cpus else "extrapolated beyond the CPUs here"
+
+
+def table(case: Case, rate_rps: float, validated: int, cpus: int) -> pd.DataFrame:
+    """Say how many workers the rate, and parts and multiples of it, need, with headroom."""
+    if why := case.why_impossible():
+        return pd.DataFrame({"": [f"No number of workers keeps {case.slo}: {why}."]})
+    rows = []
+    for rate in [rate_rps * times for times in _MULTIPLES]:
+        needed = case.needed(rate)
+        rows.append(
+            {
+                "offered rate": units.per_second(rate),
+                "workers": _count(needed.workers),
+                "at the fastest to the slowest speed seen": _band(case, rate),
+                "busy on average": units.digits(needed.erlangs),
+                "utilisation": units.percent(needed.utilisation),
+                "known by": status(needed.workers or 0, validated, cpus),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _count(workers: int | None) -> str:
+    return "no number" if workers is None else f"{workers:,}"
+
+
+def _band(case: Case, rate_rps: float) -> str:
+    speeds = case.speeds()
+    if speeds["slowest"] == speeds["fastest"]:
+        return ""
+    ends = [case.needed(rate_rps, speeds[name]).workers for name in ("fastest", "slowest")]
+    return _count(ends[0]) if ends[0] == ends[1] else " to ".join(map(_count, ends))
+
+
+def assumptions(case: Case, validated: int, cpus: int) -> pd.DataFrame:
+    """Say what the plan takes for granted, and what of it was seen here."""
+    blocks = units.counted(len(case.blocks_s), "block")
+    ends = f"{units.seconds(case.blocks_s.min())} to {units.seconds(case.blocks_s.max())} over {blocks}"
+    measured = "given" if case.is_given else f"measured here with one worker: {ends}"
+    says = {
+        "arrivals": ("random (Poisson), independent of each other", "bursts or retries: more are needed"),
+        "a request occupies a worker for": (
+            f"{units.seconds(case.mean_s)}, of which {units.seconds(case.overhead_s)} is not the loop",
+            measured,
+        ),
+        "service times vary by": (
+            f"a coefficient of variation of {units.digits(case.variation)}",
+            f"up to {NEARLY_CONSTANT:g} they count as constant, and waits are exact (M/D/c); else simulated",
+        ),
+        "queue": (IN_WORDS[case.queue], "of the dispatch, with a connection per request"),
+        "many workers": (f"if simulated, beyond {MOST_SIMULATED} no better", "errs to the safe side"),
+        "objective": (case.slo, f"{units.digits(case.slo_s / case.loop_s)} times the loop"),
+        "headroom": (units.percent(case.headroom), "by which the rate may grow"),
+        "CPUs": ("one for each worker, as fast as those here", f"{cpus} here"),
+        "validated": (
+            f"up to {units.counted(validated, 'worker')}" if validated else "nothing",
+            "by trials of this run, in the section before",
+        ),
+        "workers beyond the CPUs here": (
+            "as fast as few of them",
+            "memory bandwidth, shared caches and a supervisor's limit are not in the model",
+        ),
+    }
+    return pd.DataFrame(
+        {"assumed": name, "here": what, "note": note} for name, (what, note) in says.items()
+    )
+
+
+def checked(case: Case, found: pd.DataFrame) -> pd.DataFrame:
+    """Ask the plan for the workers of every rate that this run found sustained, without headroom.
+
+    `found` are the rows of `case.sustained_here`. Each rate is planned with the service times of its own
+    search, so that the machine may have changed its speed since the calibration.
+    """
+    rows = []
+    for _, row in found.iterrows():
+        n, rate_rps = int(row["workers"]), float(row["lower_rps"])
+        own_s = n * float(row["lower_share"]) / rate_rps
+        slower = own_s / case.loop_s
+        needed = _at_speed(case, slower).needed(rate_rps, headroom=0.0).workers
+        allowed = _at_speed(case, slower).highest_rps(n)
+        rows.append(
+            {
+                "workers": n,
+                "sustained here": units.bounds(rate_rps, row["upper_rps"], units.per_second),
+                "as own utilisation": units.bounds(row["lower_share"], row["upper_share"], units.percent),
+                "highest in theory": units.per_second(allowed),
+                "theory over sustained": units.digits(allowed / rate_rps),
+                "workers by this plan": _count(needed),
+                "says as many": "yes" if needed == n else "no",
+            }
+        )
+    if not rows:
+        return pd.DataFrame({"": ["No sustained rate under this objective was searched for in this run."]})
+    return pd.DataFrame(rows)
+
+
+def _at_speed(case: Case, slower: float) -> Case:
+    """Return the case at another speed of the machine: loop, overhead and objective change alike."""
+    return replace(
+        case,
+        service_s=case.service_s * slower,
+        blocks_s=case.blocks_s * slower,
+        loop_s=case.loop_s * slower,
+        slo_s=case.slo_s * slower,
+    )
+
+
+def machines(case: Case, rate_rps: float, cpus_per_machine: int) -> Machines:
+    """Return the machines that a rate needs behind a balancer that chooses at random."""
+    return machines_needed(
+        rate_rps,
+        cpus_per_machine,
+        case.service_s,
+        slo_quantile=case.slo_percentile / 100,
+        slo_s=case.slo_s,
+        dispatch=case.queue,
+        headroom=case.headroom,
+    )
+
+
+def machine_table(case: Case, cpus_per_machine: int, price_per_core_hour: float) -> pd.DataFrame:
+    """Say what each rate needs in machines, and what it costs; a price of 0 leaves the costs out."""
+    return pd.DataFrame(
+        {"offered rate": f"{rate:,.0f}/s"} | _fleet(case, rate, cpus_per_machine, price_per_core_hour)
+        for rate in MACHINE_RATES_RPS
+    )
+
+
+def size_table(case: Case, price_per_core_hour: float) -> pd.DataFrame:
+    """Say what the highest of these rates takes on machines of other sizes."""
+    most = MACHINE_RATES_RPS[-1]
+    return pd.DataFrame(
+        {"machines of": units.counted(size, "CPU")} | _fleet(case, most, size, price_per_core_hour)
+        for size in MACHINE_SIZES
+    )
+
+
+def _fleet(case: Case, rate_rps: float, cpus_per_machine: int, price: float) -> dict[str, str]:
+    found = machines(case, rate_rps, cpus_per_machine)
+    row = {
+        "machines": _count(found.machines),
+        "workers": _count(found.workers or None),
+        "utilisation": units.percent(found.utilisation),
+    }
+    if price and found.machines:
+        row["cost per hour"] = units.digits(found.workers * price)
+        row["cost per million requests"] = units.digits(cost_per_million(rate_rps, found.workers, price))
+    return row
+
+
+def answer(
+    case: Case,
+    rate_rps: float,
+    whence: str,
+    cpus: int,
+    validated: int,
+    found: pd.DataFrame,
+    cpus_per_machine: int,
+    price_per_core_hour: float,
+) -> str:
+    """Say how many workers the rate needs, whether they fit here, and what a million a second takes."""
+    if why := case.why_impossible():
+        return f"**Answer.** **No number of workers keeps {case.slo}**: {why}."
+    needed = case.needed(rate_rps).workers or 0
+    band = _band(case, rate_rps)
+    seen = f" ({band} at the fastest to the slowest speed seen)" if " to " in band else ""
+    parts = [
+        f"**Answer.** **{units.per_second(rate_rps)}** ({whence}), with {case.slo} and "
+        f"{units.percent(case.headroom)} headroom, needs **{units.counted(needed, 'worker')}**{seen}: "
+        f"{status(needed, validated, cpus)}."
+    ]
+    most, size = MACHINE_RATES_RPS[-1], units.counted(cpus_per_machine, "CPU")
+    fleet = machines(case, most, cpus_per_machine)
+    if fleet.machines:
+        cost = cost_per_million(most, fleet.workers, price_per_core_hour)
+        at = f", at {units.digits(cost)} per million requests" if price_per_core_hour else ""
+        parts.append(f"A million a second takes {units.counted(fleet.machines, 'machine')} of {size}{at}.")
+    if len(found):
+        last = checked(case, found).iloc[-1]
+        parts.append(
+            f"The rate that {units.counted(last['workers'], 'worker')} sustained here needs "
+            f"{last['workers by this plan']} by the same plan."
+        )
+    return " ".join(parts)

@@ -1,0 +1,371 @@
+"""Plans from made calibrations: service times, rates, the staircase, machines, cost; and what is impossible."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.simulated_servers import Simulated
+from helpers.trial_rows import found_rates
+from helpers.trial_rows import trials as made
+
+from lab import cpus
+from lab.errors import LabError, UsageError
+from lab.experiments import sustained
+from lab.experiments.capacity import balancing, figure, plan
+from lab.experiments.capacity import case as study
+from lab.experiments.capacity.case import Case, Parameters
+from lab.experiments.sustained import Objective
+from lab.hotloop import LoopCost
+from lab.models.balancing import Policy, policies
+from lab.study import stability
+from lab.study.plan import Condition
+from lab.study.run import Run, open_run
+from lab.study.stability import Noise
+from lab.study.trial import Attacked
+
+PARAMETERS: dict[str, Any] = {
+    "run": "",
+    "rate": 0,
+    "slo_percentile": 99,
+    "slo_loops": 3,
+    "dispatch": "least-busy",
+    "headroom": 0,
+    "service_s": [],
+    "price_per_core_hour": 0.04,
+    "cpus_per_machine": 0,
+    "workers": 2,
+    "loads": [0.5],
+    "duration_s": 1,
+    "kernel": "python",
+    "iterations": 1000,
+    "timeout_s": 30,
+    "blocks": 6,
+    "calibration_blocks": 6,
+    "calibration_load": 0.5,
+    "search": False,
+    "search_s": 1,
+    "precision": 0.05,
+    "seed": 1,
+}
+
+
+@pytest.fixture(autouse=True)
+def _two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpus, "host_cpus", lambda: 2)
+    monkeypatch.setattr(cpus, "affinity_cpus", lambda: 2)
+    monkeypatch.setattr(cpus, "quota_cpus", lambda *_: None)
+
+
+def parameters(**changes: Any) -> Parameters:
+    return Parameters.from_notebook(PARAMETERS | changes)
+
+
+def calibration(*means_s: float, overhead_s: float = 0.0, spread: float = 0.01) -> pd.DataFrame:
+    """Make a block per mean, of a hundred requests that vary by this share of it."""
+    around = 1 + spread * np.linspace(-1.7, 1.7, 100)
+    blocks = [
+        pd.DataFrame({"block": block, "service_s": mean_s * around, "overhead_s": overhead_s})
+        for block, mean_s in enumerate(means_s, start=1)
+    ]
+    return pd.concat(blocks, ignore_index=True)
+
+
+def case(*means_s: float, overhead_s: float = 0.0, spread: float = 0.01, **changes: Any) -> Case:
+    made = calibration(*(means_s or (0.1,)), overhead_s=overhead_s, spread=spread)
+    return study.case(parameters(**changes), made)
+
+
+def test_a_case_is_the_median_block_and_its_objective_is_in_its_loops() -> None:
+    found = case(0.1, 0.12, 0.2, overhead_s=0.01)
+    assert found.loop_s == pytest.approx(0.12)
+    assert found.mean_s == found.service_s.mean() == pytest.approx(0.13)
+    assert found.slo_s == pytest.approx(0.36)
+    assert found.slo == "p99 within 360 ms"
+    assert found.speeds() == pytest.approx({"usual": 1, "slowest": 0.21 / 0.13, "fastest": 0.11 / 0.13})
+
+
+def test_blocks_of_another_speed_do_not_count_as_service_times_that_vary() -> None:
+    assert case(0.1, 0.2, spread=0.01).variation == pytest.approx(0.01, rel=0.05)
+
+
+def test_service_times_that_are_given_are_a_calibration_of_one_block() -> None:
+    p = parameters(service_s=[0.1, 0.1, 0.13])
+    found = study.case(p, study.given(p))
+    assert found.is_given
+    assert found.mean_s == pytest.approx(0.11)
+    assert found.service_s.tolist() == pytest.approx([0.1, 0.1, 0.13])
+    assert len(set(found.speeds().values())) == 1
+
+
+def test_a_calibration_that_nobody_answered_is_one_line() -> None:
+    with pytest.raises(LabError, match="no request of the calibration was answered"):
+        study.case(parameters(), calibration(0.1).assign(service_s=np.nan))
+
+
+def sought(run: Run, **changes: Any) -> Run:
+    """Put a search's rows in the run: bounds of 9.0 to 9.5/s with one worker, and 17 to 18/s with two."""
+    rows = found_rates(arrivals="poisson", slo_percentile=99, **changes)
+    columns = {"held_rps": rows["lower_rps"], "failed_rps": rows["upper_rps"], "rate": rows["lower_rps"]}
+    trials = rows.drop(columns=["trials", "flagged", "lower_cpus", "upper_cpus"]).assign(
+        **columns, peer="", loop_cpu_s=0.1, flags=[[] for _ in range(len(rows))]
+    )
+    run.keep(f"{sustained.KEPT}-{study.EXPERIMENT}", trials)
+    return run
+
+
+def test_the_rate_is_the_given_one_else_what_was_sustained_else_what_should_be() -> None:
+    run, p = sought(open_run("searched")), parameters()
+    found = study.sustained_here(run, p)
+    assert found["workers"].tolist() == [1, 2]
+    assert study.rate_to_plan(parameters(rate=50), case(), found, 2) == (50, "as given")
+    assert study.rate_to_plan(p, case(), found, 2) == (17, "what 2 workers sustained in this run")
+    should, whence = study.rate_to_plan(p, case(), found.head(0), 2)
+    assert whence == "what 2 workers should sustain"
+    assert should == pytest.approx(case().highest_rps(2))
+
+
+@pytest.mark.parametrize(
+    "change", [{"slo_loops": 2}, {"slo_percentile": 95}, {"iterations": 2000}, {"service_s": [0.1]}]
+)
+def test_what_was_sustained_under_another_objective_says_nothing(change: dict[str, Any]) -> None:
+    found = study.sustained_here(sought(open_run("searched")), parameters(**change))
+    assert found.empty
+    assert "No sustained rate" in plan.checked(case(), found).iloc[0, 0]
+
+
+def test_more_workers_than_cpus_and_constant_arrivals_are_no_check_of_the_plan() -> None:
+    run = sought(open_run("searched"))
+    rows = run.newest(f"{sustained.KEPT}-{study.EXPERIMENT}")
+    assert rows is not None
+    run.keep(f"{sustained.KEPT}-{study.EXPERIMENT}", rows.assign(workers=[1, 3]))
+    assert study.sustained_here(run, parameters())["workers"].tolist() == [1]
+    run.keep(f"{sustained.KEPT}-{study.EXPERIMENT}", rows.assign(arrivals="constant"))
+    assert study.sustained_here(run, parameters()).empty
+    assert study.sustained_here(open_run("none"), parameters()).empty
+
+
+LOOP_S = 0.005
+
+
+def test_the_rate_that_two_workers_sustained_needs_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made trials of a search: two simulated workers, random arrivals."""
+    monkeypatch.setattr(stability, "measure", lambda *_: [LoopCost(9.0, LOOP_S)] * 3)
+    monkeypatch.setattr(sustained, "between", lambda *_: Noise(0.0, 0.0, 0.0, 0.0))
+    server = Condition(
+        rate=1, duration_s=120.0, topology="cluster", workers=2, dispatch="least-busy", iterations=1000,
+        arrivals="poisson",
+    )  # fmt: skip
+    simulated = Simulated(loop_s=LOOP_S, workers=2, noise=0.02, arrivals="poisson")
+
+    def execute(condition: Condition, seed: int) -> Attacked:
+        return simulated(condition.offered_rps, condition.duration_s, seed)
+
+    run, p = open_run("simulated"), parameters()
+    trials = sustained.search(run, [server], Objective(99, 3.0), execute=execute)
+    run.keep(f"{sustained.KEPT}-{study.EXPERIMENT}", trials)
+    found = study.sustained_here(run, p)
+    for seen_s in (LOOP_S, 2 * LOOP_S):  # the machine may have been slower when it was calibrated
+        (row,) = plan.checked(case(seen_s), found).to_dict("records")
+        assert (row["workers"], row["workers by this plan"], row["says as many"]) == (2, "2", "yes")
+    rate_rps, whence = study.rate_to_plan(p, case(LOOP_S), found, 2)
+    answer = plan.answer(case(LOOP_S), rate_rps, whence, 2, 2, found, 2, 0.04)
+    assert "**2 workers**: validated" in answer
+    assert answer.endswith("The rate that 2 workers sustained here needs 2 by the same plan.")
+
+
+def test_the_staircase_says_where_the_next_worker_is_needed() -> None:
+    mine = case(0.1)
+    steps = plan.staircase(mine, 4)
+    assert steps["workers"].tolist() == [1, 2, 3, 4]
+    assert steps["usual"].is_monotonic_increasing
+    assert (steps["usual"] < steps["workers"] / 0.1).all(), "below the ideal"
+    for workers, rate_rps in zip(steps["workers"], steps["usual"], strict=True):
+        assert mine.needed(0.999 * rate_rps).workers == workers
+        assert mine.needed(1.001 * rate_rps).workers == workers + 1
+
+
+def test_the_band_of_the_staircase_is_what_slow_and_fast_blocks_give() -> None:
+    steps = plan.staircase(case(0.09, 0.1, 0.12), 3)
+    assert (steps["slowest"] < steps["usual"]).all()
+    assert (steps["usual"] < steps["fastest"]).all()
+
+
+def test_long_staircases_leave_steps_out() -> None:
+    assert len(plan.staircase(case(), 500)) <= 12
+    assert plan.up_to(case(), 10_000.0, 2) > 1000
+
+
+def test_the_plan_says_what_is_validated_what_fits_and_what_is_beyond() -> None:
+    table = plan.table(case(0.1), 10.0, validated=2, cpus=3)
+    assert table["offered rate"].tolist() == ["5.00/s", "10.0/s", "20.0/s", "50.0/s", "100/s"]
+    assert [plan.status(n, 2, 3) for n in (2, 3, 4)] == [
+        "validated: measured here, too",
+        "predicted for the CPUs here",
+        "extrapolated beyond the CPUs here",
+    ]
+    assert table["at the fastest to the slowest speed seen"].eq("").all()
+    banded = plan.table(case(0.08, 0.1, 0.13), 100.0, validated=2, cpus=3)
+    assert " to " in banded["at the fastest to the slowest speed seen"].iloc[-1]
+
+
+def test_headroom_is_room_for_a_higher_rate() -> None:
+    roomy, tight = case(headroom=0.5), case()
+    assert roomy.needed(40.0).workers == tight.needed(60.0).workers
+
+
+def test_what_is_assumed_stands_beside_the_plan() -> None:
+    table = plan.assumptions(case(0.1, 0.12, overhead_s=0.001), validated=2, cpus=2)
+    here = dict(zip(table["assumed"], table["here"], strict=True))
+    assert here["queue"] == "one central queue"
+    assert here["objective"] == "p99 within 330 ms"
+    assert here["validated"] == "up to 2 workers"
+    assert "1.00 ms is not the loop" in here["a request occupies a worker for"]
+
+
+def test_machines_and_cost_by_rate_and_without_a_price() -> None:
+    table = plan.machine_table(case(0.1), 4, 0.04)
+    assert table["offered rate"].tolist() == ["1,000/s", "10,000/s", "100,000/s", "1,000,000/s"]
+    machines = [int(text.replace(",", "")) for text in table["machines"]]
+    assert machines == sorted(machines)
+    assert machines[-1] == pytest.approx(1000 * machines[0], rel=0.02)
+    assert len(set(table["cost per million requests"])) <= 2, "the same for any rate, but for rounding up"
+    free = plan.machine_table(case(0.1), 4, 0.0)
+    assert not any("cost" in column for column in free)
+    assert free["machines"].tolist() == table["machines"].tolist()
+
+
+def test_larger_machines_may_be_busier() -> None:
+    table = plan.size_table(case(0.1), 0.04)
+    costs = [float(cost) for cost in table["cost per million requests"]]
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_an_objective_below_the_service_time_is_one_sentence_and_no_figure() -> None:
+    mine = case(0.1, slo_loops=0.5)
+    run, p = open_run("none"), parameters(slo_loops=0.5)
+    found = study.sustained_here(run, p)
+    rate_rps, whence = study.rate_to_plan(p, mine, found, 2)
+    answer = plan.answer(mine, rate_rps, whence, 2, 0, found, 2, 0.04)
+    assert answer.startswith("**Answer.** **No number of workers keeps p99 within 50.0 ms**: ")
+    assert "\n" not in answer
+    steps = plan.staircase(mine, plan.up_to(mine, rate_rps, 2))
+    assert figure.staircase(steps, mine, rate_rps, found, validated=0, cpus=2) is None
+    assert "No number of workers" in plan.table(mine, rate_rps, 0, 2).iloc[0, 0]
+    fleet = plan.machine_table(mine, 4, 0.04)
+    assert set(fleet["machines"]) == {"no number"}
+    assert "nan" not in fleet.to_string()
+
+
+def test_a_billion_a_second_is_planned_and_drawn() -> None:
+    mine = case(0.1, headroom=0.2)
+    found = study.sustained_here(open_run("none"), parameters())
+    steps = plan.staircase(mine, plan.up_to(mine, 1e9, 2))
+    drawn = figure.staircase(steps, mine, 1e9, found, validated=0, cpus=2)
+    assert drawn is not None
+    assert "120," in drawn.get_suptitle()
+    assert "1e" not in plan.answer(mine, 1e9, "as given", 2, 0, found, 2, 0).replace("1.00e+09", "")
+
+
+def test_the_staircase_draws_measured_validated_and_extrapolated_differently() -> None:
+    mine = case(0.09, 0.1, 0.12, headroom=0.2)
+    found = study.sustained_here(sought(open_run("searched")), parameters())
+    draw = partial(figure.staircase, plan.staircase(mine, 5), mine, 20.0, found, cpus=2)
+    drawn = draw(validated=2)
+    assert drawn is not None
+    (axes,) = drawn.axes
+    assert axes.get_legend_handles_labels()[1] == [
+        "workers needed, validated by trials here",
+        "workers needed, extrapolated",
+        "measured here: the sustained rate lies in between",
+        "at the fastest to the slowest speed seen here",
+    ]
+    lines = {str(line.get_label()): line for line in axes.get_lines()}
+    assert lines["workers needed, validated by trials here"].get_linestyle() == "-"
+    assert lines["workers needed, extrapolated"].get_linestyle() != "-"
+    assert np.max(lines["workers needed, validated by trials here"].get_ydata()) == 2
+    assert np.max(lines["workers needed, extrapolated"].get_ydata()) == 5
+    only_theory = draw(validated=0)
+    assert only_theory is not None
+    assert "workers needed, predicted" in only_theory.axes[0].get_legend_handles_labels()[1]
+
+
+def test_trials_of_this_run_say_how_far_the_plan_is_validated(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = open_run("measured")
+    assert study.validated_workers(run, parameters()) == 0
+    monkeypatch.setattr(Run, "trials", lambda *_: made({"workers": 1}, {"workers": 2}))
+    assert study.validated_workers(run, parameters()) == 2
+    assert study.validated_workers(run, parameters(service_s=[0.1])) == 0
+
+
+def _policy(name: Any, variation: float, slowest: float, *latencies: float) -> Policy:
+    return Policy(name, variation, slowest, latencies * 6)
+
+
+def made_policies() -> list[Policy]:
+    """Make turns that are as good as any while service times are constant, and lost with a slow node."""
+    equal = [
+        _policy(name, variation, 1.0, latency)
+        for name, latencies in {
+            "random": (9.0, 30.0),
+            "round-robin": (2.0, 20.0),
+            "two-choices": (3.0, 10.0),
+            "shortest": (2.0, 8.0),
+            "central": (2.0, 8.0),
+        }.items()
+        for variation, latency in zip((0.0, 1.0), latencies, strict=True)
+    ]
+    lost = {"random": np.inf, "round-robin": np.inf}
+    slow = [
+        Policy(one.policy, one.variation, 0.5, (lost.get(one.policy, one.latencies[0]),) * 6)
+        for one in equal
+    ]
+    return [*equal, *slow]
+
+
+def test_who_overtakes_whom_and_where() -> None:
+    rows = balancing.overtakes(made_policies()).to_dict("records")
+    assert {"overtaken": "round robin", "where": "service times vary, from 1 on",
+            "by": "the shorter of two, the shortest of all, one central queue"} in rows  # fmt: skip
+    (slow,) = [row for row in rows if "of the speed" in row["where"]]
+    assert slow["overtaken"] == "round robin"
+    assert not any(row["overtaken"] == "one central queue" for row in rows)
+
+
+def test_a_policy_that_never_settles_has_no_latency_in_table_or_figure() -> None:
+    table = balancing.table(made_policies())
+    assert (table["variation 0"] == balancing.OVERLOADED).sum() == 2
+    assert "inf" not in table.to_string()
+    drawn = figure.policies(made_policies(), 99)
+    equal, slow = drawn.axes
+    assert not any("never" in text.get_text() for text in equal.texts)
+    assert any("random and round robin" in text.get_text() for text in slow.texts)
+
+
+def test_simulated_policies_are_drawn_with_a_label_each() -> None:
+    found = policies(variations=(0.0, 1.0), replications=2, requests=2000)
+    equal, _ = figure.policies(found, 99).axes
+    assert {text.get_text() for text in equal.texts} == set(balancing.NAMES.values())
+    assert balancing.overtakes(found).empty, "two replications tell nothing"
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"rate": -1}, "rate"),
+        ({"rate": 1e300}, "rate must be at most"),
+        ({"headroom": -0.1}, "headroom must be at least 0"),
+        ({"service_s": [0.1, 0, 0]}, "service_s: 2 of 3 times are not above 0"),
+        ({"price_per_core_hour": -1}, "price_per_core_hour must be at least 0"),
+        ({"cpus_per_machine": -1}, "cpus_per_machine must be at least 0"),
+        ({"loads": [1.0]}, r"loads\[0\] must be below 1"),
+        ({"loads": []}, "loads must list at least 1"),
+        ({"calibration_load": 1}, "calibration_load must be below 1"),
+        ({"dispatch": "best"}, "dispatch must be"),
+    ],
+)
+def test_impossible_parameters_are_one_line(change: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint) as error:
+        parameters(**change)
+    assert "\n" not in str(error.value)
