@@ -30,6 +30,7 @@ from lab.experiments import (
     your_server,
 )
 from lab.experiments import worker_scaling as scaling
+from lab.experiments.capacity import prediction
 from lab.experiments.common import expected, resolve
 from lab.experiments.dispatch import bound
 from lab.experiments.dispatch import trials as dispatch_trials
@@ -192,13 +193,9 @@ def _capacity(p: capacity.Parameters) -> float:
     if p.service_s:
         return PLANNING_S
     p = expected(p)
-    shared = p.model_dump(include={"duration_s", "kernel", "iterations", "timeout_s"})
-    one = Condition(load=p.calibration_load, arrivals="poisson", **shared)
-    many = replace(one, topology="cluster", workers=resolve(p.workers), dispatch=p.dispatch)
-    trials = [replace(many, load=load) for load in p.loads]
-    searched = [replace(many, load=None, rate=1.0, duration_s=p.search_s)] if p.search else []
-    measured_s = trials_s([one], p.calibration_blocks) + trials_s(trials, p.blocks)
-    return PLANNING_S + measured_s + _searches_s(searched, p.objective)
+    calibrated_s = trials_s([prediction.of_one_worker(p)], p.calibration_blocks)
+    measured_s = trials_s(prediction.of_several(p), p.blocks)
+    return PLANNING_S + calibrated_s + measured_s + _searches_s(prediction.searched(p), p.objective)
 
 
 def _instrument(p: instrument.Parameters) -> float:

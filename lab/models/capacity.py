@@ -296,9 +296,7 @@ def _fewest(case: _Case, erlangs: float) -> int | None:
     return more[bisect_left(more, True, key=enough)] if enough(more[-1]) else None
 
 
-def _least_share_waiting(
-    waits: NDArray[np.float64], workers: int, utilisation: float
-) -> NDArray[np.float64]:
+def _least_share_waiting(waits: NDArray[np.float64], workers: int, utilisation: float) -> NDArray[np.float64]:
     """Return a lower bound of P(W <= x) in M/D/c for each x in `waits`, in service times; close for large c.
 
     A worker that takes turns is a queue by itself, where a request comes after every c arrivals (E_c/D/1).

@@ -318,8 +318,7 @@ def made_policies() -> list[Policy]:
     ]
     lost = {"random": np.inf, "round-robin": np.inf}
     slow = [
-        Policy(one.policy, one.variation, 0.5, (lost.get(one.policy, one.latencies[0]),) * 6)
-        for one in equal
+        Policy(one.policy, one.variation, 0.5, (lost.get(one.policy, one.latencies[0]),) * 6) for one in equal
     ]
     return [*equal, *slow]
 

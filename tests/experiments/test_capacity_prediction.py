@@ -1,4 +1,4 @@
-"""Predictions: bands that trials of the same queue fall into, written once and first, and causes of misses."""
+"""Predictions: bands that trials of the same queue fall into, written once and first; causes of misses."""
 
 from typing import Any, cast
 
@@ -8,16 +8,23 @@ import pytest
 from helpers.trial_rows import trials
 from numpy.typing import NDArray
 
-from lab.experiments.capacity import prediction
+from lab.experiments.capacity import Parameters, prediction
 from lab.models.simulation import waits
 from lab.study.run import Run
+
+PARAMETERS = Parameters(
+    run="", rate=0, slo_percentile=99, slo_loops=3, dispatch="least-busy", headroom=0, service_s=(),
+    price_per_core_hour=0.04, cpus_per_machine=0, workers=2, loads=(0.5, 0.7), duration_s=1, kernel="python",
+    iterations=1000, timeout_s=30, blocks=2, calibration_blocks=2, calibration_load=0.5, search=False,
+    search_s=1, precision=0.05, seed=1,
+)  # fmt: skip
 
 LOOP_S = 0.0125
 OVERHEAD_S = 0.0007
 
 
 def one_worker(blocks: int = 3, loops: int = 80, spread: float = 0.02) -> pd.DataFrame:
-    """Make the answers of one worker: loops that vary a little, in blocks at different speeds of the machine."""
+    """Make the answers of one worker: loops that vary a little, in blocks at different speeds."""
     random = np.random.default_rng(5)
     rows = [
         pd.DataFrame(
@@ -35,9 +42,11 @@ def one_worker(blocks: int = 3, loops: int = 80, spread: float = 0.02) -> pd.Dat
 def bands(*loads: float, requests: int = 300) -> pd.DataFrame:
     """Foretell two workers at these loads."""
     found = [
-        prediction.foretold(one_worker(), float(utilisation), 2, "central", requests, seed=1).assign(load=load)
+        prediction.foretold(one_worker(), float(utilisation), 2, "central", requests, seed=1).assign(
+            load=load
+        )
         for load in loads
-        for utilisation in (0.3, 0.5, 0.7, 0.9)
+        for utilisation in (0.45, 0.5, 0.55, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
     ]
     return pd.concat(found, ignore_index=True)
 
@@ -48,10 +57,11 @@ def measured(
     """Play a trial of two workers at another speed of the machine; return its row and its requests."""
     random = np.random.default_rng(number)
     size = 300
-    service_s = 2 * LOOP_S * (np.ones(size) if services is None else services)
+    usual = random.lognormal(sigma=0.02, size=size)
+    service_s = 2 * LOOP_S * (usual if services is None else services)
     rate = load * 2 / service_s.mean()
     due_s = np.cumsum(random.exponential(1 / rate, size=size))
-    held_s = service_s + 2 * OVERHEAD_S
+    held_s = service_s + 2 * OVERHEAD_S * random.lognormal(sigma=0.2, size=size)
     latency_s = waits(due_s, held_s, 2) + held_s
     row = {
         "trial_id": f"capacity.b{number:02d}.x", "block": number, "load": load, "rate": rate, "workers": 2,
@@ -88,7 +98,7 @@ def scored(*made: tuple[pd.DataFrame, pd.DataFrame], loads: tuple[float, ...] = 
 
 
 def test_trials_of_the_same_queue_fall_into_the_bands_whatever_the_machines_speed() -> None:
-    made = [measured(number, load) for load in (0.5, 0.7, 0.85) for number in range(1, 41)]
+    made = [measured(number, load) for load in (0.5, 0.7, 0.85) for number in range(1, 61)]
     made = [
         (row.assign(trial_id=f"{load}-{i}"), requests.assign(trial_id=f"{load}-{i}"))
         for i, (row, requests) in enumerate(made)
@@ -97,7 +107,7 @@ def test_trials_of_the_same_queue_fall_into_the_bands_whatever_the_machines_spee
     found = prediction.inside(scored(*made, loads=(0.5, 0.7, 0.85)))
     assert found is not None
     assert found.trials == 2 * len(made)
-    assert found.value == pytest.approx(prediction.BAND, abs=0.07)
+    assert 0.82 < found.value < 0.97, "nine of ten"
 
 
 def test_a_trial_near_its_limit_is_shown_but_not_scored() -> None:
@@ -110,7 +120,7 @@ def test_a_trial_near_its_limit_is_shown_but_not_scored() -> None:
 
 def test_a_miss_names_its_likely_cause() -> None:
     random = np.random.default_rng(1)
-    varied = random.exponential(size=300)
+    varied = random.lognormal(sigma=1.2, size=300)
     row, requests = measured(1)
     slower = requests.assign(latency_s=requests["latency_s"] * random.uniform(3, 5, size=300))
     changed = {
@@ -122,7 +132,7 @@ def test_a_miss_names_its_likely_cause() -> None:
         "no queue explains": scored((row.assign(**changed), slower)),
     }
     for cause, found in causes.items():
-        worst = found.loc[found["miss"].idxmax()]
+        worst = found.sort_values("miss").iloc[-1]
         assert worst["miss"] > 0
         assert cause in worst["cause"]
 

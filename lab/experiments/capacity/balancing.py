@@ -45,9 +45,7 @@ def table(found: Sequence[Policy]) -> pd.DataFrame:
     for slowest in sorted({one.slowest for one in found}, reverse=True):
         for policy in POLICIES:
             mine = {one.variation: latency(one) for one in pick(found, policy=policy, slowest=slowest)}
-            cells = {
-                f"variation {variation:g}": _written(mine[variation]) for variation in variations(found)
-            }
+            cells = {f"variation {variation:g}": _written(mine[variation]) for variation in variations(found)}
             rows.append({"nodes": nodes(slowest), "policy": NAMES[policy]} | cells)
     return pd.DataFrame(rows)
 

@@ -13,6 +13,7 @@ from lab.checks import Before, Count, Positive, Whole, number
 from lab.errors import LabError
 from lab.experiments import common, sustained
 from lab.experiments.common import Iterations, Workers
+from lab.experiments.dispatch.trials import played_as
 from lab.models.capacity import Needed, highest_utilisation, service_times, workers_needed
 from lab.models.simulation import Dispatch
 from lab.study.parameters import ListOf
@@ -53,14 +54,6 @@ class Parameters(sustained.Sought):
             service_times(service_s)
         return service_s
 
-
-QUEUES: dict[str, Dispatch] = {
-    "shared": "batches",
-    "reuseport": "random",
-    "round-robin": "round-robin",
-    "least-busy": "central",
-}
-"""The queue that each dispatch forms, with a connection per request."""
 
 IN_WORDS: dict[Dispatch, str] = {
     "batches": "a free worker takes all that wait",
@@ -141,13 +134,8 @@ class Case:
 
 
 def settled(p: Parameters, run: Run) -> Parameters:
-    """Return the parameters with a number for "auto" iterations; unless nothing will be measured."""
-    return p if p.service_s else common.settled(p, run)
-
-
-def given(p: Parameters) -> pd.DataFrame:
-    """Return the service times that the reader gave, as a calibration of one block."""
-    return pd.DataFrame({"block": 1, "service_s": list(p.service_s), "overhead_s": 0.0})
+    """Return the parameters with a number for "auto" iterations: a likely one if nothing will be measured."""
+    return common.expected(p) if p.service_s else common.settled(p, run)
 
 
 def case(p: Parameters, calibration: pd.DataFrame) -> Case:
@@ -160,7 +148,11 @@ def case(p: Parameters, calibration: pd.DataFrame) -> Case:
     if known.empty:
         raise LabError("no request of the calibration was answered: there is nothing to plan with")
     times = pd.DataFrame(
-        {"block": known["block"], "loop_s": known["service_s"], "all_s": known["service_s"] + known["overhead_s"]}
+        {
+            "block": known["block"],
+            "loop_s": known["service_s"],
+            "all_s": known["service_s"] + known["overhead_s"],
+        }
     )
     means = times.groupby("block").mean()
     relative = times["all_s"] / times["block"].map(means["all_s"])
@@ -171,7 +163,7 @@ def case(p: Parameters, calibration: pd.DataFrame) -> Case:
         loop_s=loop_s,
         slo_percentile=p.slo_percentile,
         slo_s=p.slo_loops * loop_s,
-        queue=QUEUES[p.dispatch],
+        queue=played_as({"topology": "cluster", "dispatch": p.dispatch}),
         headroom=p.headroom,
         is_given=bool(p.service_s),
     )

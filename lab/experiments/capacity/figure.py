@@ -104,7 +104,10 @@ def _band(axes: Axes, steps: pd.DataFrame) -> None:
         return
     start, workers = axes.get_xlim()[0], steps["workers"].to_numpy(float)
     edges = np.unique([start, *steps["slowest"], *steps["fastest"]])
-    ends = [np.append(workers, np.nan)[np.searchsorted(steps[name], edges, "right")] for name in ("fastest", "slowest")]
+    ends = [
+        np.append(workers, np.nan)[np.searchsorted(steps[name], edges, "right")]
+        for name in ("fastest", "slowest")
+    ]
     ends[1] = np.where(np.isnan(ends[1]), axes.get_ylim()[1], ends[1])
     axes.fill_between(
         edges, ends[0], ends[1], step="post", color=_PLAN.color, alpha=0.18, linewidth=0, zorder=2,

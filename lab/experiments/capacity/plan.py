@@ -116,9 +116,7 @@ def assumptions(case: Case, validated: int, cpus: int) -> pd.DataFrame:
             "memory bandwidth, shared caches and a supervisor's limit are not in the model",
         ),
     }
-    return pd.DataFrame(
-        {"assumed": name, "here": what, "note": note} for name, (what, note) in says.items()
-    )
+    return pd.DataFrame({"assumed": name, "here": what, "note": note} for name, (what, note) in says.items())
 
 
 def checked(case: Case, found: pd.DataFrame) -> pd.DataFrame:

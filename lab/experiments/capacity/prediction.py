@@ -1,7 +1,7 @@
 """What one worker foretells of several: written to disk before they are measured, then scored.
 
-Everything is in mean service times of the trial's own, against its own utilisation, so that nothing depends on
-the machine's speed.
+Everything is in mean service times of the trial's own, against its own utilisation, so that nothing depends
+on the machine's speed.
 """
 
 from dataclasses import replace
@@ -35,25 +35,64 @@ BAND = 0.9
 PERCENTILES = (50, 99)
 
 STEADY = 0.9
-"""Predictions are scored up to this own utilisation: nearer to 1, a trial is too short for its queue to settle."""
+"""Predictions are scored up to this own utilisation: nearer to 1, a trial's queue has no time to settle."""
 
 _GRID = np.round(np.arange(0.1, 0.951, 0.05), 2)
-_PLAYS = 400
+_PLAYS = 1000
 """Trials to simulate for a band."""
 
 
-def one_worker(run: Run, p: Parameters) -> pd.DataFrame:
-    """Measure one worker at a low constant rate; return a row per answer: block, service_s, overhead_s.
+def of_one_worker(p: Parameters) -> Condition:
+    """Return the trial of one worker, at a constant rate so low that hardly any request waits."""
+    return Condition(workers=1, load=p.calibration_load, **_shared(p))
 
-    Only requests that found the worker idle count: what they take beside their loop is overhead, not a queue.
+
+def of_several(p: Parameters) -> list[Condition]:
+    """Return the trials that are predicted: several workers under random arrivals at each load."""
+    workers = resolve(p.workers)
+    return [Condition(workers=workers, load=load, arrivals="poisson", **_shared(p)) for load in p.loads]
+
+
+def searched(p: Parameters) -> list[Condition]:
+    """Return the server whose sustained rate is searched under random arrivals, if one is asked for."""
+    return [replace(of_several(p)[0], load=None, rate=1.0, duration_s=p.search_s)] if p.search else []
+
+
+def _shared(p: Parameters) -> dict[str, Any]:
+    factors = {"duration_s", "dispatch", "kernel", "iterations", "timeout_s"}
+    return p.model_dump(include=factors) | {"topology": "cluster"}
+
+
+def calibration(run: Run, p: Parameters) -> pd.DataFrame:
+    """Return what one worker shows, a row per answer: block, service_s, overhead_s.
+
+    Service times that were given are taken as they are, as one block without overhead.
     """
-    condition = Condition(workers=1, load=p.calibration_load, **_shared(p))
-    trials = run.measure(EXPERIMENT, [condition], blocks=p.calibration_blocks, seed=p.seed)
+    if p.service_s:
+        return pd.DataFrame({"block": 1, "service_s": list(p.service_s), "overhead_s": 0.0})
+    trials = run.measure(EXPERIMENT, [of_one_worker(p)], blocks=p.calibration_blocks, seed=p.seed)
     return undelayed(run.requests(trials))
 
 
+def measure(run: Run, p: Parameters) -> pd.DataFrame:
+    """Measure what was predicted, a row per trial; nothing if service times were given."""
+    if p.service_s:
+        return run.trials(EXPERIMENT).head(0)
+    return run.measure(EXPERIMENT, of_several(p), blocks=p.blocks, seed=p.seed)
+
+
+def search(run: Run, p: Parameters) -> pd.DataFrame | None:
+    """Search for the sustained rate under random arrivals (`sustained.bounds`); None if not asked for."""
+    if p.service_s or not p.search:
+        return None
+    return sustained.searched(run, EXPERIMENT, searched(p), p.objective, seed=p.seed)
+
+
 def undelayed(requests: pd.DataFrame) -> pd.DataFrame:
-    """Return the answers of one worker that did not wait for another: block, service_s, overhead_s."""
+    """Return the answers of one worker that did not wait for another: block, service_s, overhead_s.
+
+    What such a request takes beside its loop is overhead, not a queue.
+    """
     ordered = requests.sort_values(["trial_id", "due_s"])
     before_s = ordered.groupby("trial_id")["end_s"].transform(lambda end_s: end_s.cummax().shift())
     answered = ordered["service_s"].notna() & (ordered["outcome"] == "ok")
@@ -62,86 +101,71 @@ def undelayed(requests: pd.DataFrame) -> pd.DataFrame:
     return alone[["block", "service_s"]].assign(overhead_s=overhead_s).reset_index(drop=True)
 
 
-def conditions(p: Parameters) -> list[Condition]:
-    """Return the trials that are predicted: several workers under random arrivals at each load."""
-    workers = resolve(p.workers)
-    return [Condition(workers=workers, load=load, arrivals="poisson", **_shared(p)) for load in p.loads]
-
-
-def _shared(p: Parameters) -> dict[str, Any]:
-    factors = {"duration_s", "dispatch", "kernel", "iterations", "timeout_s"}
-    return p.model_dump(include=factors) | {"topology": "cluster"}
-
-
-def predict(run: Run, p: Parameters, calibration: pd.DataFrame) -> pd.DataFrame:
-    """Return the bands, from the run if it has them: once written, a prediction stays.
+def predict(run: Run, p: Parameters, known: pd.DataFrame) -> pd.DataFrame:
+    """Return the bands that follow from a calibration, or those that the run has: once written, they stay.
 
     A row per load, percentile and utilisation: low, middle and high of that percentile's latency in mean
     service times. In all rows: sustained, the own utilisation up to which random arrivals meet the objective;
     and written_at.
     """
-    asked = [condition.factors() for condition in conditions(p)]
-    name = table_name("predictions", asked, p.objective, p.calibration_load, p.calibration_blocks, p.seed)
+    asked = [condition.factors() for condition in of_several(p)]
+    name = table_name(
+        "predictions", asked, p.objective, p.service_s, p.calibration_load, p.calibration_blocks, p.seed
+    )
 
     def now() -> pd.DataFrame:
-        highest = sustained_utilisation(p, calibration)
-        return _bands(p, calibration).assign(sustained=highest, written_at=datetime.now(UTC))
+        highest = sustained_utilisation(p, known)
+        return _bands(p, known).assign(sustained=highest, written_at=datetime.now(UTC))
 
     return run.table(name, now)
 
 
-def sustained_utilisation(p: Parameters, calibration: pd.DataFrame) -> float:
+def sustained_utilisation(p: Parameters, known: pd.DataFrame) -> float:
     """Return the highest own utilisation at which the queue of several such workers meets the objective.
 
     A worker is occupied by a request's overhead, too; own utilisation counts loops alone.
     """
-    loop_s, held_s = calibration["service_s"], calibration["service_s"] + calibration["overhead_s"]
+    loop_s, held_s = known["service_s"], known["service_s"] + known["overhead_s"]
     occupied = highest_utilisation(
         resolve(p.workers),
         held_s.to_numpy(),
         slo_quantile=p.slo_percentile / 100,
         slo_s=p.slo_loops * float(loop_s.mean()),
-        dispatch=played_as(conditions(p)[0].factors()),
+        dispatch=played_as(of_several(p)[0].factors()),
     )
     return occupied * float(loop_s.mean() / held_s.mean())
 
 
-def measured_sustained(run: Run, p: Parameters) -> pd.DataFrame | None:
-    """Search for the rate that several workers sustain under random arrivals; None if it is not asked for."""
-    if not p.search:
-        return None
-    server = replace(conditions(p)[0], load=None, rate=1.0, duration_s=p.search_s)
-    return sustained.searched(run, EXPERIMENT, [server], p.objective, seed=p.seed)
-
-
-def _bands(p: Parameters, calibration: pd.DataFrame) -> pd.DataFrame:
+def _bands(p: Parameters, known: pd.DataFrame) -> pd.DataFrame:
     bands = []
-    for condition in conditions(p):
+    for condition in of_several(p):
         at_work = (condition.load or 0.0) * condition.workers
-        requests = max(1, round(at_work * condition.duration_s / calibration["service_s"].mean()))
+        requests = max(1, round(at_work * condition.duration_s / known["service_s"].mean()))
         queue = played_as(condition.factors())
         for utilisation in _GRID:
-            found = foretold(calibration, float(utilisation), condition.workers, queue, requests, seed=p.seed)
+            found = foretold(known, float(utilisation), condition.workers, queue, requests, seed=p.seed)
             bands.append(found.assign(load=condition.load, workers=condition.workers))
     return pd.concat(bands, ignore_index=True)
 
 
 def foretold(
-    calibration: pd.DataFrame, utilisation: float, workers: int, queue: Dispatch, requests: int, *, seed: int
+    known: pd.DataFrame, utilisation: float, workers: int, queue: Dispatch, requests: int, *, seed: int
 ) -> pd.DataFrame:
     """Simulate trials of so many requests; return low, middle and high of each percentile over the trials.
 
-    Each takes service times, with their overheads, from one block of `calibration`, by chance.
+    Each takes service times, with their overheads, from one block of the calibration, by chance.
     """
     random = np.random.default_rng([seed, workers, round(1000 * utilisation)])
-    blocks = [block.to_numpy() for _, block in calibration.groupby("block")[["service_s", "overhead_s"]]]
+    blocks = [block.to_numpy() for _, block in known.groupby("block")[["service_s", "overhead_s"]]]
     found = []
     for _ in range(_PLAYS):
         block = blocks[random.integers(len(blocks))]
         drawn = block[random.integers(len(block), size=requests)]
         gaps = random.exponential(1 / (utilisation * workers), size=requests)
         service, overhead = (drawn / drawn[:, 0].mean()).T
-        found.append(_latency(np.cumsum(gaps), service, overhead, workers, queue, int(random.integers(2**31))))
+        found.append(
+            _latency(np.cumsum(gaps), service, overhead, workers, queue, int(random.integers(2**31)))
+        )
     tails = [(1 - BAND) / 2, 0.5, (1 + BAND) / 2]
     low, middle, high = np.quantile(found, tails, axis=0)
     columns = {"percentile": PERCENTILES, "low": low, "middle": middle, "high": high}
@@ -180,7 +204,14 @@ def score(predicted: pd.DataFrame, trials: pd.DataFrame, requests: pd.DataFrame)
             miss = max(0.0, measured / ends["high"] - 1, ends["low"] / measured - 1)
             cause = _cause(trial, mine[trial["trial_id"]], int(percentile), measured) if miss else ""
             rows.append(
-                {**trial, "percentile": percentile, **ends, "measured": measured, "miss": miss, "cause": cause}
+                {
+                    **trial,
+                    "percentile": percentile,
+                    **ends,
+                    "measured": measured,
+                    "miss": miss,
+                    "cause": cause,
+                }
             )
     found = pd.DataFrame(rows, columns=[*trials.columns, *_SCORED])
     inside, scored = found["miss"] == 0, found["utilisation"] <= STEADY
@@ -222,17 +253,20 @@ def inside(scored: pd.DataFrame) -> Estimate | None:
 
 def score_table(scored: pd.DataFrame) -> pd.DataFrame:
     """Say of each load and percentile how many trials were inside, the largest miss, and its likely cause."""
+    if scored.empty:
+        return pd.DataFrame({"": ["Nothing was measured, so no prediction is scored."]})
     rows = []
-    for (load, percentile), mine in scored.groupby(["load", "percentile"]):
+    for load, percentile in sorted({*zip(scored["load"], scored["percentile"], strict=True)}):
+        mine = scored[(scored["load"] == load) & (scored["percentile"] == percentile)]
         counts = mine[mine["scored"]]
-        worst = mine.loc[mine["miss"].idxmax()]
+        worst = mine.sort_values("miss").iloc[-1]
         rows.append(
             {
                 "load": units.digits(load),
-                "own utilisation": f"{mine['utilisation'].min():.2f} to {mine['utilisation'].max():.2f}",
+                "own utilisation": _range(mine["utilisation"]),
                 "latency": f"p{percentile}",
-                "band, in service times": f"{units.digits(mine['low'].min())} to {units.digits(mine['high'].max())}",
-                "measured": f"{units.digits(mine['measured'].min())} to {units.digits(mine['measured'].max())}",
+                "band, in service times": _range(pd.concat([mine["low"], mine["high"]])),
+                "measured": _range(mine["measured"]),
                 "inside": f"{counts['inside'].sum()} of {len(counts)}",
                 "largest miss": units.percent(worst["miss"]) if worst["miss"] else "none",
                 "likely cause": worst["cause"],
@@ -241,8 +275,14 @@ def score_table(scored: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _range(values: "pd.Series[float]") -> str:
+    return f"{units.digits(values.min())} to {units.digits(values.max())}"
+
+
 def written_before(predicted: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     """Put when the predictions were written beside when the first trial began."""
+    if trials.empty:
+        return pd.DataFrame({"": ["Nothing was measured for these predictions."]})
     written, began = pd.Timestamp(predicted["written_at"].max()), pd.Timestamp(trials["started_at"].min())
     return pd.DataFrame(
         {
@@ -255,14 +295,21 @@ def written_before(predicted: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFram
 
 def title(scored: pd.DataFrame) -> str:
     """Say how many of the predictions came true."""
-    share = inside(scored)
-    if share is None:
+    if scored.empty:
+        return "Foretold by given service times; nothing is measured for them"
+    if inside(scored) is None:
         return f"No trial was steady: all above {STEADY:.0%} of the own limit".replace("%", " %")
     counts = scored[scored["scored"]]
-    return f"Foretold by one worker: {counts['inside'].sum()} of {len(counts)} in the {BAND:.0%} bands".replace("%", " %")
+    return (
+        f"Foretold by one worker: {counts['inside'].sum()} of {len(counts)} in the {BAND:.0%} bands".replace(
+            "%", " %"
+        )
+    )
 
 
-def figure(predicted: pd.DataFrame, scored: pd.DataFrame, found: pd.DataFrame | None, p: Parameters) -> Figure:
+def figure(
+    predicted: pd.DataFrame, scored: pd.DataFrame, found: pd.DataFrame | None, p: Parameters
+) -> Figure:
     """Draw the bands that were written first, then the trials as dots, against own utilisation.
 
     `found` are the bounds of the sustained rate, if it was searched.
@@ -271,7 +318,13 @@ def figure(predicted: pd.DataFrame, scored: pd.DataFrame, found: pd.DataFrame | 
         for percentile, look in zip(reversed(PERCENTILES), DARK_TO_LIGHT, strict=False):
             _band(axes, predicted[predicted["percentile"] == percentile], look)
             mine = scored[scored["percentile"] == percentile]
-            axes.plot(mine["utilisation"], mine["measured"], look.marker, color=look.color, label=f"p{percentile}: a trial")
+            axes.plot(
+                mine["utilisation"],
+                mine["measured"],
+                look.marker,
+                color=look.color,
+                label=f"p{percentile}: a trial",
+            )
             cross_flagged(axes, mine, "utilisation", "measured")
         axes.set_yscale("log")
         plain_log_ticks(axes.yaxis)
@@ -283,9 +336,15 @@ def figure(predicted: pd.DataFrame, scored: pd.DataFrame, found: pd.DataFrame | 
         reference_line(axes, x=float(predicted["sustained"].iloc[0]), text="sustained, foretold")
         if found is not None and found["reason"].iloc[0] == "":
             low, high = found["lower_share"].iloc[0], found["upper_share"].iloc[0]
-            axes.axvspan(low, high, color=DARK_TO_LIGHT[2].color, alpha=0.3, linewidth=0, label="sustained, measured")
+            axes.axvspan(
+                low, high, color=DARK_TO_LIGHT[2].color, alpha=0.3, linewidth=0, label="sustained, measured"
+            )
         axes.legend(loc="upper left")
     return figure
+
+
+def _bounds(axes: Axes, low: float, high: float) -> None:
+    axes.axvspan(low, high, color=DARK_TO_LIGHT[2].color, alpha=0.3, linewidth=0, label="sustained, measured")
 
 
 def _band(axes: Axes, band: pd.DataFrame, look: Look) -> None:
@@ -297,23 +356,22 @@ def _band(axes: Axes, band: pd.DataFrame, look: Look) -> None:
 
 def estimates(scored: pd.DataFrame, predicted: pd.DataFrame, found: pd.DataFrame | None) -> list[Stated]:
     """State the share of predictions that came true, and how far the sustained rate was from the foretold."""
-    share, rows = inside(scored), []
-    about = {"workers": int(predicted["workers"].iloc[0]), "loop": int(scored["iterations"].iloc[0])}
-    if share is not None:
-        rows.append(stated(EXPERIMENT, "share of percentiles inside their bands", share, **about))
-    return rows + ([] if found is None else sustained.estimates(EXPERIMENT, found))
+    share, workers = inside(scored), int(predicted["workers"].iloc[0])
+    rows = [] if found is None else sustained.estimates(EXPERIMENT, found)
+    if share is None:
+        return rows
+    about: dict[str, Any] = {"workers": workers, "loop": int(scored["iterations"].iloc[0])}
+    return [stated(EXPERIMENT, "share of percentiles inside their bands", share, **about), *rows]
 
 
-def sustained_table(predicted: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+def sustained_table(predicted: pd.DataFrame, found: pd.DataFrame | None) -> pd.DataFrame:
     """Put the sustained rate that was foretold beside the measured bounds, as own utilisation."""
-    foretold_share, row = float(predicted["sustained"].iloc[0]), found.iloc[0]
+    share = float(predicted["sustained"].iloc[0])
+    cells = {"foretold, of the own limit": units.percent(share)}
+    if found is None:
+        return pd.DataFrame([cells | {"measured": "not searched in this run"}])
+    row = found.iloc[0]
     low, high = row["lower_share"], row["upper_share"]
-    middle = (low + high) / 2
-    return pd.DataFrame(
-        {
-            "objective": [f"{row['objective']}, Poisson arrivals"],
-            "foretold, of the own limit": [units.percent(foretold_share)],
-            "measured": [row["reason"] or units.bounds(low, high, units.percent)],
-            "foretold / middle of the measured": [units.digits(foretold_share / middle)],
-        }
-    )
+    cells["measured"] = row["reason"] or units.bounds(low, high, units.percent)
+    cells["foretold / middle of the measured"] = units.digits(share / ((low + high) / 2))
+    return pd.DataFrame([{"objective": f"{row['objective']}, {row['arrivals']} arrivals"} | cells])
