@@ -1,5 +1,6 @@
 """Predictions: bands that trials of the same queue fall into, written once and first; causes of misses."""
 
+from functools import cache
 from typing import Any, cast
 
 import numpy as np
@@ -39,6 +40,7 @@ def one_worker(blocks: int = 3, loops: int = 80, spread: float = 0.02) -> pd.Dat
     return pd.concat(rows, ignore_index=True)
 
 
+@cache
 def bands(*loads: float, requests: int = 300) -> pd.DataFrame:
     """Foretell two workers at these loads."""
     found = [

@@ -38,7 +38,7 @@ STEADY = 0.9
 """Predictions are scored up to this own utilisation: nearer to 1, a trial's queue has no time to settle."""
 
 _GRID = np.round(np.arange(0.1, 0.951, 0.05), 2)
-_PLAYS = 1000
+_PLAYS = 500
 """Trials to simulate for a band."""
 
 
