@@ -80,7 +80,11 @@ def test_the_workers_are_enough_and_one_less_is_not(erlangs: float, wait_s: floa
     assert workers is not None
     assert mdc_wait_quantile(0.99, workers, erlangs / workers) <= wait_s + 1e-6
     fewer = workers - 1
-    assert fewer < 1 or erlangs / fewer > 0.9999 or mdc_wait_quantile(0.99, fewer, erlangs / fewer) >= wait_s - 1e-6
+    assert (
+        fewer < 1
+        or erlangs / fewer > 0.9999
+        or mdc_wait_quantile(0.99, fewer, erlangs / fewer) >= wait_s - 1e-6
+    )
 
 
 @settings(max_examples=60)

@@ -25,7 +25,7 @@ NAMES = {
 
 
 def latency(one: Policy) -> Estimate | None:
-    """Return the latency of a policy over its replications, in mean service times; None if it never settles."""
+    """Return a policy's latency over its replications, in mean service times; None if it never settles."""
     return None if math.isinf(max(one.latencies)) else estimate(list(one.latencies))
 
 
@@ -45,9 +45,7 @@ def table(found: Sequence[Policy]) -> pd.DataFrame:
     for slowest in sorted({one.slowest for one in found}, reverse=True):
         for policy in POLICIES:
             mine = {one.variation: latency(one) for one in pick(found, policy=policy, slowest=slowest)}
-            cells = {
-                f"variation {variation:g}": _written(mine[variation]) for variation in variations(found)
-            }
+            cells = {f"variation {variation:g}": _written(mine[variation]) for variation in variations(found)}
             rows.append({"nodes": nodes(slowest), "policy": NAMES[policy]} | cells)
     return pd.DataFrame(rows)
 
@@ -64,7 +62,7 @@ def nodes(slowest: float) -> str:
 
 
 def is_faster(one: Policy, other: Policy) -> bool:
-    """Say whether one policy's latency is lower than another's in pairs, by the whole interval of the ratio."""
+    """Say whether a policy's latency is lower than another's, by the whole interval of their paired ratio."""
     if latency(one) is None or latency(other) is None:
         return latency(other) is None and latency(one) is not None
     ratio = paired_ratio(list(one.latencies), list(other.latencies))

@@ -1,4 +1,4 @@
-"""What a plan is made of: the parameters, how long a request occupies a worker, and what was sustained here."""
+"""What a plan is made of: parameters, how long a request occupies a worker, and what was sustained here."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -17,7 +17,7 @@ from lab.models.capacity import Needed, highest_utilisation, service_times, work
 from lab.models.simulation import Dispatch
 from lab.study.parameters import ListOf
 from lab.study.run import Run
-from lab.units import counted, parse_rate, seconds
+from lab.units import counted, parse_rate, per_second, seconds
 
 EXPERIMENT = "capacity"
 
@@ -145,6 +145,11 @@ def settled(p: Parameters, run: Run) -> Parameters:
     return p if p.service_s else common.settled(p, run)
 
 
+def rate_in_words(rate_rps: float) -> str:
+    """Write a rate; a large one with all of its digits, as it was planned for: 1,000,000/s."""
+    return per_second(rate_rps) if rate_rps < 1e5 else f"{rate_rps:,.0f}/s"
+
+
 def given(p: Parameters) -> pd.DataFrame:
     """Return the service times that the reader gave, as a calibration of one block."""
     return pd.DataFrame({"block": 1, "service_s": list(p.service_s), "overhead_s": 0.0})
@@ -160,7 +165,11 @@ def case(p: Parameters, calibration: pd.DataFrame) -> Case:
     if known.empty:
         raise LabError("no request of the calibration was answered: there is nothing to plan with")
     times = pd.DataFrame(
-        {"block": known["block"], "loop_s": known["service_s"], "all_s": known["service_s"] + known["overhead_s"]}
+        {
+            "block": known["block"],
+            "loop_s": known["service_s"],
+            "all_s": known["service_s"] + known["overhead_s"],
+        }
     )
     means = times.groupby("block").mean()
     relative = times["all_s"] / times["block"].map(means["all_s"])
