@@ -8,6 +8,7 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from scipy.special import gammaincinv, ndtri
 
 from lab.checks import Count, Positive, Whole, checked
 from lab.models.simulation import Dispatch, latencies
@@ -100,5 +101,20 @@ def varied(variation: float, count: int, random: np.random.Generator) -> NDArray
         return np.ones(count)
     if variation <= 1:
         return random.gamma(variation**-2, variation**2, count)
-    sigma = math.sqrt(math.log1p(variation**2))
-    return random.lognormal(-(sigma**2) / 2, sigma, count)
+    return random.lognormal(*_lognormal(variation), count)
+
+
+def alone(variation: float, quantile: float) -> float:
+    """Return the exact quantile of the service times of `varied`: the latency of requests that never wait."""
+    if variation == 0:
+        return 1.0
+    if variation <= 1:
+        return float(gammaincinv(variation**-2, quantile) * variation**2)
+    mean, deviation = _lognormal(variation)
+    return math.exp(mean + deviation * float(ndtri(quantile)))
+
+
+def _lognormal(variation: float) -> tuple[float, float]:
+    """Return the mean and the standard deviation of the logarithm."""
+    variance = math.log1p(variation**2)
+    return -variance / 2, math.sqrt(variance)

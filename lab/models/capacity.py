@@ -1,6 +1,6 @@
 """How many workers and machines a rate needs so that latency stays within a limit, and what they cost.
 
-Requests arrive at random (Poisson). Each occupies one worker for its service time, and its latency is its wait
+Requests arrive at random (Poisson). Each occupies one worker for its service time; its latency is its wait
 and its service. Every worker has a CPU of its own. Service times of nearly one length have exact waits
 (M/D/c); others are drawn from the sample, and simulated.
 """
@@ -29,7 +29,7 @@ Mean waits grow with 1 + its square: here by 1 %.
 """
 
 MOST_SIMULATED = 64
-"""With more workers, a simulated queue is taken to be no better than with so many, which errs to the safe side."""
+"""With more workers, a simulated queue is taken to be no better than with so many: a safe error."""
 
 _MOST_COMPUTED, _MOST_TERMS = 1000, 20_000
 """Workers, and terms of the law, up to which the wait in M/D/c is computed; beyond, it is bounded."""
@@ -40,8 +40,8 @@ _EXACT_ALIKE = ("central", "round-robin", "shortest")
 _HIGHEST, _HIGHEST_SIMULATED = 0.9999, 0.97
 """Nearer to 1, a queue takes too long to settle: for any use of it, or for a simulation."""
 
-_TOLERANCE, _TOLERANCE_SIMULATED = 1e-6, 2e-3
-_REQUESTS, _IN_TAIL = 100_000, 100
+_TOLERANCE, _TOLERANCE_SIMULATED = 1e-6, 1e-3
+_REQUESTS, _IN_TAIL = 300_000, 100
 """Simulated requests: so many, or as many as leave some beyond the quantile."""
 
 _LENGTHS = 20
@@ -173,7 +173,7 @@ def machines_needed(
 def cost_per_million(
     rate_rps: Rate, cores: Count, price_per_core_hour: Annotated[float, Field(ge=0)]
 ) -> float:
-    """Return what a million requests cost, in the currency of the price, if `cores` are paid for all the time.
+    """Return what a million requests cost, in the price's currency, if `cores` are paid for all the time.
 
     A price of 0 is allowed, and gives 0: whoever owns the machines may have none.
     """
@@ -236,9 +236,9 @@ class _Case:
 
     def within(self, workers: int, utilisation: float) -> float:
         """Return the share of requests that are answered in time."""
+        sharing = 1 if self.dispatch == "random" else workers  # by chance, each is a queue by itself
         if not self.is_exact:
-            return self._simulated(min(workers, MOST_SIMULATED), utilisation)
-        sharing = 1 if self.dispatch == "random" else workers
+            return self._simulated(min(sharing, MOST_SIMULATED), utilisation)
         if sharing > self.most_computed:
             return float(_least_share_waiting(self.waits, sharing, utilisation).mean())
         return float(np.mean([mdc_wait_cdf(float(wait), sharing, utilisation) for wait in self.waits]))
@@ -252,9 +252,7 @@ class _Case:
         """Return the highest utilisation that is in time, rounded down to the tolerance; 0 if none is."""
         if not self.is_possible:
             return 0.0
-        low, high = 0.0, self.most
-        if self.within(workers, high) >= self.slo_quantile:
-            return high
+        low, high = 0.0, self.most  # near the highest, queues are long, and take long: only if need be
         while high - low > (_TOLERANCE if self.is_exact else _TOLERANCE_SIMULATED):
             middle = (low + high) / 2
             in_time = self.within(workers, middle) >= self.slo_quantile
@@ -280,7 +278,7 @@ class _Case:
 def _fewest(case: _Case, erlangs: float) -> int | None:
     """Return the fewest workers that are enough, by bisection, or None if no number is."""
     if case.dispatch == "random":
-        highest = case.highest(1)  # each worker is a queue by itself, whatever their number
+        highest = case.highest(1)
         return _at_least(erlangs, highest) if highest else None
 
     def enough(workers: int) -> bool:

@@ -1,4 +1,4 @@
-"""Plans from made calibrations: service times, rates, the staircase, machines, cost; and what is impossible."""
+"""Plans from made calibrations: service times, rates, the staircase, machines, cost, the impossible."""
 
 from functools import partial
 from typing import Any
@@ -80,7 +80,8 @@ def case(*means_s: float, overhead_s: float = 0.0, spread: float = 0.01, **chang
 def test_a_case_is_the_median_block_and_its_objective_is_in_its_loops() -> None:
     found = case(0.1, 0.12, 0.2, overhead_s=0.01)
     assert found.loop_s == pytest.approx(0.12)
-    assert found.mean_s == found.service_s.mean() == pytest.approx(0.13)
+    assert found.mean_s == pytest.approx(0.13)
+    assert found.service_s.mean() == pytest.approx(0.13)
     assert found.slo_s == pytest.approx(0.36)
     assert found.slo == "p99 within 360 ms"
     assert found.speeds() == pytest.approx({"usual": 1, "slowest": 0.21 / 0.13, "fastest": 0.11 / 0.13})
@@ -109,7 +110,7 @@ def sought(run: Run, **changes: Any) -> Run:
     rows = found_rates(arrivals="poisson", slo_percentile=99, **changes)
     columns = {"held_rps": rows["lower_rps"], "failed_rps": rows["upper_rps"], "rate": rows["lower_rps"]}
     trials = rows.drop(columns=["trials", "flagged", "lower_cpus", "upper_cpus"]).assign(
-        **columns, peer="", loop_cpu_s=0.1, flags=[[] for _ in range(len(rows))]
+        **columns, peer="", loop_cpu_s=0.1, flags=pd.Series([[]] * len(rows), rows.index)
     )
     run.keep(f"{sustained.KEPT}-{study.EXPERIMENT}", trials)
     return run
@@ -132,7 +133,7 @@ def test_the_rate_is_the_given_one_else_what_was_sustained_else_what_should_be()
 def test_what_was_sustained_under_another_objective_says_nothing(change: dict[str, Any]) -> None:
     found = study.sustained_here(sought(open_run("searched")), parameters(**change))
     assert found.empty
-    assert "No sustained rate" in plan.checked(case(), found).iloc[0, 0]
+    assert "No sustained rate" in plan.checked(case(), found).to_string()
 
 
 def test_more_workers_than_cpus_and_constant_arrivals_are_no_check_of_the_plan() -> None:
@@ -193,7 +194,7 @@ def test_the_band_of_the_staircase_is_what_slow_and_fast_blocks_give() -> None:
 
 
 def test_long_staircases_leave_steps_out() -> None:
-    assert len(plan.staircase(case(), 500)) <= 12
+    assert len(plan.staircase(case(), 500)) <= plan.STEPS
     assert plan.up_to(case(), 10_000.0, 2) > 1000
 
 
@@ -232,7 +233,7 @@ def test_machines_and_cost_by_rate_and_without_a_price() -> None:
     assert machines[-1] == pytest.approx(1000 * machines[0], rel=0.02)
     assert len(set(table["cost per million requests"])) <= 2, "the same for any rate, but for rounding up"
     free = plan.machine_table(case(0.1), 4, 0.0)
-    assert not any("cost" in column for column in free)
+    assert not any("cost" in str(column) for column in free)
     assert free["machines"].tolist() == table["machines"].tolist()
 
 
@@ -252,7 +253,7 @@ def test_an_objective_below_the_service_time_is_one_sentence_and_no_figure() -> 
     assert "\n" not in answer
     steps = plan.staircase(mine, plan.up_to(mine, rate_rps, 2))
     assert figure.staircase(steps, mine, rate_rps, found, validated=0, cpus=2) is None
-    assert "No number of workers" in plan.table(mine, rate_rps, 0, 2).iloc[0, 0]
+    assert "No number of workers" in plan.table(mine, rate_rps, 0, 2).to_string()
     fleet = plan.machine_table(mine, 4, 0.04)
     assert set(fleet["machines"]) == {"no number"}
     assert "nan" not in fleet.to_string()
@@ -265,7 +266,7 @@ def test_a_billion_a_second_is_planned_and_drawn() -> None:
     drawn = figure.staircase(steps, mine, 1e9, found, validated=0, cpus=2)
     assert drawn is not None
     assert "120," in drawn.get_suptitle()
-    assert "1e" not in plan.answer(mine, 1e9, "as given", 2, 0, found, 2, 0).replace("1.00e+09", "")
+    assert "**120,012,002 workers**" in plan.answer(mine, 1e9, "as given", 2, 0, found, 2, 0)
 
 
 def test_the_staircase_draws_measured_validated_and_extrapolated_differently() -> None:
@@ -346,7 +347,8 @@ def test_simulated_policies_are_drawn_with_a_label_each() -> None:
     found = policies(variations=(0.0, 1.0), replications=2, requests=2000)
     equal, _ = figure.policies(found, 99).axes
     assert {text.get_text() for text in equal.texts} == set(balancing.NAMES.values())
-    assert balancing.overtakes(found).empty, "two replications tell nothing"
+    told = balancing.overtakes(found)
+    assert not told["where"].str.contains("vary").any(), "two replications tell nothing"
 
 
 @pytest.mark.parametrize(

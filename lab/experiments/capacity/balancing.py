@@ -25,7 +25,7 @@ NAMES = {
 
 
 def latency(one: Policy) -> Estimate | None:
-    """Return the latency of a policy over its replications, in mean service times; None if it never settles."""
+    """Return a policy's latency over its replications, in mean service times; None if it never settles."""
     return None if math.isinf(max(one.latencies)) else estimate(list(one.latencies))
 
 
@@ -62,7 +62,7 @@ def nodes(slowest: float) -> str:
 
 
 def is_faster(one: Policy, other: Policy) -> bool:
-    """Say whether one policy's latency is lower than another's in pairs, by the whole interval of the ratio."""
+    """Say whether a policy's latency is lower than another's, by the whole interval of their paired ratio."""
     if latency(one) is None or latency(other) is None:
         return latency(other) is None and latency(one) is not None
     ratio = paired_ratio(list(one.latencies), list(other.latencies))

@@ -1,4 +1,4 @@
-"""What a plan is made of: the parameters, how long a request occupies a worker, and what was sustained here."""
+"""What a plan is made of: parameters, how long a request occupies a worker, and what was sustained here."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -18,7 +18,7 @@ from lab.models.capacity import Needed, highest_utilisation, service_times, work
 from lab.models.simulation import Dispatch
 from lab.study.parameters import ListOf
 from lab.study.run import Run
-from lab.units import counted, parse_rate, seconds
+from lab.units import counted, parse_rate, per_second, seconds
 
 EXPERIMENT = "capacity"
 
@@ -136,6 +136,11 @@ class Case:
 def settled(p: Parameters, run: Run) -> Parameters:
     """Return the parameters with a number for "auto" iterations: a likely one if nothing will be measured."""
     return common.expected(p) if p.service_s else common.settled(p, run)
+
+
+def rate_in_words(rate_rps: float) -> str:
+    """Write a rate; a large one with all of its digits, as it was planned for: 1,000,000/s."""
+    return per_second(rate_rps) if rate_rps < 1e5 else f"{rate_rps:,.0f}/s"
 
 
 def case(p: Parameters, calibration: pd.DataFrame) -> Case:

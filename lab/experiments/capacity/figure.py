@@ -9,19 +9,20 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from lab import units
-from lab.experiments.capacity.balancing import NAMES, latency, nodes, pick, variations
-from lab.experiments.capacity.case import Case
-from lab.figures import DARK_TO_LIGHT, GRID, INK, QUIET, Look, canvas, plain_log_ticks, reference_line
-from lab.models.balancing import POLICIES, Policy
+from lab.experiments.capacity.balancing import NAMES, latency, nodes, overtakes, pick, variations
+from lab.experiments.capacity.case import Case, rate_in_words
+from lab.figures import DARK_TO_LIGHT, GRID, INK, QUIET, Look, canvas, plain_log_ticks
+from lab.models.balancing import POLICIES, Policy, alone
 
 _PLAN, _MEASURED = DARK_TO_LIGHT[0], DARK_TO_LIGHT[1]
+_LEAST: dict[str, Any] = {"color": QUIET, "linewidth": 1.2, "linestyle": (0, (1, 1.5))}
 _HALO = [withStroke(linewidth=2.5, foreground="white")]
 _MANY = 40
-"""From so many workers on, a staircase is drawn on logarithmic axes."""
+"""From so many workers on, axes are logarithmic."""
 
 
 def staircase(
@@ -30,33 +31,23 @@ def staircase(
     """Draw the workers that each rate needs, without headroom, and the planned rate with it.
 
     `steps` are those of `plan.staircase`. Solid: up to as many workers as were measured here, or as there are
-    CPUs; dashed on a hatched ground: extrapolated. `found` are sustained rates, as measured. None if no number
-    of workers sustains any rate.
+    CPUs; dashed: theory alone; hatched: more workers than CPUs. `found` are sustained rates, as measured.
+    None if no number of workers sustains any rate.
     """
     if not steps["usual"].max() > 0:
         return None
     needed = case.needed(rate_rps).workers if rate_rps else None
     title = f"{case.slo}: which rate needs how many workers"
     if needed:
-        title = f"{units.per_second(rate_rps)} with {case.slo}: {units.counted(needed, 'worker')}"
+        room = f" + {units.percent(case.headroom)}" if case.headroom else ""
+        title = f"{rate_in_words(rate_rps)}{room}, {case.slo}: {units.counted(needed, 'worker')}"
     with canvas(title, size=(7.8, 4.8)) as (figure, (axes,)):
-        most = int(steps["workers"].max())
-        top_rps = float(steps["usual"].max())
-        if most > _MANY:
-            axes.set_xscale("log")
-            axes.set_yscale("log")
-            plain_log_ticks(axes.yaxis, "{:,.0f}".format)
-            axes.set_ylim(0.8, 1.6 * most)
-            axes.set_xlim(float(steps.loc[steps["usual"] > 0, "usual"].min()) / 3, 1.15 * top_rps)
-        else:
-            axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.set_ylim(0, most + 0.8)
-            axes.set_xlim(0, 1.02 * top_rps)
-        _ground(axes, cpus, most)
-        _band(axes, steps)
+        _scaled(axes, steps)
+        _ground(axes, cpus, int(steps["workers"].max()))
         _stairs(axes, steps, validated, cpus)
-        _ideal(axes, case, top_rps)
         _measured(axes, found)
+        _band(axes, steps)
+        _ideal(axes, case)
         if needed:
             _asked(axes, rate_rps, case.headroom, needed)
         axes.set_xlabel("offered rate, requests/s")
@@ -65,63 +56,77 @@ def staircase(
     return figure
 
 
+def _scaled(axes: Axes, steps: pd.DataFrame) -> None:
+    most, top_rps = int(steps["workers"].max()), float(steps["usual"].max())
+    if most <= _MANY:
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_ylim(0, 1.15 * most + 0.4)
+        axes.set_xlim(0, 1.02 * top_rps)
+        return
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_ylim(0.8, 8 * most)
+    axes.set_xlim(float(steps.loc[steps["usual"] > 0, "usual"].min()) / 3, 1.5 * top_rps)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
 def _ground(axes: Axes, cpus: int, most: int) -> None:
     """Hatch where there are more workers than CPUs here."""
     if most <= cpus:
         return
-    bottom, top = cpus + 0.5, axes.get_ylim()[1]
-    axes.axhspan(bottom, top, facecolor="none", edgecolor=GRID, hatch="///", linewidth=0, zorder=0)
+    axes.axhspan(
+        cpus + 0.5, axes.get_ylim()[1], facecolor="none", edgecolor=GRID, hatch="///", linewidth=0, zorder=0
+    )
     axes.annotate(
-        f"more workers than the {units.counted(cpus, 'CPU')} here: extrapolated",
+        f"hatched: more workers than the {units.counted(cpus, 'CPU')} here",
         (0, 1), xycoords="axes fraction", xytext=(6, -6), textcoords="offset points",
         va="top", fontsize=9, color=QUIET, path_effects=_HALO, zorder=5,
     )  # fmt: skip
 
 
-def _corners(
-    rates: NDArray[np.float64], workers: NDArray[np.float64], start: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the corners of a staircase: along at n workers up to their highest rate, then up."""
+def _line(steps: pd.DataFrame, name: str, start: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return rates and workers: the corners of a staircase if no number is left out, else a line."""
+    rates, workers = steps[name].to_numpy(float), steps["workers"].to_numpy(float)
+    if workers[-1] > len(workers):
+        return rates, workers
     return np.repeat([start, *rates], 2)[1:-1], np.repeat(workers, 2)
 
 
 def _stairs(axes: Axes, steps: pd.DataFrame, validated: int, cpus: int) -> None:
-    rates, workers = steps["usual"].to_numpy(float), steps["workers"].to_numpy(float)
-    x, y = _corners(rates, workers, axes.get_xlim()[0])
-    here = y <= (validated or cpus)
-    seen = np.count_nonzero(here)
+    x, y = _line(steps, "usual", axes.get_xlim()[0])
+    seen = int(np.count_nonzero(y <= (validated or cpus)))
     style: dict[str, Any] = {"color": _PLAN.color, "linewidth": 2.4, "zorder": 3}
     label = "workers needed, validated by trials here" if validated else "workers needed, predicted"
     axes.plot(x[:seen], y[:seen], label=label, **style)
     if seen < len(x):
-        rise = max(0, seen - 1)
-        axes.plot(x[rise:], y[rise:], linestyle=(0, (4, 2)), label="workers needed, extrapolated", **style)
+        beyond = slice(max(0, seen - 1), None)
+        axes.plot(
+            x[beyond], y[beyond], linestyle=(0, (3, 1.5)), label="workers needed, extrapolated", **style
+        )
 
 
 def _band(axes: Axes, steps: pd.DataFrame) -> None:
     """Shade what service times as in the fastest and in the slowest block would give."""
     if np.allclose(steps["slowest"], steps["fastest"]):
         return
-    start, workers = axes.get_xlim()[0], steps["workers"].to_numpy(float)
-    edges = np.unique([start, *steps["slowest"], *steps["fastest"]])
-    ends = [
-        np.append(workers, np.nan)[np.searchsorted(steps[name], edges, "right")]
-        for name in ("fastest", "slowest")
-    ]
-    ends[1] = np.where(np.isnan(ends[1]), axes.get_ylim()[1], ends[1])
-    axes.fill_between(
-        edges, ends[0], ends[1], step="post", color=_PLAN.color, alpha=0.18, linewidth=0, zorder=2,
+    (slow, workers), (fast, _) = (_line(steps, name, axes.get_xlim()[0]) for name in ("slowest", "fastest"))
+    axes.fill_betweenx(
+        workers, slow, fast, color=_PLAN.color, alpha=0.18, linewidth=0, zorder=2,
         label="at the fastest to the slowest speed seen here",
     )  # fmt: skip
 
 
-def _ideal(axes: Axes, case: Case, top_rps: float) -> None:
-    rates = np.linspace(axes.get_xlim()[0], top_rps, 200)
-    axes.plot(rates, rates * case.mean_s, color=QUIET, linewidth=1.2, linestyle=(0, (1, 1.5)))
-    at = 0.72 * top_rps
+def _ideal(axes: Axes, case: Case) -> None:
+    """Draw the fewest workers that any arrangement could need."""
+    low, high = axes.get_xlim()
+    is_log = axes.get_xscale() == "log"
+    at = math.sqrt(low * high) if is_log else 0.55 * high
+    rates = np.geomspace(low, high, 100) if is_log else np.linspace(low, high, 100)
+    axes.plot(rates, rates * case.mean_s, **_LEAST)
     axes.annotate(
-        "the least there can be: every worker always busy", (at, at * case.mean_s), xytext=(0, -8),
-        textcoords="offset points", ha="center", va="top", fontsize=8.5, color=QUIET, path_effects=_HALO,
+        "the fewest possible:\nevery worker always busy", (at, at * case.mean_s), xytext=(8, -6),
+        textcoords="offset points", ha="left", va="top", fontsize=9, color=QUIET, path_effects=_HALO,
         zorder=5,
     )  # fmt: skip
 
@@ -139,18 +144,15 @@ def _measured(axes: Axes, found: pd.DataFrame) -> None:
 
 def _asked(axes: Axes, rate_rps: float, headroom: float, needed: int) -> None:
     """Mark the rate, and what it needs with headroom."""
-    reference_line(axes, x=rate_rps, text="")
-    planned_rps = rate_rps * (1 + headroom)
+    planned_rps, room = rate_rps * (1 + headroom), ""
+    axes.vlines(rate_rps, 0, needed, color=INK, linewidth=1.0, linestyle=(0, (4, 3)), zorder=4)
     if headroom:
-        axes.annotate(
-            "", (planned_rps, needed), xytext=(rate_rps, needed), zorder=7,
-            arrowprops={"arrowstyle": "->", "color": INK, "linewidth": 1.4, "shrinkA": 0, "shrinkB": 0},
-        )  # fmt: skip
-    axes.plot([planned_rps], [needed], _PLAN.marker, color=INK, markersize=9, zorder=8)
-    room = f" + {units.percent(headroom)} headroom" if headroom else ""
+        room = f"\n+ {units.percent(headroom)} headroom"
+        axes.plot([rate_rps, planned_rps], [needed] * 2, color=INK, linewidth=1.4, zorder=7)
+    axes.plot([planned_rps], [needed], "o", color=INK, markersize=9, zorder=8)
     axes.annotate(
-        f"{units.per_second(rate_rps)}{room}:\n{units.counted(needed, 'worker')}", (planned_rps, needed),
-        xytext=(-8, 8), textcoords="offset points", ha="right", va="bottom", fontsize=9.5,
+        f"{rate_in_words(rate_rps)}{room}:\n{units.counted(needed, 'worker')}", (planned_rps, needed),
+        xytext=(-6, 8), textcoords="offset points", ha="right", va="bottom", fontsize=9.5,
         fontweight="bold", path_effects=_HALO, zorder=9,
     )  # fmt: skip
 
@@ -168,46 +170,57 @@ _LAWS = {0.0: "constant", 1.0: "exponential"}
 def policies(found: Sequence[Policy], percentile: int) -> Figure:
     """Draw the latency of each policy against the variation of service times, a panel per slowest node."""
     speeds = sorted({one.slowest for one in found}, reverse=True)
-    title = "The more service times vary, the more a policy gains that looks at the queues"
-    with canvas(title, columns=len(speeds), size=(5.4 * len(speeds), 4.6), sharey=True) as (figure, panels):
+    size = (5.4 * len(speeds), 4.8)
+    with canvas(_finding(found), columns=len(speeds), size=size, sharey=True) as (figure, panels):
         for axes, slowest in zip(panels, speeds, strict=True):
-            _panel(axes, pick(found, slowest=slowest))
+            _panel(axes, pick(found, slowest=slowest), percentile / 100)
             axes.set_title(f"Nodes: {nodes(slowest)}")
             axes.set_xlabel("how much service times vary (coefficient of variation)")
         panels[0].set_yscale("log")
+        panels[0].set_ylim(0.8, 4 * panels[0].get_ylim()[1])  # room for words
         plain_log_ticks(panels[0].yaxis)
         panels[0].set_ylabel(f"p{percentile} latency, mean service times (log scale)")
     return figure
 
 
-def _panel(axes: Axes, found: Sequence[Policy]) -> None:
+def _finding(found: Sequence[Policy]) -> str:
+    rows = overtakes(found)
+    turns = rows[(rows["overtaken"] == NAMES["round-robin"]) & rows["where"].str.contains("vary")]
+    if turns.empty:
+        return "Simulated: which balancing policy keeps latency low?"
+    return "Simulated: round robin does as well as one queue only while all requests take equally long"
+
+
+def _panel(axes: Axes, found: Sequence[Policy], quantile: float) -> None:
     places = {variation: place for place, variation in enumerate(variations(found))}
-    ends: dict[str, float] = {}
-    lost = []
+    least = [alone(variation, quantile) for variation in places]
+    axes.plot(list(places.values()), least, **_LEAST)
+    ends, lost = {"": least[-1]}, []
     for policy in POLICIES:
-        look = _LOOKS[policy]
         known = {places[one.variation]: latency(one) for one in pick(found, policy=policy)}
-        drawn = {place: one for place, one in known.items() if one is not None}
+        drawn = [(place, one) for place, one in known.items() if one is not None]
         if not drawn:
             lost.append(NAMES[policy])
             continue
-        values = [one.value for one in drawn.values()]
+        look, values = _LOOKS[policy], [one.value for _, one in drawn]
         axes.errorbar(
-            list(drawn), values,
-            yerr=[[one.value - one.low for one in drawn.values()], [one.high - one.value for one in drawn.values()]],
+            [place for place, _ in drawn], values,
+            yerr=[[one.value - one.low for _, one in drawn], [one.high - one.value for _, one in drawn]],
             marker=look.marker, color=look.color, linestyle=look.line, capsize=3, elinewidth=1.0,
             markersize=10 if look.marker == "*" else 6, linewidth=2.4 if policy == "central" else 1.8,
         )  # fmt: skip
         ends[policy] = values[-1]
-    for policy, height in _apart(ends).items():
+    for name, height in _apart(ends).items():
         axes.annotate(
-            NAMES[policy], (len(places) - 1, height), xytext=(10, 0), textcoords="offset points",
-            va="center", fontsize=9, color=INK, path_effects=_HALO,
+            NAMES.get(name, "(no wait at all)"), (len(places) - 1, height), xytext=(10, 0), va="center",
+            textcoords="offset points", fontsize=9, color=INK if name else QUIET, path_effects=_HALO,
         )  # fmt: skip
     if lost:
         axes.annotate(
-            f"{' and '.join(lost)}:\nno latency, the slow node gets more than it can do", (0.02, 0.98),
-            xycoords="axes fraction", va="top", fontsize=9, color=DARK_TO_LIGHT[1].color, fontweight="bold",
+            f"not drawn: {' and '.join(lost)}.\n"
+            "The slow node gets more than it can do,\nso its queue has no end.",
+            (0.02, 0.98), xycoords="axes fraction", va="top", fontsize=9.5, fontweight="bold",
+            color=DARK_TO_LIGHT[1].color,
         )  # fmt: skip
     axes.set_xticks(list(places.values()), [_named(variation) for variation in places])
     axes.set_xlim(-0.3, len(places) - 1 + 1.5)
@@ -218,10 +231,10 @@ def _named(variation: float) -> str:
     return f"{variation:g}\n{law}" if law else f"{variation:g}"
 
 
-def _apart(ends: Mapping[str, float], least: float = 1.16) -> dict[str, float]:
+def _apart(ends: Mapping[str, float], least: float = 1.35) -> dict[str, float]:
     """Return heights for labels on a logarithmic axis, each at least so many times the one below."""
     placed: dict[str, float] = {}
     below = 0.0
-    for policy, value in sorted(ends.items(), key=lambda end: end[1]):
-        placed[policy] = below = max(value, below * least)
+    for name, value in sorted(ends.items(), key=lambda end: end[1]):
+        placed[name] = below = max(value, below * least)
     return placed

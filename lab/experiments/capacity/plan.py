@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lab import units
-from lab.experiments.capacity.case import IN_WORDS, Case
+from lab.experiments.capacity.case import IN_WORDS, Case, rate_in_words
 from lab.models.capacity import (
     MOST_SIMULATED,
     NEARLY_CONSTANT,
@@ -19,8 +19,8 @@ from lab.models.capacity import (
 MACHINE_RATES_RPS = (1e3, 1e4, 1e5, 1e6)
 MACHINE_SIZES = (1, 2, 4, 8, 16, 32, 64)
 _MULTIPLES = (0.5, 1.0, 2.0, 5.0, 10.0)
-_STEPS = 12
-"""Numbers of workers in a staircase, at most: of more, some are left out."""
+STEPS = 24
+"""Numbers of workers in a staircase, at most: of more, some are left out, and it is a line."""
 
 
 def staircase(case: Case, up_to: int) -> pd.DataFrame:
@@ -29,9 +29,9 @@ def staircase(case: Case, up_to: int) -> pd.DataFrame:
     They are usual, slowest and fastest: with service times as in the median, the slowest and the fastest
     block.
     """
-    counts = range(1, up_to + 1)
-    if up_to > _STEPS:
-        counts = sorted({round(n) for n in np.geomspace(1, up_to, _STEPS)})
+    counts = list(range(1, up_to + 1))
+    if up_to > STEPS:
+        counts = sorted({round(n) for n in np.geomspace(1, up_to, STEPS)})
     known: dict[tuple[int, float], float] = {}
     rows = []
     for n in counts:
@@ -64,7 +64,7 @@ def table(case: Case, rate_rps: float, validated: int, cpus: int) -> pd.DataFram
         needed = case.needed(rate)
         rows.append(
             {
-                "offered rate": units.per_second(rate),
+                "offered rate": rate_in_words(rate),
                 "workers": _count(needed.workers),
                 "at the fastest to the slowest speed seen": _band(case, rate),
                 "busy on average": units.digits(needed.erlangs),
@@ -175,7 +175,7 @@ def machines(case: Case, rate_rps: float, cpus_per_machine: int) -> Machines:
 def machine_table(case: Case, cpus_per_machine: int, price_per_core_hour: float) -> pd.DataFrame:
     """Say what each rate needs in machines, and what it costs; a price of 0 leaves the costs out."""
     return pd.DataFrame(
-        {"offered rate": f"{rate:,.0f}/s"} | _fleet(case, rate, cpus_per_machine, price_per_core_hour)
+        {"offered rate": rate_in_words(rate)} | _fleet(case, rate, cpus_per_machine, price_per_core_hour)
         for rate in MACHINE_RATES_RPS
     )
 
@@ -219,7 +219,7 @@ def answer(
     band = _band(case, rate_rps)
     seen = f" ({band} at the fastest to the slowest speed seen)" if " to " in band else ""
     parts = [
-        f"**Answer.** **{units.per_second(rate_rps)}** ({whence}), with {case.slo} and "
+        f"**Answer.** **{rate_in_words(rate_rps)}** ({whence}), with {case.slo} and "
         f"{units.percent(case.headroom)} headroom, needs **{units.counted(needed, 'worker')}**{seen}: "
         f"{status(needed, validated, cpus)}."
     ]
