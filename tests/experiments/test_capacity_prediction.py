@@ -9,7 +9,7 @@ import pytest
 from helpers.trial_rows import trials
 from numpy.typing import NDArray
 
-from lab.experiments.capacity import Parameters, prediction
+from lab.experiments.capacity import Parameters, prediction, score
 from lab.models.simulation import waits
 from lab.study.run import Run
 
@@ -96,7 +96,7 @@ def test_only_answers_that_found_the_worker_idle_are_learnt_from() -> None:
 def scored(*made: tuple[pd.DataFrame, pd.DataFrame], loads: tuple[float, ...] = (0.7,)) -> pd.DataFrame:
     """Score trials by the bands of their loads."""
     rows, requests = (pd.concat(frames, ignore_index=True) for frames in zip(*made, strict=True))
-    return prediction.score(bands(*loads), rows, requests)
+    return score.score(bands(*loads), rows, requests)
 
 
 def test_trials_of_the_same_queue_fall_into_the_bands_whatever_the_machines_speed() -> None:
@@ -106,7 +106,7 @@ def test_trials_of_the_same_queue_fall_into_the_bands_whatever_the_machines_spee
         for i, (row, requests) in enumerate(made)
         for load in row["load"]
     ]
-    found = prediction.inside(scored(*made, loads=(0.5, 0.7, 0.85)))
+    found = score.inside(scored(*made, loads=(0.5, 0.7, 0.85)))
     assert found is not None
     assert found.trials == 2 * len(made)
     assert 0.82 < found.value < 0.97, "nine of ten"
@@ -115,9 +115,9 @@ def test_trials_of_the_same_queue_fall_into_the_bands_whatever_the_machines_spee
 def test_a_trial_near_its_limit_is_shown_but_not_scored() -> None:
     found = scored(measured(1, load=0.7, utilisation=0.95))
     assert not found["scored"].any()
-    assert prediction.inside(found) is None
-    assert "No trial was steady" in prediction.title(found)
-    assert prediction.score_table(found)["inside"].tolist() == ["0 of 0", "0 of 0"]
+    assert score.inside(found) is None
+    assert "No trial was steady" in score.title(found)
+    assert score.score_table(found)["inside"].tolist() == ["0 of 0", "0 of 0"]
 
 
 def test_a_miss_names_its_likely_cause() -> None:
@@ -159,7 +159,7 @@ def test_a_prediction_is_written_once_and_before_its_trials() -> None:
     pd.testing.assert_frame_equal(first, again)
     assert set(first["load"]) == set(PARAMETERS.loads)
     row, _ = measured(1, started_at=pd.Timestamp(first["written_at"].iloc[0]) + pd.Timedelta(seconds=7))
-    assert prediction.written_before(first, row)["before"].tolist() == ["7.00 s"]
+    assert score.written_before(first, row)["before"].tolist() == ["7.00 s"]
 
 
 def test_overhead_lowers_the_rate_that_is_foretold_to_be_sustained() -> None:

@@ -1,0 +1,212 @@
+"""How the predictions came true: each trial beside its band, the likely cause of a miss, and the figure."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lab import units
+from lab.experiments import sustained
+from lab.experiments.capacity.case import EXPERIMENT, Parameters
+from lab.experiments.capacity.prediction import BAND, PERCENTILES, latency
+from lab.experiments.dispatch.trials import played_as
+from lab.figures import DARK_TO_LIGHT, QUIET, Look, canvas, cross_flagged, plain_log_ticks, reference_line
+from lab.models.statistics import Estimate, proportion
+from lab.study.estimates import Stated, stated
+
+STEADY = 0.9
+"""Predictions are scored up to this own utilisation: nearer to 1, a trial's queue has no time to settle."""
+
+
+def score(predicted: pd.DataFrame, trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
+    """Put each trial beside its band: a row per trial and percentile.
+
+    The columns are those of the trial, percentile, low, middle and high at the trial's own utilisation,
+    measured, and inside. scored: whether it counts, up to `STEADY`. miss: how far beyond the nearer end, as a
+    share of it; 0 inside. cause: of a miss, the likely one.
+    """
+    mine, rows = dict(list(requests.groupby("trial_id"))), []
+    for _, trial in trials.dropna(subset=["service_mean_s", "utilisation"]).iterrows():
+        bands = predicted[predicted["load"] == trial["load"]]
+        for percentile, band in bands.groupby("percentile"):
+            ends = {
+                name: float(np.interp(trial["utilisation"], band["utilisation"], band[name]))
+                for name in ("low", "middle", "high")
+            }
+            measured = trial[f"latency_p{percentile}_s"] / trial["service_mean_s"]
+            miss = max(0.0, measured / ends["high"] - 1, ends["low"] / measured - 1)
+            cause = _cause(trial, mine[trial["trial_id"]], int(percentile), measured) if miss else ""
+            rows.append(
+                {
+                    **trial,
+                    "percentile": percentile,
+                    **ends,
+                    "measured": measured,
+                    "miss": miss,
+                    "cause": cause,
+                }
+            )
+    found = pd.DataFrame(rows, columns=[*trials.columns, *_SCORED])
+    inside, scored = found["miss"] == 0, found["utilisation"] <= STEADY
+    return found.assign(inside=inside, scored=scored)
+
+
+_SCORED = ("percentile", "low", "middle", "high", "measured", "miss", "cause")
+
+_NEAR = 0.05
+"""A replay explains a measurement if it comes as near as this share of it."""
+
+
+def _cause(trial: "pd.Series[Any]", requests: pd.DataFrame, percentile: int, measured: float) -> str:
+    """Replay a trial with more and more of its own, until that explains what was measured."""
+    if not trial["valid"]:
+        return "the trial is flagged"
+    due, service = requests["due_s"], requests["service_s"].fillna(trial["service_mean_s"])
+    overhead_s = float((requests["latency_s"] - service).quantile(0.1).clip(min=0.0))
+    mean_s, queue = float(service.mean()), played_as(trial.to_dict())
+    replays = {
+        "chance in its arrivals": np.full(len(service), mean_s),
+        "its loops varied more than one worker's": service.to_numpy(),
+    }
+    for cause, services_s in replays.items():
+        overhead = np.full(len(service), overhead_s / mean_s)
+        played = latency(
+            due.to_numpy() / mean_s, services_s / mean_s, overhead, int(trial["workers"]), queue
+        )  # fmt: skip
+        if abs(played[PERCENTILES.index(percentile)] / measured - 1) <= _NEAR:
+            return cause
+    return "work beside the loops, or waits that no queue explains"
+
+
+def inside(scored: pd.DataFrame) -> Estimate | None:
+    """Return the share of the scored percentiles that fell into their bands; None if none is scored."""
+    counted = scored[scored["scored"]]
+    return proportion(int(counted["inside"].sum()), len(counted)) if len(counted) else None
+
+
+def score_table(scored: pd.DataFrame) -> pd.DataFrame:
+    """Say of each load and percentile how many trials were inside, the largest miss, and its likely cause."""
+    if scored.empty:
+        return pd.DataFrame({"": ["Nothing was measured, so no prediction is scored."]})
+    rows = []
+    for load, percentile in sorted({*zip(scored["load"], scored["percentile"], strict=True)}):
+        mine = scored[(scored["load"] == load) & (scored["percentile"] == percentile)]
+        counts = mine[mine["scored"]]
+        worst = mine.sort_values("miss").iloc[-1]
+        rows.append(
+            {
+                "load": units.digits(load),
+                "own utilisation": _range(mine["utilisation"]),
+                "latency": f"p{percentile}",
+                "band, in service times": _range(pd.concat([mine["low"], mine["high"]])),
+                "measured": _range(mine["measured"]),
+                "inside": f"{counts['inside'].sum()} of {len(counts)}",
+                "largest miss": units.percent(worst["miss"]) if worst["miss"] else "none",
+                "likely cause": worst["cause"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _range(values: "pd.Series[float]") -> str:
+    return f"{units.digits(values.min())} to {units.digits(values.max())}"
+
+
+def written_before(predicted: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
+    """Put when the predictions were written beside when the first trial began."""
+    if trials.empty:
+        return pd.DataFrame({"": ["Nothing was measured for these predictions."]})
+    written, began = pd.Timestamp(predicted["written_at"].max()), pd.Timestamp(trials["started_at"].min())
+    return pd.DataFrame(
+        {
+            "predictions written": [f"{written:%Y-%m-%d %H:%M:%S}"],
+            "first trial began": [f"{began:%Y-%m-%d %H:%M:%S}"],
+            "before": [units.seconds((began - written).total_seconds())],
+        }
+    )
+
+
+def title(scored: pd.DataFrame) -> str:
+    """Say how many of the predictions came true."""
+    if scored.empty:
+        return "Foretold by given service times; nothing is measured for them"
+    if inside(scored) is None:
+        return f"No trial was steady: all above {STEADY:.0%} of the own limit".replace("%", " %")
+    counts = scored[scored["scored"]]
+    return (
+        f"Foretold by one worker: {counts['inside'].sum()} of {len(counts)} in the {BAND:.0%} bands".replace(
+            "%", " %"
+        )
+    )
+
+
+def figure(
+    predicted: pd.DataFrame, scored: pd.DataFrame, found: pd.DataFrame | None, p: Parameters
+) -> Figure:
+    """Draw the bands that were written first, then the trials as dots, against own utilisation.
+
+    `found` are the bounds of the sustained rate, if it was searched.
+    """
+    with canvas(title(scored), size=(7.4, 4.8)) as (figure, (axes,)):
+        for percentile, look in zip(reversed(PERCENTILES), DARK_TO_LIGHT, strict=False):
+            _band(axes, predicted[predicted["percentile"] == percentile], f"p{percentile}", look)
+            mine = scored[scored["percentile"] == percentile]
+            axes.plot(mine["utilisation"], mine["measured"], look.marker, color=look.color)
+        cross_flagged(axes, scored, "utilisation", "measured")
+        axes.set_yscale("log")
+        plain_log_ticks(axes.yaxis)
+        axes.set_ylim(bottom=0.9)
+        axes.set_xlim(0, 1.02 * max(1.0, float(np.nan_to_num(scored["utilisation"].max()))))
+        axes.set_xlabel("offered, share of the own limit (own utilisation)")
+        axes.set_ylabel("latency, in own service times (log scale)")
+        reference_line(axes, y=p.slo_loops, text=f"SLO for p{p.slo_percentile}")
+        reference_line(axes, x=float(predicted["sustained"].iloc[0]), text="sustained,\nforetold")
+        if found is not None and found["reason"].iloc[0] == "":
+            low, high = found["lower_share"].iloc[0], found["upper_share"].iloc[0]
+            shade: dict[str, Any] = {"color": DARK_TO_LIGHT[2].color, "alpha": 0.3, "linewidth": 0}
+            axes.axvspan(low, high, label="sustained, measured", **shade)
+        _key(axes)
+    return figure
+
+
+def _band(axes: Axes, band: pd.DataFrame, name: str, look: Look) -> None:
+    """Draw the widest of the bands of all loads, which differ by how many requests a trial has."""
+    ends = band.groupby("utilisation").agg({"low": "min", "middle": "median", "high": "max"})
+    axes.fill_between(ends.index, ends["low"], ends["high"], color=look.color, alpha=0.18, linewidth=0)
+    axes.plot(ends.index, ends["middle"], linestyle=look.line, color=look.color, linewidth=1.2)
+    axes.annotate(
+        name, (ends.index[0], ends["middle"].iloc[0]), xytext=(-5, 0), textcoords="offset points",
+        ha="right", va="center", fontsize=10, fontweight="bold", color=look.color,
+    )  # fmt: skip
+
+
+def _key(axes: Axes) -> None:
+    """Say once for all percentiles what is drawn."""
+    axes.fill_between([], [], [], color=QUIET, alpha=0.3, linewidth=0, label="foretold: nine of ten trials")
+    axes.plot([], [], "o", color=QUIET, label="measured: a trial")
+    axes.legend(loc="upper left")
+
+
+def estimates(scored: pd.DataFrame, predicted: pd.DataFrame, found: pd.DataFrame | None) -> list[Stated]:
+    """State the share of predictions that came true, and how far the sustained rate was from the foretold."""
+    share, workers = inside(scored), int(predicted["workers"].iloc[0])
+    rows = [] if found is None else sustained.estimates(EXPERIMENT, found)
+    if share is None:
+        return rows
+    about: dict[str, Any] = {"workers": workers, "loop": int(scored["iterations"].iloc[0])}
+    return [stated(EXPERIMENT, "share of percentiles inside their bands", share, **about), *rows]
+
+
+def sustained_table(predicted: pd.DataFrame, found: pd.DataFrame | None) -> pd.DataFrame:
+    """Put the sustained rate that was foretold beside the measured bounds, as own utilisation."""
+    share = float(predicted["sustained"].iloc[0])
+    cells = {"foretold, of the own limit": units.percent(share)}
+    if found is None:
+        return pd.DataFrame([cells | {"measured": "not searched in this run"}])
+    row = found.iloc[0]
+    low, high = row["lower_share"], row["upper_share"]
+    cells["measured"] = row["reason"] or units.bounds(low, high, units.percent)
+    cells["foretold / middle of the measured"] = units.digits(share / ((low + high) / 2))
+    return pd.DataFrame([{"objective": f"{row['objective']}, {row['arrivals']} arrivals"} | cells])
