@@ -29,9 +29,8 @@ def staircase(case: Case, up_to: int) -> pd.DataFrame:
     They are usual, slowest and fastest: with service times as in the median, the slowest and the fastest
     block.
     """
-    counts = list(range(1, up_to + 1))
-    if up_to > STEPS:
-        counts = sorted({round(n) for n in np.geomspace(1, up_to, STEPS)})
+    apart = np.linspace if up_to <= STEPS else np.geomspace
+    counts = sorted({round(n) for n in apart(1, up_to, min(up_to, STEPS))})
     known: dict[tuple[int, float], float] = {}
     rows = []
     for n in counts:
