@@ -278,7 +278,7 @@ def _to_the_fewest(
                     held[worker] -= 1
                 if held[worker] == bound:
                     soonest_s = min(soonest_s, end_s[first[worker]])
-                elif best < 0 or (held[worker], began_s[worker]) < (held[best], began_s[best]):
+                elif best < 0 or (held[worker], began_s[worker], worker) < (held[best], began_s[best], best):
                     best = worker
             if best < 0:
                 now_s = soonest_s

@@ -139,9 +139,7 @@ the worker has been idle since 30 when it tries the last time, at 33.
         ({"backlog": 2}, [10, 19, 28, 37]),
     ],
 )
-def test_a_short_backlog_worked_out_by_hand(
-    options: dict[str, Any], latencies_s: list[float | None]
-) -> None:
+def test_a_short_backlog_worked_out_by_hand(options: dict[str, Any], latencies_s: list[float | None]) -> None:
     seen = overload(**SHORT | options)
     failed_s = options.get("timeout_s", math.inf)
     assert seen.latency_s.tolist() == [failed_s if one is None else one for one in latencies_s]
