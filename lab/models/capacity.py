@@ -23,7 +23,7 @@ from lab.models.queueing import mdc_wait_cdf
 from lab.models.simulation import Dispatch, latencies
 
 NEARLY_CONSTANT = 0.1
-"""The coefficient of variation up to which service times count as one length.
+"""Service times count as one length up to this coefficient of variation.
 
 Mean waits grow with 1 + its square: here by 1 %.
 """
@@ -75,6 +75,17 @@ def service_times(values: Any) -> NDArray[np.float64]:
 
 ServiceTimes = Annotated[Sequence[float] | NDArray[np.float64], PlainValidator(service_times)]
 """How long requests occupy a worker, in seconds: a sample of at least one."""
+
+
+@checked
+def is_exact(service_s: ServiceTimes, dispatch: Dispatch) -> bool:
+    """Return whether there is a formula for the waits, with service times of nearly one length (M/D/c).
+
+    Else they are simulated.
+    """
+    times_s = np.asarray(service_s)
+    nearly_constant = bool(times_s.std() <= NEARLY_CONSTANT * times_s.mean())
+    return nearly_constant and dispatch in (*_EXACT_ALIKE, "random")
 
 
 @checked
@@ -200,9 +211,7 @@ class _Case:
 
     @cached_property
     def is_exact(self) -> bool:
-        """Whether there is a formula: else it is simulated."""
-        nearly_constant = float(self.service_s.std()) <= NEARLY_CONSTANT * self.mean_s
-        return nearly_constant and self.dispatch in (*_EXACT_ALIKE, "random")
+        return is_exact(self.service_s, self.dispatch)
 
     @cached_property
     def is_possible(self) -> bool:
@@ -212,8 +221,8 @@ class _Case:
     @property
     def why_impossible(self) -> str:
         alone_s = float(np.quantile(self.service_s, self.slo_quantile))
-        what = f"the {100 * self.slo_quantile:g}th percentile of the service times"
-        return f"{what} is {alone_s:.3g} s, so hardly any wait is left of the {self.slo_s:.3g} s allowed"
+        what = f"the {100 * self.slo_quantile:g}th percentile of the service times alone"
+        return f"{what} is {alone_s:.3g} s, and {self.slo_s:.3g} s are allowed"
 
     @property
     def most(self) -> float:

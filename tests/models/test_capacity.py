@@ -157,9 +157,7 @@ def test_a_million_service_times_or_one() -> None:
 def test_a_limit_below_the_service_time_is_impossible_and_says_why() -> None:
     found = needed(10, slo_s=0.05, service_s=[0.1, 0.1])
     assert found.workers is None
-    assert found.why == (
-        "the 99th percentile of the service times is 0.1 s, so hardly any wait is left of the 0.05 s allowed"
-    )
+    assert found.why == "the 99th percentile of the service times alone is 0.1 s, and 0.05 s are allowed"
     assert math.isnan(found.utilisation)
     assert highest_utilisation(4, [0.1], slo_s=0.05) == 0
     fleet = machines_needed(10, 4, [0.1], slo_s=0.05)

@@ -82,7 +82,7 @@ def overtakes(found: Sequence[Policy]) -> pd.DataFrame:
         faster = {variation: _beats(equal, one, other, variation) for variation in variations(equal)}
         since = [v for v in later if all(faster[more] for more in later if more >= v)]
         if since and not faster[first]:
-            where = f"service times vary, from {since[0]:g} on"
+            where = f"service times vary by {since[0]:g} or more"
             rows.setdefault((NAMES[other], where), []).append(NAMES[one])
     for slowest in sorted({one.slowest for one in found} - {1.0}):
         slow = pick(found, slowest=slowest)

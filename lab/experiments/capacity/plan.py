@@ -13,8 +13,15 @@ from lab.models.capacity import (
     NEARLY_CONSTANT,
     Machines,
     cost_per_million,
+    is_exact,
     machines_needed,
 )
+
+_METHODS = {
+    True: ("exact (M/D/c)", "service times of one length"),
+    False: ("simulated", f"more than {MOST_SIMULATED} workers are taken to do no better than as many"),
+}
+"""How waits are found: whether there is a formula."""
 
 MACHINE_RATES_RPS = (1e3, 1e4, 1e5, 1e6)
 MACHINE_SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -29,9 +36,8 @@ def staircase(case: Case, up_to: int) -> pd.DataFrame:
     They are usual, slowest and fastest: with service times as in the median, the slowest and the fastest
     block.
     """
-    counts = list(range(1, up_to + 1))
-    if up_to > STEPS:
-        counts = sorted({round(n) for n in np.geomspace(1, up_to, STEPS)})
+    apart = np.linspace if up_to <= STEPS else np.geomspace
+    counts = sorted({round(n) for n in apart(1, up_to, min(up_to, STEPS))})
     known: dict[tuple[int, float], float] = {}
     rows = []
     for n in counts:
@@ -67,7 +73,7 @@ def table(case: Case, rate_rps: float, validated: int, cpus: int) -> pd.DataFram
                 "offered rate": rate_in_words(rate),
                 "workers": _count(needed.workers),
                 "at the fastest to the slowest speed seen": _band(case, rate),
-                "busy on average": units.digits(needed.erlangs),
+                "busy on average": _amount(needed.erlangs),
                 "utilisation": units.percent(needed.utilisation),
                 "known by": status(needed.workers or 0, validated, cpus),
             }
@@ -77,6 +83,10 @@ def table(case: Case, rate_rps: float, validated: int, cpus: int) -> pd.DataFram
 
 def _count(workers: int | None) -> str:
     return "no number" if workers is None else f"{workers:,}"
+
+
+def _amount(erlangs: float) -> str:
+    return units.digits(erlangs) if erlangs < 1e5 else f"{erlangs:,.0f}"
 
 
 def _band(case: Case, rate_rps: float) -> str:
@@ -92,18 +102,16 @@ def assumptions(case: Case, validated: int, cpus: int) -> pd.DataFrame:
     blocks = units.counted(len(case.blocks_s), "block")
     ends = f"{units.seconds(case.blocks_s.min())} to {units.seconds(case.blocks_s.max())} over {blocks}"
     measured = "given" if case.is_given else f"measured here with one worker: {ends}"
+    beside = "" if case.is_given else f", of which {units.seconds(case.overhead_s)} is not the loop"
     says = {
         "arrivals": ("random (Poisson), independent of each other", "bursts or retries: more are needed"),
-        "a request occupies a worker for": (
-            f"{units.seconds(case.mean_s)}, of which {units.seconds(case.overhead_s)} is not the loop",
-            measured,
-        ),
+        "a request occupies a worker for": (units.seconds(case.mean_s) + beside, measured),
         "service times vary by": (
             f"a coefficient of variation of {units.digits(case.variation)}",
-            f"up to {NEARLY_CONSTANT:g} they count as constant, and waits are exact (M/D/c); else simulated",
+            f"up to {NEARLY_CONSTANT:g} they count as constant",
         ),
         "queue": (IN_WORDS[case.queue], "of the dispatch, with a connection per request"),
-        "many workers": (f"if simulated, beyond {MOST_SIMULATED} no better", "errs to the safe side"),
+        "waits": _METHODS[is_exact(case.service_s, case.queue)],
         "objective": (case.slo, f"{units.digits(case.slo_s / case.loop_s)} times the loop"),
         "headroom": (units.percent(case.headroom), "by which the rate may grow"),
         "CPUs": ("one for each worker, as fast as those here", f"{cpus} here"),
