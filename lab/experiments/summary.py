@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from lab import files, units
 from lab.checks import Positive
 from lab.errors import LabError
-from lab.experiments import hot_loop, less_than_one_core, rate_sweep, single_vs_cluster, sustained
+from lab.experiments import capacity, hot_loop, less_than_one_core, rate_sweep, single_vs_cluster, sustained
+from lab.experiments.capacity import score
 from lab.experiments.claims import CLAIMS, Verdict
 from lab.experiments.common import accounted
 from lab.experiments.dispatch import answer as dispatch_answer
@@ -39,6 +40,7 @@ _ADDED: dict[str, Callable[[Run, pd.DataFrame], pd.DataFrame]] = {
     dispatch.EXPERIMENT: lambda run, trials: dispatch.beside_theory(trials, run.requests(trials)),
     failures.EXPERIMENT: lambda _, trials: trials,
     others.EXPERIMENT: others_analysis.beside_ideal,
+    capacity.EXPERIMENT: lambda _, trials: trials,
     less_than_one_core.EXPERIMENT: accounted,
 }
 """The experiments, in reading order, and what the page of each adds to its trials."""
@@ -202,7 +204,8 @@ def estimates(run: Run, trials: dict[str, pd.DataFrame] | None = None) -> pd.Dat
     """
     trials, loops = trials_of(run) if trials is None else trials, run.newest(hot_loop.EXPERIMENT)
     rows = [] if loops is None else hot_loop.estimates(loops)
-    for experiment in (single_vs_cluster.EXPERIMENT, rate_sweep.EXPERIMENT, scaling.EXPERIMENT):
+    searching = (single_vs_cluster, rate_sweep, scaling, capacity)
+    for experiment in (module.EXPERIMENT for module in searching):
         if (found := sustained.kept(run, experiment)) is not None:
             known = {replace(row, experiment="") for row in rows}  # a search that several notebooks show
             more = sustained.estimates(experiment, found)
@@ -217,6 +220,7 @@ def estimates(run: Run, trials: dict[str, pd.DataFrame] | None = None) -> pd.Dat
         dispatch.EXPERIMENT: dispatch_answer.estimates,
         failures.EXPERIMENT: lambda mine: failures_answer.estimates(_events(run, mine)),
         others.EXPERIMENT: others_answer.estimates,
+        capacity.EXPERIMENT: partial(score.estimates, run),
     }
     for experiment, state in stating.items():
         if (mine := trials.get(experiment)) is not None:

@@ -1,7 +1,7 @@
 """Plans from made calibrations: service times, rates, the staircase, machines, cost, the impossible."""
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from helpers.trial_rows import trials as made
 from lab import cpus
 from lab.errors import LabError, UsageError
 from lab.experiments import sustained
-from lab.experiments.capacity import balancing, figure, plan
+from lab.experiments.capacity import balancing, figure, plan, prediction
 from lab.experiments.capacity import case as study
 from lab.experiments.capacity.case import Case, Parameters
 from lab.experiments.sustained import Objective
@@ -93,7 +93,7 @@ def test_blocks_of_another_speed_do_not_count_as_service_times_that_vary() -> No
 
 def test_service_times_that_are_given_are_a_calibration_of_one_block() -> None:
     p = parameters(service_s=[0.1, 0.1, 0.13])
-    found = study.case(p, study.given(p))
+    found = study.case(p, prediction.calibration(cast(Run, None), p))
     assert found.is_given
     assert found.mean_s == pytest.approx(0.11)
     assert found.service_s.tolist() == pytest.approx([0.1, 0.1, 0.13])

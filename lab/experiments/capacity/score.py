@@ -8,16 +8,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lab import units
-from lab.experiments import sustained
 from lab.experiments.capacity.case import EXPERIMENT, Parameters
 from lab.experiments.capacity.prediction import BAND, PERCENTILES, latency
 from lab.experiments.dispatch.trials import played_as
 from lab.figures import DARK_TO_LIGHT, QUIET, Look, canvas, cross_flagged, plain_log_ticks, reference_line
 from lab.models.statistics import Estimate, proportion
 from lab.study.estimates import Stated, stated
+from lab.study.run import Run
 
 STEADY = 0.9
 """Predictions are scored up to this own utilisation: nearer to 1, a trial's queue has no time to settle."""
+
+
+INSIDE = "share of predicted percentiles inside their bands"
 
 
 def score(predicted: pd.DataFrame, trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
@@ -189,14 +192,14 @@ def _key(axes: Axes) -> None:
     axes.legend(loc="upper left")
 
 
-def estimates(scored: pd.DataFrame, predicted: pd.DataFrame, found: pd.DataFrame | None) -> list[Stated]:
-    """State the share of predictions that came true, and how far the sustained rate was from the foretold."""
-    share, workers = inside(scored), int(predicted["workers"].iloc[0])
-    rows = [] if found is None else sustained.estimates(EXPERIMENT, found)
-    if share is None:
-        return rows
-    about: dict[str, Any] = {"workers": workers, "loop": int(scored["iterations"].iloc[0])}
-    return [stated(EXPERIMENT, "share of percentiles inside their bands", share, **about), *rows]
+def estimates(run: Run, trials: pd.DataFrame) -> list[Stated]:
+    """State the share of predictions that came true, of the trials that the run has."""
+    predicted, several = run.newest("predictions"), trials[trials["arrivals"] == "poisson"]
+    if predicted is None or several.empty:
+        return []
+    share = inside(score(predicted, several, run.requests(several)))
+    workers = int(several["workers"].iloc[0])
+    return [] if share is None else [stated(EXPERIMENT, INSIDE, share, workers=workers)]
 
 
 def sustained_table(predicted: pd.DataFrame, found: pd.DataFrame | None) -> pd.DataFrame:
