@@ -1,0 +1,121 @@
+"""Under a quota that is far from used up: how many requests it holds up, and how often it stops the server."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from lab.experiments.claims import Word
+from lab.experiments.folk_rules import trials as planned
+from lab.experiments.folk_rules.rules import (
+    HELD_UP,
+    MOST_SLOW,
+    Parameters,
+    Ruling,
+    by_trials,
+    exceeds,
+    nothing,
+    written,
+)
+from lab.experiments.less_than_one_core import quota_name, throttled_share
+from lab.experiments.other_servers.analysis import estimated
+from lab.figures import DARK_TO_LIGHT, canvas, reference_line
+from lab.models.simulation import waits
+from lab.quota import QuotaError
+from lab.study.run import Run
+from lab.units import percent
+
+
+def measure(run: Run, p: Parameters) -> tuple[pd.DataFrame, str]:
+    """Return the trials under the quota with their requests' delays, and why there are none, or "".
+
+    delays: of each trial's requests, the latency over that in one queue of n workers without a quota, which
+    meets the same arrivals and needs the same CPU times; infinite for one that was not answered. held_up: the
+    share whose delay is above `HELD_UP`. stopped: the share of the quota's periods in which it stopped the
+    server. used: the CPU time of loops over that which the quota allows.
+    """
+    if not p.asks("quota"):
+        return pd.DataFrame(), ""
+    if not (conditions := planned.held(p)):
+        return pd.DataFrame(), f"a quota of {quota_name(p.quota)} limits nothing on these CPUs"
+    try:
+        trials = planned.measure(run, p, conditions)
+    except QuotaError as error:
+        return pd.DataFrame(), str(error)
+    return with_delays(trials, run.requests(trials)), ""
+
+
+def with_delays(trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
+    """Add to each trial what `measure` says."""
+    mine = dict(list(requests.groupby("trial_id")))
+    workers = dict(zip(trials["trial_id"], trials["workers"].astype(int), strict=True))
+    delays = [_delays(mine[name], workers[name]) for name in trials["trial_id"]]
+    cpu_s = trials["rate"] * trials["service_cpu_mean_s"].astype(float)
+    return trials.assign(
+        delays=pd.Series(delays, trials.index, dtype=object),
+        held_up=[float(np.mean(one > HELD_UP)) for one in delays],
+        stopped=throttled_share(trials),
+        used=cpu_s / trials["quota_cpus"],
+    )
+
+
+def _delays(requests: pd.DataFrame, workers: int) -> NDArray[np.float64]:
+    cpu_s = requests["service_cpu_s"].astype(float)
+    cpu_s = cpu_s.fillna(cpu_s.mean()).to_numpy()
+    if not np.isfinite(cpu_s).all():  # not one was answered
+        return np.full(len(requests), np.inf)
+    due_s, end_s = (requests[name].to_numpy(float) for name in ("due_s", "end_s"))
+    latency_s = np.where((requests["outcome"] == "ok").to_numpy(), end_s - due_s, np.inf)
+    return latency_s / (waits(due_s, cpu_s, workers) + cpu_s)
+
+
+def ruling(trials: pd.DataFrame, why_not: str = "") -> Ruling:
+    """Judge whether the quota makes the p99 bad: more than one request in a hundred is held up."""
+    if trials.empty:
+        return nothing("quota", why_not) if why_not else nothing("quota")
+
+    def judge(mine: pd.DataFrame) -> tuple[list[bool | None], str]:
+        share = estimated(mine["held_up"]) if len(mine) else None
+        return ([exceeds(share, MOST_SLOW)], written(share, percent)) if share else ([], "")
+
+    found = by_trials("quota", trials, judge)
+    quota = quota_name(float(trials["quota_cpus"].iloc[0]))
+    told = (
+        f"Of a quota of {quota}, {written(estimated(trials['used']), percent)} was used; the kernel stopped the"
+        f" server in {written(estimated(trials['stopped']), percent)} of its periods, and {found.evidence} of the"
+        f" requests took {HELD_UP:g} times as long as they would without it."
+    )
+    return Ruling("quota", told, found)
+
+
+_TITLES = {
+    Word.HOLDS: "A quota that is far from used up holds up many requests",
+    Word.IN_PART: "A quota that is far from used up holds up some requests",
+    Word.NOT_HERE: "A quota that is far from used up holds up nobody",
+    Word.UNTOLD: "Does a quota that is far from used up hold up requests?",
+}
+
+
+def figure(trials: pd.DataFrame) -> Figure | None:
+    """Draw which share of requests took longer than so many times as long as without a quota, by block."""
+    if trials.empty:
+        return None
+    with canvas(_TITLES[ruling(trials).verdict.word], size=(7.4, 3.8)) as (figure, (axes,)):
+        look = DARK_TO_LIGHT[0]
+        every = np.sort(np.concatenate(list(trials["delays"])))
+        finite = np.minimum(every, 10 * max(HELD_UP, float(np.max(every[np.isfinite(every)], initial=1.0))))
+        share = 100 * (1 - np.arange(len(finite)) / len(finite))
+        axes.step(finite, share, where="post", color=look.color, label=f"requests of all {len(trials)} trials")
+        axes.plot(
+            [HELD_UP] * len(trials), 100 * trials["held_up"], look.marker, color=DARK_TO_LIGHT[1].color,
+            label="held up, in each trial",
+        )  # fmt: skip
+        reference_line(axes, y=100 * MOST_SLOW, text="a p99 notices")
+        axes.set_yscale("symlog", linthresh=1.0)
+        axes.set_yticks([0, 1, 10, 100], ["0", "1", "10", "100"])
+        axes.set_ylim(0, 130)
+        axes.set_xlim(left=0.8)
+        axes.set_xlabel("latency, as a multiple of what it would be without the quota")
+        axes.set_ylabel("share of requests that\ntook longer, %")
+        axes.legend(loc="upper right")
+    return figure
