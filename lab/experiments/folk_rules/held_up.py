@@ -139,7 +139,7 @@ def pool_table(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def figure(events: pd.DataFrame, trials: pd.DataFrame) -> Figure | None:
-    """Draw who waits for a slow request, by dispatch, and the others' tail, by where it runs; None without."""
+    """Draw who waits for a slow request, by dispatch, and whom it holds up, by where it runs; None without."""
     if events.empty and trials.empty:
         return None
     panels = (len(events) > 0) + (len(trials) > 0)
@@ -199,7 +199,8 @@ def _draw_tails(axes: Axes, trials: pd.DataFrame) -> None:
     axes.set_yticks(range(len(places)), [f"in {_ARTICLE[place]}{place}" for place in places])
     axes.set_ylim(len(places) - 0.4, -0.7)
     axes.set_title("A CPU-heavy request runs ...")
-    axes.set_xlabel(f"{tail_name(trials)} of others that compute nothing, ms\n(dashed: what the slow one takes)")
+    others = f"{tail_name(trials)} of others that compute nothing, ms"
+    axes.set_xlabel(f"{others}\n(dashed: what the slow one takes)")
 
 
 _ARTICLE = {INLINE: "the ", THREAD: "a ", POOL: "a ", CLUSTER: "a worker of a "}

@@ -1,4 +1,4 @@
-"""Under a quota that is far from used up: how many requests it holds up, and how often it stops the server."""
+"""Under a quota that is far from used up: how many requests it holds up, how often it stops the server."""
 
 import numpy as np
 import pandas as pd
@@ -80,10 +80,10 @@ def ruling(trials: pd.DataFrame, why_not: str = "") -> Ruling:
 
     found = by_trials("quota", trials, judge)
     quota = quota_name(float(trials["quota_cpus"].iloc[0]))
+    used, stopped = (written(estimated(trials[name]), percent) for name in ("used", "stopped"))
     told = (
-        f"Of a quota of {quota}, {written(estimated(trials['used']), percent)} was used; the kernel stopped the"
-        f" server in {written(estimated(trials['stopped']), percent)} of its periods, and {found.evidence} of the"
-        f" requests took {HELD_UP:g} times as long as they would without it."
+        f"Of a quota of {quota}, {used} was used. The kernel stopped the server in {stopped} of the periods, and"
+        f" {found.evidence} of the requests took {HELD_UP:g} times as long as they would without it."
     )
     return Ruling("quota", told, found)
 

@@ -1,4 +1,4 @@
-"""The trials of all rules: which servers, under which loads, in how many blocks; and what carries them out."""
+"""The trials of all rules: which servers, under which loads, in how many blocks; what carries them out."""
 
 import threading
 from collections.abc import Iterator
@@ -53,7 +53,7 @@ def overloads(p: Parameters) -> list[Condition]:
 
 
 def tails(p: Parameters) -> list[Condition]:
-    """Return the servers that meet random arrivals, all at the rate that is `load` of what n workers allow."""
+    """Return the servers that meet random arrivals, all at one rate: `load` of what n workers allow."""
     n = resolve(p.workers)
     servers: dict[str, dict[str, Any]] = {named(n): _in_turn(p, n)}
     if p.asks("workers"):

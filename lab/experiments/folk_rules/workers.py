@@ -34,14 +34,14 @@ from lab.units import counted
 def rates(run: Run, p: Parameters) -> tuple[pd.DataFrame, list[int]]:
     """Return the overloaded trials of each number of workers, and which numbers are notebook 04's.
 
-    Those are taken if the run has n workers there, in as many blocks; what else is needed is measured like
-    them. work_cpus: the CPU time of the loops that were answered, per second. It does not depend on the
-    machine's speed, so that blocks of two notebooks may be compared; nan if the trial was no overload.
+    Those that the run has there, in as many blocks, are taken, and the others are measured like them.
+    work_cpus: the CPU time of the loops that were answered, per second. It does not depend on the machine's
+    speed, so that blocks of two notebooks may be compared; nan if the trial was no overload.
     """
     if not p.asks("workers"):
         return pd.DataFrame(), []
     wanted = planned.overloads(p)
-    known = _of_04(run, p, [one.workers for one in wanted])
+    known = _of_04(run, p.blocks, [one.workers for one in wanted])
     taken = sorted(int(n) for n in known["workers"].unique())
     if missing := [_like(one, known) for one in wanted if one.workers not in taken]:
         mine = planned.measure(run, p, missing)
@@ -51,22 +51,19 @@ def rates(run: Run, p: Parameters) -> tuple[pd.DataFrame, list[int]]:
     return found.assign(work_cpus=work_cpus), taken
 
 
-def _of_04(run: Run, p: Parameters, numbers: Sequence[int]) -> pd.DataFrame:
-    """Return notebook 04's trials of these numbers of workers; none without the first above one, which is n."""
+def _of_04(run: Run, blocks: int, counts: Sequence[int]) -> pd.DataFrame:
+    """Return notebook 04's trials of the numbers of workers that have all these blocks there."""
     known = run.trials(scaling.EXPERIMENT)
-    known = known[known["workers"].isin(numbers) & (known["block"] <= p.blocks)]
-    known = known[known.groupby("workers")["block"].transform("nunique") == p.blocks]
-    base = next((n for n in numbers if n > 1), 1)
-    known = known if base in set(known["workers"]) else known.head(0)
+    known = known[known["workers"].isin(counts) & (known["block"] <= blocks) & known["load"].notna()]
+    known = known[known.groupby("workers")["block"].transform("nunique") == blocks]
     return known.assign(part=OVERLOAD, server=[named(int(n)) for n in known["workers"]])
 
 
 def _like(one: Condition, known: pd.DataFrame) -> Condition:
     """Return the server under the load that notebook 04 offers, if that was measured."""
-    if known.empty:
-        return one
-    same = ("load", "duration_s", "dispatch", "kernel", "iterations", "pin", "timeout_s")
-    return replace(one, **{name: known[name].iloc[0] for name in same})
+    same = ["load", "duration_s", "dispatch", "kernel", "iterations", "pin", "timeout_s"]
+    given = known[same].head(1).to_dict("records")
+    return replace(one, **{str(name): value for name, value in given[0].items()}) if given else one
 
 
 def ruling(rates: pd.DataFrame, tails: pd.DataFrame, n: int, taken: Sequence[int] = ()) -> Ruling:
@@ -83,8 +80,9 @@ def ruling(rates: pd.DataFrame, tails: pd.DataFrame, n: int, taken: Sequence[int
         shorter = against(trials, few, many, TAIL, "tail_loops")
         if work is None or tail is None:
             return [], ""
-        told = f"do {times(work)} the work of {n}; at one rate, their {tail_name(tails)} is {times(tail)} as long"
-        return [exceeds(work, MATTERS), exceeds(shorter, TAIL_MATTERS)], f"{2 * n + 1} workers {told}"
+        told = f"{2 * n + 1} workers do {times(work)} the work of {n}; at one rate, "
+        told += f"their {tail_name(tails)} is {times(tail)} as long"
+        return [exceeds(work, MATTERS), exceeds(shorter, TAIL_MATTERS)], told
 
     found = by_trials("workers", both, judge)
     if not found.evidence:
