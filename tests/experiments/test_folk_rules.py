@@ -1,4 +1,4 @@
-"""The rules that people give each other: what each verdict is of trials made by hand, in words and figures."""
+"""The rules that people give each other: what each verdict is of trials made by hand, in words, in figures."""
 
 import math
 from typing import Any
@@ -126,7 +126,7 @@ def test_replicas_are_as_good_as_workers_if_their_tail_is_no_longer(
 ) -> None:
     found = replicas.ruling(tails({CENTRAL: 3.0, "workers-2": _times(3, turns), HASHED: _times(3, chance)}), 2)
     assert found.verdict.word is word
-    assert found.answer.startswith("Beside one server, 2 workers, one queue, the p99 is ")
+    assert found.answer.startswith("Compared with one server with 2 workers, the p99 is ")
 
 
 def _times(factor: float, given: float | list[float]) -> float | list[float]:
@@ -151,7 +151,7 @@ def test_a_count_is_right_if_it_is_never_more_than_can_be_used(host: float, righ
     found = pd.concat([told(0.5, 1, host=host, right=right), told(1.5, 2, host=host, right=right)])
     judged = counts.ruling(found)
     assert judged.verdict.word is word
-    assert judged.answer.startswith(f"Under a quota of 0.5 CPUs, loops got 0.500 CPUs together, and a program")
+    assert judged.answer.startswith("Under a quota of 0.5 CPUs, loops got 0.500 CPUs together, and a program")
 
 
 def test_counts_without_any_quota_tell_nothing_and_say_why() -> None:

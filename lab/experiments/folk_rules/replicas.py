@@ -57,7 +57,7 @@ def _theory(trial: Mapping[Any, Any], cpus: int) -> float:
 def shown(n: int) -> dict[str, str]:
     """Return what figures and tables call the servers that are compared."""
     return {
-        CENTRAL: f"one server, {counted(n, 'worker')}, one queue",
+        CENTRAL: f"one server with {counted(n, 'worker')}",
         named(n): f"{n} single workers, in turn",
         HASHED: f"{n} single workers, at random",
         BALANCED: f"{n} single servers behind nginx, in turn",
@@ -85,7 +85,7 @@ def ruling(tails: pd.DataFrame, n: int) -> Ruling:
     found = by_trials("replicas", compared, judge)
     if not found.evidence:
         return nothing("replicas", "no block has both")
-    return Ruling("replicas", f"Beside {shown(n)[CENTRAL]}, the {tail_name(compared)} is {found.evidence}.", found)
+    return Ruling("replicas", f"Compared with {shown(n)[CENTRAL]}, the {tail_name(compared)} is {found.evidence}.", found)
 
 
 def table(tails: pd.DataFrame, n: int) -> pd.DataFrame:
