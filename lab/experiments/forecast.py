@@ -34,7 +34,7 @@ from lab.experiments.common import expected, resolve
 from lab.experiments.dispatch import bound
 from lab.experiments.dispatch import trials as dispatch_trials
 from lab.experiments.failures import trials as failures_trials
-from lab.experiments.folk_rules import memory
+from lab.experiments.folk_rules import counts, memory
 from lab.experiments.folk_rules import trials as folk_trials
 from lab.experiments.other_servers import trials as other_trials
 from lab.experiments.other_servers.servers import factors
@@ -194,7 +194,7 @@ _COUNT_S = 1.0
 def _folk_rules(p: folk_rules.Parameters) -> float:
     groups, n, cpus = folk_trials.by_blocks(p), resolve(p.workers), available_cpus()
     peers_start_s = sum(blocks * PEER_START_S for blocks, planned in groups for one in planned if one.peer)
-    counts_s = (1 + len(p.quotas)) * (_COUNT_S + p.counted_s) * p.asks("counts")
+    counts_s = (1 + len(p.quotas)) * (_COUNT_S + counts.COUNTED_S) * p.asks("counts")
     look_s = PEER_START_S + TRIAL_S + start_s(n, cpus) + p.requests / memory.RATE_RPS
     looks_s = p.blocks * look_s * p.asks("memory")
     return peers_start_s + counts_s + looks_s + sum(trials_s(planned, blocks) for blocks, planned in groups)

@@ -355,7 +355,7 @@ def test_figures_draw_what_was_compared_and_their_titles_say_the_verdict() -> No
     titles = [figure.get_suptitle() for figure in drawn if figure]
     assert titles == [
         "5 workers do no better than 2",
-        "Replicas are as good as workers, if the choice between them is good",
+        "Replicas are as good as workers by one way to choose, but not by the other",
         "Only in a pool of processes does a slow request hold up nobody",
         "A quota that is far from used up holds up many requests",
     ]

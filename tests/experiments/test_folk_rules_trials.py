@@ -187,7 +187,6 @@ def test_in_full_it_takes_at_most_four_minutes_on_two_cpus(monkeypatch: pytest.M
         ({"rules": []}, "rules must list at least 1"),
         ({"rules": ["luck"]}, r"rules\[0\] must be 'workers'"),
         ({"workers": 0}, "workers"),
-        ({"overload": 1.0}, "overload must be at least 1.2"),
         ({"load": 1}, "load must be below 1"),
         ({"quotas": [0.5, 0.5]}, "each number once"),
         ({"quotas": [0]}, r"quotas\[0\] must be above 0"),
@@ -205,13 +204,13 @@ def test_beside_slow_requests_the_event_loop_answers_nobody_meanwhile() -> None:
     """A loop that sleeps for 20 ms, five times in a slow request: whoever comes meanwhile waits for it."""
     (inline, *_) = study.beside(parameters(kernel="sleep", iterations=200_000))
     done = study.beside_slow(inline, seed=1)
-    assert done.summary["ok"] == done.summary["planned"] == 20
+    assert done.summary["ok"] == done.summary["planned"] == 200
     assert done.requests["service_s"].isna().all(), "they run no loop"
     assert done.summary["latency_s"]["max"] > 0.02
 
 
 def test_memory_is_weighed_before_and_after_requests() -> None:
-    found = memory.look(1, "round-robin", 30)
+    found = memory.look(1, 30)
     assert found["answered"].item() == 30
     assert found["after_bytes"].item() > 2**20
     assert found["free_bytes"].item() > 0

@@ -25,6 +25,9 @@ print(json.dumps({"said": said, "ran": run_at_once(int(sys.argv[1]), float(sys.a
 """
 """What `lab doctor` asks and counts, in a process that a quota can hold."""
 
+COUNTED_S = 1.0
+"""How long loops run to see how many do so at once."""
+
 _PERIOD_S = 0.1
 """A quota counts in periods: what is left of one when the loops begin comes on top of what they get."""
 
@@ -42,15 +45,15 @@ def measure(run: Run, p: Parameters) -> tuple[pd.DataFrame, str]:
     found, why_not = [], ""
     for quota in quotas:
         try:
-            name = table_name("cpu-counts", quota, p.counted_s)
-            found.append(run.table(name, partial(asked, quota, p.counted_s)))
+            name = table_name("cpu-counts", quota)
+            found.append(run.table(name, partial(asked, quota)))
         except QuotaError as error:
             why_not = str(error)
             break
     return pd.concat(found, ignore_index=True), why_not
 
 
-def asked(quota: float | None, for_s: float) -> pd.DataFrame:
+def asked(quota: float | None, for_s: float = COUNTED_S) -> pd.DataFrame:
     """Ask every API in a process under a quota, and count there how many endless loops run at once.
 
     A row per API: quota_cpus, nan for none; api; cpus, nan if it does not tell; because; ran, the CPUs that

@@ -8,6 +8,7 @@ import pandas as pd
 from lab.errors import LabError
 from lab.experiments.common import resolve
 from lab.experiments.folk_rules.rules import MATTERS, Parameters, Ruling, exceeds, nothing, times, verdict, written
+from lab.experiments.folk_rules.trials import IN_TURN
 from lab.experiments.other_servers.analysis import estimated
 from lab.load.generators import generators_for
 from lab.machine import available_memory
@@ -32,22 +33,22 @@ def measure(run: Run, p: Parameters) -> pd.DataFrame:
     n = resolve(p.workers)
     looks = [
         run.table(
-            table_name("memory", n, p.dispatch, p.requests, number),
-            partial(look, n, p.dispatch, p.requests, p.seed + number),
+            table_name("memory", n, p.requests, number),
+            partial(look, n, p.requests, p.seed + number),
         )
         for number in range(p.blocks)
     ]
     return pd.concat(looks, ignore_index=True)
 
 
-def look(workers: int, dispatch: str, requests: int, seed: int = 0) -> pd.DataFrame:
+def look(workers: int, requests: int, seed: int = 0) -> pd.DataFrame:
     """Start our server, weigh its largest worker, have it answer so many requests, and weigh that again.
 
     fresh_bytes, after_bytes: proportional set sizes, in which a page that several share counts once in all.
     answered: how many were answered well. free_bytes: what was free for it all.
     """
     command = (
-        sys.executable, "-P", "-m", "lab", "serve", "--topology", "cluster", "--dispatch", dispatch,
+        sys.executable, "-P", "-m", "lab", "serve", "--topology", "cluster", "--dispatch", IN_TURN,
         "--workers", "{workers}", "--host", "{host}", "--port", "{port}", "--iterations", str(_ITERATIONS),
     )  # fmt: skip
     free_bytes = available_memory()

@@ -112,7 +112,7 @@ def _over(tails: pd.DataFrame, server: str) -> str:
 
 _TITLES = {
     Word.HOLDS: "Replicas are as good as workers",
-    Word.IN_PART: "Replicas are as good as workers, if the choice between them is good",
+    Word.IN_PART: "Replicas are as good as workers by one way to choose, but not by the other",
     Word.NOT_HERE: "Replicas are worse than workers",
     Word.UNTOLD: "Whether replicas are as good as workers cannot be told",
 }

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
 import pandas as pd
-from annotated_types import Lt
 from pydantic import Field
 
-from lab.checks import Count, Positive, Rate, Seconds, Whole
+from lab.checks import Count, Positive, Seconds, Whole
 from lab.experiments.claims import Verdict, Word, weighed
 from lab.experiments.common import Workers, spread
 from lab.experiments.dispatch.trials import TAILS, Utilisation
@@ -95,21 +94,16 @@ class Parameters(_Parameters):
     run: str
     rules: Annotated[ListOf[Name], Field(min_length=1)]
     workers: Workers
-    dispatch: DispatchName
-    overload: Annotated[Positive, Field(ge=1.2)]
     overload_s: Seconds
     load: Utilisation
     tail_s: Seconds
     quotas: DistinctOf[Positive]
-    counted_s: Annotated[Seconds, Field(le=60)]
     dispatches: Annotated[ListOf[DispatchName], Field(min_length=1)]
     slow_s: Annotated[Seconds, Field(ge=2.5)]
     slow: Annotated[Count, Field(le=MOST_TIMES)]
-    rate: Annotated[Rate, Lt(100_000)]
     rate_s: Seconds
     requests: Annotated[Count, Field(le=10_000_000)]
     quota: Positive
-    quota_load: Utilisation
     quota_s: Seconds
     quota_iterations: Count
     kernel: KernelName

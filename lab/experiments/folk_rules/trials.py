@@ -14,6 +14,8 @@ from lab.experiments.failures import trials as failures
 from lab.experiments.folk_rules.rules import EXPERIMENT, Parameters
 from lab.experiments.other_servers.servers import PEERS, ServerError, blamed_on
 from lab.experiments.other_servers.servers import factors as of_server
+from lab.experiments.other_servers.trials import OVERLOADED
+from lab.servers.spec import DispatchName
 from lab.study.plan import Condition
 from lab.study.run import Run
 from lab.study.trial import Attacked, Execute, Measured, fresh_server, offer, serve_and_attack
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 OVERLOAD, TAIL, BESIDE, HELD = "overload", "tail", "beside", "held"
 """What a trial is for: the `part` of its condition. Beside slow requests; held to a quota."""
 
+IN_TURN: DispatchName = "round-robin"
+"""How requests are spread where numbers of workers are compared."""
+
 CENTRAL, HASHED, BALANCED = "least-busy", "reuseport", "nginx-round-robin"
 """One server whose workers have one queue; and single ones with a queue each, behind a hash or a balancer."""
 
@@ -32,6 +37,12 @@ INLINE, THREAD, POOL, CLUSTER = "event loop", "thread", "pool of processes", "cl
 
 _BLOCKED_WORKERS, _CALM = 4, 0.3
 """As in notebook 06: one worker is blocked, and the others can carry the load."""
+
+_QUICK_RPS = 400.0
+"""Of requests that compute nothing: enough for a p99 within a second, and no load to speak of."""
+
+_USED = 0.4
+"""Of a quota: far from all."""
 
 
 def named(workers: int) -> str:
@@ -47,7 +58,7 @@ def numbers(workers: int) -> list[int]:
 def overloads(p: Parameters) -> list[Condition]:
     """Return each number of workers in overload, to see its highest throughput."""
     return [
-        _condition(p, named(n), OVERLOAD, load=p.overload, duration_s=p.overload_s, **_in_turn(p, n))
+        _condition(p, named(n), OVERLOAD, load=OVERLOADED, duration_s=p.overload_s, **_in_turn(n))
         for n in numbers(resolve(p.workers))
     ]
 
@@ -55,9 +66,9 @@ def overloads(p: Parameters) -> list[Condition]:
 def tails(p: Parameters) -> list[Condition]:
     """Return the servers that meet random arrivals, all at one rate: `load` of what n workers allow."""
     n = resolve(p.workers)
-    servers: dict[str, dict[str, Any]] = {named(n): _in_turn(p, n)}
+    servers: dict[str, dict[str, Any]] = {named(n): _in_turn(n)}
     if p.asks("workers"):
-        servers |= {named(many): _in_turn(p, many) for many in numbers(n) if many > n}
+        servers |= {named(many): _in_turn(many) for many in numbers(n) if many > n}
     if p.asks("replicas"):
         servers |= {server: of_server(server, n) for server in _replicated()}
     return [
@@ -98,7 +109,7 @@ def beside(p: Parameters) -> list[Condition]:
         CLUSTER: {"topology": "cluster", "workers": workers, "dispatch": CENTRAL},
     }
     return [
-        _condition(p, name, BESIDE, {"blocking": p.slow}, rate=p.rate, duration_s=p.rate_s, path="/", **place)
+        _condition(p, name, BESIDE, {"blocking": p.slow}, rate=_QUICK_RPS, duration_s=p.rate_s, path="/", **place)
         for name, place in places.items()
     ]
 
@@ -107,8 +118,8 @@ def held(p: Parameters) -> list[Condition]:
     """Return the server under the quota, if that limits anything here."""
     n = resolve(p.workers)
     one = _condition(
-        p, named(n), HELD, load=p.quota_load, duration_s=p.quota_s, arrivals="poisson",
-        quota_cpus=p.quota, **(_in_turn(p, n) | {"iterations": p.quota_iterations}),
+        p, named(n), HELD, load=_USED, duration_s=p.quota_s, arrivals="poisson",
+        quota_cpus=p.quota, **(_in_turn(n) | {"iterations": p.quota_iterations}),
     )  # fmt: skip
     return [one] if p.quota < affinity_cpus() else []
 
@@ -166,8 +177,8 @@ def _ask(slow: Condition, server: "Server", over: threading.Event) -> None:
         failures.blocked_by_one(slow, server)
 
 
-def _in_turn(p: Parameters, workers: int) -> dict[str, Any]:
-    return {"topology": "cluster", "workers": workers, "dispatch": p.dispatch}
+def _in_turn(workers: int) -> dict[str, Any]:
+    return {"topology": "cluster", "workers": workers, "dispatch": IN_TURN}
 
 
 def _condition(
