@@ -356,7 +356,7 @@ def test_figures_draw_what_was_compared_and_their_titles_say_the_verdict() -> No
     assert titles == [
         "5 workers do no better than 2",
         "Replicas are as good as workers by one way to choose, but not by the other",
-        "Only in a pool of processes does a slow request hold up nobody",
+        "In the event loop or in a thread, a slow request holds up the others",
         "A quota that is far from used up holds up many requests",
     ]
     assert all(figure and rendered(figure, "svg") for figure in drawn)

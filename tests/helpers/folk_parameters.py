@@ -15,7 +15,7 @@ PARAMETERS: dict[str, Any] = {
     "dispatches": ["least-busy", "reuseport"],
     "slow_s": 2.5,
     "slow": 5,
-    "rate_s": 0.5,
+    "quick_s": 0.5,
     "requests": 50,
     "quota": 0.5,
     "quota_s": 0.5,

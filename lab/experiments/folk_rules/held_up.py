@@ -47,7 +47,7 @@ def events(run: Run, p: Parameters) -> tuple[pd.DataFrame, str]:
     taken = [one for one in p.dispatches if len(known) and one in set(known["dispatch"])]
     found = [known[known["dispatch"].isin(taken)]] if taken else []
     if missing := tuple(one for one in p.dispatches if one not in taken):
-        wanted = failures.conditions(planned.blocked(p.model_copy(update={"dispatches": missing})))
+        wanted = planned.slow_ones(p.model_copy(update={"dispatches": missing}))
         trials = run.measure(EXPERIMENT, wanted, blocks=1, seed=p.seed, execute=failures.EXECUTE)
         found.append(_blocks(run, trials))
     source = f"The events of {', '.join(taken)} are notebook 06's." if taken else ""
@@ -156,7 +156,7 @@ def figure(events: pd.DataFrame, trials: pd.DataFrame) -> Figure | None:
 def _title(events: pd.DataFrame, trials: pd.DataFrame) -> str:
     word = pool_ruling(trials).verdict.word if len(trials) else Word.UNTOLD
     if word is Word.HOLDS:
-        return "Only in a pool of processes does a slow request hold up nobody"
+        return "In the event loop or in a thread, a slow request holds up the others"
     return "Whom does a slow request hold up?"
 
 

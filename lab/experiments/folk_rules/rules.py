@@ -67,7 +67,7 @@ RULES: dict[Name, Rule] = {
     "slow": Rule(
         "Why is my request queued while workers are idle?",
         "One slow request holds up no other, as long as another worker is free",
-        "in two thirds of the events, at most a tenth of the requests due meanwhile waits, by each dispatch",
+        "in two thirds of the events, at most a tenth of the requests due meanwhile wait, by each dispatch",
     ),
     "pool": Rule(
         "One CPU-heavy request blocks all others: thread or pool?",
@@ -101,7 +101,7 @@ class Parameters(_Parameters):
     dispatches: Annotated[ListOf[DispatchName], Field(min_length=1)]
     slow_s: Annotated[Seconds, Field(ge=2.5)]
     slow: Annotated[Count, Field(le=MOST_TIMES)]
-    rate_s: Seconds
+    quick_s: Seconds
     requests: Annotated[Count, Field(le=10_000_000)]
     quota: Positive
     quota_s: Seconds

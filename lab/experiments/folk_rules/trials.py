@@ -90,13 +90,14 @@ def _at_once(workers: int) -> int:
     return min(workers, available_cpus())
 
 
-def blocked(p: Parameters) -> failures.Parameters:
-    """Return the parameters with which notebook 06 would send one slow request after the other."""
-    return failures.Parameters(
+def slow_ones(p: Parameters) -> list[Condition]:
+    """Return the servers that meet one slow request after the other, as in notebook 06."""
+    as_there = failures.Parameters(
         run=p.run, dispatches=p.dispatches, kept=False, turns=(failures.BLOCK,), workers=_BLOCKED_WORKERS,
         load=_CALM, duration_s=p.slow_s, blocking=p.slow, kernel=p.kernel, iterations=p.iterations,
         timeout_s=p.timeout_s, blocks=1, seed=p.seed,
     )  # fmt: skip
+    return failures.conditions(as_there)
 
 
 def beside(p: Parameters) -> list[Condition]:
@@ -109,7 +110,7 @@ def beside(p: Parameters) -> list[Condition]:
         CLUSTER: {"topology": "cluster", "workers": workers, "dispatch": CENTRAL},
     }
     return [
-        _condition(p, name, BESIDE, {"blocking": p.slow}, rate=_QUICK_RPS, duration_s=p.rate_s, path="/", **place)
+        _condition(p, name, BESIDE, {"blocking": p.slow}, rate=_QUICK_RPS, duration_s=p.quick_s, path="/", **place)
         for name, place in places.items()
     ]
 
@@ -129,7 +130,7 @@ def by_blocks(p: Parameters) -> list[tuple[int, list[Condition]]]:
     groups = (
         (p.asks("workers"), p.blocks, overloads),
         (p.asks("workers", "replicas"), p.blocks, tails),
-        (p.asks("slow"), 1, lambda p: failures.conditions(blocked(p))),
+        (p.asks("slow"), 1, slow_ones),
         (p.asks("pool"), p.blocks, beside),
         (p.asks("quota"), p.blocks, held),
     )
