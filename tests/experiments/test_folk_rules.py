@@ -27,6 +27,7 @@ from lab.experiments.folk_rules.trials import (
 )
 from lab.figures import rendered
 from lab.flags import Flag
+from lab.models.queueing import mdc_wait_quantile
 from lab.models.statistics import Estimate, Interval
 
 NEVER_ALIKE = (0.99, 1.01, 1.0, 0.995, 1.005, 1.002)
@@ -360,3 +361,22 @@ def test_figures_draw_what_was_compared_and_their_titles_say_the_verdict() -> No
         "A quota that is far from used up holds up many requests",
     ]
     assert all(figure and rendered(figure, "svg") for figure in drawn)
+
+
+def test_theory_is_one_queue_or_one_for_each_with_the_least_overhead() -> None:
+    """Loops of 0.1 s and 0.02 s on top, at half of what that allows: Crommelin's numbers, in loops."""
+    rate = 0.5 * 2 / 0.12
+    found = with_tail(
+        trials(
+            *({"server": server, "trial_id": server} for server in (CENTRAL, HASHED)),
+            {"server": "workers-5", "trial_id": "workers-5", "workers": 5},
+            **{"part": TAIL, "workers": 2, "rate": rate, "sent": 400},
+        )
+    )
+    due_s = np.arange(50) / rate
+    one = pd.DataFrame({"due_s": due_s, "end_s": due_s + 0.12, "outcome": "ok", "service_s": 0.1})
+    requests = pd.concat([one.assign(trial_id=name) for name in found["trial_id"]])
+    theory = replicas.with_theory(found, requests, cpus=2)["theory_loops"].tolist()
+    both = [1.2 * (1 + mdc_wait_quantile(0.99, queue_of, 0.5)) for queue_of in (2, 1)]
+    assert theory[:2] == pytest.approx(both)
+    assert math.isnan(theory[2]), "five workers take turns on two CPUs"

@@ -1,5 +1,6 @@
 """Workers or replicas: one queue before n workers, or n single workers behind somebody who chooses."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from matplotlib.figure import Figure
 
 from lab.experiments.claims import Word
 from lab.experiments.dispatch.answer import tail_name
+from lab.experiments.dispatch.trials import least_overhead_s
 from lab.experiments.folk_rules import trials as planned
 from lab.experiments.folk_rules.rules import (
     TAIL_MATTERS,
@@ -32,26 +34,41 @@ _STEADY = 0.9999
 
 
 def tails(run: Run, p: Parameters) -> pd.DataFrame:
-    """Return the trials under random arrivals, with their tails (`rules.with_tail`) and what theory says.
-
-    theory_loops: the same percentile of latency in loops, at the trial's own utilisation: by M/D/n, or by
-    M/D/1 where each worker has a queue of its own. It is nan where workers outnumber the CPUs.
-    """
+    """Return the trials under random arrivals, with their tails (`rules.with_tail`) and theory (`with_theory`)."""
     if not p.asks("workers", "replicas"):
         return pd.DataFrame()
     found = with_tail(planned.measure(run, p, planned.tails(p)))
-    cpus = run.manifest.machine.available_cpus
-    theory = [_theory(trial, cpus) for trial in found.to_dict("records")]
-    return found.assign(theory_loops=pd.Series(theory, found.index, dtype=float))
+    return with_theory(found, run.requests(found), run.manifest.machine.available_cpus)
 
 
-def _theory(trial: Mapping[Any, Any], cpus: int) -> float:
-    utilisation, workers = float(trial["utilisation"]), int(trial["workers"])
-    if not 0 < utilisation <= _STEADY or workers > cpus:
-        return float("nan")
-    return 1 + mdc_wait_quantile(
-        float(trial["tail_share"]), 1 if trial["server"] == HASHED else workers, utilisation
-    )
+def with_theory(trials: pd.DataFrame, requests: pd.DataFrame, cpus: int) -> pd.DataFrame:
+    """Add theory_loops: the tail by M/D/n, or by M/D/1 where each worker has a queue of its own, in loops.
+
+    A request takes a worker for the trial's own mean loop, and for the least that any of these servers takes
+    on top of one. It is nan where workers outnumber the CPUs, or cannot keep up.
+    """
+    mine = dict(list(requests.groupby("trial_id")))
+    rows = trials.to_dict("records")
+    extra_s = [_overhead_s(mine[trial["trial_id"]], int(trial["workers"])) for trial in rows]
+    overhead_s = max(0.0, min((value for value in extra_s if math.isfinite(value)), default=0.0))
+    theory = [_theory(trial, overhead_s, cpus) for trial in rows]
+    return trials.assign(theory_loops=pd.Series(theory, trials.index, dtype=float))
+
+
+def _overhead_s(requests: pd.DataFrame, workers: int) -> float:
+    answered = requests[requests["outcome"] == "ok"]
+    return least_overhead_s(answered, answered["service_s"].to_numpy(float), workers) if len(answered) else math.nan
+
+
+def _theory(trial: Mapping[Any, Any], overhead_s: float, cpus: int) -> float:
+    workers, loop_s = int(trial["workers"]), float(trial["service_mean_s"] or math.nan)
+    takes_s = loop_s + overhead_s
+    utilisation = trial["rate"] * takes_s / workers
+    if not utilisation <= _STEADY or workers > cpus:
+        return math.nan
+    queue_of = 1 if trial["server"] == HASHED else workers
+    loops = 1 + mdc_wait_quantile(float(trial["tail_share"]), queue_of, utilisation)
+    return loops * takes_s / float(trial["service_cpu_mean_s"])
 
 
 def shown(n: int) -> dict[str, str]:
@@ -137,7 +154,7 @@ def figure(tails: pd.DataFrame, n: int) -> Figure | None:
         axes.plot([], [], look.marker, color=look.color, markersize=8, label="measured: median, interval, trials")
         axes.plot(
             [], [], "|", color=DARK_TO_LIGHT[1].color, markersize=14, markeredgewidth=2.5,
-            label="theory: loops alone, without overhead",
+            label="theory: M/D/n, or M/D/1 for each",
         )  # fmt: skip
         axes.set_yticks(range(len(names)), list(names.values()))
         axes.set_ylim(len(names) - 0.4, -0.6)
