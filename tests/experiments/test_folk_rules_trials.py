@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pandas as pd
 import pytest
-from helpers.folk_parameters import PARAMETERS, parameters
+from helpers.folk_trials import PARAMETERS, parameters
 from helpers.quotas import needs_a_quota
 from helpers.study_fakes import fake_attack
 
