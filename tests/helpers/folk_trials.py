@@ -45,9 +45,7 @@ def parameters(**changes: Any) -> Parameters:
     return Parameters.from_notebook(PARAMETERS | changes)
 
 
-def made(
-    part: str, times: Mapping[str, Given], column: str = "latency_p99_s", **common: Any
-) -> pd.DataFrame:
+def made(part: str, times: Mapping[str, Given], column: str = "latency_p99_s", **common: Any) -> pd.DataFrame:
     """Make trials of servers in six blocks: their column is so many tenths of a second, never quite alike."""
     rows = [
         {"server": server, "block": block, column: 0.1 * mine[block - 1] * NEVER_ALIKE[(block + place) % 6]}
@@ -119,5 +117,3 @@ def held(*late: int, of: int = 50, **common: Any) -> pd.DataFrame:
         for block, count in enumerate(late, 1)
     ]
     return throttled.with_delays(found, pd.concat(requests))
-
-

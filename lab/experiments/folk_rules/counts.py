@@ -120,7 +120,9 @@ def table(counts: pd.DataFrame) -> pd.DataFrame:
     columns = {}
     for limit, mine in counts.fillna({"quota_cpus": math.inf}).groupby("quota_cpus"):
         quota = float(str(limit))
-        cells = {row["api"]: _said(row["cpus"], row["usable"], row["because"]) for row in mine.to_dict("records")}
+        cells = {
+            row["api"]: _said(row["cpus"], row["usable"], row["because"]) for row in mine.to_dict("records")
+        }
         ran = {"loops that ran at once": digits(float(mine["ran"].iloc[0]))}
         columns["no quota" if math.isinf(quota) else f"quota of {quota_name(quota)}"] = cells | ran
     return pd.DataFrame(columns).rename_axis("").reset_index()

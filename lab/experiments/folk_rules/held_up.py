@@ -139,7 +139,7 @@ def pool_table(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def figure(events: pd.DataFrame, trials: pd.DataFrame) -> Figure | None:
-    """Draw who waits for a slow request, by dispatch, and whom it holds up, by where it runs; None without."""
+    """Draw who waits for a slow request, by dispatch, and the tail beside one, by where it runs."""
     if events.empty and trials.empty:
         return None
     panels = (len(events) > 0) + (len(trials) > 0)
@@ -168,7 +168,11 @@ def _draw_waiting(axes: Axes, events: pd.DataFrame) -> None:
     for height, name in enumerate(order):
         mine, one = known[name]
         axes.plot(
-            100 * mine["waited"] / mine["due"], [height] * len(mine), ".", color=DARK_TO_LIGHT[0].color, alpha=0.4
+            100 * mine["waited"] / mine["due"],
+            [height] * len(mine),
+            ".",
+            color=DARK_TO_LIGHT[0].color,
+            alpha=0.4,
         )
         _dot(axes, height, one, 100.0)
     reference_line(axes, x=100 * failures_answer.MOST_WAITING, text="a tenth")

@@ -7,7 +7,16 @@ import pandas as pd
 
 from lab.errors import LabError
 from lab.experiments.common import resolve
-from lab.experiments.folk_rules.rules import MATTERS, Parameters, Ruling, exceeds, nothing, times, verdict, written
+from lab.experiments.folk_rules.rules import (
+    MATTERS,
+    Parameters,
+    Ruling,
+    exceeds,
+    nothing,
+    times,
+    verdict,
+    written,
+)
 from lab.experiments.folk_rules.trials import IN_TURN
 from lab.experiments.other_servers.analysis import estimated
 from lab.load.generators import generators_for
@@ -19,7 +28,7 @@ from lab.study.run import Run, table_name
 from lab.study.watched import Watched
 from lab.units import counted
 
-RATE_RPS = 3000.0
+RATE_RPS = 4000.0
 """What a few workers answer of loops so short, on connections that clients keep."""
 
 _ITERATIONS = 100
@@ -60,7 +69,12 @@ def look(workers: int, requests: int, seed: int = 0) -> pd.DataFrame:
         after = watched.pss_bytes()
     if not fresh or not after:
         raise LabError("this system does not tell how much memory a process has to itself")
-    row = {"fresh_bytes": max(fresh), "after_bytes": max(after), "answered": answered, "free_bytes": free_bytes}
+    row = {
+        "fresh_bytes": max(fresh),
+        "after_bytes": max(after),
+        "answered": answered,
+        "free_bytes": free_bytes,
+    }
     return pd.DataFrame([row], dtype=float)
 
 

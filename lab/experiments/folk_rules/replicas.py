@@ -34,7 +34,7 @@ _STEADY = 0.9999
 
 
 def tails(run: Run, p: Parameters) -> pd.DataFrame:
-    """Return the trials under random arrivals, with their tails (`rules.with_tail`) and theory (`with_theory`)."""
+    """Return the trials under random arrivals, with their tails, by `with_tail`, and what theory says."""
     if not p.asks("workers", "replicas"):
         return pd.DataFrame()
     found = with_tail(planned.measure(run, p, planned.tails(p)))
@@ -57,7 +57,11 @@ def with_theory(trials: pd.DataFrame, requests: pd.DataFrame, cpus: int) -> pd.D
 
 def _overhead_s(requests: pd.DataFrame, workers: int) -> float:
     answered = requests[requests["outcome"] == "ok"]
-    return least_overhead_s(answered, answered["service_s"].to_numpy(float), workers) if len(answered) else math.nan
+    return (
+        least_overhead_s(answered, answered["service_s"].to_numpy(float), workers)
+        if len(answered)
+        else math.nan
+    )
 
 
 def _theory(trial: Mapping[Any, Any], overhead_s: float, cpus: int) -> float:
@@ -102,7 +106,11 @@ def ruling(tails: pd.DataFrame, n: int) -> Ruling:
     found = by_trials("replicas", compared, judge)
     if not found.evidence:
         return nothing("replicas", "no block has both")
-    return Ruling("replicas", f"Compared with {shown(n)[CENTRAL]}, the {tail_name(compared)} is {found.evidence}.", found)
+    return Ruling(
+        "replicas",
+        f"Compared with {shown(n)[CENTRAL]}, the {tail_name(compared)} is {found.evidence}.",
+        found,
+    )
 
 
 def table(tails: pd.DataFrame, n: int) -> pd.DataFrame:
@@ -124,7 +132,9 @@ def table(tails: pd.DataFrame, n: int) -> pd.DataFrame:
 
 
 def _over(tails: pd.DataFrame, server: str) -> str:
-    return "the reference" if server == CENTRAL else times(against(tails, server, CENTRAL, TAIL, "tail_loops"))
+    return (
+        "the reference" if server == CENTRAL else times(against(tails, server, CENTRAL, TAIL, "tail_loops"))
+    )
 
 
 _TITLES = {
@@ -146,12 +156,21 @@ def figure(tails: pd.DataFrame, n: int) -> Figure | None:
         for height, server in enumerate(names):
             mine = tails[tails["server"] == server]
             if theory := estimated(mine["theory_loops"]):
-                axes.plot(theory.value, height, "|", color=DARK_TO_LIGHT[1].color, markersize=26, markeredgewidth=2.5)
+                axes.plot(
+                    theory.value,
+                    height,
+                    "|",
+                    color=DARK_TO_LIGHT[1].color,
+                    markersize=26,
+                    markeredgewidth=2.5,
+                )
             axes.plot(mine["tail_loops"], [height] * len(mine), ".", color=look.color, alpha=0.4)
             if found := estimated(mine["tail_loops"]):
                 axes.plot([found.low, found.high], [height, height], color=look.color)
                 axes.plot(found.value, height, look.marker, color=look.color, markersize=8)
-        axes.plot([], [], look.marker, color=look.color, markersize=8, label="measured: median, interval, trials")
+        axes.plot(
+            [], [], look.marker, color=look.color, markersize=8, label="measured: median, interval, trials"
+        )
         axes.plot(
             [], [], "|", color=DARK_TO_LIGHT[1].color, markersize=14, markeredgewidth=2.5,
             label="theory: M/D/n, or M/D/1 for each",

@@ -170,7 +170,7 @@ def exceeds(found: Estimate | None, bar: float) -> bool | None:
     """Say whether an estimate is above a bar, by its whole interval; None if that does not tell."""
     if found is None or not found.is_interval or found.low <= bar <= found.high:
         return None
-    return found.value > bar
+    return found.low > bar
 
 
 def with_tail(trials: pd.DataFrame) -> pd.DataFrame:

@@ -60,8 +60,8 @@ def with_delays(trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
 
 
 def _delays(requests: pd.DataFrame, workers: int) -> NDArray[np.float64]:
-    cpu_s = requests["service_cpu_s"].astype(float)
-    cpu_s = cpu_s.fillna(cpu_s.mean()).to_numpy()
+    told_s = requests["service_cpu_s"].astype(float)
+    cpu_s = told_s.fillna(told_s.mean()).to_numpy()
     if not np.isfinite(cpu_s).all():  # not one was answered
         return np.full(len(requests), np.inf)
     due_s, end_s = (requests[name].to_numpy(float) for name in ("due_s", "end_s"))
@@ -82,8 +82,8 @@ def ruling(trials: pd.DataFrame, why_not: str = "") -> Ruling:
     quota = quota_name(float(trials["quota_cpus"].iloc[0]))
     used, stopped = (written(estimated(trials[name]), percent) for name in ("used", "stopped"))
     told = (
-        f"Of a quota of {quota}, {used} was used. The kernel stopped the server in {stopped} of the periods, and"
-        f" {found.evidence} of the requests took {HELD_UP:g} times as long as they would without it."
+        f"Of a quota of {quota}, {used} was used. The kernel stopped the server in {stopped} of the periods,"
+        f" and {found.evidence} of the requests took {HELD_UP:g} times as long as they would without it."
     )
     return Ruling("quota", told, found)
 
@@ -105,7 +105,9 @@ def figure(trials: pd.DataFrame) -> Figure | None:
         every = np.sort(np.concatenate(list(trials["delays"])))
         finite = np.minimum(every, 10 * max(HELD_UP, float(np.max(every[np.isfinite(every)], initial=1.0))))
         share = 100 * (1 - np.arange(len(finite)) / len(finite))
-        axes.step(finite, share, where="post", color=look.color, label=f"requests of all {len(trials)} trials")
+        axes.step(
+            finite, share, where="post", color=look.color, label=f"requests of all {len(trials)} trials"
+        )
         axes.plot(
             [HELD_UP] * len(trials), 100 * trials["held_up"], look.marker, color=DARK_TO_LIGHT[1].color,
             label="held up, in each trial",

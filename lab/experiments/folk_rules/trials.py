@@ -93,7 +93,7 @@ def _at_once(workers: int) -> int:
 def slow_ones(p: Parameters) -> list[Condition]:
     """Return the servers that meet one slow request after the other, as in notebook 06."""
     as_there = failures.Parameters(
-        run=p.run, dispatches=p.dispatches, kept=False, turns=(failures.BLOCK,), workers=_BLOCKED_WORKERS,
+        run=p.run, dispatches=p.dispatches, kept=False, turns=("block",), workers=_BLOCKED_WORKERS,
         load=_CALM, duration_s=p.slow_s, blocking=p.slow, kernel=p.kernel, iterations=p.iterations,
         timeout_s=p.timeout_s, blocks=1, seed=p.seed,
     )  # fmt: skip
@@ -110,7 +110,9 @@ def beside(p: Parameters) -> list[Condition]:
         CLUSTER: {"topology": "cluster", "workers": workers, "dispatch": CENTRAL},
     }
     return [
-        _condition(p, name, BESIDE, {"blocking": p.slow}, rate=_QUICK_RPS, duration_s=p.quick_s, path="/", **place)
+        _condition(
+            p, name, BESIDE, {"blocking": p.slow}, rate=_QUICK_RPS, duration_s=p.quick_s, path="/", **place
+        )
         for name, place in places.items()
     ]
 
