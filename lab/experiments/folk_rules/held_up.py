@@ -5,6 +5,7 @@ from dataclasses import replace
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from lab import units
 from lab.experiments.claims import Word
@@ -194,6 +195,7 @@ def _draw_tails(axes: Axes, trials: pd.DataFrame) -> None:
             axes.annotate(
                 units.seconds(one.value), (1000 * one.value, height), xytext=(0, 8), ha="center",
                 textcoords="offset points", fontsize=8.5,
+                path_effects=[withStroke(linewidth=2.5, foreground="white")],
             )  # fmt: skip
     slow_s = float((trials["blocking"] * trials["loop_s"]).median())
     axes.axvline(1000 * slow_s, color=QUIET, linewidth=1, linestyle=(0, (4, 3)))

@@ -19,7 +19,7 @@ from lab.experiments.folk_rules.rules import (
 )
 from lab.experiments.less_than_one_core import quota_name, throttled_share
 from lab.experiments.other_servers.analysis import estimated
-from lab.figures import DARK_TO_LIGHT, canvas, reference_line
+from lab.figures import DARK_TO_LIGHT, INK, canvas
 from lab.models.simulation import waits
 from lab.quota import QuotaError
 from lab.study.run import Run
@@ -97,27 +97,28 @@ _TITLES = {
 
 
 def figure(trials: pd.DataFrame) -> Figure | None:
-    """Draw which share of requests took longer than so many times as long as without a quota, by block."""
+    """Draw how much of the quota was used, how often it stopped the server, and whom it held up."""
     if trials.empty:
         return None
-    with canvas(_TITLES[ruling(trials).verdict.word], size=(7.4, 3.8)) as (figure, (axes,)):
-        look = DARK_TO_LIGHT[0]
-        every = np.sort(np.concatenate(list(trials["delays"])))
-        finite = np.minimum(every, 10 * max(HELD_UP, float(np.max(every[np.isfinite(every)], initial=1.0))))
-        share = 100 * (1 - np.arange(len(finite)) / len(finite))
-        axes.step(
-            finite, share, where="post", color=look.color, label=f"requests of all {len(trials)} trials"
-        )
-        axes.plot(
-            [HELD_UP] * len(trials), 100 * trials["held_up"], look.marker, color=DARK_TO_LIGHT[1].color,
-            label="held up, in each trial",
-        )  # fmt: skip
-        reference_line(axes, y=100 * MOST_SLOW, text="a p99 notices")
-        axes.set_yscale("symlog", linthresh=1.0)
-        axes.set_yticks([0, 1, 10, 100], ["0", "1", "10", "100"])
-        axes.set_ylim(0, 130)
-        axes.set_xlim(left=0.8)
-        axes.set_xlabel("latency, as a multiple of what it would be without the quota")
-        axes.set_ylabel("share of requests that\ntook longer, %")
-        axes.legend(loc="upper right")
+    rows = {
+        "of the quota was used": "used",
+        "of the periods,\nthe server was stopped": "stopped",
+        f"of the requests took\n{HELD_UP:g} times as long": "held_up",
+    }
+    with canvas(_TITLES[ruling(trials).verdict.word], size=(7.4, 3.0)) as (figure, (axes,)):
+        for height, column in enumerate(rows.values()):
+            look = DARK_TO_LIGHT[1 if column == "held_up" else 0]
+            if (found := estimated(100 * trials[column])) is None:
+                continue
+            axes.barh(height, found.value, 0.55, color=look.color)
+            axes.plot([found.low, found.high], [height, height], color=INK, linewidth=1.4)
+            axes.annotate(
+                f"{found.value:.0f} %", (found.high, height), xytext=(6, 0), va="center",
+                textcoords="offset points", fontsize=11, fontweight="bold",
+            )  # fmt: skip
+        axes.set_yticks(range(len(rows)), list(rows))
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("share, %")
+        axes.grid(visible=False, axis="y")
     return figure

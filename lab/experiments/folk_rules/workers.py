@@ -157,6 +157,7 @@ def figure(
             axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
             axes.set_xlabel("workers")
             axes.grid(visible=False, axis="x")
+        work.set_ylim(0, max(work.get_ylim()[1], 1.15 * cpus))
         reference_line(work, y=cpus, text=f"all {counted(cpus, 'CPU')}")
         if counts[0] < n:
             tail.annotate(
