@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 from helpers.folk_trials import Given, beside, events, held, looked, parameters, rates, tails, told
@@ -13,7 +12,7 @@ from lab.experiments.claims import Word
 from lab.experiments.folk_rules import counts, held_up, memory, replicas, throttled, workers
 from lab.experiments.folk_rules import rules as study
 from lab.experiments.folk_rules.rules import Ruling, exceeds, with_tail
-from lab.experiments.folk_rules.trials import CENTRAL, HASHED, TAIL
+from lab.experiments.folk_rules.trials import CENTRAL, HASHED
 from lab.figures import rendered
 from lab.flags import Flag
 from lab.models.queueing import mdc_wait_quantile
@@ -286,23 +285,9 @@ def test_figures_draw_what_was_compared_and_their_titles_say_the_verdict() -> No
     assert all(figure and rendered(figure, "svg") for figure in drawn)
 
 
-def test_theory_is_one_queue_or_one_for_each_with_the_least_overhead() -> None:
-    """Loops of 0.1 s and 0.02 s on top, at half of what that allows: Crommelin's numbers, in loops."""
-    rate = 0.5 * 2 / 0.12
-    found = with_tail(
-        trials(
-            *({"server": server, "trial_id": server} for server in (CENTRAL, HASHED)),
-            {"server": "workers-5", "trial_id": "workers-5", "workers": 5},
-            part=TAIL,
-            workers=2,
-            rate=rate,
-            sent=400,
-        )
-    )
-    due_s = np.arange(50) / rate
-    one = pd.DataFrame({"due_s": due_s, "end_s": due_s + 0.12, "outcome": "ok", "service_s": 0.1})
-    requests = pd.concat([one.assign(trial_id=name) for name in found["trial_id"]])
-    theory = replicas.with_theory(found, requests, cpus=2)["theory_loops"].tolist()
-    both = [1.2 * (1 + mdc_wait_quantile(0.99, queue_of, 0.5)) for queue_of in (2, 1)]
-    assert theory[:2] == pytest.approx(both)
-    assert math.isnan(theory[2]), "five workers take turns on two CPUs"
+def test_by_theory_only_a_choice_at_random_has_a_longer_tail_than_one_queue() -> None:
+    servers = (CENTRAL, "workers-2", HASHED)
+    found = with_tail(trials(*({"server": one} for one in servers), workers=2, utilisation=0.6, sent=400))
+    one, many = (1 + mdc_wait_quantile(0.99, workers, 0.6) for workers in (1, 2))
+    assert replicas.with_theory(found)["theory"].tolist() == pytest.approx([1, 1, one / many])
+    assert replicas.with_theory(found.assign(utilisation=1.2))["theory"].isna().all()

@@ -58,12 +58,13 @@ def asked(quota: float | None, for_s: float = COUNTED_S) -> pd.DataFrame:
 
     A row per API: quota_cpus, nan for none; api; cpus, nan if it does not tell; because; ran, the CPUs that
     loops got together, of which there are more than the quota allows, or one for each CPU of the host;
-    usable, how many of them could be kept busy. Raises QuotaError if none can be set.
+    usable, how many of them the quota lets be kept busy, or all CPUs of the host. Raises QuotaError if none
+    can be set.
     """
     loops = host_cpus() if quota is None else math.ceil(quota) + 1
     answer = json.loads(_under(quota, [sys.executable, "-P", "-c", _ASK, str(loops), str(for_s)]))
     ran = float(answer["ran"])
-    steadily = ran if quota is None else ran / (1 + _PERIOD_S / for_s)
+    steadily = loops if quota is None else ran / (1 + _PERIOD_S / for_s)
     return (
         pd.DataFrame(answer["said"])
         .astype({"cpus": float})

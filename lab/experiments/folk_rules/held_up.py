@@ -45,7 +45,11 @@ def events(run: Run, p: Parameters) -> tuple[pd.DataFrame, str]:
     if not p.asks("slow"):
         return pd.DataFrame(), ""
     known = _blocks(run, run.trials(failures.EXPERIMENT))
-    taken = [one for one in p.dispatches if len(known) and one in set(known["dispatch"])]
+    taken = [
+        one
+        for one in p.dispatches
+        if len(known) and one in set(known.loc[known["kind"] == BLOCK, "dispatch"])
+    ]
     found = [known[known["dispatch"].isin(taken)]] if taken else []
     if missing := tuple(one for one in p.dispatches if one not in taken):
         wanted = planned.slow_ones(p.model_copy(update={"dispatches": missing}))
@@ -60,7 +64,8 @@ def _blocks(run: Run, trials: pd.DataFrame) -> pd.DataFrame:
     if new.empty:
         return new
     found = failures.events(new, run.requests(new), run.events(new))
-    return found[(found["kind"] == BLOCK) & (found["due"] > 0)].reset_index(drop=True)
+    met = (found["kind"] == BLOCK) & (found["due"] > 0)
+    return found[met | (found["kind"] == failures.CALM)].reset_index(drop=True)
 
 
 def slow_ruling(events: pd.DataFrame, source: str = "") -> Ruling:
@@ -68,6 +73,8 @@ def slow_ruling(events: pd.DataFrame, source: str = "") -> Ruling:
     if events.empty:
         return nothing("slow")
     judged = [one for one in failures_answer.verdicts(events) if one.number == 5 and one.evidence]
+    if not judged:
+        return nothing("slow", "no request was due while a slow one ran")
     parts = [{Word.HOLDS: True, Word.NOT_HERE: False}.get(one.word) for one in judged]
     shares = [
         f"{dispatch}: {written(_WAITED.found(mine), units.percent)} of {units.counted(len(mine), 'event')}"

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from lab.experiments.claims import Word
 from lab.experiments.dispatch.answer import tail_name
-from lab.experiments.dispatch.trials import least_overhead_s
 from lab.experiments.folk_rules import trials as planned
 from lab.experiments.folk_rules.rules import (
     TAIL_MATTERS,
@@ -23,8 +22,8 @@ from lab.experiments.folk_rules.rules import (
     written,
 )
 from lab.experiments.folk_rules.trials import BALANCED, CENTRAL, HASHED, TAIL, named
-from lab.experiments.other_servers.analysis import against, estimated
-from lab.figures import DARK_TO_LIGHT, QUIET, canvas
+from lab.experiments.other_servers.analysis import TAILS, against, beside_ideal, estimated
+from lab.figures import DARK_TO_LIGHT, canvas, reference_line
 from lab.models.queueing import mdc_wait_quantile
 from lab.study.run import Run
 from lab.units import counted
@@ -34,45 +33,35 @@ _STEADY = 0.9999
 
 
 def tails(run: Run, p: Parameters) -> pd.DataFrame:
-    """Return the trials under random arrivals, with their tails, by `with_tail`, and what theory says."""
+    """Return the trials under random arrivals, beside one ideal queue of the same arrivals and loops.
+
+    Their column `TAILS` is the tail over that queue's, as in notebook 07; `with_tail` and `with_theory` say
+    what else there is.
+    """
     if not p.asks("workers", "replicas"):
         return pd.DataFrame()
     found = with_tail(planned.measure(run, p, planned.tails(p)))
-    return with_theory(found, run.requests(found), run.manifest.machine.available_cpus)
+    return with_theory(beside_ideal(run, found))
 
 
-def with_theory(trials: pd.DataFrame, requests: pd.DataFrame, cpus: int) -> pd.DataFrame:
-    """Add theory_loops: the tail by M/D/n, or by M/D/1 where each worker has a queue of its own, in loops.
+def with_theory(trials: pd.DataFrame) -> pd.DataFrame:
+    """Add theory: the tail by M/D/1 over that by M/D/n, at the trial's own utilisation, if chance chooses.
 
-    A request takes a worker for the trial's own mean loop, and for the least that any of these servers takes
-    on top of one. It is nan where workers outnumber the CPUs, or cannot keep up.
+    It is 1 for a choice in turn, as for one queue, and nan for a trial whose queue never settles.
     """
-    mine = dict(list(requests.groupby("trial_id")))
-    rows = trials.to_dict("records")
-    extra_s = [_overhead_s(mine[trial["trial_id"]], int(trial["workers"])) for trial in rows]
-    overhead_s = max(0.0, min((value for value in extra_s if math.isfinite(value)), default=0.0))
-    theory = [_theory(trial, overhead_s, cpus) for trial in rows]
-    return trials.assign(theory_loops=pd.Series(theory, trials.index, dtype=float))
+    theory = [_theory(trial) for trial in trials.to_dict("records")]
+    return trials.assign(theory=pd.Series(theory, trials.index, dtype=float))
 
 
-def _overhead_s(requests: pd.DataFrame, workers: int) -> float:
-    answered = requests[requests["outcome"] == "ok"]
-    return (
-        least_overhead_s(answered, answered["service_s"].to_numpy(float), workers)
-        if len(answered)
-        else math.nan
-    )
-
-
-def _theory(trial: Mapping[Any, Any], overhead_s: float, cpus: int) -> float:
-    workers, loop_s = int(trial["workers"]), float(trial["service_mean_s"] or math.nan)
-    takes_s = loop_s + overhead_s
-    utilisation = trial["rate"] * takes_s / workers
-    if not utilisation <= _STEADY or workers > cpus:
+def _theory(trial: Mapping[Any, Any]) -> float:
+    share, utilisation = float(trial["tail_share"]), float(trial["utilisation"])
+    if not utilisation <= _STEADY:
         return math.nan
-    queue_of = 1 if trial["server"] == HASHED else workers
-    loops = 1 + mdc_wait_quantile(float(trial["tail_share"]), queue_of, utilisation)
-    return loops * takes_s / float(trial["service_cpu_mean_s"])
+    one, many = (
+        1 + mdc_wait_quantile(share, workers, utilisation)
+        for workers in (1 if trial["server"] == HASHED else int(trial["workers"]), int(trial["workers"]))
+    )
+    return one / many
 
 
 def shown(n: int) -> dict[str, str]:
@@ -86,7 +75,7 @@ def shown(n: int) -> dict[str, str]:
 
 
 def ruling(tails: pd.DataFrame, n: int) -> Ruling:
-    """Judge replicas: their tail behind a choice in turn, and behind one at random, over one queue's."""
+    """Judge replicas: their tail behind a choice in turn, and behind one at random, over one server's."""
     if tails.empty or CENTRAL not in set(tails["server"]):
         return nothing("replicas")
     if n < 2:
@@ -97,7 +86,7 @@ def ruling(tails: pd.DataFrame, n: int) -> Ruling:
         known = {
             server: beside
             for server in (named(n), HASHED, BALANCED)
-            if (beside := against(trials, server, CENTRAL, TAIL, "tail_loops"))
+            if (beside := against(trials, server, CENTRAL, TAIL, TAILS))
         }
         longer = [exceeds(known.get(server), TAIL_MATTERS) for server in (named(n), HASHED)]
         told = [f"{times(beside)} as long with {shown(n)[server]}" for server, beside in known.items()]
@@ -106,25 +95,24 @@ def ruling(tails: pd.DataFrame, n: int) -> Ruling:
     found = by_trials("replicas", compared, judge)
     if not found.evidence:
         return nothing("replicas", "no block has both")
-    return Ruling(
-        "replicas",
-        f"Compared with {shown(n)[CENTRAL]}, the {tail_name(compared)} is {found.evidence}.",
-        found,
-    )
+    what = f"Compared with {shown(n)[CENTRAL]}, the {tail_name(compared)} is"
+    return Ruling("replicas", f"{what} {found.evidence}.", found)
 
 
 def table(tails: pd.DataFrame, n: int) -> pd.DataFrame:
-    """Tabulate the tail of each server, in loops, beside what theory says."""
+    """Tabulate the tail of each server: in loops, over one ideal queue's, and what theory says of that."""
     if tails.empty or CENTRAL not in set(tails["server"]):
         return pd.DataFrame({"": ["not measured"]})
     of = {str(server): mine for server, mine in tails.groupby("server", sort=False)}
+    tail = tail_name(tails)
     return pd.DataFrame(
         {
             "": name,
             "own utilisation": written(estimated(of[server]["utilisation"])),
-            f"{tail_name(tails)}, in loops": written(estimated(of[server]["tail_loops"])),
-            "theory, in loops": written(estimated(of[server]["theory_loops"])),
-            "over one queue": _over(tails, server),
+            f"{tail}, in loops": written(estimated(of[server]["tail_loops"])),
+            f"{tail} over one ideal queue's": written(estimated(of[server][TAILS])),
+            "by theory": written(estimated(of[server]["theory"])),
+            "over one server's": _over(tails, server),
         }
         for server, name in shown(n).items()
         if server in of
@@ -132,9 +120,7 @@ def table(tails: pd.DataFrame, n: int) -> pd.DataFrame:
 
 
 def _over(tails: pd.DataFrame, server: str) -> str:
-    return (
-        "the reference" if server == CENTRAL else times(against(tails, server, CENTRAL, TAIL, "tail_loops"))
-    )
+    return "the reference" if server == CENTRAL else times(against(tails, server, CENTRAL, TAIL, TAILS))
 
 
 _TITLES = {
@@ -146,40 +132,31 @@ _TITLES = {
 
 
 def figure(tails: pd.DataFrame, n: int) -> Figure | None:
-    """Draw the tail of each server beside theory; None if replicas were not measured."""
-    judged = ruling(tails, n)
+    """Draw the tail of each server over one ideal queue's, beside theory; None if it was not measured."""
     if tails.empty or CENTRAL not in set(tails["server"]):
         return None
     names = {server: name for server, name in shown(n).items() if server in set(tails["server"])}
-    with canvas(_TITLES[judged.verdict.word], size=(8.2, 1.7 + 0.5 * len(names))) as (figure, (axes,)):
-        look = DARK_TO_LIGHT[0]
+    title, look = _TITLES[ruling(tails, n).verdict.word], DARK_TO_LIGHT[0]
+    mark: dict[str, Any] = {"color": DARK_TO_LIGHT[1].color, "markeredgewidth": 3}
+    with canvas(title, size=(8.2, 1.7 + 0.5 * len(names))) as (figure, (axes,)):
         for height, server in enumerate(names):
             mine = tails[tails["server"] == server]
-            if theory := estimated(mine["theory_loops"]):
-                axes.plot(
-                    theory.value,
-                    height,
-                    "|",
-                    color=DARK_TO_LIGHT[1].color,
-                    markersize=26,
-                    markeredgewidth=2.5,
-                )
-            axes.plot(mine["tail_loops"], [height] * len(mine), ".", color=look.color, alpha=0.4)
-            if found := estimated(mine["tail_loops"]):
+            if theory := estimated(mine["theory"]):
+                axes.plot(theory.value, height, "|", markersize=26, **mark)
+            axes.plot(mine[TAILS], [height] * len(mine), ".", color=look.color, alpha=0.4)
+            if found := estimated(mine[TAILS]):
                 axes.plot([found.low, found.high], [height, height], color=look.color)
                 axes.plot(found.value, height, look.marker, color=look.color, markersize=8)
         axes.plot(
-            [], [], look.marker, color=look.color, markersize=8, label="measured: median, interval, trials"
-        )
-        axes.plot(
-            [], [], "|", color=DARK_TO_LIGHT[1].color, markersize=14, markeredgewidth=2.5,
-            label="theory: M/D/n, or M/D/1 for each",
+            [], [], look.marker, color=look.color, markersize=8,
+            label="measured: median, interval, trials",
         )  # fmt: skip
+        axes.plot([], [], "|", markersize=14, label="theory", **mark)
+        reference_line(axes, x=1, text="one ideal queue")
         axes.set_yticks(range(len(names)), list(names.values()))
-        axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.set_xlim(0, 1.08 * axes.get_xlim()[1])
-        axes.set_xlabel(f"{tail_name(tails)} of latency at one rate, in loops")
+        axes.set_ylim(len(names) - 0.4, -0.8)
+        axes.set_xlim(0, 1.08 * max(2.0, axes.get_xlim()[1]))
+        axes.set_xlabel(f"{tail_name(tails)} of latency, multiples of one ideal queue's")
         axes.grid(visible=False, axis="y")
-        axes.axvline(1, color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure

@@ -62,7 +62,7 @@ RULES: dict[Name, Rule] = {
     "replicas": Rule(
         "More workers, or more replicas?",
         "Replicas of one worker are as good as one server with as many workers",
-        f"their tail is at most {TAIL_MATTERS:g} times as long, whoever chooses between them",
+        f"their tail, over an ideal queue's, is at most {TAIL_MATTERS:g} times as long, whoever chooses",
     ),
     "slow": Rule(
         "Why is my request queued while workers are idle?",

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from lab.experiments.claims import Word
@@ -101,17 +102,18 @@ def figure(trials: pd.DataFrame) -> Figure | None:
     if trials.empty:
         return None
     rows = {
-        "of the quota was used": "used",
-        "of the periods,\nthe server was stopped": "stopped",
-        f"of the requests took\n{HELD_UP:g} times as long": "held_up",
+        "CPU time used,\nof what the quota allows": "used",
+        "periods in which\nthe server was stopped": "stopped",
+        f"requests that took\n{HELD_UP:g} times as long": "held_up",
     }
+    halo = [withStroke(linewidth=3, foreground="white")]
     with canvas(_TITLES[ruling(trials).verdict.word], size=(7.4, 3.0)) as (figure, (axes,)):
         for height, column in enumerate(rows.values()):
             look = DARK_TO_LIGHT[1 if column == "held_up" else 0]
             if (found := estimated(100 * trials[column])) is None:
                 continue
             axes.barh(height, found.value, 0.55, color=look.color)
-            axes.plot([found.low, found.high], [height, height], color=INK, linewidth=1.4)
+            axes.plot([found.low, found.high], [height, height], color=INK, linewidth=1.4, path_effects=halo)
             axes.annotate(
                 f"{found.value:.0f} %", (found.high, height), xytext=(6, 0), va="center",
                 textcoords="offset points", fontsize=11, fontweight="bold",

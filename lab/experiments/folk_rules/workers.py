@@ -6,6 +6,7 @@ from dataclasses import replace
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from lab.experiments.claims import Word
 from lab.experiments.dispatch.answer import tail_name
@@ -179,4 +180,5 @@ def _bar(axes: Axes, place: int, found: Estimate | None, compared: bool) -> None
     color = DARK_TO_LIGHT[0].color if compared else "#b8c4ce"
     axes.bar(place, found.value, 0.62, color=color)
     if found.high > found.low:
-        axes.plot([place, place], [found.low, found.high], color=INK, linewidth=1.4)
+        halo = [withStroke(linewidth=3, foreground="white")]
+        axes.plot([place, place], [found.low, found.high], color=INK, linewidth=1.4, path_effects=halo)
