@@ -187,7 +187,7 @@ def _less_than_one_core(p: less_than_one_core.Parameters) -> float:
     return trials_s(less_than_one_core.conditions(p), p.blocks)
 
 
-_COUNT_S = 1.0
+_COUNT_S = 0.7
 """To ask every API how many CPUs there are."""
 
 

@@ -102,7 +102,7 @@ def test_overloads_of_notebook_04_are_taken_and_the_others_measured_like_them() 
         for n in (1, 2, 4)
     ]
     run.measure(scaling.EXPERIMENT, theirs, blocks=1, seed=1, execute=fake_attack)
-    found, taken = workers.rates(run, p)
+    found, _, taken = workers.measure(run, p)
     assert taken == [1, 2, 4]
     assert sorted(found["workers"]) == [1, 2, 3, 4, 5]
     mine = found[found["experiment"] == EXPERIMENT]
@@ -117,7 +117,7 @@ def test_without_as_many_blocks_in_notebook_04_all_is_measured_here() -> None:
     run, p = open_run("few"), parameters(blocks=2)
     theirs = [Condition(topology="cluster", workers=2, load=2.0, duration_s=0.3, iterations=20_000)]
     run.measure(scaling.EXPERIMENT, theirs, blocks=1, seed=1, execute=fake_attack)
-    found, taken = workers.rates(run, p)
+    found, _, taken = workers.measure(run, p)
     assert taken == []
     assert set(found["experiment"]) == {EXPERIMENT}
     assert len(found) == 10

@@ -21,6 +21,7 @@ from lab.experiments.folk_rules.rules import (
     Ruling,
     by_trials,
     exceeds,
+    measured,
     nothing,
     times,
     verdict,
@@ -40,23 +41,19 @@ _WAITED = failures_answer.MEASURES[BLOCK][0]
 def events(run: Run, p: Parameters) -> tuple[pd.DataFrame, str]:
     """Return a row per slow request among quick ones (`failures.events`), and which are notebook 06's, or "".
 
-    Those of the dispatches that 06 met with new connections are taken, and the others measured as it would.
+    Those that it has with new connections are taken; the dispatches that it lacks are measured as it would.
     """
     if not p.asks("slow"):
         return pd.DataFrame(), ""
     known = _blocks(run, run.trials(failures.EXPERIMENT))
-    taken = [
-        one
-        for one in p.dispatches
-        if len(known) and one in set(known.loc[known["kind"] == BLOCK, "dispatch"])
-    ]
-    found = [known[known["dispatch"].isin(taken)]] if taken else []
+    taken = [*known.loc[known["kind"] == BLOCK, "dispatch"].unique()] if len(known) else []
+    found = [known]
     if missing := tuple(one for one in p.dispatches if one not in taken):
         wanted = planned.slow_ones(p.model_copy(update={"dispatches": missing}))
         trials = run.measure(EXPERIMENT, wanted, blocks=1, seed=p.seed, execute=failures.EXECUTE)
         found.append(_blocks(run, trials))
     source = f"The events of {', '.join(taken)} are notebook 06's." if taken else ""
-    return pd.concat(found, ignore_index=True), source
+    return measured(*found), source
 
 
 def _blocks(run: Run, trials: pd.DataFrame) -> pd.DataFrame:

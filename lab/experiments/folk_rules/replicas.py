@@ -9,10 +9,8 @@ from matplotlib.figure import Figure
 
 from lab.experiments.claims import Word
 from lab.experiments.dispatch.answer import tail_name
-from lab.experiments.folk_rules import trials as planned
 from lab.experiments.folk_rules.rules import (
     TAIL_MATTERS,
-    Parameters,
     Ruling,
     by_trials,
     exceeds,
@@ -32,16 +30,13 @@ _STEADY = 0.9999
 """Above this utilisation, there is no law of waiting."""
 
 
-def tails(run: Run, p: Parameters) -> pd.DataFrame:
-    """Return the trials under random arrivals, beside one ideal queue of the same arrivals and loops.
+def beside_one_queue(run: Run, tails: pd.DataFrame) -> pd.DataFrame:
+    """Put the trials under random arrivals beside one ideal queue of the same arrivals and loops.
 
     Their column `TAILS` is the tail over that queue's, as in notebook 07; `with_tail` and `with_theory` say
     what else there is.
     """
-    if not p.asks("workers", "replicas"):
-        return pd.DataFrame()
-    found = with_tail(planned.measure(run, p, planned.tails(p)))
-    return with_theory(beside_ideal(run, found))
+    return tails if tails.empty else with_theory(beside_ideal(run, with_tail(tails)))
 
 
 def with_theory(trials: pd.DataFrame) -> pd.DataFrame:

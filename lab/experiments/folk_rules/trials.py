@@ -44,6 +44,9 @@ _QUICK_RPS = 400.0
 _USED = 0.4
 """Of a quota: far from all."""
 
+_ENOUGH = 2
+"""Workers where their number does not matter: so that one can be busy, and the other free."""
+
 
 def named(workers: int) -> str:
     """Name a server that takes turns by its number of workers."""
@@ -56,10 +59,10 @@ def numbers(workers: int) -> list[int]:
 
 
 def overloads(p: Parameters) -> list[Condition]:
-    """Return each number of workers in overload, to see its highest throughput."""
+    """Return each number of workers in overload, to see its highest throughput; if that is asked for."""
     return [
         _condition(p, named(n), OVERLOAD, load=OVERLOADED, duration_s=p.overload_s, **_in_turn(n))
-        for n in numbers(resolve(p.workers))
+        for n in (numbers(resolve(p.workers)) if p.asks("workers") else ())
     ]
 
 
@@ -78,6 +81,11 @@ def tails(p: Parameters) -> list[Condition]:
         )
         for server, factors in servers.items()
     ]  # fmt: skip
+
+
+def loads(p: Parameters) -> list[Condition]:
+    """Return the overloads and the random arrivals, which are measured in the same blocks."""
+    return [*overloads(p), *tails(p)]
 
 
 def _replicated() -> Iterator[str]:
@@ -102,12 +110,11 @@ def slow_ones(p: Parameters) -> list[Condition]:
 
 def beside(p: Parameters) -> list[Condition]:
     """Return where a CPU-heavy request may run, each under quick requests that need no loop."""
-    workers = max(2, resolve(p.workers))
     places: dict[str, dict[str, Any]] = {
         INLINE: {"topology": "single"},
-        THREAD: {"topology": "offload", "workers": workers, "pool": "thread"},
-        POOL: {"topology": "offload", "workers": workers, "pool": "process"},
-        CLUSTER: {"topology": "cluster", "workers": workers, "dispatch": CENTRAL},
+        THREAD: {"topology": "offload", "workers": _ENOUGH, "pool": "thread"},
+        POOL: {"topology": "offload", "workers": _ENOUGH, "pool": "process"},
+        CLUSTER: {"topology": "cluster", "workers": _ENOUGH, "dispatch": CENTRAL},
     }
     return [
         _condition(
@@ -119,10 +126,9 @@ def beside(p: Parameters) -> list[Condition]:
 
 def held(p: Parameters) -> list[Condition]:
     """Return the server under the quota, if that limits anything here."""
-    n = resolve(p.workers)
     one = _condition(
-        p, named(n), HELD, load=_USED, duration_s=p.quota_s, arrivals="poisson",
-        quota_cpus=p.quota, **(_in_turn(n) | {"iterations": p.quota_iterations}),
+        p, named(_ENOUGH), HELD, load=_USED, duration_s=p.quota_s, arrivals="poisson",
+        quota_cpus=p.quota, **(_in_turn(_ENOUGH) | {"iterations": p.quota_iterations}),
     )  # fmt: skip
     return [one] if p.quota < affinity_cpus() else []
 
@@ -130,8 +136,7 @@ def held(p: Parameters) -> list[Condition]:
 def by_blocks(p: Parameters) -> list[tuple[int, list[Condition]]]:
     """Return what is to be measured, and in how many blocks, if no other notebook of the run has it."""
     groups = (
-        (p.asks("workers"), p.blocks, overloads),
-        (p.asks("workers", "replicas"), p.blocks, tails),
+        (p.asks("workers", "replicas"), p.blocks, loads),
         (p.asks("slow"), 1, slow_ones),
         (p.asks("pool"), p.blocks, beside),
         (p.asks("quota"), p.blocks, held),

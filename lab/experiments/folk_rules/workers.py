@@ -32,24 +32,31 @@ from lab.study.run import Run
 from lab.units import counted
 
 
-def rates(run: Run, p: Parameters) -> tuple[pd.DataFrame, list[int]]:
-    """Return the overloaded trials of each number of workers, and which numbers are notebook 04's.
+def measure(run: Run, p: Parameters) -> tuple[pd.DataFrame, pd.DataFrame, list[int]]:
+    """Return the trials in overload, those under random arrivals, and which numbers of workers are 04's.
 
-    Those that the run has there, in as many blocks, are taken, and the others are measured like them.
-    work_cpus: the CPU time of the loops that were answered, per second. It does not depend on the machine's
-    speed, so that blocks of two notebooks may be compared; nan if the trial was no overload.
+    Overloads that notebook 04 has in as many blocks are taken, and the others are measured like them.
+    They have work_cpus: the CPU time of the loops that were answered, per second. It does not depend on the
+    machine's speed, so that blocks of two notebooks may be compared; nan if the trial was no overload.
     """
-    if not p.asks("workers"):
-        return pd.DataFrame(), []
+    if not p.asks("workers", "replicas"):
+        return pd.DataFrame(), pd.DataFrame(), []
     wanted = planned.overloads(p)
     known = _of_04(run, p.blocks, [one.workers for one in wanted])
     taken = sorted(int(n) for n in known["workers"].unique())
-    if missing := [_like(one, known) for one in wanted if one.workers not in taken]:
-        mine = planned.measure(run, p, missing)
-        known = pd.concat([known, mine], ignore_index=True) if taken else mine
-    found = scaling.accounted(run, known)
+    missing = [_like(one, known) for one in wanted if one.workers not in taken]
+    found = planned.measure(run, p, [*missing, *planned.tails(p)])
+    tails, mine = found[found["part"] == TAIL], found[found["part"] == OVERLOAD]
+    rates = pd.concat([known, mine], ignore_index=True) if taken else mine
+    return _with_work(run, rates), tails.reset_index(drop=True), taken
+
+
+def _with_work(run: Run, rates: pd.DataFrame) -> pd.DataFrame:
+    if rates.empty:
+        return rates
+    found = scaling.accounted(run, rates)
     work_cpus = (found["loop_cpu_s"] / found["window_s"]).where(found["highest_rps"] > 0)
-    return found.assign(work_cpus=work_cpus), taken
+    return found.assign(work_cpus=work_cpus)
 
 
 def _of_04(run: Run, blocks: int, counts: Sequence[int]) -> pd.DataFrame:
