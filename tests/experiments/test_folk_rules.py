@@ -24,7 +24,7 @@ FLAGGED: dict[str, Any] = {"valid": False, "flags": (Flag("others_cpu", 0.5, 0.1
 def of_five(work: Given, tail: Given) -> Ruling:
     """Judge five workers by their work and tail over those of two."""
     return workers.ruling(
-        rates({"workers-2": 1.0, "workers-5": work}), tails({"workers-2": 1.0, "workers-5": tail}), 2
+        rates({"workers-2": 1.0, "workers-5": work}), tails({"workers-2": 1.0, "workers-5": tail}), 2, 2
     )
 
 
@@ -60,18 +60,20 @@ def test_2n_plus_1_must_do_more_work_or_have_a_shorter_tail(work: Given, tail: G
 
 def test_2n_plus_1_says_by_how_much_and_whose_trials_it_took() -> None:
     two, five = {"workers-2": 1.0, "workers-5": 1.0}, {"workers-2": 1.0, "workers-5": 1.5}
-    found = workers.ruling(rates(two), tails(five), 2, [1, 2, 4])
+    found = workers.ruling(rates(two), tails(five), 2, 2, [1, 2, 4])
     assert found.answer.startswith("5 workers do 0.996 times (")
     assert "their p99 is 1.49 times" in found.answer
     assert found.source == "The work of 1, 2 and 4 workers is that of notebook 04's trials."
     assert found.markdown.endswith(found.source)
 
 
-def test_2n_plus_1_cannot_be_told_where_nothing_was_overloaded_or_all_is_flagged() -> None:
+def test_2n_plus_1_cannot_be_told_for_another_n_without_overload_or_if_all_is_flagged() -> None:
     two = {"workers-2": 1.0, "workers-5": 1.0}
-    never = workers.ruling(rates({"workers-2": math.nan, "workers-5": math.nan}), tails(two), 2)
+    few = workers.ruling(rates(two), tails(two), 2, 4)
+    assert few.answer == "Cannot be told here: the rule is about 4 CPUs, and n is 2."
+    never = workers.ruling(rates({"workers-2": math.nan, "workers-5": math.nan}), tails(two), 2, 2)
     assert "could be overloaded" in never.answer
-    flagged = workers.ruling(rates(two, **FLAGGED), tails(two, **FLAGGED), 2)
+    flagged = workers.ruling(rates(two, **FLAGGED), tails(two, **FLAGGED), 2, 2)
     assert never.verdict.word is flagged.verdict.word is Word.UNTOLD
     assert (flagged.verdict.flagged, flagged.verdict.trials) == (24, 24)
 
@@ -255,7 +257,7 @@ def test_what_was_not_measured_has_no_figure_and_its_verdict_cannot_be_told() ->
     assert workers.figure(none, none, None, 2, 2) is replicas.figure(none, 2) is None
     assert held_up.figure(none, none) is throttled.figure(none) is None
     found = [
-        workers.ruling(none, none, 2),
+        workers.ruling(none, none, 2, 2),
         replicas.ruling(none, 2),
         memory.ruling(none),
         throttled.ruling(none),

@@ -74,10 +74,12 @@ def _like(one: Condition, known: pd.DataFrame) -> Condition:
     return replace(one, **{str(name): value for name, value in given[0].items()}) if given else one
 
 
-def ruling(rates: pd.DataFrame, tails: pd.DataFrame, n: int, taken: Sequence[int] = ()) -> Ruling:
+def ruling(rates: pd.DataFrame, tails: pd.DataFrame, n: int, cpus: int, taken: Sequence[int] = ()) -> Ruling:
     """Judge 2 n + 1 by work in overload, and by the tail at one rate, over those of n workers."""
     if rates.empty or tails.empty:
         return nothing("workers")
+    if n != cpus:
+        return nothing("workers", f"the rule is about {counted(cpus, 'CPU')}, and n is {n}")
     few, many = named(n), named(2 * n + 1)
     both = pd.concat([rates, tails], ignore_index=True)
     both = both[both["server"].isin([few, many])]
@@ -142,7 +144,7 @@ def figure(
     """Draw work, tail and memory against the number of workers; None if they were not measured."""
     if rates.empty or tails.empty:
         return None
-    counts, word = numbers(n), ruling(rates, tails, n).verdict.word
+    counts, word = numbers(n), ruling(rates, tails, n, cpus).verdict.word
     title = _TITLES[word].format(many=2 * n + 1, few=n)
     panels = 3 if memory else 2
     with canvas(title, columns=panels, size=(3.5 * panels, 3.9)) as (figure, (work, tail, *size)):
