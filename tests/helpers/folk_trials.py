@@ -10,7 +10,6 @@ from helpers.trial_rows import trials
 from lab.experiments.folk_rules import throttled
 from lab.experiments.folk_rules.rules import Parameters, with_tail
 from lab.experiments.folk_rules.trials import BESIDE, CLUSTER, HELD, INLINE, OVERLOAD, POOL, TAIL, THREAD
-from lab.experiments.other_servers.analysis import TAILS
 
 NEVER_ALIKE = (0.99, 1.01, 1.0, 0.995, 1.005, 1.002)
 """What each block does to a trial by itself."""
@@ -60,7 +59,7 @@ def made(part: str, times: Mapping[str, Given], column: str = "latency_p99_s", *
 def tails(times: Mapping[str, Given], **common: Any) -> pd.DataFrame:
     """Make trials under random arrivals, whose tail is so many loops, and times an ideal queue's."""
     found = with_tail(made(TAIL, times, workers=2, **common))
-    return found.assign(theory=1.0, **{TAILS: found["tail_loops"]})
+    return found.assign(theory=1.0, over_ideal=found["tail_loops"])
 
 
 def rates(times: Mapping[str, Given], **common: Any) -> pd.DataFrame:

@@ -28,7 +28,7 @@ from lab.study.run import Run, table_name
 from lab.study.watched import Watched
 from lab.units import counted
 
-RATE_RPS = 4000.0
+RATE_RPS = 5000.0
 """What a few workers answer of loops so short, on connections that clients keep."""
 
 _ITERATIONS = 100

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -14,13 +15,14 @@ from lab.experiments.folk_rules.rules import (
     Ruling,
     by_trials,
     exceeds,
+    ideal_s,
     nothing,
     times,
     with_tail,
     written,
 )
 from lab.experiments.folk_rules.trials import BALANCED, CENTRAL, HASHED, TAIL, named
-from lab.experiments.other_servers.analysis import TAILS, against, beside_ideal, estimated
+from lab.experiments.other_servers.analysis import against, estimated
 from lab.figures import DARK_TO_LIGHT, canvas, reference_line
 from lab.models.queueing import mdc_wait_quantile
 from lab.study.run import Run
@@ -30,13 +32,19 @@ _STEADY = 0.9999
 """Above this utilisation, there is no law of waiting."""
 
 
-def beside_one_queue(run: Run, tails: pd.DataFrame) -> pd.DataFrame:
-    """Put the trials under random arrivals beside one ideal queue of the same arrivals and loops.
+def beside_one_queue(run: Run, tails: pd.DataFrame, n: int) -> pd.DataFrame:
+    """Put the trials under random arrivals beside one ideal queue of n workers (`rules.ideal_s`).
 
-    Their column `TAILS` is the tail over that queue's, as in notebook 07; `with_tail` and `with_theory` say
-    what else there is.
+    over_ideal is the tail over that queue's; `with_tail` and `with_theory` say what else there is.
     """
-    return tails if tails.empty else with_theory(beside_ideal(run, with_tail(tails)))
+    if tails.empty:
+        return tails
+    found, mine = with_tail(tails), dict(list(run.requests(tails).groupby("trial_id")))
+    ideal_tail_s = [
+        float(np.quantile(ideal_s(mine[name], n), share))
+        for name, share in zip(found["trial_id"], found["tail_share"], strict=True)
+    ]
+    return with_theory(found.assign(over_ideal=found["tail_s"] / ideal_tail_s))
 
 
 def with_theory(trials: pd.DataFrame) -> pd.DataFrame:
@@ -81,7 +89,7 @@ def ruling(tails: pd.DataFrame, n: int) -> Ruling:
         known = {
             server: beside
             for server in (named(n), HASHED, BALANCED)
-            if (beside := against(trials, server, CENTRAL, TAIL, TAILS))
+            if (beside := against(trials, server, CENTRAL, TAIL, "over_ideal"))
         }
         longer = [exceeds(known.get(server), TAIL_MATTERS) for server in (named(n), HASHED)]
         told = [f"{times(beside)} as long with {shown(n)[server]}" for server, beside in known.items()]
@@ -105,7 +113,7 @@ def table(tails: pd.DataFrame, n: int) -> pd.DataFrame:
             "": name,
             "own utilisation": written(estimated(of[server]["utilisation"])),
             f"{tail}, in loops": written(estimated(of[server]["tail_loops"])),
-            f"{tail} over one ideal queue's": written(estimated(of[server][TAILS])),
+            f"{tail} over one ideal queue's": written(estimated(of[server]["over_ideal"])),
             "by theory": written(estimated(of[server]["theory"])),
             "over one server's": _over(tails, server),
         }
@@ -115,7 +123,9 @@ def table(tails: pd.DataFrame, n: int) -> pd.DataFrame:
 
 
 def _over(tails: pd.DataFrame, server: str) -> str:
-    return "the reference" if server == CENTRAL else times(against(tails, server, CENTRAL, TAIL, TAILS))
+    return (
+        "the reference" if server == CENTRAL else times(against(tails, server, CENTRAL, TAIL, "over_ideal"))
+    )
 
 
 _TITLES = {
@@ -138,8 +148,8 @@ def figure(tails: pd.DataFrame, n: int) -> Figure | None:
             mine = tails[tails["server"] == server]
             if theory := estimated(mine["theory"]):
                 axes.plot(theory.value, height, "|", markersize=26, **mark)
-            axes.plot(mine[TAILS], [height] * len(mine), ".", color=look.color, alpha=0.4)
-            if found := estimated(mine[TAILS]):
+            axes.plot(mine["over_ideal"], [height] * len(mine), ".", color=look.color, alpha=0.4)
+            if found := estimated(mine["over_ideal"]):
                 axes.plot([found.low, found.high], [height, height], color=look.color)
                 axes.plot(found.value, height, look.marker, color=look.color, markersize=8)
         axes.plot(

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import Field
 
 from lab.checks import Count, Positive, Seconds, Whole
@@ -12,6 +14,7 @@ from lab.experiments.claims import Verdict, Word, weighed
 from lab.experiments.common import Workers, spread
 from lab.experiments.dispatch.trials import TAILS, Utilisation
 from lab.hotloop import MOST_TIMES, KernelName
+from lab.models.simulation import waits
 from lab.models.statistics import Estimate, samples_needed
 from lab.servers.spec import DispatchName
 from lab.study.parameters import DistinctOf, ListOf
@@ -183,6 +186,20 @@ def with_tail(trials: pd.DataFrame) -> pd.DataFrame:
     tail_s = trials[f"latency_p{share * 100:.0f}_s"].astype(float)
     loops = tail_s / trials["service_cpu_mean_s"].astype(float)
     return trials.assign(tail_share=share, tail_s=tail_s, tail_loops=loops)
+
+
+def ideal_s(requests: pd.DataFrame, workers: int) -> NDArray[np.float64]:
+    """Return how long each request would take in one ideal queue of so many workers, in seconds.
+
+    It meets the same arrivals, and each request takes a worker for the CPU time that its loop took, or the
+    mean where that is unknown; so neither chance nor the machine's speed can explain a difference. All are
+    infinite if none was answered.
+    """
+    told_s = requests["service_cpu_s"].astype(float)
+    cpu_s = told_s.fillna(told_s.mean()).to_numpy()
+    if not np.isfinite(cpu_s).all():
+        return np.full(len(requests), np.inf)
+    return waits(requests["due_s"].to_numpy(float), cpu_s, workers) + cpu_s
 
 
 def written(found: Estimate | None, write: Callable[[float], str] = digits) -> str:

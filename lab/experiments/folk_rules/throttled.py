@@ -15,13 +15,13 @@ from lab.experiments.folk_rules.rules import (
     Ruling,
     by_trials,
     exceeds,
+    ideal_s,
     nothing,
     written,
 )
 from lab.experiments.less_than_one_core import quota_name, throttled_share
 from lab.experiments.other_servers.analysis import estimated
 from lab.figures import DARK_TO_LIGHT, INK, canvas
-from lab.models.simulation import waits
 from lab.quota import QuotaError
 from lab.study.run import Run
 from lab.units import percent
@@ -61,13 +61,9 @@ def with_delays(trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
 
 
 def _delays(requests: pd.DataFrame, workers: int) -> NDArray[np.float64]:
-    told_s = requests["service_cpu_s"].astype(float)
-    cpu_s = told_s.fillna(told_s.mean()).to_numpy()
-    if not np.isfinite(cpu_s).all():  # not one was answered
-        return np.full(len(requests), np.inf)
-    due_s, end_s = (requests[name].to_numpy(float) for name in ("due_s", "end_s"))
-    latency_s = np.where((requests["outcome"] == "ok").to_numpy(), end_s - due_s, np.inf)
-    return latency_s / (waits(due_s, cpu_s, workers) + cpu_s)
+    ideal, latency_s = ideal_s(requests, workers), (requests["end_s"] - requests["due_s"]).to_numpy(float)
+    lost = (requests["outcome"] != "ok").to_numpy() | ~np.isfinite(ideal)
+    return np.where(lost, np.inf, latency_s / ideal)
 
 
 def ruling(trials: pd.DataFrame, why_not: str = "") -> Ruling:

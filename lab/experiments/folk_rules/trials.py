@@ -14,7 +14,6 @@ from lab.experiments.failures import trials as failures
 from lab.experiments.folk_rules.rules import EXPERIMENT, Parameters
 from lab.experiments.other_servers.servers import PEERS, ServerError, blamed_on
 from lab.experiments.other_servers.servers import factors as of_server
-from lab.experiments.other_servers.trials import OVERLOADED
 from lab.servers.spec import DispatchName
 from lab.study.plan import Condition
 from lab.study.run import Run
@@ -38,7 +37,10 @@ INLINE, THREAD, POOL, CLUSTER = "event loop", "thread", "pool of processes", "cl
 _BLOCKED_WORKERS, _CALM = 4, 0.3
 """As in notebook 06: one worker is blocked, and the others can carry the load."""
 
-_QUICK_RPS = 400.0
+_OVERLOADED = 2.0
+"""As in notebook 04: enough to keep all busy, even if the machine becomes faster meanwhile."""
+
+_QUICK_RPS = 600.0
 """Of requests that compute nothing: enough for a p99 within a second, and no load to speak of."""
 
 _USED = 0.4
@@ -61,7 +63,7 @@ def numbers(workers: int) -> list[int]:
 def overloads(p: Parameters) -> list[Condition]:
     """Return each number of workers in overload, to see its highest throughput; if that is asked for."""
     return [
-        _condition(p, named(n), OVERLOAD, load=OVERLOADED, duration_s=p.overload_s, **_in_turn(n))
+        _condition(p, named(n), OVERLOAD, load=_OVERLOADED, duration_s=p.overload_s, **_in_turn(n))
         for n in (numbers(resolve(p.workers)) if p.asks("workers") else ())
     ]
 

@@ -86,8 +86,8 @@ def ruling(rates: pd.DataFrame, tails: pd.DataFrame, n: int, cpus: int, taken: S
 
     def judge(trials: pd.DataFrame) -> tuple[list[bool | None], str]:
         work = against(trials, many, few, OVERLOAD, "work_cpus")
-        tail = against(trials, many, few, TAIL, "tail_loops")
-        shorter = against(trials, few, many, TAIL, "tail_loops")
+        tail = against(trials, many, few, TAIL, "over_ideal")
+        shorter = against(trials, few, many, TAIL, "over_ideal")
         if work is None or tail is None:
             return [], ""
         told = f"{2 * n + 1} workers do {times(work)} the work of {n}; at one rate, "
@@ -117,9 +117,12 @@ def table(rates: pd.DataFrame, tails: pd.DataFrame, memory: Estimate | None, n: 
         {
             "workers": f"{many}",
             "work in overload, in CPUs' worth of loops": written(_of(rates, many, "work_cpus")),
-            f"{tail_name(tails)} at one rate, in loops": (
-                written(_of(tails, many, "tail_loops")) if many >= n else "too few for this rate"
-            ),
+            **{
+                f"{tail_name(tails)} at one rate, {unit}": (
+                    written(_of(tails, many, column)) if many >= n else "too few for this rate"
+                )
+                for column, unit in (("tail_loops", "in loops"), ("over_ideal", "over one ideal queue's"))
+            },
             "memory": f"{many * memory.value / 2**20:.0f} MiB" if memory else "–",
         }
         for many in numbers(n)
@@ -151,10 +154,10 @@ def figure(
         work.set_title("Work in overload (more is better)")
         work.set_ylabel("CPUs' worth of loops")
         tail.set_title("The slowest wait (less is better)")
-        tail.set_ylabel(f"{tail_name(tails)} of latency at one rate, in loops")
+        tail.set_ylabel(f"{tail_name(tails)} at one rate,\nmultiples of one ideal queue's")
         for place, many in enumerate(counts):
             _bar(work, place, _of(rates, many, "work_cpus"), many in (n, 2 * n + 1))
-            _bar(tail, place, _of(tails, many, "tail_loops"), many in (n, 2 * n + 1))
+            _bar(tail, place, _of(tails, many, "over_ideal"), many in (n, 2 * n + 1))
             for axes in size if memory else ():
                 mib = many * memory.value / 2**20 if memory else 0.0
                 _bar(axes, place, Estimate(mib, mib, mib, 1), many in (n, 2 * n + 1))
