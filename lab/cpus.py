@@ -80,7 +80,7 @@ def pin(index: int) -> None:
 
 _PATIENCE_S = 10.0
 _MOST_LOOPS = 1024
-_NODE = "const os = require('os'); console.log(os.availableParallelism?.() ?? os.cpus().length)"
+_NODE = "const os = require('os'); console.log(String(os.availableParallelism?.() ?? os.cpus().length))"
 _LOOP = """
 import sys, time
 print(flush=True)

@@ -18,6 +18,7 @@ from lab.experiments import (
     control,
     dispatch,
     failures,
+    folk_rules,
     hot_loop,
     instrument,
     less_than_one_core,
@@ -35,6 +36,8 @@ from lab.experiments.common import expected, resolve
 from lab.experiments.dispatch import bound
 from lab.experiments.dispatch import trials as dispatch_trials
 from lab.experiments.failures import trials as failures_trials
+from lab.experiments.folk_rules import counts, memory
+from lab.experiments.folk_rules import trials as folk_trials
 from lab.experiments.other_servers import trials as other_trials
 from lab.experiments.other_servers.servers import factors
 from lab.experiments.sustained import Objective
@@ -198,6 +201,19 @@ def _capacity(p: capacity.Parameters) -> float:
     return PLANNING_S + calibrated_s + measured_s + _searches_s(prediction.searched(p), p.objective)
 
 
+_COUNT_S = 0.7
+"""To ask every API how many CPUs there are."""
+
+
+def _folk_rules(p: folk_rules.Parameters) -> float:
+    groups, n, cpus = folk_trials.by_blocks(p), resolve(p.workers), available_cpus()
+    peers_start_s = sum(blocks * PEER_START_S for blocks, planned in groups for one in planned if one.peer)
+    counts_s = (1 + len(p.quotas)) * (_COUNT_S + counts.COUNTED_S) * p.asks("counts")
+    look_s = PEER_START_S + TRIAL_S + start_s(n, cpus) + p.requests / memory.RATE_RPS
+    looks_s = p.blocks * look_s * p.asks("memory")
+    return peers_start_s + counts_s + looks_s + sum(trials_s(planned, blocks) for blocks, planned in groups)
+
+
 def _instrument(p: instrument.Parameters) -> float:
     stalls_s = 2 * len(p.stall_rates) * (p.stall_duration_s + TRIAL_S)
     lags_s = 2 * len(p.rates) * (p.step_s + 2 * TRIAL_S)
@@ -232,6 +248,7 @@ _MEASURING: dict[type[Parameters], Callable[[Any], float]] = {
     scaling.Parameters: _worker_scaling,
     dispatch.Parameters: _dispatch,
     failures.Parameters: _failures,
+    folk_rules.Parameters: _folk_rules,
     instrument.Parameters: _instrument,
     less_than_one_core.Parameters: _less_than_one_core,
     machines.Parameters: _reading,

@@ -44,7 +44,11 @@ def test_a_profile_leaves_out_what_it_has_no_file_for_unless_it_is_named() -> No
     every = batch.notebooks()
     assert batch.select([], "smoke") == every
     assert set(every) - set(batch.select([], "full")) == {"10-your-server"}
-    assert set(every) - set(batch.select([], "quick")) == {"07-other-servers", "10-your-server"}
+    assert set(every) - set(batch.select([], "quick")) == {
+        "07-other-servers",
+        "10-your-server",
+        "12-folk-rules",
+    }
     assert batch.select(["07"], "quick") == ["07-other-servers"]
 
 

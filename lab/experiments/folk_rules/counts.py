@@ -1,0 +1,135 @@
+"""What a container's CPU counts say: each API under each quota, beside how many loops ran at once."""
+
+import json
+import math
+import subprocess
+import sys
+from functools import partial
+
+import pandas as pd
+
+from lab.cpus import affinity_cpus, host_cpus
+from lab.errors import LabError, one_line
+from lab.experiments.folk_rules.rules import Parameters, Ruling, nothing, verdict
+from lab.experiments.less_than_one_core import quota_name
+from lab.quota import QuotaError, new_quota
+from lab.study.run import Run, table_name
+from lab.units import digits
+
+_ASK = """
+import json, sys
+from dataclasses import asdict
+from lab.cpus import all_said, run_at_once
+said = [asdict(one) for one in all_said()]
+print(json.dumps({"said": said, "ran": run_at_once(int(sys.argv[1]), float(sys.argv[2]))}))
+"""
+"""What `lab doctor` asks and counts, in a process that a quota can hold."""
+
+COUNTED_S = 0.8
+"""How long loops run to see how many do so at once."""
+
+_PERIOD_S = 0.1
+"""A quota counts in periods: what is left of one when the loops begin comes on top of what they get."""
+
+_SLACK = 0.05
+"""So little of a CPU is no other CPU."""
+
+_PATIENCE_S = 60.0
+
+
+def measure(run: Run, p: Parameters) -> tuple[pd.DataFrame, str]:
+    """Return what each API says under each quota, and why a quota cannot be set here, or ""."""
+    if not p.asks("counts"):
+        return pd.DataFrame(), ""
+    quotas = [None, *(quota for quota in p.quotas if quota < affinity_cpus())]
+    found, why_not = [], ""
+    for quota in quotas:
+        try:
+            name = table_name("cpu-counts", quota)
+            found.append(run.table(name, partial(asked, quota)))
+        except QuotaError as error:
+            why_not = str(error)
+            break
+    return pd.concat(found, ignore_index=True), why_not
+
+
+def asked(quota: float | None, for_s: float = COUNTED_S) -> pd.DataFrame:
+    """Ask every API in a process under a quota, and count there how many endless loops run at once.
+
+    A row per API: quota_cpus, nan for none; api; cpus, nan if it does not tell; because; ran, the CPUs that
+    loops got together, of which there are more than the quota allows, or one for each CPU of the host;
+    usable, how many of them the quota lets be kept busy, or all CPUs of the host. Raises QuotaError if none
+    can be set.
+    """
+    loops = host_cpus() if quota is None else math.ceil(quota) + 1
+    answer = json.loads(_under(quota, [sys.executable, "-P", "-c", _ASK, str(loops), str(for_s)]))
+    ran = float(answer["ran"])
+    steadily = loops if quota is None else ran / (1 + _PERIOD_S / for_s)
+    return (
+        pd.DataFrame(answer["said"])
+        .astype({"cpus": float})
+        .assign(
+            quota_cpus=math.nan if quota is None else quota,
+            ran=ran,
+            usable=max(1, math.ceil(steadily - _SLACK)),
+        )
+    )
+
+
+def _under(quota: float | None, command: list[str]) -> str:
+    """Return what a command prints that is held to a quota from its first instruction."""
+    held = None if quota is None else new_quota(quota)
+    try:
+        if held:
+            held.limit(True)
+        done = subprocess.run(
+            [*(held.prefix if held else ()), *command], stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, check=True, timeout=_PATIENCE_S,
+        )  # fmt: skip
+    except subprocess.CalledProcessError as error:
+        raise LabError(f"CPUs could not be counted: {one_line(error.stderr)[-200:]}") from None
+    except subprocess.TimeoutExpired:
+        raise LabError(f"CPUs could not be counted within {_PATIENCE_S:g} s") from None
+    finally:
+        if held:
+            held.close()
+    return done.stdout
+
+
+def ruling(counts: pd.DataFrame, why_not: str = "") -> Ruling:
+    """Judge each API: whether it says more, under any quota, than loops that can be kept busy."""
+    known = counts.dropna(subset=["quota_cpus", "cpus"]) if len(counts) else counts
+    if known.empty:
+        return nothing("counts", why_not or "no quota was measured that limits anything here")
+    right = {
+        str(api): bool((mine["cpus"] <= mine["usable"]).all())
+        for api, mine in known.groupby("api", sort=False)
+    }
+    tightest = known[known["quota_cpus"] == known["quota_cpus"].min()].to_dict("records")
+    told = ", ".join(f"{row['cpus']:g} by {row['api']}" for row in tightest)
+    quota, ran = quota_name(tightest[0]["quota_cpus"]), digits(tightest[0]["ran"])
+    evidence = f"Under a quota of {quota}, loops got {ran} CPUs together, and a program was told {told}."
+    wrong = [api for api, holds in right.items() if not holds]
+    names = f"Too many, under some quota: {', '.join(wrong)}." if wrong else "None was too many."
+    return Ruling("counts", f"{evidence} {names}", verdict("counts", right.values(), evidence))
+
+
+def table(counts: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate what each API says under each quota, and mark what is more than can be used."""
+    if counts.empty:
+        return pd.DataFrame({"": ["not measured"]})
+    columns = {}
+    for limit, mine in counts.fillna({"quota_cpus": math.inf}).groupby("quota_cpus"):
+        quota = float(str(limit))
+        cells = {
+            row["api"]: _said(row["cpus"], row["usable"], row["because"]) for row in mine.to_dict("records")
+        }
+        ran = {"loops that ran at once": digits(float(mine["ran"].iloc[0]))}
+        columns["no quota" if math.isinf(quota) else f"quota of {quota_name(quota)}"] = cells | ran
+    return pd.DataFrame(columns).rename_axis("").reset_index()
+
+
+def _said(cpus: float, usable: float, because: str) -> str:
+    if math.isnan(cpus):
+        return because
+    return f"{cpus:g}, more than ran" if cpus > usable else f"{cpus:g}"

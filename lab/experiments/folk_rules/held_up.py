@@ -1,0 +1,222 @@
+"""Whom a slow request holds up: others while a worker is free, and others that need no computing at all."""
+
+from dataclasses import replace
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from lab import units
+from lab.experiments.claims import Word
+from lab.experiments.dispatch.answer import tail_name
+from lab.experiments.failures import answer as failures_answer
+from lab.experiments.failures import trials as failures
+from lab.experiments.failures.trials import BLOCK
+from lab.experiments.folk_rules import trials as planned
+from lab.experiments.folk_rules.rules import (
+    EXPERIMENT,
+    HELD_UP,
+    Parameters,
+    Ruling,
+    by_trials,
+    exceeds,
+    measured,
+    nothing,
+    times,
+    verdict,
+    with_tail,
+    written,
+)
+from lab.experiments.folk_rules.trials import BESIDE, CLUSTER, INLINE, POOL, THREAD
+from lab.experiments.other_servers.analysis import against, estimated
+from lab.figures import DARK_TO_LIGHT, INK, QUIET, canvas, plain_log_ticks, reference_line
+from lab.models.statistics import Estimate
+from lab.study.run import Run
+
+_WAITED = failures_answer.MEASURES[BLOCK][0]
+"""Of the requests due while a worker was blocked, the share that had to wait for it."""
+
+
+def events(run: Run, p: Parameters) -> tuple[pd.DataFrame, str]:
+    """Return a row per slow request among quick ones (`failures.events`), and which are notebook 06's, or "".
+
+    Those that it has with new connections are taken; the dispatches that it lacks are measured as it would.
+    """
+    if not p.asks("slow"):
+        return pd.DataFrame(), ""
+    known = _blocks(run, run.trials(failures.EXPERIMENT))
+    taken = [*known.loc[known["kind"] == BLOCK, "dispatch"].unique()] if len(known) else []
+    found = [known]
+    if missing := tuple(one for one in p.dispatches if one not in taken):
+        wanted = planned.slow_ones(p.model_copy(update={"dispatches": missing}))
+        trials = run.measure(EXPERIMENT, wanted, blocks=1, seed=p.seed, execute=failures.EXECUTE)
+        found.append(_blocks(run, trials))
+    source = f"The events of {', '.join(taken)} are notebook 06's." if taken else ""
+    return measured(*found), source
+
+
+def _blocks(run: Run, trials: pd.DataFrame) -> pd.DataFrame:
+    new = trials[~trials["keepalive"].astype(bool)]
+    if new.empty:
+        return new
+    found = failures.events(new, run.requests(new), run.events(new))
+    met = (found["kind"] == BLOCK) & (found["due"] > 0)
+    return found[met | (found["kind"] == failures.CALM)].reset_index(drop=True)
+
+
+def slow_ruling(events: pd.DataFrame, source: str = "") -> Ruling:
+    """Judge by each dispatch whether a slow request holds up others, as notebook 06 judges its claim 5."""
+    if events.empty:
+        return nothing("slow")
+    judged = [one for one in failures_answer.verdicts(events) if one.number == 5 and one.evidence]
+    if not judged:
+        return nothing("slow", "no request was due while a slow one ran")
+    parts = [{Word.HOLDS: True, Word.NOT_HERE: False}.get(one.word) for one in judged]
+    shares = [
+        f"{dispatch}: {written(_WAITED.found(mine), units.percent)} of {units.counted(len(mine), 'event')}"
+        for dispatch, _, mine, _ in failures_answer.servers(events, BLOCK)
+    ]
+    told = f"Of the requests due meanwhile, this share waited for the slow one: {'; '.join(shares)}."
+    found = verdict("slow", parts, "; ".join(f"{one.about}: {one.evidence}" for one in judged))
+    trials, flagged = (sum(getattr(one, name) for one in judged) for name in ("trials", "flagged"))
+    found = replace(found, trials=trials, flagged=flagged)
+    return Ruling("slow", told.replace("block", "event"), found, source)
+
+
+def slow_table(events: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate what a slow request cost the others, a column per dispatch."""
+    return failures_answer.table(events, BLOCK)
+
+
+def beside(run: Run, p: Parameters) -> pd.DataFrame:
+    """Return the trials of quick requests beside a CPU-heavy one, with their tails (`rules.with_tail`)."""
+    if not p.asks("pool"):
+        return pd.DataFrame()
+    return with_tail(planned.measure(run, p, planned.beside(p), planned.beside_slow))
+
+
+def pool_ruling(trials: pd.DataFrame) -> Ruling:
+    """Judge where a CPU-heavy request holds up the others: their tail, over that beside the pool."""
+    if trials.empty:
+        return nothing("pool")
+
+    def judge(mine: pd.DataFrame) -> tuple[list[bool | None], str]:
+        inline, thread = (against(mine, place, POOL, BESIDE, "tail_s") for place in (INLINE, THREAD))
+        if inline is None or thread is None:
+            return [], ""
+        told = f"in the event loop {times(inline)}, in a thread {times(thread)}"
+        return [exceeds(inline, HELD_UP), exceeds(thread, HELD_UP)], told
+
+    found = by_trials("pool", trials, judge)
+    if not found.evidence:
+        return nothing("pool", "no block has all of the places")
+    pool = written(_tail(trials, POOL), units.seconds)
+    return Ruling(
+        "pool",
+        f"Beside the pool, the {tail_name(trials)} of the others is {pool}; with the slow request"
+        f" {found.evidence} as long.",
+        found,
+    )
+
+
+def _tail(trials: pd.DataFrame, place: str) -> Estimate | None:
+    return estimated(trials.loc[trials["server"] == place, "tail_s"])
+
+
+def pool_table(trials: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate the others' latency by the place where the CPU-heavy request runs."""
+    if trials.empty:
+        return pd.DataFrame({"": ["not measured"]})
+    return pd.DataFrame(
+        {
+            "the slow request runs in": place,
+            "p50 of the others": written(estimated(mine["latency_p50_s"]), units.seconds),
+            f"{tail_name(trials)} of the others": written(_tail(trials, place), units.seconds),
+            "slowest": written(estimated(mine["latency_max_s"]), units.seconds),
+            "over the pool's": (
+                "the reference" if place == POOL else times(against(trials, place, POOL, BESIDE, "tail_s"))
+            ),
+        }
+        for place in (INLINE, THREAD, POOL, CLUSTER)
+        if len(mine := trials[trials["server"] == place])
+    )
+
+
+def figure(events: pd.DataFrame, trials: pd.DataFrame) -> Figure | None:
+    """Draw who waits for a slow request, by dispatch, and the tail beside one, by where it runs."""
+    if events.empty and trials.empty:
+        return None
+    panels = (len(events) > 0) + (len(trials) > 0)
+    with canvas(_title(events, trials), columns=panels, size=(5.2 * panels, 3.4)) as (figure, axes):
+        if len(events):
+            _draw_waiting(axes[0], events)
+        if len(trials):
+            _draw_tails(axes[-1], trials)
+        for one in axes:
+            one.grid(visible=False, axis="y")
+    return figure
+
+
+def _title(events: pd.DataFrame, trials: pd.DataFrame) -> str:
+    word = pool_ruling(trials).verdict.word if len(trials) else Word.UNTOLD
+    if word is Word.HOLDS:
+        return "In the event loop or in a thread, a slow request holds up the others"
+    return "Whom does a slow request hold up?"
+
+
+def _draw_waiting(axes: Axes, events: pd.DataFrame) -> None:
+    """Draw the share that waited, of each event and in the median, least first."""
+    found = {name: (mine, _WAITED.found(mine)) for name, _, mine, _ in failures_answer.servers(events, BLOCK)}
+    known = {name: (mine, one) for name, (mine, one) in found.items() if one}
+    order = sorted(known, key=lambda name: known[name][1].value)
+    for height, name in enumerate(order):
+        mine, one = known[name]
+        axes.plot(
+            100 * mine["waited"] / mine["due"],
+            [height] * len(mine),
+            ".",
+            color=DARK_TO_LIGHT[0].color,
+            alpha=0.4,
+        )
+        _dot(axes, height, one, 100.0)
+    reference_line(axes, x=100 * failures_answer.MOST_WAITING, text="a tenth")
+    axes.set_yticks(range(len(order)), order)
+    axes.set_ylim(len(order) - 0.4, -0.6)
+    axes.set_xlim(-3, max(40.0, axes.get_xlim()[1]))
+    axes.set_title("Other workers are free: who waits?")
+    axes.set_xlabel("share of the requests due meanwhile, %")
+
+
+def _draw_tails(axes: Axes, trials: pd.DataFrame) -> None:
+    """Draw the tail of requests that need no loop, by where the slow one runs."""
+    places = [place for place in (POOL, CLUSTER, THREAD, INLINE) if place in set(trials["server"])]
+    for height, place in enumerate(places):
+        mine = trials[trials["server"] == place]
+        axes.plot(1000 * mine["tail_s"], [height] * len(mine), ".", color=DARK_TO_LIGHT[0].color, alpha=0.4)
+        if one := _tail(trials, place):
+            _dot(axes, height, one, 1000.0)
+            axes.annotate(
+                units.seconds(one.value), (1000 * one.value, height), xytext=(0, 8), ha="center",
+                textcoords="offset points", fontsize=8.5,
+                path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            )  # fmt: skip
+    slow_s = float((trials["blocking"] * trials["loop_s"]).median())
+    axes.axvline(1000 * slow_s, color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
+    axes.set_xscale("log")
+    plain_log_ticks(axes.xaxis)
+    axes.margins(x=0.15)
+    axes.set_yticks(range(len(places)), [f"in {_ARTICLE[place]}{place}" for place in places])
+    axes.set_ylim(len(places) - 0.4, -0.7)
+    axes.set_title("A CPU-heavy request runs ...")
+    others = f"{tail_name(trials)} of others that compute nothing, ms"
+    axes.set_xlabel(f"{others}\n(dashed: what the slow one takes)")
+
+
+_ARTICLE = {INLINE: "the ", THREAD: "a ", POOL: "a ", CLUSTER: "a worker of a "}
+
+
+def _dot(axes: Axes, height: float, found: Estimate, scale: float) -> None:
+    look = DARK_TO_LIGHT[0]
+    axes.plot([scale * found.low, scale * found.high], [height, height], color=look.color)
+    axes.plot(scale * found.value, height, look.marker, color=look.color, markersize=8, markeredgecolor=INK)

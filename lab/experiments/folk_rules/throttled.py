@@ -1,0 +1,122 @@
+"""Under a quota that is far from used up: how many requests it holds up, how often it stops the server."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+
+from lab.experiments.claims import Word
+from lab.experiments.folk_rules import trials as planned
+from lab.experiments.folk_rules.rules import (
+    HELD_UP,
+    MOST_SLOW,
+    Parameters,
+    Ruling,
+    by_trials,
+    exceeds,
+    ideal_s,
+    nothing,
+    written,
+)
+from lab.experiments.less_than_one_core import quota_name, throttled_share
+from lab.experiments.other_servers.analysis import estimated
+from lab.figures import DARK_TO_LIGHT, INK, canvas
+from lab.quota import QuotaError
+from lab.study.run import Run
+from lab.units import percent
+
+
+def measure(run: Run, p: Parameters) -> tuple[pd.DataFrame, str]:
+    """Return the trials under the quota with their requests' delays, and why there are none, or "".
+
+    delays: of each trial's requests, the latency over that in one queue of n workers without a quota, which
+    meets the same arrivals and needs the same CPU times; infinite for one that was not answered. held_up: the
+    share whose delay is above `HELD_UP`. stopped: the share of the quota's periods in which it stopped the
+    server. used: the CPU time of loops over that which the quota allows.
+    """
+    if not p.asks("quota"):
+        return pd.DataFrame(), ""
+    if not (conditions := planned.held(p)):
+        return pd.DataFrame(), f"a quota of {quota_name(p.quota)} limits nothing on these CPUs"
+    try:
+        trials = planned.measure(run, p, conditions)
+    except QuotaError as error:
+        return pd.DataFrame(), str(error)
+    return with_delays(trials, run.requests(trials)), ""
+
+
+def with_delays(trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
+    """Add to each trial what `measure` says."""
+    mine = dict(list(requests.groupby("trial_id")))
+    workers = dict(zip(trials["trial_id"], trials["workers"].astype(int), strict=True))
+    delays = [_delays(mine[name], workers[name]) for name in trials["trial_id"]]
+    cpu_s = trials["rate"] * trials["service_cpu_mean_s"].astype(float)
+    return trials.assign(
+        delays=pd.Series(delays, trials.index, dtype=object),
+        held_up=[float(np.mean(one > HELD_UP)) for one in delays],
+        stopped=throttled_share(trials),
+        used=cpu_s / trials["quota_cpus"],
+    )
+
+
+def _delays(requests: pd.DataFrame, workers: int) -> NDArray[np.float64]:
+    ideal, latency_s = ideal_s(requests, workers), (requests["end_s"] - requests["due_s"]).to_numpy(float)
+    lost = (requests["outcome"] != "ok").to_numpy() | ~np.isfinite(ideal)
+    return np.where(lost, np.inf, latency_s / ideal)
+
+
+def ruling(trials: pd.DataFrame, why_not: str = "") -> Ruling:
+    """Judge whether the quota makes the p99 bad: more than one request in a hundred is held up."""
+    if trials.empty:
+        return nothing("quota", why_not) if why_not else nothing("quota")
+
+    def judge(mine: pd.DataFrame) -> tuple[list[bool | None], str]:
+        share = estimated(mine["held_up"]) if len(mine) else None
+        return ([exceeds(share, MOST_SLOW)], written(share, percent)) if share else ([], "")
+
+    found = by_trials("quota", trials, judge)
+    quota = quota_name(float(trials["quota_cpus"].iloc[0]))
+    used, stopped = (written(estimated(trials[name]), percent) for name in ("used", "stopped"))
+    told = (
+        f"Of a quota of {quota}, {used} was used. The kernel stopped the server in {stopped} of the periods,"
+        f" and {found.evidence} of the requests took {HELD_UP:g} times as long as they would without it."
+    )
+    return Ruling("quota", told, found)
+
+
+_TITLES = {
+    Word.HOLDS: "A quota that is far from used up holds up many requests",
+    Word.IN_PART: "A quota that is far from used up holds up some requests",
+    Word.NOT_HERE: "A quota that is far from used up holds up nobody",
+    Word.UNTOLD: "Does a quota that is far from used up hold up requests?",
+}
+
+
+def figure(trials: pd.DataFrame) -> Figure | None:
+    """Draw how much of the quota was used, how often it stopped the server, and whom it held up."""
+    if trials.empty:
+        return None
+    rows = {
+        "CPU time used,\nof what the quota allows": "used",
+        "periods in which\nthe server was stopped": "stopped",
+        f"requests that took\n{HELD_UP:g} times as long": "held_up",
+    }
+    halo = [withStroke(linewidth=3, foreground="white")]
+    with canvas(_TITLES[ruling(trials).verdict.word], size=(7.4, 3.0)) as (figure, (axes,)):
+        for height, column in enumerate(rows.values()):
+            look = DARK_TO_LIGHT[1 if column == "held_up" else 0]
+            if (found := estimated(100 * trials[column])) is None:
+                continue
+            axes.barh(height, found.value, 0.55, color=look.color)
+            axes.plot([found.low, found.high], [height, height], color=INK, linewidth=1.4, path_effects=halo)
+            axes.annotate(
+                f"{found.value:.0f} %", (found.high, height), xytext=(6, 0), va="center",
+                textcoords="offset points", fontsize=11, fontweight="bold",
+            )  # fmt: skip
+        axes.set_yticks(range(len(rows)), list(rows))
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("share, %")
+        axes.grid(visible=False, axis="y")
+    return figure
