@@ -145,9 +145,10 @@ def _bands(p: Parameters, known: pd.DataFrame) -> pd.DataFrame:
 def foretold(
     known: pd.DataFrame, utilisation: float, workers: int, queue: Dispatch, requests: int, *, seed: int
 ) -> pd.DataFrame:
-    """Simulate trials of so many requests; return low, middle and high of each percentile over the trials.
+    """Simulate trials of about so many requests; return low, middle and high of each percentile over the trials.
 
-    Each takes service times, with their overheads, from one block of the calibration, by chance.
+    Each lasts as long as a trial, so the number of its requests is random, too (Poisson). Each takes service
+    times, with their overheads, from one block of the calibration, by chance.
     """
     random = np.random.default_rng([seed, workers, round(1000 * utilisation)])
     requests = min(requests, _MOST_PLAYED // _FEWEST_PLAYS)
@@ -156,10 +157,11 @@ def foretold(
     found = []
     for _ in range(plays):
         block = blocks[random.integers(len(blocks))]
-        drawn = block[random.integers(len(block), size=requests)]
-        gaps = random.exponential(1 / (utilisation * workers), size=requests)
+        count = max(1, random.poisson(requests))
+        due = np.sort(random.uniform(0, requests / (utilisation * workers), count))
+        drawn = block[random.integers(len(block), size=count)]
         service, overhead = (drawn / drawn[:, 0].mean()).T
-        found.append(latency(np.cumsum(gaps), service, overhead, workers, queue, int(random.integers(2**31))))
+        found.append(latency(due, service, overhead, workers, queue, int(random.integers(2**31))))
     tails = [(1 - BAND) / 2, 0.5, (1 + BAND) / 2]
     low, middle, high = np.quantile(found, tails, axis=0)
     columns = {"percentile": PERCENTILES, "low": low, "middle": middle, "high": high}
