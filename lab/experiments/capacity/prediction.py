@@ -145,7 +145,7 @@ def _bands(p: Parameters, known: pd.DataFrame) -> pd.DataFrame:
 def foretold(
     known: pd.DataFrame, utilisation: float, workers: int, queue: Dispatch, requests: int, *, seed: int
 ) -> pd.DataFrame:
-    """Simulate trials of about so many requests; return low, middle and high of each percentile over the trials.
+    """Simulate trials of about so many requests; return low, middle and high of each percentile over them.
 
     Each lasts as long as a trial, so the number of its requests is random, too (Poisson). Each takes service
     times, with their overheads, from one block of the calibration, by chance.
