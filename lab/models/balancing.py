@@ -29,7 +29,7 @@ class Policy:
 
     `latencies` is the quantile of latency in each replication, in mean service times at full speed. All
     policies get the same arrivals and service times in a replication, so their latencies are pairs. Infinite:
-    the policy sends the slow node more than it can do, and its queue never settles.
+    the policy sends the slow node more than it can do, or all nodes get more than they can: no queue settles.
     """
 
     policy: Dispatch
@@ -76,14 +76,15 @@ def _side_by_side(
     seed: int,
 ) -> dict[Dispatch, tuple[float, ...]]:
     speeds = np.array([*[1.0] * (workers - 1), speed])
-    blind = {"random", "round-robin"} if utilisation >= speed else set()
+    blind: set[Dispatch] = {"random", "round-robin"} if utilisation >= speed else set()
+    overloaded = set(POLICIES) if workers * utilisation >= speeds.sum() else blind
     found: dict[Dispatch, list[float]] = {policy: [] for policy in POLICIES}
     for replication in range(replications):
         random = np.random.default_rng([seed, replication])
         due = np.cumsum(random.exponential(1 / (workers * utilisation), requests))
         works = varied(variation, requests, random)
         for policy, values in found.items():
-            if policy in blind:
+            if policy in overloaded:
                 values.append(math.inf)
                 continue
             took = latencies(due, works, workers, policy, seed=replication, speeds=speeds)

@@ -50,9 +50,13 @@ _LENGTHS = 20
 _SEED = 20_261_128
 _MOST_RPS = 1e12
 
+MOST_WORKERS = 10**9
+"""On one queue: more would be a slip."""
+
 Quantile = Annotated[float, Field(gt=0, le=0.9999)]
 Headroom = Annotated[float, Field(ge=0, le=10)]
 Rate = Annotated[Positive, Le(_MOST_RPS)]
+Workers = Annotated[Count, Le(MOST_WORKERS)]
 
 
 def service_times(values: Any) -> NDArray[np.float64]:
@@ -90,7 +94,7 @@ def is_exact(service_s: ServiceTimes, dispatch: Dispatch) -> bool:
 
 @checked
 def highest_utilisation(
-    workers: Count,
+    workers: Workers,
     service_s: ServiceTimes,
     *,
     slo_quantile: Quantile = 0.99,
@@ -158,7 +162,7 @@ class Machines:
 @checked
 def machines_needed(
     rate_rps: Rate,
-    cpus_per_machine: Count,
+    cpus_per_machine: Workers,
     service_s: ServiceTimes,
     *,
     slo_quantile: Quantile = 0.99,
@@ -216,13 +220,23 @@ class _Case:
     @cached_property
     def is_possible(self) -> bool:
         """Whether enough requests are in time if none ever waits."""
-        return bool(np.mean(self.service_s <= self.slo_s * (1 + 1e-12)) >= self.slo_quantile)
+        return self.alone > self.slo_quantile
+
+    @cached_property
+    def alone(self) -> float:
+        """The share of requests that are in time if none ever waits."""
+        return float(np.mean(self.service_s <= self.slo_s * (1 + 1e-12)))
 
     @property
     def why_impossible(self) -> str:
         alone_s = float(np.quantile(self.service_s, self.slo_quantile))
         what = f"the {100 * self.slo_quantile:g}th percentile of the service times alone"
-        return f"{what} is {alone_s:.3g} s, and {self.slo_s:.3g} s are allowed"
+        then = (
+            "and no more may be late: no request may wait"
+            if self.alone >= self.slo_quantile
+            else f"and {self.slo_s:.3g} s are allowed"
+        )
+        return f"{what} is {alone_s:.3g} s, {then}"
 
     @property
     def most(self) -> float:
@@ -237,6 +251,12 @@ class _Case:
         return np.round((self.slo_s - lengths_s) / self.mean_s, 9)
 
     @cached_property
+    def seldom(self) -> float:
+        """What to multiply by for the few that are too long by themselves, beyond those that `waits` has."""
+        of_lengths = float(np.mean(self.waits >= 0))
+        return min(1.0, self.alone / of_lengths) if of_lengths else 1.0
+
+    @cached_property
     def most_computed(self) -> int:
         """The most workers for which the queue is computed, or simulated; 0 if even one takes too long."""
         if not self.is_exact:
@@ -249,8 +269,9 @@ class _Case:
         if not self.is_exact:
             return self._simulated(min(sharing, MOST_SIMULATED), utilisation)
         if sharing > self.most_computed:
-            return float(_least_share_waiting(self.waits, sharing, utilisation).mean())
-        return float(np.mean([mdc_wait_cdf(float(wait), sharing, utilisation) for wait in self.waits]))
+            return self.seldom * float(_least_share_waiting(self.waits, sharing, utilisation).mean())
+        in_time = [mdc_wait_cdf(float(wait), sharing, utilisation) for wait in self.waits]
+        return self.seldom * float(np.mean(in_time))
 
     def is_enough(self, workers: int, erlangs: float) -> bool:
         """Say whether so many workers are in time with this load."""

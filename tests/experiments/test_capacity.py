@@ -107,7 +107,7 @@ def test_a_calibration_that_nobody_answered_is_one_line() -> None:
 
 def sought(run: Run, **changes: Any) -> Run:
     """Put a search's rows in the run: bounds of 9.0 to 9.5/s with one worker, and 17 to 18/s with two."""
-    rows = found_rates(arrivals="poisson", slo_percentile=99, **changes)
+    rows = found_rates(arrivals="poisson", slo_percentile=99, dispatch="least-busy", **changes)
     columns = {"held_rps": rows["lower_rps"], "failed_rps": rows["upper_rps"], "rate": rows["lower_rps"]}
     trials = rows.drop(columns=["trials", "flagged", "lower_cpus", "upper_cpus"]).assign(
         **columns, peer="", loop_cpu_s=0.1, flags=pd.Series([[]] * len(rows), rows.index)
@@ -128,12 +128,24 @@ def test_the_rate_is_the_given_one_else_what_was_sustained_else_what_should_be()
 
 
 @pytest.mark.parametrize(
-    "change", [{"slo_loops": 2}, {"slo_percentile": 95}, {"iterations": 2000}, {"service_s": [0.1]}]
+    "change",
+    [
+        {"slo_loops": 2},
+        {"slo_percentile": 95},
+        {"iterations": 2000},
+        {"service_s": [0.1]},
+        {"dispatch": "reuseport"},
+    ],
 )
 def test_what_was_sustained_under_another_objective_says_nothing(change: dict[str, Any]) -> None:
     found = study.sustained_here(sought(open_run("searched")), parameters(**change))
     assert found.empty
     assert "No sustained rate" in plan.checked(case(), found).to_string()
+
+
+def test_bounds_that_a_search_did_not_confirm_are_not_what_was_sustained() -> None:
+    run = sought(open_run("searched"), reason="it ended early")
+    assert study.sustained_here(run, parameters()).empty
 
 
 def test_more_workers_than_cpus_and_constant_arrivals_are_no_check_of_the_plan() -> None:
@@ -173,7 +185,9 @@ def test_the_rate_that_two_workers_sustained_needs_two(monkeypatch: pytest.Monke
     rate_rps, whence = study.rate_to_plan(p, case(LOOP_S), found, 2)
     answer = plan.answer(case(LOOP_S), rate_rps, whence, 2, 2, found, 2, 0.04)
     assert "**2 workers**: validated" in answer
-    assert answer.endswith("The rate that 2 workers sustained here needs 2 by the same plan.")
+    assert answer.endswith(
+        "Without headroom, the rate that 2 workers sustained here needs 2 by the same plan."
+    )
 
 
 def test_the_staircase_says_where_the_next_worker_is_needed() -> None:
@@ -257,6 +271,13 @@ def test_an_objective_below_the_service_time_is_one_sentence_and_no_figure() -> 
     fleet = plan.machine_table(mine, 4, 0.04)
     assert set(fleet["machines"]) == {"no number"}
     assert "nan" not in fleet.to_string()
+
+
+def test_workers_that_sustain_no_rate_are_one_sentence() -> None:
+    found = study.sustained_here(open_run("none"), parameters())
+    answer = plan.answer(case(0.1), 0.0, "what 2 workers should sustain", 2, 0, found, 2, 0.04)
+    assert answer.endswith("sustain no rate under this objective: give a rate to plan for.")
+    assert "give a rate" in plan.table(case(0.1), 0.0, 0, 2).to_string()
 
 
 def test_a_billion_a_second_is_planned_and_drawn() -> None:
@@ -359,6 +380,7 @@ def test_simulated_policies_are_drawn_with_a_label_each() -> None:
         ({"headroom": -0.1}, "headroom must be at least 0"),
         ({"service_s": [0.1, 0, 0]}, "service_s: 2 of 3 times are not above 0"),
         ({"price_per_core_hour": -1}, "price_per_core_hour must be at least 0"),
+        ({"cpus_per_machine": 10**30}, "cpus_per_machine must be at most 1e"),
         ({"cpus_per_machine": -1}, "cpus_per_machine must be at least 0"),
         ({"loads": [1.0]}, r"loads\[0\] must be below 1"),
         ({"loads": []}, "loads must list at least 1"),

@@ -45,7 +45,7 @@ def bands(*loads: float, requests: int = 300) -> pd.DataFrame:
     """Foretell two workers at these loads."""
     found = [
         prediction.foretold(one_worker(), float(utilisation), 2, "central", requests, seed=1).assign(
-            load=load
+            load=load, workers=2
         )
         for load in loads
         for utilisation in (0.45, 0.5, 0.55, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
@@ -160,9 +160,30 @@ def test_a_prediction_is_written_once_and_before_its_trials() -> None:
     assert set(first["load"]) == set(PARAMETERS.loads)
     row, _ = measured(1, started_at=pd.Timestamp(first["written_at"].iloc[0]) + pd.Timedelta(seconds=7))
     assert score.written_before(first, row)["before"].tolist() == ["7.00 s"]
+    known = row.assign(started_at=row["started_at"] - pd.Timedelta(seconds=8))
+    assert score.written_before(first, known)["before"].tolist() == ["no: these trials were known before"]
 
 
 def test_overhead_lowers_the_rate_that_is_foretold_to_be_sustained() -> None:
     with_it = prediction.sustained_utilisation(PARAMETERS, one_worker())
     without = prediction.sustained_utilisation(PARAMETERS, one_worker().assign(overhead_s=0.0))
     assert 0.5 < with_it < without < 1
+
+
+def test_blocks_of_another_speed_do_not_lower_the_rate_that_is_predicted() -> None:
+    slow = one_worker(blocks=1).assign(block=2)
+    slow[["service_s", "overhead_s"]] *= 1.7
+    both = pd.concat([one_worker(blocks=1), slow])
+    one_speed = prediction.sustained_utilisation(PARAMETERS, one_worker(blocks=1))
+    assert prediction.sustained_utilisation(PARAMETERS, both) == pytest.approx(one_speed, rel=1e-3)
+
+
+def test_a_trial_of_a_billion_requests_has_a_band_at_once() -> None:
+    """As of given service times of a nanosecond."""
+    found = prediction.foretold(one_worker(), 0.7, 2, "central", 10**9, seed=1)
+    assert (found["low"] < found["high"]).all()
+
+
+def test_bands_of_other_workers_say_nothing_of_a_trial() -> None:
+    row, requests = measured(1)
+    assert score.score(bands(0.7).assign(workers=3), row, requests).empty

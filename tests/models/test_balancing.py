@@ -57,6 +57,13 @@ def test_service_times_vary_as_asked(variation: float) -> None:
     assert (works > 0).all()
 
 
+def test_nodes_that_get_more_than_all_can_do_never_settle() -> None:
+    rows = policies(
+        workers=2, utilisation=0.8, variations=(0.0,), slowest=(0.1,), replications=1, requests=1000
+    )
+    assert all(math.isinf(one.latencies[0]) for one in rows)
+
+
 def test_bad_input_is_one_line() -> None:
     with pytest.raises(UsageError, match=r"^utilisation must be below 1, got 1\.0$"):
         policies(utilisation=1.0)

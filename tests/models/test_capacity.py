@@ -18,7 +18,7 @@ from lab.models.capacity import (
     workers_needed,
 )
 from lab.models.queueing import mdc_wait_quantile
-from lab.models.simulation import Dispatch
+from lab.models.simulation import Dispatch, latencies
 
 CONSTANT = [1.0]
 EXPONENTIAL = -np.log1p(-(np.arange(1000) + 0.5) / 1000)
@@ -169,6 +169,18 @@ def test_service_times_of_which_too_many_are_long_are_impossible_whatever_the_qu
     times_s = [0.01] * 97 + [1.0] * 3
     assert needed(10, slo_s=0.5, service_s=times_s).workers is None
     assert needed(10, slo_s=0.5, service_s=times_s, slo_quantile=0.95).workers is not None
+    edge = needed(10, slo_s=0.5, service_s=times_s, slo_quantile=0.97)
+    assert edge.workers is None
+    assert edge.why.endswith("and no more may be late: no request may wait")
+
+
+def test_the_few_requests_that_are_too_long_by_themselves_are_counted() -> None:
+    """Nine in a thousand are: then no more than one in a thousand of all may wait too long."""
+    times_s = np.array([1.0] * 991 + [2.0] * 9)
+    highest = highest_utilisation(2, times_s, slo_s=1.5)
+    due_s = np.cumsum(np.random.default_rng(1).exponential(times_s.mean() / (2 * highest), 1_000_000))
+    drawn_s = np.random.default_rng(2).choice(times_s, len(due_s))
+    assert np.mean(latencies(due_s, drawn_s, 2) > 1.5) == pytest.approx(0.01, rel=0.1)
 
 
 def test_machines_behind_a_random_balancer_are_queues_of_their_own() -> None:
@@ -206,6 +218,13 @@ def test_bad_input_is_one_line(arguments: dict[str, Any], line: str) -> None:
     with pytest.raises(UsageError) as error:
         workers_needed(**usual | arguments)
     assert str(error.value) == line
+
+
+def test_more_workers_than_there_can_be_are_one_line() -> None:
+    with pytest.raises(UsageError, match=r"^workers must be at most 1e\+09"):
+        highest_utilisation(10**30, CONSTANT, slo_s=3.0)
+    with pytest.raises(UsageError, match=r"^cpus_per_machine must be at most 1e\+09"):
+        machines_needed(10, 10**30, CONSTANT, slo_s=3.0)
 
 
 def test_a_price_below_zero_is_refused() -> None:

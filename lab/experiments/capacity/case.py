@@ -14,7 +14,7 @@ from lab.errors import LabError
 from lab.experiments import common, sustained
 from lab.experiments.common import Iterations, Workers
 from lab.experiments.dispatch.trials import played_as
-from lab.models.capacity import Needed, highest_utilisation, service_times, workers_needed
+from lab.models.capacity import MOST_WORKERS, Needed, highest_utilisation, service_times, workers_needed
 from lab.models.simulation import Dispatch
 from lab.study.parameters import ListOf
 from lab.study.run import Run
@@ -39,7 +39,7 @@ class Parameters(sustained.Sought):
     headroom: Annotated[float, Before(number), Ge(0), Le(10)]
     service_s: ListOf[float]
     price_per_core_hour: Annotated[float, Before(number), Ge(0)]
-    cpus_per_machine: Whole
+    cpus_per_machine: Annotated[Whole, Le(MOST_WORKERS)]
     workers: Workers
     loads: Annotated[ListOf[Below1], Field(min_length=1)]
     iterations: Iterations
@@ -178,7 +178,8 @@ def sustained_here(run: Run, p: Parameters) -> pd.DataFrame:
     """Return what this run found sustained under this objective and random arrivals (`sustained.bounds`).
 
     Rates that were planned with other service times than the given ones say nothing of these: no rows then.
-    Nor do workers that outnumber the CPUs, or a search that found no lower bound.
+    Nor do workers that outnumber the CPUs, a search that found no lower bound, or one that ended before it
+    had confirmed its bounds.
     """
     found = sustained.kept(run, EXPERIMENT)
     if found is None or p.service_s:
@@ -187,9 +188,11 @@ def sustained_here(run: Run, p: Parameters) -> pd.DataFrame:
         (found["slo_percentile"] == p.slo_percentile)
         & (found["slo_loops"] == p.slo_loops)
         & (found["iterations"] == p.iterations)
+        & (found["dispatch"] == p.dispatch)
         & (found["arrivals"] == "poisson")
         & (found["workers"] <= run.manifest.machine.available_cpus)
         & found["lower_share"].notna()
+        & ((found["reason"] == "") | found["upper_share"].isna())
     )
     rows: pd.DataFrame = found[alike].reset_index(drop=True)
     return rows

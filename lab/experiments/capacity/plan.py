@@ -26,6 +26,8 @@ _METHODS = {
 MACHINE_RATES_RPS = (1e3, 1e4, 1e5, 1e6)
 MACHINE_SIZES = (1, 2, 4, 8, 16, 32, 64)
 _MULTIPLES = (0.5, 1.0, 2.0, 5.0, 10.0)
+_NO_RATE = "So many workers sustain no rate under this objective: give a rate to plan for."
+
 STEPS = 24
 """Numbers of workers in a staircase, at most: of more, some are left out, and it is a line."""
 
@@ -65,6 +67,8 @@ def table(case: Case, rate_rps: float, validated: int, cpus: int) -> pd.DataFram
     """Say how many workers the rate, and parts and multiples of it, need, with headroom."""
     if why := case.why_impossible():
         return pd.DataFrame({"": [f"No number of workers keeps {case.slo}: {why}."]})
+    if not rate_rps:
+        return pd.DataFrame({"": [_NO_RATE]})
     rows = []
     for rate in [rate_rps * times for times in _MULTIPLES]:
         needed = case.needed(rate)
@@ -223,6 +227,8 @@ def answer(
     """Say how many workers the rate needs, whether they fit here, and what a million a second takes."""
     if why := case.why_impossible():
         return f"**Answer.** **No number of workers keeps {case.slo}**: {why}."
+    if not rate_rps:
+        return f"**Answer.** {_NO_RATE}"
     needed = case.needed(rate_rps).workers or 0
     band = _band(case, rate_rps)
     seen = f" ({band} at the fastest to the slowest speed seen)" if " to " in band else ""
@@ -236,11 +242,12 @@ def answer(
     if fleet.machines:
         cost = cost_per_million(most, fleet.workers, price_per_core_hour)
         at = f", at {units.digits(cost)} per million requests" if price_per_core_hour else ""
-        parts.append(f"A million a second takes {units.counted(fleet.machines, 'machine')} of {size}{at}.")
+        many = units.counted(fleet.machines, "machine")
+        parts.append(f"A million a second would take {many} of {size}{at}: extrapolated.")
     if len(found):
         last = checked(case, found).iloc[-1]
         parts.append(
-            f"The rate that {units.counted(last['workers'], 'worker')} sustained here needs "
-            f"{last['workers by this plan']} by the same plan."
+            f"Without headroom, the rate that {units.counted(last['workers'], 'worker')} sustained here "
+            f"needs {last['workers by this plan']} by the same plan."
         )
     return " ".join(parts)

@@ -1,4 +1,4 @@
-"""What one worker foretells of several: written to disk before they are measured, then scored.
+"""What one worker says beforehand of several: written to disk before they are measured, then scored.
 
 Everything is in mean service times of the trial's own, against its own utilisation, so that nothing depends
 on the machine's speed.
@@ -27,8 +27,11 @@ BAND = 0.9
 PERCENTILES = (50, 99)
 
 _GRID = np.round(np.arange(0.1, 0.951, 0.05), 2)
-_PLAYS = 500
-"""Trials to simulate for a band."""
+_PLAYS, _FEWEST_PLAYS, _MOST_PLAYED = 500, 100, 1_000_000
+"""Trials to simulate for a band; fewer if they would be more requests than the last.
+
+A trial of more requests than even the fewest allow is played as one of so many: its band is too wide.
+"""
 
 
 def of_one_worker(p: Parameters) -> Condition:
@@ -112,17 +115,19 @@ def predict(run: Run, p: Parameters, known: pd.DataFrame) -> pd.DataFrame:
 def sustained_utilisation(p: Parameters, known: pd.DataFrame) -> float:
     """Return the highest own utilisation at which the queue of several such workers meets the objective.
 
-    A worker is occupied by a request's overhead, too; own utilisation counts loops alone.
+    A worker is occupied by a request's overhead, too; own utilisation counts loops alone. Times are in mean
+    loops of their block: that blocks differ in speed is no variation that a queue sees.
     """
-    loop_s, held_s = known["service_s"], known["service_s"] + known["overhead_s"]
+    loop_s = known.groupby("block")["service_s"].transform("mean")
+    held = (known["service_s"] + known["overhead_s"]) / loop_s
     occupied = highest_utilisation(
         resolve(p.workers),
-        held_s.to_numpy(),
+        held.to_numpy(),
         slo_quantile=p.slo_percentile / 100,
-        slo_s=p.slo_loops * float(loop_s.mean()),
+        slo_s=p.slo_loops,
         dispatch=played_as(of_several(p)[0].factors()),
     )
-    return occupied * float(loop_s.mean() / held_s.mean())
+    return occupied / float(held.mean())
 
 
 def _bands(p: Parameters, known: pd.DataFrame) -> pd.DataFrame:
@@ -140,19 +145,23 @@ def _bands(p: Parameters, known: pd.DataFrame) -> pd.DataFrame:
 def foretold(
     known: pd.DataFrame, utilisation: float, workers: int, queue: Dispatch, requests: int, *, seed: int
 ) -> pd.DataFrame:
-    """Simulate trials of so many requests; return low, middle and high of each percentile over the trials.
+    """Simulate trials of about so many requests; return low, middle and high of each percentile over them.
 
-    Each takes service times, with their overheads, from one block of the calibration, by chance.
+    Each lasts as long as a trial, so the number of its requests is random, too (Poisson). Each takes service
+    times, with their overheads, from one block of the calibration, by chance.
     """
     random = np.random.default_rng([seed, workers, round(1000 * utilisation)])
+    requests = min(requests, _MOST_PLAYED // _FEWEST_PLAYS)
+    plays = min(_PLAYS, _MOST_PLAYED // requests)
     blocks = [block.to_numpy() for _, block in known.groupby("block")[["service_s", "overhead_s"]]]
     found = []
-    for _ in range(_PLAYS):
+    for _ in range(plays):
         block = blocks[random.integers(len(blocks))]
-        drawn = block[random.integers(len(block), size=requests)]
-        gaps = random.exponential(1 / (utilisation * workers), size=requests)
+        count = max(1, random.poisson(requests))
+        due = np.sort(random.uniform(0, requests / (utilisation * workers), count))
+        drawn = block[random.integers(len(block), size=count)]
         service, overhead = (drawn / drawn[:, 0].mean()).T
-        found.append(latency(np.cumsum(gaps), service, overhead, workers, queue, int(random.integers(2**31))))
+        found.append(latency(due, service, overhead, workers, queue, int(random.integers(2**31))))
     tails = [(1 - BAND) / 2, 0.5, (1 + BAND) / 2]
     low, middle, high = np.quantile(found, tails, axis=0)
     columns = {"percentile": PERCENTILES, "low": low, "middle": middle, "high": high}

@@ -32,7 +32,8 @@ def score(predicted: pd.DataFrame, trials: pd.DataFrame, requests: pd.DataFrame)
     """
     mine, rows = dict(list(requests.groupby("trial_id"))), []
     for _, trial in trials.dropna(subset=["service_mean_s", "utilisation"]).iterrows():
-        bands = predicted[predicted["load"] == trial["load"]]
+        its_own = (predicted["load"] == trial["load"]) & (predicted["workers"] == trial["workers"])
+        bands = predicted[its_own]
         for percentile, band in bands.groupby("percentile"):
             ends = {
                 name: float(np.interp(trial["utilisation"], band["utilisation"], band[name]))
@@ -122,11 +123,12 @@ def written_before(predicted: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFram
     if trials.empty:
         return pd.DataFrame({"": ["Nothing was measured for these predictions."]})
     written, began = pd.Timestamp(predicted["written_at"].max()), pd.Timestamp(trials["started_at"].min())
+    ahead_s = (began - written).total_seconds()
     return pd.DataFrame(
         {
             "predictions written": [f"{written:%Y-%m-%d %H:%M:%S}"],
             "first trial began": [f"{began:%Y-%m-%d %H:%M:%S}"],
-            "before": [units.seconds((began - written).total_seconds())],
+            "before": [units.seconds(ahead_s) if ahead_s > 0 else "no: these trials were known before"],
         }
     )
 
@@ -134,14 +136,13 @@ def written_before(predicted: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFram
 def title(scored: pd.DataFrame) -> str:
     """Say how many of the predictions came true."""
     if scored.empty:
-        return "Foretold by given service times; nothing is measured for them"
+        return "Predicted from given service times; nothing is measured for them"
     if inside(scored) is None:
-        return f"No trial was steady: all above {STEADY:.0%} of the own limit".replace("%", " %")
+        return f"No trial was steady: all above {units.percent(STEADY)} of the own limit"
     counts = scored[scored["scored"]]
     return (
-        f"Foretold by one worker: {counts['inside'].sum()} of {len(counts)} in the {BAND:.0%} bands".replace(
-            "%", " %"
-        )
+        f"Predicted from one worker: {counts['inside'].sum()} of {len(counts)} "
+        f"in the {units.percent(BAND)} bands"
     )
 
 
@@ -165,7 +166,7 @@ def figure(
         axes.set_xlabel("offered, share of the own limit (own utilisation)")
         axes.set_ylabel("latency, in own service times (log scale)")
         reference_line(axes, y=p.slo_loops, text=f"SLO for p{p.slo_percentile}")
-        reference_line(axes, x=float(predicted["sustained"].iloc[0]), text="sustained,\nforetold")
+        reference_line(axes, x=float(predicted["sustained"].iloc[0]), text="sustained,\npredicted")
         if found is not None and found["reason"].iloc[0] == "":
             low, high = found["lower_share"].iloc[0], found["upper_share"].iloc[0]
             shade: dict[str, Any] = {"color": DARK_TO_LIGHT[2].color, "alpha": 0.3, "linewidth": 0}
@@ -187,7 +188,7 @@ def _band(axes: Axes, band: pd.DataFrame, name: str, look: Look) -> None:
 
 def _key(axes: Axes) -> None:
     """Say once for all percentiles what is drawn."""
-    axes.fill_between([], [], [], color=QUIET, alpha=0.3, linewidth=0, label="foretold: nine of ten trials")
+    axes.fill_between([], [], [], color=QUIET, alpha=0.3, linewidth=0, label="predicted: nine of ten trials")
     axes.plot([], [], "o", color=QUIET, label="measured: a trial")
     axes.legend(loc="upper left")
 
@@ -203,13 +204,13 @@ def estimates(run: Run, trials: pd.DataFrame) -> list[Stated]:
 
 
 def sustained_table(predicted: pd.DataFrame, found: pd.DataFrame | None) -> pd.DataFrame:
-    """Put the sustained rate that was foretold beside the measured bounds, as own utilisation."""
+    """Put the sustained rate that was predicted beside the measured bounds, as own utilisation."""
     share = float(predicted["sustained"].iloc[0])
-    cells = {"foretold, of the own limit": units.percent(share)}
+    cells = {"predicted, of the own limit": units.percent(share)}
     if found is None:
         return pd.DataFrame([cells | {"measured": "not searched in this run"}])
     row = found.iloc[0]
     low, high = row["lower_share"], row["upper_share"]
     cells["measured"] = row["reason"] or units.bounds(low, high, units.percent)
-    cells["foretold / middle of the measured"] = units.digits(share / ((low + high) / 2))
+    cells["predicted / middle of the measured"] = units.digits(share / ((low + high) / 2))
     return pd.DataFrame([{"objective": f"{row['objective']}, {row['arrivals']} arrivals"} | cells])
