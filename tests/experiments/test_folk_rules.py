@@ -293,3 +293,11 @@ def test_by_theory_only_a_choice_at_random_has_a_longer_tail_than_one_queue() ->
     one, many = (1 + mdc_wait_quantile(0.99, workers, 0.6) for workers in (1, 2))
     assert replicas.with_theory(found)["theory"].tolist() == pytest.approx([1, 1, one / many])
     assert replicas.with_theory(found.assign(utilisation=1.2))["theory"].isna().all()
+
+
+def test_the_speed_of_the_machine_speaks_against_nothing_that_is_told_in_own_loops() -> None:
+    slower: dict[str, Any] = {"valid": False, "flags": (Flag("loop_ratio", 1.5, 1.15),)}
+    found = throttled.ruling(held(5, 6, 4, 5, 3, 7, **slower))
+    assert (found.verdict.word, found.verdict.flagged) == (Word.HOLDS, 0)
+    assert held_up.pool_ruling(beside(50.0, 5.0, **slower)).verdict.word is Word.UNTOLD
+    assert throttled.ruling(held(5, 6, 4, 5, 3, 7, **FLAGGED)).verdict.word is Word.UNTOLD

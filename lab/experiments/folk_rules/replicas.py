@@ -13,6 +13,7 @@ from lab.experiments.dispatch.answer import tail_name
 from lab.experiments.folk_rules.rules import (
     TAIL_MATTERS,
     Ruling,
+    at_any_speed,
     by_trials,
     exceeds,
     ideal_s,
@@ -95,7 +96,7 @@ def ruling(tails: pd.DataFrame, n: int) -> Ruling:
         told = [f"{times(beside)} as long with {shown(n)[server]}" for server, beside in known.items()]
         return ([None if more is None else not more for more in longer] if known else []), "; ".join(told)
 
-    found = by_trials("replicas", compared, judge)
+    found = by_trials("replicas", at_any_speed(compared), judge)
     if not found.evidence:
         return nothing("replicas", "no block has both")
     what = f"Compared with {shown(n)[CENTRAL]}, the {tail_name(compared)} is"

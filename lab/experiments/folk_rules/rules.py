@@ -155,6 +155,16 @@ def verdict(name: Name, parts: Iterable[bool | None], evidence: str) -> Verdict:
     return Verdict(_number(name), evidence, Word.of(*known)) if known else Verdict(_number(name))
 
 
+_SPEED = {"loop_ratio", "loop_drift"}
+"""Flags of the machine's speed, which is not in what is given in CPU times of the trial's own loops."""
+
+
+def at_any_speed(trials: pd.DataFrame) -> pd.DataFrame:
+    """Mark trials as valid that are flagged for nothing but the machine's speed."""
+    sound = [not {flag.code for flag in flags} - _SPEED for flags in trials["flags"]]
+    return trials.assign(valid=sound)
+
+
 def by_trials(
     name: Name, trials: pd.DataFrame, judge: Callable[[pd.DataFrame], tuple[list[bool | None], str]]
 ) -> Verdict:
