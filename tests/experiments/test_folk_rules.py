@@ -124,6 +124,14 @@ def test_counts_without_any_quota_tell_nothing_and_say_why() -> None:
     assert counts.ruling(pd.DataFrame()).verdict.word is Word.UNTOLD
 
 
+def test_while_others_use_the_machine_a_count_is_not_surely_too_many() -> None:
+    busy = counts.ruling(told(1.5, 1, 0.4, host=2, right=1))
+    assert busy.verdict.word is Word.UNTOLD
+    assert busy.answer.endswith("None was surely too many.")
+    assert counts.ruling(told(1.5, 1, 0.4, right=1)).verdict.word is Word.HOLDS
+    assert counts.table(told(1.5, 1, 0.4, host=2)).iloc[0, 1] == "2"
+
+
 def test_the_table_of_counts_marks_what_is_too_many_and_says_why_one_is_missing() -> None:
     found = counts.table(pd.concat([told(math.nan, 2, host=2, own=math.nan), told(0.5, 1, host=2, own=0.5)]))
     assert found.columns.tolist() == ["", "quota of 0.5 CPUs", "no quota"]
