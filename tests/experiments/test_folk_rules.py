@@ -124,6 +124,14 @@ def test_counts_without_any_quota_tell_nothing_and_say_why() -> None:
     assert counts.ruling(pd.DataFrame()).verdict.word is Word.UNTOLD
 
 
+def test_while_others_use_the_machine_a_count_is_not_surely_too_many() -> None:
+    busy = counts.ruling(told(1.5, 1, 0.4, host=2, right=1))
+    assert busy.verdict.word is Word.UNTOLD
+    assert busy.answer.endswith("None was surely too many.")
+    assert counts.ruling(told(1.5, 1, 0.4, right=1)).verdict.word is Word.HOLDS
+    assert counts.table(told(1.5, 1, 0.4, host=2)).iloc[0, 1] == "2"
+
+
 def test_the_table_of_counts_marks_what_is_too_many_and_says_why_one_is_missing() -> None:
     found = counts.table(pd.concat([told(math.nan, 2, host=2, own=math.nan), told(0.5, 1, host=2, own=0.5)]))
     assert found.columns.tolist() == ["", "quota of 0.5 CPUs", "no quota"]
@@ -293,3 +301,11 @@ def test_by_theory_only_a_choice_at_random_has_a_longer_tail_than_one_queue() ->
     one, many = (1 + mdc_wait_quantile(0.99, workers, 0.6) for workers in (1, 2))
     assert replicas.with_theory(found)["theory"].tolist() == pytest.approx([1, 1, one / many])
     assert replicas.with_theory(found.assign(utilisation=1.2))["theory"].isna().all()
+
+
+def test_the_speed_of_the_machine_speaks_against_nothing_that_is_told_in_own_loops() -> None:
+    slower: dict[str, Any] = {"valid": False, "flags": (Flag("loop_ratio", 1.5, 1.15),)}
+    found = throttled.ruling(held(5, 6, 4, 5, 3, 7, **slower))
+    assert (found.verdict.word, found.verdict.flagged) == (Word.HOLDS, 0)
+    assert held_up.pool_ruling(beside(50.0, 5.0, **slower)).verdict.word is Word.UNTOLD
+    assert throttled.ruling(held(5, 6, 4, 5, 3, 7, **FLAGGED)).verdict.word is Word.UNTOLD

@@ -67,10 +67,10 @@ def rates(times: Mapping[str, Given], **common: Any) -> pd.DataFrame:
     return made(OVERLOAD, times, "work_cpus", **common)
 
 
-def told(quota: float, usable: int, **said: float) -> pd.DataFrame:
-    """Make what APIs say under a quota."""
+def told(quota: float, usable: int, others: float = 0.0, **said: float) -> pd.DataFrame:
+    """Make what APIs say under a quota, while others use this share of the CPUs."""
     rows = [{"api": api, "cpus": cpus, "because": "no quota"} for api, cpus in said.items()]
-    return pd.DataFrame(rows).assign(quota_cpus=quota, ran=quota, usable=usable)
+    return pd.DataFrame(rows).assign(quota_cpus=quota, ran=quota, usable=usable, others_cpu=others)
 
 
 def events(**waiting: int) -> pd.DataFrame:

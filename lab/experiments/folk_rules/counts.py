@@ -4,7 +4,9 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import pandas as pd
 
@@ -14,6 +16,7 @@ from lab.experiments.folk_rules.rules import Parameters, Ruling, nothing, verdic
 from lab.experiments.less_than_one_core import quota_name
 from lab.quota import QuotaError, new_quota
 from lab.study.run import Run, table_name
+from lab.study.stability import MOST_OTHERS_CPU, between, snapshot
 from lab.units import digits
 
 _ASK = """
@@ -58,12 +61,13 @@ def asked(quota: float | None, for_s: float = COUNTED_S) -> pd.DataFrame:
 
     A row per API: quota_cpus, nan for none; api; cpus, nan if it does not tell; because; ran, the CPUs that
     loops got together, of which there are more than the quota allows, or one for each CPU of the host;
-    usable, how many of them the quota lets be kept busy, or all CPUs of the host. Raises QuotaError if none
-    can be set.
+    usable, how many of them the quota lets be kept busy, or all CPUs of the host; others_cpu, the share of
+    all CPUs that other processes used meanwhile. Raises QuotaError if none can be set.
     """
     loops = host_cpus() if quota is None else math.ceil(quota) + 1
+    before = snapshot()
     answer = json.loads(_under(quota, [sys.executable, "-P", "-c", _ASK, str(loops), str(for_s)]))
-    ran = float(answer["ran"])
+    others_cpu, ran = between(before, snapshot()).others_cpu, float(answer["ran"])
     steadily = loops if quota is None else ran / (1 + _PERIOD_S / for_s)
     return (
         pd.DataFrame(answer["said"])
@@ -72,6 +76,7 @@ def asked(quota: float | None, for_s: float = COUNTED_S) -> pd.DataFrame:
             quota_cpus=math.nan if quota is None else quota,
             ran=ran,
             usable=max(1, math.ceil(steadily - _SLACK)),
+            others_cpu=others_cpu,
         )
     )
 
@@ -97,21 +102,26 @@ def _under(quota: float | None, command: list[str]) -> str:
 
 
 def ruling(counts: pd.DataFrame, why_not: str = "") -> Ruling:
-    """Judge each API: whether it says more, under any quota, than loops that can be kept busy."""
+    """Judge each API: whether it says more, under any quota, than loops that can be kept busy.
+
+    While others use the machine, few loops run: then it cannot be told whether more is too much.
+    """
     known = counts.dropna(subset=["quota_cpus", "cpus"]) if len(counts) else counts
     if known.empty:
         return nothing("counts", why_not or "no quota was measured that limits anything here")
-    right = {
-        str(api): bool((mine["cpus"] <= mine["usable"]).all())
-        for api, mine in known.groupby("api", sort=False)
-    }
+    right = {str(api): _is_right(mine) for api, mine in known.groupby("api", sort=False)}
     tightest = known[known["quota_cpus"] == known["quota_cpus"].min()].to_dict("records")
     told = ", ".join(f"{row['cpus']:g} by {row['api']}" for row in tightest)
     quota, ran = quota_name(tightest[0]["quota_cpus"]), digits(tightest[0]["ran"])
     evidence = f"Under a quota of {quota}, loops got {ran} CPUs together, and a program was told {told}."
-    wrong = [api for api, holds in right.items() if not holds]
-    names = f"Too many, under some quota: {', '.join(wrong)}." if wrong else "None was too many."
+    wrong = [api for api, holds in right.items() if holds is False]
+    names = f"Too many, under some quota: {', '.join(wrong)}." if wrong else "None was surely too many."
     return Ruling("counts", f"{evidence} {names}", verdict("counts", right.values(), evidence))
+
+
+def _is_right(said: pd.DataFrame) -> bool | None:
+    more = said[said["cpus"] > said["usable"]]
+    return True if more.empty else False if (more["others_cpu"] <= MOST_OTHERS_CPU).any() else None
 
 
 def table(counts: pd.DataFrame) -> pd.DataFrame:
@@ -121,15 +131,14 @@ def table(counts: pd.DataFrame) -> pd.DataFrame:
     columns = {}
     for limit, mine in counts.fillna({"quota_cpus": math.inf}).groupby("quota_cpus"):
         quota = float(str(limit))
-        cells = {
-            row["api"]: _said(row["cpus"], row["usable"], row["because"]) for row in mine.to_dict("records")
-        }
+        cells = {row["api"]: _said(row) for row in mine.to_dict("records")}
         ran = {"loops that ran at once": digits(float(mine["ran"].iloc[0]))}
         columns["no quota" if math.isinf(quota) else f"quota of {quota_name(quota)}"] = cells | ran
     return pd.DataFrame(columns).rename_axis("").reset_index()
 
 
-def _said(cpus: float, usable: float, because: str) -> str:
-    if math.isnan(cpus):
-        return because
-    return f"{cpus:g}, more than ran" if cpus > usable else f"{cpus:g}"
+def _said(row: Mapping[Any, Any]) -> str:
+    if math.isnan(row["cpus"]):
+        return str(row["because"])
+    more = row["cpus"] > row["usable"] and row["others_cpu"] <= MOST_OTHERS_CPU
+    return f"{row['cpus']:g}, more than ran" if more else f"{row['cpus']:g}"

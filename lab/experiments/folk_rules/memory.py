@@ -19,7 +19,6 @@ from lab.experiments.folk_rules.rules import (
 )
 from lab.experiments.folk_rules.trials import IN_TURN
 from lab.experiments.other_servers.analysis import estimated
-from lab.load.generators import generators_for
 from lab.machine import available_memory
 from lab.models.statistics import Estimate, paired_ratio
 from lab.servers.foreign import ForeignServer, ForeignSpec
@@ -29,7 +28,10 @@ from lab.study.watched import Watched
 from lab.units import counted
 
 RATE_RPS = 5000.0
-"""What a few workers answer of loops so short, on connections that clients keep."""
+"""As many as a few workers can answer of loops so short, on connections that clients keep."""
+
+_AT_ONCE = 16
+"""No more are sent before others are answered: a queue would take memory, too."""
 
 _ITERATIONS = 100
 _DRAIN_S = 3.0
@@ -61,7 +63,7 @@ def look(workers: int, requests: int, seed: int = 0) -> pd.DataFrame:
         "--workers", "{workers}", "--host", "{host}", "--port", "{port}", "--iterations", str(_ITERATIONS),
     )  # fmt: skip
     free_bytes = available_memory()
-    options = {"keepalive": True, "generators": generators_for(RATE_RPS, keepalive=True), "seed": seed}
+    options = {"keepalive": True, "generators": 1, "in_flight": _AT_ONCE, "seed": seed}
     with ForeignServer(ForeignSpec(command=command, workers=workers, drain_s=_DRAIN_S)) as server:
         watched = Watched(f"{server.url}/api/slow", server, options)
         fresh = watched.pss_bytes()

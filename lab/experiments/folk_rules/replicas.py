@@ -10,12 +10,15 @@ from matplotlib.figure import Figure
 
 from lab.experiments.claims import Word
 from lab.experiments.dispatch.answer import tail_name
+from lab.experiments.dispatch.trials import least_overhead_s
 from lab.experiments.folk_rules.rules import (
     TAIL_MATTERS,
     Ruling,
+    at_any_speed,
     by_trials,
     exceeds,
     ideal_s,
+    loops_s,
     nothing,
     times,
     with_tail,
@@ -35,13 +38,17 @@ _STEADY = 0.9999
 def beside_one_queue(run: Run, tails: pd.DataFrame, n: int) -> pd.DataFrame:
     """Put the trials under random arrivals beside one ideal queue of n workers (`rules.ideal_s`).
 
-    over_ideal is the tail over that queue's; `with_tail` and `with_theory` say what else there is.
+    Its requests have the least overhead that any of these servers has, to connect, parse and answer; so a
+    server's own costs count. over_ideal is the tail over that queue's; `with_tail` and `with_theory` say
+    what else there is.
     """
     if tails.empty:
         return tails
     found, mine = with_tail(tails), dict(list(run.requests(tails).groupby("trial_id")))
+    least_s = [least_overhead_s(requests, loops_s(requests), n) for requests in mine.values()]
+    overhead_s = max(0.0, min(filter(math.isfinite, least_s), default=0.0))
     ideal_tail_s = [
-        float(np.quantile(ideal_s(mine[name], n), share))
+        float(np.quantile(ideal_s(mine[name], n, overhead_s), share))
         for name, share in zip(found["trial_id"], found["tail_share"], strict=True)
     ]
     return with_theory(found.assign(over_ideal=found["tail_s"] / ideal_tail_s))
@@ -95,7 +102,7 @@ def ruling(tails: pd.DataFrame, n: int) -> Ruling:
         told = [f"{times(beside)} as long with {shown(n)[server]}" for server, beside in known.items()]
         return ([None if more is None else not more for more in longer] if known else []), "; ".join(told)
 
-    found = by_trials("replicas", compared, judge)
+    found = by_trials("replicas", at_any_speed(compared), judge)
     if not found.evidence:
         return nothing("replicas", "no block has both")
     what = f"Compared with {shown(n)[CENTRAL]}, the {tail_name(compared)} is"

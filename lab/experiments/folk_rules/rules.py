@@ -155,6 +155,16 @@ def verdict(name: Name, parts: Iterable[bool | None], evidence: str) -> Verdict:
     return Verdict(_number(name), evidence, Word.of(*known)) if known else Verdict(_number(name))
 
 
+_SPEED = {"loop_ratio", "loop_drift"}
+"""Flags of the machine's speed, which is not in what is given in CPU times of the trial's own loops."""
+
+
+def at_any_speed(trials: pd.DataFrame) -> pd.DataFrame:
+    """Mark trials as valid that are flagged for nothing but the machine's speed."""
+    sound = [not {flag.code for flag in flags} - _SPEED for flags in trials["flags"]]
+    return trials.assign(valid=sound)
+
+
 def by_trials(
     name: Name, trials: pd.DataFrame, judge: Callable[[pd.DataFrame], tuple[list[bool | None], str]]
 ) -> Verdict:
@@ -188,18 +198,24 @@ def with_tail(trials: pd.DataFrame) -> pd.DataFrame:
     return trials.assign(tail_share=share, tail_s=tail_s, tail_loops=loops)
 
 
-def ideal_s(requests: pd.DataFrame, workers: int) -> NDArray[np.float64]:
+def loops_s(requests: pd.DataFrame) -> NDArray[np.float64]:
+    """Return the CPU time of each request's loop; the mean where it is unknown, nan if none was answered."""
+    told_s = requests["service_cpu_s"].to_numpy(np.float64)
+    known_s = told_s[np.isfinite(told_s)]
+    return np.where(np.isfinite(told_s), told_s, known_s.mean() if len(known_s) else np.nan)
+
+
+def ideal_s(requests: pd.DataFrame, workers: int, overhead_s: float = 0.0) -> NDArray[np.float64]:
     """Return how long each request would take in one ideal queue of so many workers, in seconds.
 
-    It meets the same arrivals, and each request takes a worker for the CPU time that its loop took, or the
-    mean where that is unknown; so neither chance nor the machine's speed can explain a difference. All are
-    infinite if none was answered.
+    It meets the same arrivals, and each request takes a worker for the CPU time of its loop, and for this
+    overhead; so neither chance nor the machine's speed can explain a difference. All are infinite if none was
+    answered.
     """
-    told_s = requests["service_cpu_s"].astype(float)
-    cpu_s = told_s.fillna(told_s.mean()).to_numpy()
-    if not np.isfinite(cpu_s).all():
+    takes_s = loops_s(requests) + overhead_s
+    if not np.isfinite(takes_s).all():
         return np.full(len(requests), np.inf)
-    return waits(requests["due_s"].to_numpy(float), cpu_s, workers) + cpu_s
+    return waits(requests["due_s"].to_numpy(float), takes_s, workers) + takes_s
 
 
 def written(found: Estimate | None, write: Callable[[float], str] = digits) -> str:

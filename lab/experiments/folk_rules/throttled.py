@@ -13,6 +13,7 @@ from lab.experiments.folk_rules.rules import (
     MOST_SLOW,
     Parameters,
     Ruling,
+    at_any_speed,
     by_trials,
     exceeds,
     ideal_s,
@@ -75,7 +76,7 @@ def ruling(trials: pd.DataFrame, why_not: str = "") -> Ruling:
         share = estimated(mine["held_up"]) if len(mine) else None
         return ([exceeds(share, MOST_SLOW)], written(share, percent)) if share else ([], "")
 
-    found = by_trials("quota", trials, judge)
+    found = by_trials("quota", at_any_speed(trials), judge)
     quota = quota_name(float(trials["quota_cpus"].iloc[0]))
     used, stopped = (written(estimated(trials[name]), percent) for name in ("used", "stopped"))
     told = (

@@ -16,6 +16,7 @@ from lab.experiments.folk_rules.rules import (
     TAIL_MATTERS,
     Parameters,
     Ruling,
+    at_any_speed,
     by_trials,
     exceeds,
     nothing,
@@ -94,7 +95,7 @@ def ruling(rates: pd.DataFrame, tails: pd.DataFrame, n: int, cpus: int, taken: S
         told += f"their {tail_name(tails)} is {times(tail)} as long"
         return [exceeds(work, MATTERS), exceeds(shorter, TAIL_MATTERS)], told
 
-    found = by_trials("workers", both, judge)
+    found = by_trials("workers", at_any_speed(both), judge)
     if not found.evidence:
         return nothing("workers", f"not both {n} and {2 * n + 1} workers could be overloaded")
     source = f"The work of {_listed(taken)} workers is that of notebook 04's trials." if taken else ""
