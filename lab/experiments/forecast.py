@@ -321,7 +321,8 @@ def _shorter(settings: Settings, least: Settings, share: float) -> Settings:
         if not setting.endswith(_DURATION) or value == least[name].get(setting, value):
             return value
         shortest = min(value, least[name][setting])
-        return round(shortest + share * (value - shortest), 2)
+        shortened = shortest + share * (value - shortest)
+        return round(shortened) if isinstance(value, int) else round(shortened, 2)
 
     return _changed(settings, shorter)
 
