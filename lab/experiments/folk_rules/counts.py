@@ -28,7 +28,7 @@ print(json.dumps({"said": said, "ran": run_at_once(int(sys.argv[1]), float(sys.a
 """
 """What `lab doctor` asks and counts, in a process that a quota can hold."""
 
-COUNTED_S = 0.8
+COUNTED_S = 0.6
 """How long loops run to see how many do so at once."""
 
 _PERIOD_S = 0.1
