@@ -219,7 +219,7 @@ def test_a_quota_makes_the_p99_bad_if_it_holds_up_more_than_one_in_a_hundred(
 
 
 def test_a_quota_that_is_nearly_used_up_says_nothing_of_one_that_is_not() -> None:
-    """A machine that became slower: loops use 72 % of the quota, instead of the two fifths that were planned."""
+    """A machine that became slower: loops use 72 % of the quota, and two fifths were planned."""
     found = throttled.ruling(held(5, 6, 4, 5, 3, 7, service_cpu_mean_s=0.18))
     assert found.verdict.word is Word.UNTOLD
     assert "72 % (" in found.answer

@@ -32,6 +32,7 @@ def two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpus, "affinity_cpus", lambda: 2)
     monkeypatch.setattr(cpus, "quota_cpus", lambda *_: None)
     monkeypatch.setattr(study, "affinity_cpus", lambda: 2)
+    monkeypatch.setattr(study, "quota_cpus", lambda *_: None)
 
 
 @pytest.fixture

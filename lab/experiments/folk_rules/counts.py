@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from lab.cpus import affinity_cpus, host_cpus
+from lab.cpus import host_cpus
 from lab.errors import LabError, one_line
 from lab.experiments.folk_rules.rules import Parameters, Ruling, nothing, verdict
+from lab.experiments.folk_rules.trials import limits
 from lab.experiments.less_than_one_core import quota_name
 from lab.quota import QuotaError, new_quota
 from lab.study.run import Run, table_name
@@ -44,7 +45,7 @@ def measure(run: Run, p: Parameters) -> tuple[pd.DataFrame, str]:
     """Return what each API says under each quota, and why a quota cannot be set here, or ""."""
     if not p.asks("counts"):
         return pd.DataFrame(), ""
-    quotas = [None, *(quota for quota in p.quotas if quota < affinity_cpus())]
+    quotas = [None, *filter(limits, p.quotas)]
     found, why_not = [], ""
     for quota in quotas:
         try:

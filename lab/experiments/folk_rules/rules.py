@@ -88,8 +88,8 @@ RULES: dict[Name, Rule] = {
     "quota": Rule(
         "Why is my p99 bad, with the CPU idle for most of the time?",
         "A quota makes the p99 bad long before it is used up",
-        f"with at most {percent(FAR)} of it used, more than {percent(MOST_SLOW)} of requests take {HELD_UP:g} times"
-        " as long as in one ideal queue without it",
+        f"with at most {percent(FAR)} of it used, more than {percent(MOST_SLOW)} of requests take"
+        f" {HELD_UP:g} times as long as in one ideal queue without it",
     ),
 }
 """The rules by name, in the order of the notebook."""
