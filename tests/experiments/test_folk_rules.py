@@ -1,8 +1,9 @@
 """The rules that people give each other: the verdict on each by trials made by hand, in words and figures."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 import pytest
 from helpers.folk_trials import Given, beside, events, held, looked, parameters, rates, tails, told
@@ -17,6 +18,7 @@ from lab.figures import rendered
 from lab.flags import Flag
 from lab.models.queueing import mdc_wait_quantile
 from lab.models.statistics import Estimate, Interval
+from lab.study.run import Run
 
 FLAGGED: dict[str, Any] = {"valid": False, "flags": (Flag("others_cpu", 0.5, 0.1),)}
 
@@ -153,7 +155,7 @@ def test_a_slow_request_holds_up_nobody_if_few_wait_by_each_dispatch(
 ) -> None:
     found = held_up.slow_ruling(events(**waiting), "The events of shared are notebook 06's.")
     assert found.verdict.word is word
-    assert "of 20 events" in found.answer
+    assert "in 20 events" in found.answer
     assert found.verdict.trials == len(waiting)
 
 
@@ -308,6 +310,28 @@ def test_by_theory_only_a_choice_at_random_has_a_longer_tail_than_one_queue() ->
     one, many = (1 + mdc_wait_quantile(0.99, workers, 0.6) for workers in (1, 2))
     assert replicas.with_theory(found)["theory"].tolist() == pytest.approx([1, 1, one / many])
     assert replicas.with_theory(found.assign(utilisation=1.2))["theory"].isna().all()
+
+
+def test_a_tail_is_over_that_of_one_ideal_queue_which_has_the_least_overhead() -> None:
+    """Loops of .1 s come one at a time: one server takes .01 s on top, one .03 s, and one answers nobody."""
+    took_s = {CENTRAL: 0.11, "workers-2": 0.13, HASHED: 0.13}
+    rows = [{"trial_id": one, "server": one, "latency_p99_s": took_s[one]} for one in took_s]
+    due_s = np.arange(400.0)
+    requests = pd.concat(
+        pd.DataFrame(
+            {"trial_id": one, "due_s": due_s, "end_s": due_s + took_s[one],
+             "service_cpu_s": math.nan if one == HASHED else 0.1}
+        )
+        for one in took_s
+    )  # fmt: skip
+
+    class Read:
+        def requests(self, trials: pd.DataFrame) -> pd.DataFrame:
+            return requests
+
+    found = trials(*rows, workers=2, utilisation=0.5, sent=400)
+    beside_it = replicas.beside_one_queue(cast(Run, Read()), found, 2)["over_ideal"]
+    assert beside_it.tolist() == pytest.approx([1.0, 0.13 / 0.11, math.nan], nan_ok=True)
 
 
 def test_the_speed_of_the_machine_speaks_against_nothing_that_is_told_in_own_loops() -> None:

@@ -202,12 +202,12 @@ def test_impossible_parameters_are_refused(change: dict[str, Any], complaint: st
 
 
 def test_beside_slow_requests_the_event_loop_answers_nobody_meanwhile() -> None:
-    """A loop that sleeps for 20 ms, five times in a slow request: whoever comes meanwhile waits for it."""
+    """A loop that sleeps for 20 ms, five times in a slow request: whoever comes first waits for all five."""
     (inline, *_) = study.beside(parameters(kernel="sleep", iterations=200_000))
     done = study.beside_slow(inline, seed=1)
     assert done.summary["ok"] == done.summary["planned"] == 300
     assert done.requests["service_s"].isna().all(), "they run no loop"
-    assert done.summary["latency_s"]["max"] > 0.02
+    assert done.summary["latency_s"]["max"] > 0.08
 
 
 def test_memory_is_weighed_before_and_after_requests() -> None:

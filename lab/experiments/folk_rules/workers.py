@@ -168,7 +168,7 @@ def figure(
                 _bar(axes, place, Estimate(mib, mib, mib, 1), many in (n, 2 * n + 1))
         for axes in size:
             axes.set_title("Memory (less is better)")
-            axes.set_ylabel("MiB, all workers")
+            axes.set_ylabel("MiB: one worker, times their number")
         for axes in (work, tail, *size):
             axes.set_xticks(range(len(counts)), [_tick(many, n) for many in counts])
             axes.set_xlim(-0.6, len(counts) - 0.4)
