@@ -87,6 +87,14 @@ def test_a_quota_that_limits_nothing_is_not_measured() -> None:
 
 
 @pytest.mark.usefixtures("two_cpus")
+def test_a_quota_is_measured_only_if_it_is_less_than_one_that_holds_us_already(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(study, "quota_cpus", lambda *_: 1.0)
+    assert [study.limits(quota) for quota in (0.5, 1.0, 1.5)] == [True, False, False]
+
+
+@pytest.mark.usefixtures("two_cpus")
 def test_where_no_quota_can_be_set_the_reason_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     def measure(*_: Any, **__: Any) -> pd.DataFrame:
         raise QuotaError("permission denied")

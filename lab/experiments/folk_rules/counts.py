@@ -32,9 +32,6 @@ print(json.dumps({"said": said, "ran": run_at_once(int(sys.argv[1]), float(sys.a
 COUNTED_S = 0.6
 """How long loops run to see how many do so at once."""
 
-_PERIOD_S = 0.1
-"""A quota counts in periods: what is left of one when the loops begin comes on top of what they get."""
-
 _SLACK = 0.05
 """So little of a CPU is no other CPU."""
 
@@ -69,7 +66,7 @@ def asked(quota: float | None, for_s: float = COUNTED_S) -> pd.DataFrame:
     before = snapshot()
     answer = json.loads(_under(quota, [sys.executable, "-P", "-c", _ASK, str(loops), str(for_s)]))
     others_cpu, ran = between(before, snapshot()).others_cpu, float(answer["ran"])
-    steadily = loops if quota is None else ran / (1 + _PERIOD_S / for_s)
+    steadily = loops if quota is None else min(ran, quota)  # the rest is what was left of the first period
     return (
         pd.DataFrame(answer["said"])
         .astype({"cpus": float})
