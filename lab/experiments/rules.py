@@ -122,7 +122,9 @@ def _with_interval(rows: pd.DataFrame, noun: str) -> Found:
 
 
 def _normality(run: Evidence) -> Found:
-    told = run.estimates[~run.estimates["interval"].isin([*_FOUND, Interval.RANGE.value])]
+    told = run.estimates[
+        ~run.estimates["interval"].isin([*_FOUND, Interval.RANGE.value, Interval.FLAGGED.value])
+    ]
     free = told["interval"].isin(_FREE)
     wide = told[told["high"] > told["low"]]
     middle = (wide["high"] + wide["low"]) / 2

@@ -25,6 +25,7 @@ from lab.experiments.worker_scaling import answer as scaling_answer
 from lab.experiments.worker_scaling import scaling
 from lab.machine import Machine
 from lab.models.capacity import workers_needed
+from lab.models.statistics import Interval
 from lab.study.estimates import Stated, contradictions, table_of
 from lab.study.manifest import Manifest
 from lab.study.parameters import ListOf
@@ -224,10 +225,20 @@ def estimates(run: Run, trials: dict[str, pd.DataFrame] | None = None) -> pd.Dat
     }
     for experiment, state in stating.items():
         if (mine := trials.get(experiment)) is not None:
-            rows += [_of_loop(row, int(mine["iterations"].min())) for row in state(mine)]
+            iterations, doubted = int(mine["iterations"].min()), mine["valid"].mean() < _MOST
+            rows += [_of_loop(_doubted(row) if doubted else row, iterations) for row in state(mine)]
     found = table_of(rows)
     run.keep("estimates", found)
     return found
+
+
+_MOST = 0.5
+"""If fewer trials of an experiment are without a flag, its intervals promise nothing."""
+
+
+def _doubted(row: Stated) -> Stated:
+    """Take back what an interval promises: something disturbed most of the trials that it rests on."""
+    return replace(row, interval=Interval.FLAGGED, smallest_told=None) if row.interval.covers else row
 
 
 def _of_loop(row: Stated, iterations: int) -> Stated:

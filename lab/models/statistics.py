@@ -44,6 +44,7 @@ class Interval(StrEnum):
     PROPORTION = "Clopper-Pearson"
     SEARCH = "bounds of a search"
     RANGE = "range, too few for an interval"
+    FLAGGED = "most trials flagged: no interval"
 
     @property
     def covers(self) -> bool:

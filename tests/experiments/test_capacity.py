@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from helpers.simulated_servers import Simulated
 from helpers.trial_rows import found_rates
-from helpers.trial_rows import trials as made
 
 from lab import cpus
 from lab.errors import LabError, UsageError
@@ -216,7 +215,7 @@ def test_the_plan_says_what_is_validated_what_fits_and_what_is_beyond() -> None:
     table = plan.table(case(0.1), 10.0, validated=2, cpus=3)
     assert table["offered rate"].tolist() == ["5.00/s", "10.0/s", "20.0/s", "50.0/s", "100/s"]
     assert [plan.status(n, 2, 3) for n in (2, 3, 4)] == [
-        "validated: measured here, too",
+        "validated: predicted, then measured here",
         "predicted for the CPUs here",
         "extrapolated beyond the CPUs here",
     ]
@@ -235,7 +234,7 @@ def test_what_is_assumed_stands_beside_the_plan() -> None:
     here = dict(zip(table["assumed"], table["here"], strict=True))
     assert here["queue"] == "one central queue"
     assert here["objective"] == "p99 within 330 ms"
-    assert here["validated"] == "up to 2 workers"
+    assert here["validated"] == "2 workers"
     assert "1.00 ms is not the loop" in here["a request occupies a worker for"]
 
 
@@ -298,27 +297,19 @@ def test_the_staircase_draws_measured_validated_and_extrapolated_differently() -
     assert drawn is not None
     (axes,) = drawn.axes
     assert axes.get_legend_handles_labels()[1] == [
-        "workers needed, validated by trials here",
+        "workers needed, on the CPUs here: 2 workers validated by trials",
         "workers needed, extrapolated",
         "measured here: the sustained rate lies in between",
         "at the fastest to the slowest speed seen here",
     ]
     lines = {str(line.get_label()): line for line in axes.get_lines()}
-    assert lines["workers needed, validated by trials here"].get_linestyle() == "-"
+    assert lines["workers needed, on the CPUs here: 2 workers validated by trials"].get_linestyle() == "-"
     assert lines["workers needed, extrapolated"].get_linestyle() != "-"
-    assert np.max(lines["workers needed, validated by trials here"].get_ydata()) == 2
+    assert np.max(lines["workers needed, on the CPUs here: 2 workers validated by trials"].get_ydata()) == 2
     assert np.max(lines["workers needed, extrapolated"].get_ydata()) == 5
     only_theory = draw(validated=0)
     assert only_theory is not None
-    assert "workers needed, predicted" in only_theory.axes[0].get_legend_handles_labels()[1]
-
-
-def test_trials_of_this_run_say_how_far_the_plan_is_validated(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = open_run("measured")
-    assert study.validated_workers(run, parameters()) == 0
-    monkeypatch.setattr(Run, "trials", lambda *_: made({"workers": 1}, {"workers": 2}))
-    assert study.validated_workers(run, parameters()) == 2
-    assert study.validated_workers(run, parameters(service_s=[0.1])) == 0
+    assert "workers needed, on the CPUs here" in only_theory.axes[0].get_legend_handles_labels()[1]
 
 
 def _policy(name: Any, variation: float, slowest: float, *latencies: float) -> Policy:

@@ -9,6 +9,7 @@ import pytest
 from helpers.trial_rows import trials
 from numpy.typing import NDArray
 
+from lab.errors import UsageError
 from lab.experiments.capacity import Parameters, prediction, score
 from lab.models.simulation import waits
 from lab.study.run import Run
@@ -45,7 +46,7 @@ def bands(*loads: float, requests: int = 300) -> pd.DataFrame:
     """Foretell two workers at these loads."""
     found = [
         prediction.foretold(one_worker(), float(utilisation), 2, "central", requests, seed=1).assign(
-            load=load, workers=2
+            load=load, workers=2, written_at=pd.Timestamp("2025-12-31", tz="UTC")
         )
         for load in loads
         for utilisation in (0.45, 0.5, 0.55, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
@@ -106,17 +107,43 @@ def test_trials_of_the_same_queue_fall_into_the_bands_whatever_the_machines_spee
         for i, (row, requests) in enumerate(made)
         for load in row["load"]
     ]
-    found = score.inside(scored(*made, loads=(0.5, 0.7, 0.85)))
-    assert found is not None
-    assert found.trials == 2 * len(made)
-    assert 0.82 < found.value < 0.97, "nine of ten"
+    marked = scored(*made, loads=(0.5, 0.7, 0.85))
+    for percentile in prediction.PERCENTILES:
+        found = score.inside(marked, percentile)
+        assert found is not None
+        assert found.trials == len(made)
+        assert 0.8 < found.value < 0.98, "nine of ten"
+    assert score.validated(marked) == 2
+    assert f"Of {2 * len(made)} predictions for 2 workers" in score.sentence(marked)
+    missed = marked.assign(inside=marked["block"] > 30)
+    assert score.validated(missed) == 0
+
+
+def test_a_trial_that_was_known_when_its_band_was_written_does_not_count() -> None:
+    row, requests = measured(1)
+    new, old = (
+        score.score(
+            bands(0.7).assign(written_at=row["started_at"].iloc[0] + pd.Timedelta(hours=hours)), row, requests
+        )
+        for hours in (-1, 1)
+    )
+    assert new["scored"].all()
+    assert not old["scored"].any()
+
+
+def test_no_more_workers_are_predicted_than_have_a_cpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prediction, "available_cpus", lambda: 1)
+    with pytest.raises(UsageError, match="workers must be at most 1, one for each CPU here"):
+        prediction.predict(cast(Run, _Tables()), PARAMETERS, one_worker())
 
 
 def test_a_trial_near_its_limit_is_shown_but_not_scored() -> None:
     found = scored(measured(1, load=0.7, utilisation=0.95))
     assert not found["scored"].any()
-    assert score.inside(found) is None
-    assert "No trial was steady" in score.title(found)
+    assert score.inside(found, 99) is None
+    assert score.validated(found) == 0
+    assert score.sentence(found) == ""
+    assert "No prediction is scored" in score.title(found)
     assert score.score_table(found)["inside"].tolist() == ["0 of 0", "0 of 0"]
 
 

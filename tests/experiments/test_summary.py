@@ -14,6 +14,7 @@ from lab.experiments.claims import Verdict, Word
 from lab.experiments.worker_scaling import answer as scaling_answer
 from lab.flags import Flag
 from lab.machine import describe
+from lab.models.statistics import Interval
 from lab.study.estimates import contradictions, table_of
 from lab.study.run import Run, damage, open_run
 from lab.study.store import Store
@@ -284,6 +285,15 @@ def test_what_pages_state_is_gathered_and_kept_in_the_run(
     monkeypatch.setattr(run, "trials", busy.trials)
     assert len(summary.estimates(run)) == len(found)
     assert damage() == [], "a complete run stays as it is"
+
+
+def test_an_interval_of_mostly_flagged_trials_promises_nothing() -> None:
+    blocks = 6 * [{1: 10.0, 2: 18.0}]
+    for flagged, kinds in ((5, {Interval.MEDIAN}), (7, {Interval.FLAGGED})):
+        rows = measured(*blocks).assign(valid=[number >= flagged for number in range(12)])
+        run = open_run(f"flagged-{flagged}")
+        found = summary.estimates(run, {worker_scaling.EXPERIMENT: rows})
+        assert set(found["interval"]) == {kind.value for kind in kinds}, flagged
 
 
 def test_estimates_are_shown_with_their_units_and_what_would_have_been_seen() -> None:

@@ -205,9 +205,3 @@ def rate_to_plan(p: Parameters, case: Case, found: pd.DataFrame, workers: int) -
     if len(mine := found[found["workers"] == workers]):
         return float(mine["lower_rps"].iloc[0]), f"what {counted(workers, 'worker')} sustained in this run"
     return case.highest_rps(workers), f"what {counted(workers, 'worker')} should sustain"
-
-
-def validated_workers(run: Run, p: Parameters) -> int:
-    """Return up to how many workers this run's predictions were measured; 0 if it measured none."""
-    trials = run.trials(EXPERIMENT)
-    return 0 if p.service_s or trials.empty else int(trials["workers"].max())

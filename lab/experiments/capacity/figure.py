@@ -30,9 +30,9 @@ def staircase(
 ) -> Figure | None:
     """Draw the workers that each rate needs, without headroom, and the planned rate with it.
 
-    `steps` are those of `plan.staircase`. Solid: up to as many workers as were measured here, or as there are
-    CPUs; dashed: theory alone; hatched: more workers than CPUs. `found` are sustained rates, as measured.
-    None if no number of workers sustains any rate.
+    `steps` are those of `plan.staircase`. Solid: up to as many workers as there are
+    CPUs, `validated` of them by trials; dashed: theory alone; hatched: more workers than CPUs. `found` are
+    sustained rates, as measured. None if no number of workers sustains any rate.
     """
     if not steps["usual"].max() > 0:
         return None
@@ -95,12 +95,12 @@ def _line(steps: pd.DataFrame, name: str, start: float) -> tuple[NDArray[np.floa
 
 def _stairs(axes: Axes, steps: pd.DataFrame, validated: int, cpus: int) -> None:
     x, y = _line(steps, "usual", axes.get_xlim()[0])
-    seen = int(np.count_nonzero(y <= (validated or cpus)))
+    here = int(np.count_nonzero(y <= cpus))
     style: dict[str, Any] = {"color": _PLAN.color, "linewidth": 2.4, "zorder": 3}
-    label = "workers needed, validated by trials here" if validated else "workers needed, predicted"
-    axes.plot(x[:seen], y[:seen], label=label, **style)
-    if seen < len(x):
-        beyond = slice(max(0, seen - 1), None)
+    by_trials = f": {units.counted(validated, 'worker')} validated by trials" if validated else ""
+    axes.plot(x[:here], y[:here], label=f"workers needed, on the CPUs here{by_trials}", **style)
+    if here < len(x):
+        beyond = slice(max(0, here - 1), None)
         axes.plot(
             x[beyond], y[beyond], linestyle=(0, (3, 1.5)), label="workers needed, extrapolated", **style
         )

@@ -57,9 +57,12 @@ def up_to(case: Case, rate_rps: float, cpus: int) -> int:
 
 
 def status(workers: int, validated: int, cpus: int) -> str:
-    """Say how a number of workers is known: measured here too, computed for CPUs that are here, or beyond."""
-    if workers <= validated:
-        return "validated: measured here, too"
+    """Say how a number of workers is known: measured here too, computed for CPUs that are here, or beyond.
+
+    `validated` is the number whose predictions came true here, or 0.
+    """
+    if workers == validated:
+        return "validated: predicted, then measured here"
     return "predicted for the CPUs here" if workers <= cpus else "extrapolated beyond the CPUs here"
 
 
@@ -105,7 +108,7 @@ def assumptions(case: Case, validated: int, cpus: int) -> pd.DataFrame:
     """Say what the plan takes for granted, and what of it was seen here."""
     blocks = units.counted(len(case.blocks_s), "block")
     ends = f"{units.seconds(case.blocks_s.min())} to {units.seconds(case.blocks_s.max())} over {blocks}"
-    measured = "given" if case.is_given else f"measured here with one worker: {ends}"
+    measured = "given" if case.is_given else f"measured here with one worker: {ends}; all of it occupies it"
     beside = "" if case.is_given else f", of which {units.seconds(case.overhead_s)} is not the loop"
     says = {
         "arrivals": ("random (Poisson), independent of each other", "bursts or retries: more are needed"),
@@ -120,8 +123,8 @@ def assumptions(case: Case, validated: int, cpus: int) -> pd.DataFrame:
         "headroom": (units.percent(case.headroom), "by which the rate may grow"),
         "CPUs": ("one for each worker, as fast as those here", f"{cpus} here"),
         "validated": (
-            f"up to {units.counted(validated, 'worker')}" if validated else "nothing",
-            "by trials of this run, in the section before",
+            units.counted(validated, "worker") if validated else "nothing",
+            "most predictions for so many came true, in the section before",
         ),
         "workers beyond the CPUs here": (
             "as fast as few of them",

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lab.cpus import available_cpus
+from lab.errors import UsageError
 from lab.experiments import sustained
 from lab.experiments.capacity.case import EXPERIMENT, Parameters
 from lab.experiments.common import resolve
@@ -97,19 +99,25 @@ def predict(run: Run, p: Parameters, known: pd.DataFrame) -> pd.DataFrame:
     """Return the bands that follow from a calibration, or those that the run has: once written, they stay.
 
     A row per load, percentile and utilisation: low, middle and high of that percentile's latency in mean
-    service times. In all rows: sustained, the own utilisation up to which random arrivals meet the objective;
-    and written_at.
+    service times, and written_at. In all rows: sustained, the own utilisation up to which random arrivals
+    meet the objective. Raises UsageError for more workers than CPUs: those that are predicted have one each.
     """
-    asked = [condition.factors() for condition in of_several(p)]
-    name = table_name(
-        "predictions", asked, p.objective, p.service_s, p.calibration_load, p.calibration_blocks, p.seed
+    if resolve(p.workers) > available_cpus():
+        raise UsageError(
+            f"workers must be at most {available_cpus()}, one for each CPU here: the queue that is predicted"
+            " has no other"
+        )
+    asked = ([condition.factors() for condition in of_several(p)], p.seed)
+    calibrated = (p.service_s, p.calibration_load, p.calibration_blocks)
+    rate = run.table(
+        table_name("sustained-predicted", asked, calibrated, p.objective),
+        lambda: pd.DataFrame({"sustained": [sustained_utilisation(p, known)]}),
     )
-
-    def now() -> pd.DataFrame:
-        highest = sustained_utilisation(p, known)
-        return _bands(p, known).assign(sustained=highest, written_at=datetime.now(UTC))
-
-    return run.table(name, now)
+    bands = run.table(
+        table_name("predictions", asked, calibrated),
+        lambda: _bands(p, known).assign(written_at=datetime.now(UTC)),
+    )
+    return bands.assign(sustained=float(rate["sustained"].iloc[0]))
 
 
 def sustained_utilisation(p: Parameters, known: pd.DataFrame) -> float:

@@ -19,19 +19,23 @@ from lab.study.run import Run
 STEADY = 0.9
 """Predictions are scored up to this own utilisation: nearer to 1, a trial's queue has no time to settle."""
 
+TRUE = 0.8
+"""Predictions validate a plan if at least so many of them come true."""
 
-INSIDE = "share of predicted percentiles inside their bands"
+INSIDE = "share of trials inside their predicted bands"
 
 
 def score(predicted: pd.DataFrame, trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
     """Put each trial beside its band: a row per trial and percentile.
 
     The columns are those of the trial, percentile, low, middle and high at the trial's own utilisation,
-    measured, and inside. scored: whether it counts, up to `STEADY`. miss: how far beyond the nearer end, as a
+    measured, and inside. scored: whether it counts: up to `STEADY`, and if it began after its band was
+    written. miss: how far beyond the nearer end, as a
     share of it; 0 inside. cause: of a miss, the likely one.
     """
     mine, rows = dict(list(requests.groupby("trial_id"))), []
-    for _, trial in trials.dropna(subset=["service_mean_s", "utilisation"]).iterrows():
+    needed = ["service_mean_s", "utilisation", *(f"latency_p{percentile}_s" for percentile in PERCENTILES)]
+    for _, trial in trials.dropna(subset=needed).iterrows():
         its_own = (predicted["load"] == trial["load"]) & (predicted["workers"] == trial["workers"])
         bands = predicted[its_own]
         for percentile, band in bands.groupby("percentile"):
@@ -42,19 +46,12 @@ def score(predicted: pd.DataFrame, trials: pd.DataFrame, requests: pd.DataFrame)
             measured = trial[f"latency_p{percentile}_s"] / trial["service_mean_s"]
             miss = max(0.0, measured / ends["high"] - 1, ends["low"] / measured - 1)
             cause = _cause(trial, mine[trial["trial_id"]], int(percentile), measured) if miss else ""
-            rows.append(
-                {
-                    **trial,
-                    "percentile": percentile,
-                    **ends,
-                    "measured": measured,
-                    "miss": miss,
-                    "cause": cause,
-                }
-            )
-    found = pd.DataFrame(rows, columns=[*trials.columns, *_SCORED])
-    inside, scored = found["miss"] == 0, found["utilisation"] <= STEADY
-    return found.assign(inside=inside, scored=scored)
+            known = trial["started_at"] <= band["written_at"].iloc[0]
+            about = {"percentile": percentile, "measured": measured, "miss": miss, "cause": cause}
+            rows.append({**trial, **ends, **about, "known": known})
+    found = pd.DataFrame(rows, columns=[*trials.columns, *_SCORED, "known"])
+    scored = (found["utilisation"] <= STEADY) & ~found["known"].astype(bool)
+    return found.drop(columns="known").assign(inside=found["miss"] == 0, scored=scored)
 
 
 _SCORED = ("percentile", "low", "middle", "high", "measured", "miss", "cause")
@@ -84,10 +81,29 @@ def _cause(trial: "pd.Series[Any]", requests: pd.DataFrame, percentile: int, mea
     return "work beside the loops, or waits that no queue explains"
 
 
-def inside(scored: pd.DataFrame) -> Estimate | None:
-    """Return the share of the scored percentiles that fell into their bands; None if none is scored."""
-    counted = scored[scored["scored"]]
-    return proportion(int(counted["inside"].sum()), len(counted)) if len(counted) else None
+def inside(scored: pd.DataFrame, percentile: int) -> Estimate | None:
+    """Return the share of the scored trials whose percentile fell into its band; None if none is scored.
+
+    Each percentile is counted by itself: those of one trial depend on each other.
+    """
+    counts = scored[scored["scored"] & (scored["percentile"] == percentile)]
+    return proportion(int(counts["inside"].sum()), len(counts)) if len(counts) else None
+
+
+def validated(scored: pd.DataFrame) -> int:
+    """Return the number of workers whose predictions came true, at least `TRUE` of them; 0 if not."""
+    counts = scored[scored["scored"]]
+    return int(counts["workers"].iloc[0]) if len(counts) and counts["inside"].mean() >= TRUE else 0
+
+
+def sentence(scored: pd.DataFrame) -> str:
+    """Say how many of the predictions came true; "" if none is scored."""
+    counts = scored[scored["scored"]]
+    if counts.empty:
+        return ""
+    all_of_them = units.counted(len(counts), "prediction")
+    workers = units.counted(counts["workers"].iloc[0], "worker")
+    return f"Of {all_of_them} for {workers}, {counts['inside'].sum()} came true."
 
 
 def score_table(scored: pd.DataFrame) -> pd.DataFrame:
@@ -137,9 +153,9 @@ def title(scored: pd.DataFrame) -> str:
     """Say how many of the predictions came true."""
     if scored.empty:
         return "Predicted from given service times; nothing is measured for them"
-    if inside(scored) is None:
-        return f"No trial was steady: all above {units.percent(STEADY)} of the own limit"
     counts = scored[scored["scored"]]
+    if counts.empty:
+        return f"No prediction is scored: no new trial up to {units.percent(STEADY)} of the own limit"
     return (
         f"Predicted from one worker: {counts['inside'].sum()} of {len(counts)} "
         f"in the {units.percent(BAND)} bands"
@@ -198,9 +214,12 @@ def estimates(run: Run, trials: pd.DataFrame) -> list[Stated]:
     predicted, several = run.newest("predictions"), trials[trials["arrivals"] == "poisson"]
     if predicted is None or several.empty:
         return []
-    share = inside(score(predicted, several, run.requests(several)))
-    workers = int(several["workers"].iloc[0])
-    return [] if share is None else [stated(EXPERIMENT, INSIDE, share, workers=workers)]
+    scored, workers = score(predicted, several, run.requests(several)), int(several["workers"].iloc[0])
+    return [
+        stated(EXPERIMENT, INSIDE, share, workers=workers, percentile=percentile)
+        for percentile in PERCENTILES
+        if (share := inside(scored, percentile)) is not None
+    ]
 
 
 def sustained_table(predicted: pd.DataFrame, found: pd.DataFrame | None) -> pd.DataFrame:
@@ -212,5 +231,6 @@ def sustained_table(predicted: pd.DataFrame, found: pd.DataFrame | None) -> pd.D
     row = found.iloc[0]
     low, high = row["lower_share"], row["upper_share"]
     cells["measured"] = row["reason"] or units.bounds(low, high, units.percent)
-    cells["predicted / middle of the measured"] = units.digits(share / ((low + high) / 2))
+    if not row["reason"]:
+        cells["predicted / middle of the measured"] = units.digits(share / ((low + high) / 2))
     return pd.DataFrame([{"objective": f"{row['objective']}, {row['arrivals']} arrivals"} | cells])
