@@ -131,6 +131,7 @@ def test_while_others_use_the_machine_a_count_is_not_surely_too_many() -> None:
     assert busy.verdict.word is Word.UNTOLD
     assert busy.answer.endswith("None was surely too many.")
     assert counts.ruling(told(1.5, 1, 0.4, right=1)).verdict.word is Word.HOLDS
+    assert counts.ruling(told(0.5, 1, 0.4, host=2)).verdict.word is Word.NOT_HERE, "no quota lets so many run"
     assert counts.table(told(1.5, 1, 0.4, host=2)).iloc[0, 1] == "2"
 
 

@@ -119,7 +119,12 @@ def ruling(counts: pd.DataFrame, why_not: str = "") -> Ruling:
 
 def _is_right(said: pd.DataFrame) -> bool | None:
     more = said[said["cpus"] > said["usable"]]
-    return True if more.empty else False if (more["others_cpu"] <= MOST_OTHERS_CPU).any() else None
+    return True if more.empty else False if any(map(_surely, more.to_dict("records"))) else None
+
+
+def _surely(more: Mapping[Any, Any]) -> bool:
+    """Say whether more than ran is more than can: others used little, or the quota lets no more run."""
+    return bool(more["others_cpu"] <= MOST_OTHERS_CPU or more["cpus"] >= more["quota_cpus"] + 1)
 
 
 def table(counts: pd.DataFrame) -> pd.DataFrame:
@@ -138,5 +143,5 @@ def table(counts: pd.DataFrame) -> pd.DataFrame:
 def _said(row: Mapping[Any, Any]) -> str:
     if math.isnan(row["cpus"]):
         return str(row["because"])
-    more = row["cpus"] > row["usable"] and row["others_cpu"] <= MOST_OTHERS_CPU
+    more = row["cpus"] > row["usable"] and _surely(row)
     return f"{row['cpus']:g}, more than ran" if more else f"{row['cpus']:g}"
