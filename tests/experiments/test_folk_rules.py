@@ -1,8 +1,9 @@
 """The rules that people give each other: the verdict on each by trials made by hand, in words and figures."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 import pytest
 from helpers.folk_trials import Given, beside, events, held, looked, parameters, rates, tails, told
@@ -17,6 +18,7 @@ from lab.figures import rendered
 from lab.flags import Flag
 from lab.models.queueing import mdc_wait_quantile
 from lab.models.statistics import Estimate, Interval
+from lab.study.run import Run
 
 FLAGGED: dict[str, Any] = {"valid": False, "flags": (Flag("others_cpu", 0.5, 0.1),)}
 
@@ -129,6 +131,7 @@ def test_while_others_use_the_machine_a_count_is_not_surely_too_many() -> None:
     assert busy.verdict.word is Word.UNTOLD
     assert busy.answer.endswith("None was surely too many.")
     assert counts.ruling(told(1.5, 1, 0.4, right=1)).verdict.word is Word.HOLDS
+    assert counts.ruling(told(0.5, 1, 0.4, host=2)).verdict.word is Word.NOT_HERE, "no quota lets so many run"
     assert counts.table(told(1.5, 1, 0.4, host=2)).iloc[0, 1] == "2"
 
 
@@ -153,7 +156,7 @@ def test_a_slow_request_holds_up_nobody_if_few_wait_by_each_dispatch(
 ) -> None:
     found = held_up.slow_ruling(events(**waiting), "The events of shared are notebook 06's.")
     assert found.verdict.word is word
-    assert "of 20 events" in found.answer
+    assert "in 20 events" in found.answer
     assert found.verdict.trials == len(waiting)
 
 
@@ -216,6 +219,13 @@ def test_a_quota_makes_the_p99_bad_if_it_holds_up_more_than_one_in_a_hundred(
     assert found.verdict.word is word
     assert "Of a quota of 0.5 CPUs, 40 % (" in found.answer
     assert "stopped the server in 20 % (" in found.answer
+
+
+def test_a_quota_that_is_nearly_used_up_says_nothing_of_one_that_is_not() -> None:
+    """A machine that became slower: loops use 72 % of the quota, and two fifths were planned."""
+    found = throttled.ruling(held(5, 6, 4, 5, 3, 7, service_cpu_mean_s=0.18))
+    assert found.verdict.word is Word.UNTOLD
+    assert "72 % (" in found.answer
 
 
 def test_a_delay_is_beside_one_queue_of_the_same_arrivals_and_cpu_times() -> None:
@@ -290,7 +300,7 @@ def test_figures_draw_what_was_compared_and_their_titles_say_the_verdict() -> No
         "5 workers do no better than 2",
         "Replicas are as good as workers by one way to choose, but not by the other",
         "In the event loop or in a thread, a slow request holds up the others",
-        "A quota that is far from used up holds up many requests",
+        "A quota far from used up holds up over 1 % of requests",
     ]
     assert all(figure and rendered(figure, "svg") for figure in drawn)
 
@@ -301,6 +311,28 @@ def test_by_theory_only_a_choice_at_random_has_a_longer_tail_than_one_queue() ->
     one, many = (1 + mdc_wait_quantile(0.99, workers, 0.6) for workers in (1, 2))
     assert replicas.with_theory(found)["theory"].tolist() == pytest.approx([1, 1, one / many])
     assert replicas.with_theory(found.assign(utilisation=1.2))["theory"].isna().all()
+
+
+def test_a_tail_is_over_that_of_one_ideal_queue_which_has_the_least_overhead() -> None:
+    """Loops of .1 s come one at a time: one server takes .01 s on top, one .03 s, and one answers nobody."""
+    took_s = {CENTRAL: 0.11, "workers-2": 0.13, HASHED: 0.13}
+    rows = [{"trial_id": one, "server": one, "latency_p99_s": took_s[one]} for one in took_s]
+    due_s = np.arange(400.0)
+    requests = pd.concat(
+        pd.DataFrame(
+            {"trial_id": one, "due_s": due_s, "end_s": due_s + took_s[one],
+             "service_cpu_s": math.nan if one == HASHED else 0.1}
+        )
+        for one in took_s
+    )  # fmt: skip
+
+    class Read:
+        def requests(self, trials: pd.DataFrame) -> pd.DataFrame:
+            return requests
+
+    found = trials(*rows, workers=2, utilisation=0.5, sent=400)
+    beside_it = replicas.beside_one_queue(cast(Run, Read()), found, 2)["over_ideal"]
+    assert beside_it.tolist() == pytest.approx([1.0, 0.13 / 0.11, math.nan], nan_ok=True)
 
 
 def test_the_speed_of_the_machine_speaks_against_nothing_that_is_told_in_own_loops() -> None:

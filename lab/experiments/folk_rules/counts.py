@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from lab.cpus import affinity_cpus, host_cpus
+from lab.cpus import host_cpus
 from lab.errors import LabError, one_line
 from lab.experiments.folk_rules.rules import Parameters, Ruling, nothing, verdict
+from lab.experiments.folk_rules.trials import limits
 from lab.experiments.less_than_one_core import quota_name
 from lab.quota import QuotaError, new_quota
 from lab.study.run import Run, table_name
@@ -28,11 +29,8 @@ print(json.dumps({"said": said, "ran": run_at_once(int(sys.argv[1]), float(sys.a
 """
 """What `lab doctor` asks and counts, in a process that a quota can hold."""
 
-COUNTED_S = 0.8
+COUNTED_S = 0.6
 """How long loops run to see how many do so at once."""
-
-_PERIOD_S = 0.1
-"""A quota counts in periods: what is left of one when the loops begin comes on top of what they get."""
 
 _SLACK = 0.05
 """So little of a CPU is no other CPU."""
@@ -44,7 +42,7 @@ def measure(run: Run, p: Parameters) -> tuple[pd.DataFrame, str]:
     """Return what each API says under each quota, and why a quota cannot be set here, or ""."""
     if not p.asks("counts"):
         return pd.DataFrame(), ""
-    quotas = [None, *(quota for quota in p.quotas if quota < affinity_cpus())]
+    quotas = [None, *filter(limits, p.quotas)]
     found, why_not = [], ""
     for quota in quotas:
         try:
@@ -68,7 +66,7 @@ def asked(quota: float | None, for_s: float = COUNTED_S) -> pd.DataFrame:
     before = snapshot()
     answer = json.loads(_under(quota, [sys.executable, "-P", "-c", _ASK, str(loops), str(for_s)]))
     others_cpu, ran = between(before, snapshot()).others_cpu, float(answer["ran"])
-    steadily = loops if quota is None else ran / (1 + _PERIOD_S / for_s)
+    steadily = loops if quota is None else min(ran, quota)  # the rest is what was left of the first period
     return (
         pd.DataFrame(answer["said"])
         .astype({"cpus": float})
@@ -121,7 +119,12 @@ def ruling(counts: pd.DataFrame, why_not: str = "") -> Ruling:
 
 def _is_right(said: pd.DataFrame) -> bool | None:
     more = said[said["cpus"] > said["usable"]]
-    return True if more.empty else False if (more["others_cpu"] <= MOST_OTHERS_CPU).any() else None
+    return True if more.empty else False if any(map(_surely, more.to_dict("records"))) else None
+
+
+def _surely(more: Mapping[Any, Any]) -> bool:
+    """Say whether more than ran is more than can: others used little, or the quota lets no more run."""
+    return bool(more["others_cpu"] <= MOST_OTHERS_CPU or more["cpus"] >= more["quota_cpus"] + 1)
 
 
 def table(counts: pd.DataFrame) -> pd.DataFrame:
@@ -140,5 +143,5 @@ def table(counts: pd.DataFrame) -> pd.DataFrame:
 def _said(row: Mapping[Any, Any]) -> str:
     if math.isnan(row["cpus"]):
         return str(row["because"])
-    more = row["cpus"] > row["usable"] and row["others_cpu"] <= MOST_OTHERS_CPU
+    more = row["cpus"] > row["usable"] and _surely(row)
     return f"{row['cpus']:g}, more than ran" if more else f"{row['cpus']:g}"

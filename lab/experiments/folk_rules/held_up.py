@@ -74,10 +74,11 @@ def slow_ruling(events: pd.DataFrame, source: str = "") -> Ruling:
         return nothing("slow", "no request was due while a slow one ran")
     parts = [{Word.HOLDS: True, Word.NOT_HERE: False}.get(one.word) for one in judged]
     shares = [
-        f"{dispatch}: {written(_WAITED.found(mine), units.percent)} of {units.counted(len(mine), 'event')}"
+        f"{dispatch}: {written(_WAITED.found(mine), units.percent)} in {units.counted(len(mine), 'event')}"
         for dispatch, _, mine, _ in failures_answer.servers(events, BLOCK)
     ]
-    told = f"Of the requests due meanwhile, this share waited for the slow one: {'; '.join(shares)}."
+    meanwhile = "Of the requests due meanwhile, this share waited for the slow one, in the median event"
+    told = f"{meanwhile}: {'; '.join(shares)}."
     found = verdict("slow", parts, "; ".join(f"{one.about}: {one.evidence}" for one in judged))
     trials, flagged = (sum(getattr(one, name) for one in judged) for name in ("trials", "flagged"))
     found = replace(found, trials=trials, flagged=flagged)

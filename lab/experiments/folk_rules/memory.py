@@ -91,8 +91,8 @@ def ruling(looks: pd.DataFrame) -> Ruling:
         return nothing("memory")
     growth = paired_ratio(list(looks["after_bytes"]), list(looks["fresh_bytes"]))
     told = (
-        f"A worker takes {written(estimated(looks['fresh_bytes']), amount)} at first; after"
-        f" {looks['answered'].median():,.0f} requests, it is {times(growth)} as large."
+        f"A worker takes {written(estimated(looks['fresh_bytes']), amount)} at first; once its server"
+        f" has answered {looks['answered'].median():,.0f} requests, it is {times(growth)} as large."
     )
     return Ruling("memory", _by_starts(told), verdict("memory", [exceeds(growth, MATTERS)], told))
 

@@ -1,12 +1,13 @@
 """Workers or replicas: one queue before n workers, or n single workers behind somebody who chooses."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from lab.experiments.claims import Word
 from lab.experiments.dispatch.answer import tail_name
@@ -40,18 +41,29 @@ def beside_one_queue(run: Run, tails: pd.DataFrame, n: int) -> pd.DataFrame:
 
     Its requests have the least overhead that any of these servers has, to connect, parse and answer; so a
     server's own costs count. over_ideal is the tail over that queue's; `with_tail` and `with_theory` say
-    what else there is.
+    what else there is. over_ideal is nan for a trial of which no loop was told.
     """
     if tails.empty:
         return tails
     found, mine = with_tail(tails), dict(list(run.requests(tails).groupby("trial_id")))
-    least_s = [least_overhead_s(requests, loops_s(requests), n) for requests in mine.values()]
+    least_s = [least_overhead_s(of_trial, known_s, n) for of_trial, known_s in _known(mine.values())]
     overhead_s = max(0.0, min(filter(math.isfinite, least_s), default=0.0))
     ideal_tail_s = [
-        float(np.quantile(ideal_s(mine[name], n, overhead_s), share))
+        _tail_s(ideal_s(mine[name], n, overhead_s), share)
         for name, share in zip(found["trial_id"], found["tail_share"], strict=True)
     ]
     return with_theory(found.assign(over_ideal=found["tail_s"] / ideal_tail_s))
+
+
+def _known(requests: Iterable[pd.DataFrame]) -> Iterator[tuple[pd.DataFrame, NDArray[np.float64]]]:
+    """Yield the requests of each trial with the CPU times of their loops, if any was told."""
+    for of_trial in requests:
+        if np.isfinite(known_s := loops_s(of_trial)).all():
+            yield of_trial, known_s
+
+
+def _tail_s(takes_s: NDArray[np.float64], share: float) -> float:
+    return float(np.quantile(takes_s, share)) if np.isfinite(takes_s).all() else math.nan
 
 
 def with_theory(trials: pd.DataFrame) -> pd.DataFrame:
@@ -78,9 +90,9 @@ def shown(n: int) -> dict[str, str]:
     """Return what figures and tables call the servers that are compared."""
     return {
         CENTRAL: f"one server with {counted(n, 'worker')}",
-        named(n): f"{n} single workers, in turn",
-        HASHED: f"{n} single workers, at random",
-        BALANCED: f"{n} single servers behind nginx, in turn",
+        named(n): f"{counted(n, 'single worker')}, in turn",
+        HASHED: f"{counted(n, 'single worker')}, at random",
+        BALANCED: f"{counted(n, 'single server')} behind nginx, in turn",
     }
 
 

@@ -37,6 +37,9 @@ HELD_UP = 2.0
 MOST_SLOW = 0.01
 """If more than so many requests are held up, the p99 is: one of a hundred may be."""
 
+FAR = 0.6
+"""A quota is far from used up if loops use no more of it than this: two fifths are planned."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -55,17 +58,17 @@ RULES: dict[Name, Rule] = {
     "workers": Rule(
         "How many workers: 2 n + 1?",
         "Twice as many workers as CPUs, and one more, do better than one for each CPU",
-        f"they do more work by a tenth, or the tail of one for each CPU is {TAIL_MATTERS:g} times theirs",
+        f"they do more work by a tenth, and the tail of one for each CPU is {TAIL_MATTERS:g} times theirs",
     ),
     "counts": Rule(
         "Why does my container start so many workers?",
         "The number of CPUs that a program is told is no more than what it can use",
-        "under every quota, an API says no more than the loops that ran at once, rounded up",
+        "under every quota, an API says no more than the CPUs that loops got steadily, rounded up",
     ),
     "replicas": Rule(
         "More workers, or more replicas?",
         "Replicas of one worker are as good as one server with as many workers",
-        f"their tail, over an ideal queue's, is at most {TAIL_MATTERS:g} times as long, whoever chooses",
+        f"their tail over an ideal queue's is at most {TAIL_MATTERS:g} times as long, in turn and at random",
     ),
     "slow": Rule(
         "Why is my request queued while workers are idle?",
@@ -74,7 +77,7 @@ RULES: dict[Name, Rule] = {
     ),
     "pool": Rule(
         "One CPU-heavy request blocks all others: thread or pool?",
-        "In the event loop or in a thread it holds up the others, in a pool of processes it does not",
+        "In the event loop or in a thread it holds up the others more than in a pool of processes",
         f"the others' tail is {HELD_UP:g} times that beside the pool",
     ),
     "memory": Rule(
@@ -85,7 +88,8 @@ RULES: dict[Name, Rule] = {
     "quota": Rule(
         "Why is my p99 bad, with the CPU idle for most of the time?",
         "A quota makes the p99 bad long before it is used up",
-        f"more than {percent(MOST_SLOW)} of requests take {HELD_UP:g} times as long as without a quota",
+        f"with at most {percent(FAR)} of it used, more than {percent(MOST_SLOW)} of requests take"
+        f" {HELD_UP:g} times as long as in one ideal queue without it",
     ),
 }
 """The rules by name, in the order of the notebook."""

@@ -1,5 +1,6 @@
 """The trials of all rules: which servers, under which loads, in how many blocks; what carries them out."""
 
+import math
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from lab.cpus import affinity_cpus, available_cpus
+from lab.cpus import affinity_cpus, available_cpus, quota_cpus
 from lab.experiments.common import resolve
 from lab.experiments.failures import trials as failures
 from lab.experiments.folk_rules.rules import EXPERIMENT, Parameters
@@ -128,11 +129,17 @@ def beside(p: Parameters) -> list[Condition]:
 
 def held(p: Parameters) -> list[Condition]:
     """Return the server under the quota, if that limits anything here."""
+    workers = min(_ENOUGH, affinity_cpus())  # more would wait for a CPU, whatever the quota
     one = _condition(
-        p, named(_ENOUGH), HELD, load=_USED, duration_s=p.quota_s, arrivals="poisson",
-        quota_cpus=p.quota, **(_in_turn(_ENOUGH) | {"iterations": p.quota_iterations}),
+        p, named(workers), HELD, load=_USED, duration_s=p.quota_s, arrivals="poisson",
+        quota_cpus=p.quota, **(_in_turn(workers) | {"iterations": p.quota_iterations}),
     )  # fmt: skip
-    return [one] if p.quota < affinity_cpus() else []
+    return [one] if limits(p.quota) else []
+
+
+def limits(quota: float) -> bool:
+    """Say whether a quota leaves less than there is: by affinity, or by a quota that holds us already."""
+    return quota < min(affinity_cpus(), quota_cpus() or math.inf)
 
 
 def by_blocks(p: Parameters) -> list[tuple[int, list[Condition]]]:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from lab.experiments.claims import Word
+from lab.experiments.common import resolve
 from lab.experiments.dispatch.answer import tail_name
 from lab.experiments.folk_rules import trials as planned
 from lab.experiments.folk_rules.rules import (
@@ -36,14 +37,17 @@ from lab.units import counted
 def measure(run: Run, p: Parameters) -> tuple[pd.DataFrame, pd.DataFrame, list[int]]:
     """Return the trials in overload, those under random arrivals, and which numbers of workers are 04's.
 
-    Overloads that notebook 04 has in as many blocks are taken, and the others are measured like them.
-    They have work_cpus: the CPU time of the loops that were answered, per second. It does not depend on the
-    machine's speed, so that blocks of two notebooks may be compared; nan if the trial was no overload.
+    Overloads that notebook 04 has in as many blocks are taken, and the others are measured like them. The two
+    numbers that are compared come from one notebook, so that they met the machine at the same time. Overloads
+    have work_cpus: the CPU time of the loops that were answered, per second; nan if the trial was none.
     """
     if not p.asks("workers", "replicas"):
         return pd.DataFrame(), pd.DataFrame(), []
     wanted = planned.overloads(p)
     known = _of_04(run, p.blocks, [one.workers for one in wanted])
+    n = resolve(p.workers)
+    if not {n, 2 * n + 1} <= set(known["workers"]):
+        known = known[~known["workers"].isin([n, 2 * n + 1])]  # these are compared, within blocks
     taken = sorted(int(n) for n in known["workers"].unique())
     missing = [_like(one, known) for one in wanted if one.workers not in taken]
     found = planned.measure(run, p, [*missing, *planned.tails(p)])
@@ -164,7 +168,7 @@ def figure(
                 _bar(axes, place, Estimate(mib, mib, mib, 1), many in (n, 2 * n + 1))
         for axes in size:
             axes.set_title("Memory (less is better)")
-            axes.set_ylabel("MiB, all workers")
+            axes.set_ylabel("MiB: one worker, times their number")
         for axes in (work, tail, *size):
             axes.set_xticks(range(len(counts)), [_tick(many, n) for many in counts])
             axes.set_xlim(-0.6, len(counts) - 0.4)
