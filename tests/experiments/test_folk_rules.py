@@ -221,6 +221,14 @@ def test_a_quota_makes_the_p99_bad_if_it_holds_up_more_than_one_in_a_hundred(
     assert "stopped the server in 20 % (" in found.answer
 
 
+def test_what_is_held_up_without_the_quota_too_is_not_its_doing() -> None:
+    found = held(5, 6, 4, 5, 3, 7)
+    as_late = found["held_up"].groupby(found["block"]).transform("max")
+    judged = throttled.ruling(found.assign(held_up=as_late))
+    assert judged.verdict.word is Word.NOT_HERE
+    assert "0 % (0 % to 0 %) of the requests took 2 times as long" in judged.answer
+
+
 def test_a_quota_that_is_nearly_used_up_says_nothing_of_one_that_is_not() -> None:
     """A machine that became slower: loops use 72 % of the quota, and two fifths were planned."""
     found = throttled.ruling(held(5, 6, 4, 5, 3, 7, service_cpu_mean_s=0.18))
@@ -298,7 +306,7 @@ def test_figures_draw_what_was_compared_and_their_titles_say_the_verdict() -> No
     titles = [figure.get_suptitle() for figure in drawn if figure]
     assert titles == [
         "5 workers do no better than 2",
-        "Replicas are as good as workers by one way to choose, but not by the other",
+        "Replicas are as good as workers by some ways to choose, but not by others",
         "In the event loop or in a thread, a slow request holds up the others",
         "A quota far from used up holds up over 1 % of requests",
     ]

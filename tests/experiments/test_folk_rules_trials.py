@@ -67,7 +67,7 @@ def test_only_what_is_asked_for_is_planned() -> None:
         "workers": {"overload", "tail"},
         "replicas": {"tail"},
         "pool": {"beside"},
-        "quota": {"held"},
+        "quota": {"held", "free"},
         "slow": {None},
         "counts": set(),
         "memory": set(),

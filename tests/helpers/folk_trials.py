@@ -9,7 +9,17 @@ from helpers.trial_rows import trials
 
 from lab.experiments.folk_rules import throttled
 from lab.experiments.folk_rules.rules import Parameters, with_tail
-from lab.experiments.folk_rules.trials import BESIDE, CLUSTER, HELD, INLINE, OVERLOAD, POOL, TAIL, THREAD
+from lab.experiments.folk_rules.trials import (
+    BESIDE,
+    CLUSTER,
+    FREE,
+    HELD,
+    INLINE,
+    OVERLOAD,
+    POOL,
+    TAIL,
+    THREAD,
+)
 
 NEVER_ALIKE = (0.99, 1.01, 1.0, 0.995, 1.005, 1.002)
 """What each block does to a trial by itself."""
@@ -105,16 +115,21 @@ def looked(*growth: float) -> pd.DataFrame:
 
 
 def held(*late: int, of: int = 50, **common: Any) -> pd.DataFrame:
-    """Make trials under a quota in which so many requests take five times as long as without it."""
-    rows = [{"block": block, "trial_id": f"t{block}"} for block in range(1, len(late) + 1)]
-    found = trials(
-        *rows, part=HELD, server="workers-2", workers=2, rate=2.0, quota_cpus=0.5, cpu_periods=10,
-        cpu_periods_throttled=2, **common,
-    )  # fmt: skip
+    """Make trials under a quota in which so many requests take five times as long as without it.
+
+    Beside each is one without a quota, in which none does.
+    """
+    under = {"part": HELD, "quota_cpus": 0.5, "cpu_periods": 10, "cpu_periods_throttled": 2}
+    rows = [
+        {"block": block, "trial_id": f"{name}{block}"} | of_it
+        for block in range(1, len(late) + 1)
+        for name, of_it in (("t", under), ("f", {"part": FREE}))
+    ]
+    found = trials(*rows, server="workers-2", workers=2, rate=2.0, **common)
     due_s = np.arange(of, dtype=float)
     as_if_free = pd.DataFrame({"due_s": due_s, "end_s": due_s + 0.1, "outcome": "ok", "service_cpu_s": 0.1})
     requests = [
         as_if_free.assign(trial_id=f"t{block}", end_s=due_s + np.where(due_s < count, 0.5, 0.1))
         for block, count in enumerate(late, 1)
-    ]
+    ] + [as_if_free.assign(trial_id=f"f{block}") for block in range(1, len(late) + 1)]
     return throttled.with_delays(found, pd.concat(requests))

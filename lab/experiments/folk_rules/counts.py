@@ -32,6 +32,9 @@ print(json.dumps({"said": said, "ran": run_at_once(int(sys.argv[1]), float(sys.a
 COUNTED_S = 0.6
 """How long loops run to see how many do so at once."""
 
+_THE_QUOTA = "cgroup quota"
+"""What `lab.cpus` calls the file of the quota itself."""
+
 _SLACK = 0.05
 """So little of a CPU is no other CPU."""
 
@@ -102,12 +105,14 @@ def _under(quota: float | None, command: list[str]) -> str:
 def ruling(counts: pd.DataFrame, why_not: str = "") -> Ruling:
     """Judge each API: whether it says more, under any quota, than loops that can be kept busy.
 
-    While others use the machine, few loops run: then it cannot be told whether more is too much.
+    The file of the quota itself, which is right, is not judged. While others use the machine, few loops run:
+    then it cannot be told whether more is too much.
     """
     known = counts.dropna(subset=["quota_cpus", "cpus"]) if len(counts) else counts
     if known.empty:
         return nothing("counts", why_not or "no quota was measured that limits anything here")
-    right = {str(api): _is_right(mine) for api, mine in known.groupby("api", sort=False)}
+    asked_for = known[known["api"] != _THE_QUOTA]  # which is right by itself
+    right = {str(api): _is_right(mine) for api, mine in asked_for.groupby("api", sort=False)}
     tightest = known[known["quota_cpus"] == known["quota_cpus"].min()].to_dict("records")
     told = ", ".join(f"{row['cpus']:g} by {row['api']}" for row in tightest)
     quota, ran = quota_name(tightest[0]["quota_cpus"]), digits(tightest[0]["ran"])

@@ -97,20 +97,21 @@ def shown(n: int) -> dict[str, str]:
 
 
 def ruling(tails: pd.DataFrame, n: int) -> Ruling:
-    """Judge replicas: their tail behind a choice in turn, and behind one at random, over one server's."""
+    """Judge replicas: their tail behind each that chooses, in turn or at random, over one server's."""
     if tails.empty or CENTRAL not in set(tails["server"]):
         return nothing("replicas")
     if n < 2:
         return nothing("replicas", "one worker is one replica")
     compared = tails[tails["server"].isin(shown(n))]
+    choosing = [server for server in (named(n), HASHED, BALANCED) if server in set(compared["server"])]
 
     def judge(trials: pd.DataFrame) -> tuple[list[bool | None], str]:
         known = {
             server: beside
-            for server in (named(n), HASHED, BALANCED)
+            for server in choosing
             if (beside := against(trials, server, CENTRAL, TAIL, "over_ideal"))
         }
-        longer = [exceeds(known.get(server), TAIL_MATTERS) for server in (named(n), HASHED)]
+        longer = [exceeds(known.get(server), TAIL_MATTERS) for server in choosing]
         told = [f"{times(beside)} as long with {shown(n)[server]}" for server, beside in known.items()]
         return ([None if more is None else not more for more in longer] if known else []), "; ".join(told)
 
@@ -149,7 +150,7 @@ def _over(tails: pd.DataFrame, server: str) -> str:
 
 _TITLES = {
     Word.HOLDS: "Replicas are as good as workers",
-    Word.IN_PART: "Replicas are as good as workers by one way to choose, but not by the other",
+    Word.IN_PART: "Replicas are as good as workers by some ways to choose, but not by others",
     Word.NOT_HERE: "Replicas are worse than workers",
     Word.UNTOLD: "Whether replicas are as good as workers cannot be told",
 }

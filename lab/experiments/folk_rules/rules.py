@@ -68,7 +68,7 @@ RULES: dict[Name, Rule] = {
     "replicas": Rule(
         "More workers, or more replicas?",
         "Replicas of one worker are as good as one server with as many workers",
-        f"their tail over an ideal queue's is at most {TAIL_MATTERS:g} times as long, in turn and at random",
+        f"their tail over an ideal queue's is at most {TAIL_MATTERS:g} times as long, whoever chooses",
     ),
     "slow": Rule(
         "Why is my request queued while workers are idle?",
@@ -88,8 +88,8 @@ RULES: dict[Name, Rule] = {
     "quota": Rule(
         "Why is my p99 bad, with the CPU idle for most of the time?",
         "A quota makes the p99 bad long before it is used up",
-        f"with at most {percent(FAR)} of it used, more than {percent(MOST_SLOW)} of requests take"
-        f" {HELD_UP:g} times as long as in one ideal queue without it",
+        f"with at most {percent(FAR)} of it used, the share of requests that take {HELD_UP:g} times as long"
+        f" as in one ideal queue is higher than without it, by more than {percent(MOST_SLOW)}",
     ),
 }
 """The rules by name, in the order of the notebook."""

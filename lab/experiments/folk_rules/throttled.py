@@ -24,13 +24,14 @@ from lab.experiments.folk_rules.rules import (
 from lab.experiments.less_than_one_core import quota_name, throttled_share
 from lab.experiments.other_servers.analysis import estimated
 from lab.figures import DARK_TO_LIGHT, INK, canvas
+from lab.models.statistics import Estimate
 from lab.quota import QuotaError
 from lab.study.run import Run
 from lab.units import percent
 
 
 def measure(run: Run, p: Parameters) -> tuple[pd.DataFrame, str]:
-    """Return the trials under the quota with their requests' delays, and why there are none, or "".
+    """Return the trials with and without the quota, their requests' delays, and why there are none, or "".
 
     delays: of each trial's requests, the latency over that in one queue of n workers without a quota, which
     meets the same arrivals and needs the same CPU times; infinite for one that was not answered. held_up: the
@@ -69,28 +70,37 @@ def _delays(requests: pd.DataFrame, workers: int) -> NDArray[np.float64]:
 
 
 def ruling(trials: pd.DataFrame, why_not: str = "") -> Ruling:
-    """Judge whether the quota makes the p99 bad: more than one request in a hundred is held up.
+    """Judge whether the quota makes the p99 bad: it holds up more than one request in a hundred.
 
-    It cannot be told if the quota was not far from used up, as on a machine that became slower meanwhile.
+    Those that are held up without it, too, do not count (`by_the_quota`). It cannot be told if the quota was
+    not far from used up, as on a machine that became slower meanwhile.
     """
     if trials.empty:
         return nothing("quota", why_not) if why_not else nothing("quota")
 
     def judge(mine: pd.DataFrame) -> tuple[list[bool | None], str]:
-        if not (share := estimated(mine["held_up"])):
+        if not (share := by_the_quota(mine)):
             return [], ""
         far = exceeds(estimated(mine["used"]), FAR) is False
         return [exceeds(share, MOST_SLOW) if far else None], written(share, percent)
 
     found = by_trials("quota", at_any_speed(trials), judge)
-    quota = quota_name(float(trials["quota_cpus"].iloc[0]))
+    quota = quota_name(float(trials["quota_cpus"].max()))
     used, stopped = (written(estimated(trials[name]), percent) for name in ("used", "stopped"))
     told = (
         f"Of a quota of {quota}, {used} was used by loops. The kernel stopped the server in {stopped} of the"
-        f" periods in which it ran, and {found.evidence} of the requests took {HELD_UP:g} times as long as"
-        " in one ideal queue without it."
+        f" periods in which it ran, and {found.evidence or 'an unknown share'} of the requests took"
+        f" {HELD_UP:g} times as long as in one ideal queue, beyond those that did without a quota."
     )
     return Ruling("quota", told, found)
+
+
+def by_the_quota(trials: pd.DataFrame) -> Estimate | None:
+    """Return how much larger the share that is held up is with the quota than without, within blocks."""
+    shares = trials.pivot(index="block", columns="part", values="held_up")
+    if not {planned.HELD, planned.FREE} <= set(shares.columns):
+        return None
+    return estimated(shares[planned.HELD] - shares[planned.FREE])
 
 
 _TITLES = {
@@ -105,16 +115,18 @@ def figure(trials: pd.DataFrame) -> Figure | None:
     """Draw how much of the quota was used, how often it stopped the server, and whom it held up."""
     if trials.empty:
         return None
+    held, free = (trials[trials["part"] == part] for part in (planned.HELD, planned.FREE))
     rows = {
-        "CPU time used,\nof what the quota allows": "used",
-        "periods in which\nthe server was stopped": "stopped",
-        f"requests that took\n{HELD_UP:g} times as long": "held_up",
+        "CPU time used,\nof what the quota allows": held["used"],
+        "periods in which\nthe server was stopped": held["stopped"],
+        f"requests that took\n{HELD_UP:g} times as long": held["held_up"],
+        "the same,\nwithout a quota": free["held_up"],
     }
     halo = [withStroke(linewidth=3, foreground="white")]
-    with canvas(_TITLES[ruling(trials).verdict.word], size=(7.4, 3.0)) as (figure, (axes,)):
-        for height, column in enumerate(rows.values()):
-            look = DARK_TO_LIGHT[1 if column == "held_up" else 0]
-            if (found := estimated(100 * trials[column])) is None:
+    with canvas(_TITLES[ruling(trials).verdict.word], size=(7.4, 3.6)) as (figure, (axes,)):
+        for height, shares in enumerate(rows.values()):
+            look = DARK_TO_LIGHT[1 if shares.name == "held_up" else 0]
+            if (found := estimated(100 * shares)) is None:
                 continue
             axes.barh(height, found.value, 0.55, color=look.color)
             axes.plot([found.low, found.high], [height, height], color=INK, linewidth=1.4, path_effects=halo)

@@ -23,8 +23,8 @@ from lab.study.trial import Attacked, Execute, Measured, fresh_server, offer, se
 if TYPE_CHECKING:
     from lab.servers import Server
 
-OVERLOAD, TAIL, BESIDE, HELD = "overload", "tail", "beside", "held"
-"""What a trial is for: the `part` of its condition. Beside slow requests; held to a quota."""
+OVERLOAD, TAIL, BESIDE, HELD, FREE = "overload", "tail", "beside", "held", "free"
+"""What a trial is for: the `part` of its condition. Beside slow requests; held to a quota; without it."""
 
 IN_TURN: DispatchName = "round-robin"
 """How requests are spread where numbers of workers are compared."""
@@ -128,13 +128,15 @@ def beside(p: Parameters) -> list[Condition]:
 
 
 def held(p: Parameters) -> list[Condition]:
-    """Return the server under the quota, if that limits anything here."""
+    """Return a server under the quota, and without it at the same rate, if it limits anything here."""
     workers = min(_ENOUGH, affinity_cpus())  # more would wait for a CPU, whatever the quota
-    one = _condition(
-        p, named(workers), HELD, load=_USED, duration_s=p.quota_s, arrivals="poisson",
-        quota_cpus=p.quota, **(_in_turn(workers) | {"iterations": p.quota_iterations}),
-    )  # fmt: skip
-    return [one] if limits(p.quota) else []
+    shared = _in_turn(workers) | {
+        "iterations": p.quota_iterations, "duration_s": p.quota_s, "arrivals": "poisson",
+    }  # fmt: skip
+    under = _condition(p, named(workers), HELD, load=_USED, quota_cpus=p.quota, **shared)
+    as_much = round(_USED * p.quota / _at_once(workers), 6)
+    without = _condition(p, named(workers), FREE, load=as_much, **shared)
+    return [under, without] if limits(p.quota) else []
 
 
 def limits(quota: float) -> bool:
