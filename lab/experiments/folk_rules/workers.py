@@ -173,9 +173,7 @@ def figure(
             axes.set_xlabel("workers")
             axes.grid(visible=False, axis="x")
         work.set_ylim(0, max(work.get_ylim()[1], 1.15 * cpus))
-        tallest = max(
-            (found.value for many in counts if (found := _of(tails, many, "over_ideal"))), default=1.0
-        )
+        shown = [found.value for many in counts if (found := _of(tails, many, "over_ideal"))]
         tail.set_ylim(0, min(tail.get_ylim()[1], MOST_SHOWN * max(shown, default=1.0)))
         reference_line(work, y=cpus, text=f"all {counted(cpus, 'CPU')}")
         if counts[0] < n:
