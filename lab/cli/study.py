@@ -24,7 +24,7 @@ from lab.progress import followed
 from lab.report import write_report
 from lab.streams import tell, write_out
 from lab.study.manifest import other_machine, other_version
-from lab.study.run import Run, open_run, unfinished_run
+from lab.study.run import Run, find_runs, open_run, unfinished_run
 from lab.units import clock, parse_duration
 
 _KERNEL = ["--IPKernelApp.ignore_cwd=True", "--IPKernelApp.log_level=CRITICAL"]
@@ -61,6 +61,10 @@ def _matching(want: str, known: list[str]) -> list[str]:
     if not names:
         raise UsageError(f"there is no notebook {want!r}: choose one of {', '.join(sorted(known))}")
     return names
+
+
+_USUAL = "quick"
+"""The profile of who names none."""
 
 
 def profiles() -> list[str]:
@@ -114,7 +118,7 @@ def within(
     from lab.experiments.forecast import fitted
 
     whole = checked_parameters(profile, names, changed)
-    least = checked_parameters("quick", names, changed) if profile == "full" else whole
+    least = checked_parameters(_USUAL, names, changed) if profile == "full" else whole
     settings, cut = fitted(whole, least, lasts_s, budget_s)
     beyond: dict[str, dict[str, Any]] = {}
     for name, values in settings.items():
@@ -269,7 +273,9 @@ def _leave_word(output: Path, reason: str) -> str:
 
 @click.command("study", short_help="Run the notebooks into one run, with a report.")
 @click.option(
-    "--profile", default="quick", show_default=True, help="How much to measure: smoke, quick or full."
+    "--profile",
+    default="",
+    help="How much to measure: smoke, quick or full. Default: that of --run, or quick.",
 )
 @click.option(
     "--only", multiple=True, metavar="NAME", help="Only this notebook, such as 02; may be repeated."
@@ -299,6 +305,7 @@ def command(
     Without --run, the newest unfinished run of the same profile, notebooks and parameters is resumed, if it
     was begun on this machine by this version.
     """
+    profile = profile or _profile_of(run_id) or _USUAL
     if profile not in profiles():
         raise UsageError(f"there is no profile {profile!r}: choose one of {', '.join(profiles())}")
     names = select(only, profile)
@@ -338,6 +345,11 @@ def _interrupt(number: int, frame: object) -> None:
         signal.signal(each, signal.SIG_IGN)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # the kernel's end is then no news
     raise KeyboardInterrupt
+
+
+def _profile_of(run_id: str) -> str:
+    """Return the profile that a run was begun with; "" if there is none."""
+    return next((run.profile for run in find_runs() if run.run_id == run_id), "") if run_id else ""
 
 
 def _open(profile: str, names: list[str], run_id: str, changed: dict[str, dict[str, Any]]) -> Run:

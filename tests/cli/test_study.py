@@ -263,6 +263,13 @@ class TestTheRunItTakes:
         assert taken == begun.run_id
         assert "warning: it was begun by another version (commit abc, here " in said
 
+    def test_one_of_another_profile_goes_on_with_its_own(self, capsys: pytest.CaptureFixture[str]) -> None:
+        full = self._begun(profile="full")
+        _, said = self._study(capsys, "--run", full.run_id)
+        assert f"{full.run_id}: profile full, " in said
+        _, said = self._study(capsys, "--run", full.run_id, "--profile", "smoke")
+        assert f"{full.run_id}: profile smoke, " in said
+
 
 _ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
