@@ -13,6 +13,7 @@ from lab.experiments.claims import Word
 from lab.experiments.dispatch.answer import tail_name
 from lab.experiments.dispatch.trials import least_overhead_s
 from lab.experiments.folk_rules.rules import (
+    MOST_SHOWN,
     TAIL_MATTERS,
     Ruling,
     at_any_speed,
@@ -180,7 +181,8 @@ def figure(tails: pd.DataFrame, n: int) -> Figure | None:
         reference_line(axes, x=1, text="one ideal queue")
         axes.set_yticks(range(len(names)), list(names.values()))
         axes.set_ylim(len(names) - 0.4, -0.8)
-        axes.set_xlim(0, 1.08 * max(2.0, axes.get_xlim()[1]))
+        largest = tails.groupby("server")["over_ideal"].median().max()
+        axes.set_xlim(0, max(2.0, min(1.08 * axes.get_xlim()[1], MOST_SHOWN * largest)))
         axes.set_xlabel(f"{tail_name(tails)} of latency, multiples of one ideal queue's")
         axes.grid(visible=False, axis="y")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)

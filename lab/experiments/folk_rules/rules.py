@@ -34,6 +34,9 @@ TAIL_MATTERS = 1.25
 HELD_UP = 2.0
 """Others are held up if their tail is twice as long, or a request if it takes twice as long."""
 
+MOST_SHOWN = 3.0
+"""Times the largest median: what lies further out leaves the panel, so that medians can still be compared."""
+
 MOST_SLOW = 0.01
 """If more than so many requests are held up, the p99 is: one of a hundred may be."""
 

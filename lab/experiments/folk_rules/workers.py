@@ -14,6 +14,7 @@ from lab.experiments.dispatch.answer import tail_name
 from lab.experiments.folk_rules import trials as planned
 from lab.experiments.folk_rules.rules import (
     MATTERS,
+    MOST_SHOWN,
     TAIL_MATTERS,
     Parameters,
     Ruling,
@@ -176,6 +177,8 @@ def figure(
             axes.set_xlabel("workers")
             axes.grid(visible=False, axis="x")
         work.set_ylim(0, max(work.get_ylim()[1], 1.15 * cpus))
+        shown = [found.value for many in counts if (found := _of(tails, many, "over_ideal"))]
+        tail.set_ylim(0, min(tail.get_ylim()[1], MOST_SHOWN * max(shown, default=1.0)))
         reference_line(work, y=cpus, text=f"all {counted(cpus, 'CPU')}")
         if counts[0] < n:
             tail.annotate(
