@@ -182,11 +182,11 @@ def test_a_balancer_that_fails_is_left_out(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("two_cpus")
-def test_in_full_it_takes_at_most_four_minutes_on_two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_full_it_takes_at_most_five_minutes_on_two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert PEERS[study.BALANCED].name == study.BALANCED
     monkeypatch.setattr(Peer, "missing", None)
     lasts_s = batch.lasts_s("12-folk-rules", batch.profile_parameters("full", "12-folk-rules"))
-    assert 60 < lasts_s <= 240
+    assert 60 < lasts_s <= 300
     assert batch.lasts_s("12-folk-rules", batch.profile_parameters("smoke", "12-folk-rules")) <= 30
 
 
