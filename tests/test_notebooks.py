@@ -84,7 +84,7 @@ def test_cells_are_short(name: str) -> None:
     lengths = [len(cell.source.splitlines()) for cell in _cells(name, "code")]
     assert 2 <= statistics.median(lengths) <= 4
     assert min(lengths) >= 1
-    assert max(lengths) <= 22
+    assert max(lengths) <= 20
 
 
 @every_notebook

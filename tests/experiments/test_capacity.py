@@ -41,8 +41,6 @@ PARAMETERS: dict[str, Any] = {
     "iterations": 1000,
     "timeout_s": 30,
     "blocks": 6,
-    "calibration_blocks": 6,
-    "calibration_load": 0.5,
     "search": False,
     "search_s": 1,
     "precision": 0.05,
@@ -375,7 +373,6 @@ def test_simulated_policies_are_drawn_with_a_label_each() -> None:
         ({"cpus_per_machine": -1}, "cpus_per_machine must be at least 0"),
         ({"loads": [1.0]}, r"loads\[0\] must be below 1"),
         ({"loads": []}, "loads must list at least 1"),
-        ({"calibration_load": 1}, "calibration_load must be below 1"),
         ({"dispatch": "best"}, "dispatch must be"),
     ],
 )

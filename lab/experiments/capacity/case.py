@@ -9,7 +9,7 @@ from annotated_types import Ge, Le, Lt
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from lab.checks import Before, Count, Positive, Whole, number
+from lab.checks import Before, Positive, Whole, number
 from lab.errors import LabError
 from lab.experiments import common, sustained
 from lab.experiments.common import Iterations, Workers
@@ -43,8 +43,6 @@ class Parameters(sustained.Sought):
     workers: Workers
     loads: Annotated[ListOf[Below1], Field(min_length=1)]
     iterations: Iterations
-    calibration_blocks: Count
-    calibration_load: Below1
     search: bool
 
     @field_validator("service_s")

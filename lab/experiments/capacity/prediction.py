@@ -28,6 +28,9 @@ BAND = 0.9
 
 PERCENTILES = (50, 99)
 
+_LOW = 0.5
+"""The load of one worker at which hardly any request waits: they come at a constant rate."""
+
 _GRID = np.round(np.arange(0.1, 0.951, 0.05), 2)
 _PLAYS, _FEWEST_PLAYS, _MOST_PLAYED = 500, 100, 1_000_000
 """Trials to simulate for a band; fewer if they would be more requests than the last.
@@ -38,7 +41,7 @@ A trial of more requests than even the fewest allow is played as one of so many:
 
 def of_one_worker(p: Parameters) -> Condition:
     """Return the trial of one worker, at a constant rate so low that hardly any request waits."""
-    return Condition(workers=1, load=p.calibration_load, **_shared(p))
+    return Condition(workers=1, load=_LOW, **_shared(p))
 
 
 def of_several(p: Parameters) -> list[Condition]:
@@ -64,7 +67,7 @@ def calibration(run: Run, p: Parameters) -> pd.DataFrame:
     """
     if p.service_s:
         return pd.DataFrame({"block": 1, "service_s": list(p.service_s), "overhead_s": 0.0})
-    trials = run.measure(EXPERIMENT, [of_one_worker(p)], blocks=p.calibration_blocks, seed=p.seed)
+    trials = run.measure(EXPERIMENT, [of_one_worker(p)], blocks=p.blocks, seed=p.seed)
     return undelayed(run.requests(trials))
 
 
@@ -108,7 +111,7 @@ def predict(run: Run, p: Parameters, known: pd.DataFrame) -> pd.DataFrame:
             " has no other"
         )
     asked = ([condition.factors() for condition in of_several(p)], p.seed)
-    calibrated = (p.service_s, p.calibration_load, p.calibration_blocks)
+    calibrated = (p.service_s, p.blocks)
     rate = run.table(
         table_name("sustained-predicted", asked, calibrated, p.objective),
         lambda: pd.DataFrame({"sustained": [sustained_utilisation(p, known)]}),
