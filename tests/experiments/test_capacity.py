@@ -295,19 +295,19 @@ def test_the_staircase_draws_measured_validated_and_extrapolated_differently() -
     assert drawn is not None
     (axes,) = drawn.axes
     assert axes.get_legend_handles_labels()[1] == [
-        "workers needed, on the CPUs here: 2 workers validated by trials",
+        "workers needed here; 2 validated by trials",
         "workers needed, extrapolated",
         "measured here: the sustained rate lies in between",
         "at the fastest to the slowest speed seen here",
     ]
     lines = {str(line.get_label()): line for line in axes.get_lines()}
-    assert lines["workers needed, on the CPUs here: 2 workers validated by trials"].get_linestyle() == "-"
+    assert lines["workers needed here; 2 validated by trials"].get_linestyle() == "-"
     assert lines["workers needed, extrapolated"].get_linestyle() != "-"
-    assert np.max(lines["workers needed, on the CPUs here: 2 workers validated by trials"].get_ydata()) == 2
+    assert np.max(lines["workers needed here; 2 validated by trials"].get_ydata()) == 2
     assert np.max(lines["workers needed, extrapolated"].get_ydata()) == 5
     only_theory = draw(validated=0)
     assert only_theory is not None
-    assert "workers needed, on the CPUs here" in only_theory.axes[0].get_legend_handles_labels()[1]
+    assert "workers needed here" in only_theory.axes[0].get_legend_handles_labels()[1]
 
 
 def _policy(name: Any, variation: float, slowest: float, *latencies: float) -> Policy:

@@ -97,8 +97,8 @@ def _stairs(axes: Axes, steps: pd.DataFrame, validated: int, cpus: int) -> None:
     x, y = _line(steps, "usual", axes.get_xlim()[0])
     here = int(np.count_nonzero(y <= cpus))
     style: dict[str, Any] = {"color": _PLAN.color, "linewidth": 2.4, "zorder": 3}
-    by_trials = f": {units.counted(validated, 'worker')} validated by trials" if validated else ""
-    axes.plot(x[:here], y[:here], label=f"workers needed, on the CPUs here{by_trials}", **style)
+    by_trials = f"; {validated} validated by trials" if validated else ""
+    axes.plot(x[:here], y[:here], label=f"workers needed here{by_trials}", **style)
     if here < len(x):
         beyond = slice(max(0, here - 1), None)
         axes.plot(
