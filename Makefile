@@ -7,14 +7,14 @@ READY := $(VENV)/.ready
 UV_VERSION := 0.13.8
 PEERS := node_modules/.ready
 
-.PHONY: balancers help study test lab bench lock clean
+.PHONY: programs help study test lab bench lock clean
 help:
 	@echo "make study, test, lab, bench, lock or clean: README.md and CONTRIBUTING.md say what each does"
 
 study: $(READY) $(PEERS)
 	@$(BIN)/lab study
 
-test: $(READY) $(PEERS) balancers
+test: $(READY) $(PEERS) programs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -55,8 +55,9 @@ $(PEERS): package.json package-lock.json
 	elif npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2; then touch $@; \
 	else echo "npm failed: Node's servers and load generators are left out" >&2; fi
 
-# Only CI may install programs of the system; RUNLEVEL=1 keeps Debian from starting them.
-balancers:
-	@if [ "$$CI" = true ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! { command -v nginx && command -v haproxy; } >/dev/null; then \
-	apt-get -qq update && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends nginx-light haproxy >&2 \
-	|| echo "apt-get failed: the balancers are left out" >&2; fi
+# Balancers, and the browser that reads the report. Only CI may install programs of the system; RUNLEVEL=1 keeps Debian
+# from starting them.
+programs:
+	@if [ "$$CI" = true ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! { command -v nginx && command -v haproxy && command -v chromium; } >/dev/null; then \
+	apt-get -qq update && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends nginx-light haproxy chromium fonts-dejavu-core >&2 \
+	|| echo "apt-get failed: the balancers and the browser are left out" >&2; fi
