@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from lab import files
-from lab.cli import study as batch
+from lab.experiments import catalog
 from lab.study.parameters import Parameters
 
-NAMES = batch.notebooks()
+NAMES = catalog.notebooks()
 PROFILES = sorted((files.notebooks() / "profiles").glob("*/*.yaml"))
 
 every_notebook = pytest.mark.parametrize("name", NAMES)
@@ -108,7 +108,7 @@ def test_every_figure_and_table_has_a_caption(name: str) -> None:
         assert ast.unparse(captions[0]).strip("f'\""), f"empty caption: {ast.unparse(call)}"
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != batch.SUMMARY])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != catalog.SUMMARY])
 def test_a_measuring_notebook_exports_its_figure_and_answers(name: str) -> None:
     saved = [
         ast.unparse(word.value) for _, call in _calls(name) for word in call.keywords if word.arg == "save_as"
@@ -160,14 +160,14 @@ def test_a_profile_sets_what_its_notebook_has_to_valid_values(path: Path) -> Non
 
 
 def test_every_profile_sets_every_notebook_that_it_measures() -> None:
-    assert batch.profiles() == ["full", "quick", "smoke"]
-    for profile in batch.profiles():
-        measuring = set(batch.select([], profile)) - {batch.SUMMARY}
+    assert catalog.profiles() == ["full", "quick", "smoke"]
+    for profile in catalog.profiles():
+        measuring = set(catalog.select([], profile)) - {catalog.SUMMARY}
         assert {path.stem for path in PROFILES if path.parent.name == profile} == measuring
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_quick_is_what_the_notebooks_do_by_themselves(name: str) -> None:
-    settings = batch.profile_parameters("quick", name)
+    settings = catalog.profile_parameters("quick", name)
     defaults = _defaults(name)
     assert settings == {parameter: defaults[parameter] for parameter in settings}
