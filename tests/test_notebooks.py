@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import statistics
 from collections.abc import Iterator
 from functools import cache
@@ -171,3 +172,33 @@ def test_quick_is_what_the_notebooks_do_by_themselves(name: str) -> None:
     settings = catalog.profile_parameters("quick", name)
     defaults = _defaults(name)
     assert settings == {parameter: defaults[parameter] for parameter in settings}
+
+
+_SETS_UP = re.compile(
+    r"lab\.answer|lab\.open_run|common\.settled|(\w+\.)?Parameters\.from_notebook"
+    r"|study\.(open_for_reading|opened|plan|trials_of)"
+)
+"""Calls whose result only prepares what the notebook is about."""
+
+
+def _sets_up(source: str) -> bool:
+    """Say whether a cell only imports, validates, or opens what is to be measured or read."""
+    return all(
+        isinstance(line, ast.Import | ast.ImportFrom)
+        or (isinstance(line, ast.Assign) and isinstance(line.value, ast.Attribute))
+        or (
+            isinstance(line, ast.Assign)
+            and isinstance(line.value, ast.Call)
+            and _SETS_UP.fullmatch(ast.unparse(line.value.func))
+        )
+        for line in ast.parse(source).body
+    )
+
+
+@every_notebook
+def test_cells_that_set_up_stay_out_of_sight_and_no_others(name: str) -> None:
+    _, *cells = _cells(name, "code")
+    hidden = [cell.source for cell in cells if cell.metadata.get("jupyter", {}).get("source_hidden")]
+    assert hidden == [cell.source for cell in cells if "setup" in cell.metadata.get("tags", ())]
+    assert hidden == [cell.source for cell in cells if _sets_up(cell.source)]
+    assert len(hidden) >= 1
