@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import nbformat
 import papermill
@@ -17,6 +17,7 @@ import yaml
 
 from lab import files
 from lab.experiments import catalog
+from lab.servers.spec import DispatchName
 from lab.study.parameters import Parameters
 
 NAMES = catalog.notebooks()
@@ -202,3 +203,10 @@ def test_cells_that_set_up_stay_out_of_sight_and_no_others(name: str) -> None:
     assert hidden == [cell.source for cell in cells if "setup" in cell.metadata.get("tags", ())]
     assert hidden == [cell.source for cell in cells if _sets_up(cell.source)]
     assert len(hidden) >= 1
+
+
+@every_notebook
+def test_the_help_of_a_choice_names_what_to_choose_from(name: str) -> None:
+    choices = {"dispatch": get_args(DispatchName), "kernel": ("python", "numpy", "numba")}
+    for parameter in choices.keys() & _inspected(name).keys():
+        assert all(choice in _inspected(name)[parameter]["help"] for choice in choices[parameter])
