@@ -15,10 +15,11 @@ from lab import processes
 from lab.cli.execute import execute
 from lab.errors import UsageError
 from lab.experiments import catalog
+from lab.machine import checked_label
 from lab.progress import followed
 from lab.report import write_report
 from lab.streams import tell, write_out
-from lab.study.manifest import other_machine, other_version
+from lab.study.manifest import Manifest, other_machine, other_version
 from lab.study.run import Run, find_runs, open_run, unfinished_run
 from lab.units import clock, parse_duration
 
@@ -81,6 +82,7 @@ def _changes_in(file: Path) -> dict[str, dict[str, Any]]:
     "--parameters", "file", type=click.Path(path_type=Path), metavar="FILE",
     help="Change parameters: YAML of notebook, name and value.",
 )  # fmt: skip
+@click.option("--host-label", default="", metavar="NAME", help="What you call this machine, such as rack-3.")
 @click.option("--budget", metavar="30m", help="Cut the plan to this time: blocks, trials, then conditions.")
 def command(
     profile: str,
@@ -89,6 +91,7 @@ def command(
     assignments: tuple[str, ...],
     file: Path | None,
     budget: str | None,
+    host_label: str,
 ) -> int:
     """Run the notebooks in order into one run, and export its report after each.
 
@@ -111,7 +114,7 @@ def command(
     parameters, changed, cut = catalog.within(budget_s, profile, names, changed)
     for number in processes.ending_signals():
         signal.signal(number, _interrupt)
-    run = _open(profile, names, run_id, changed)
+    run = _open(profile, names, run_id, changed, checked_label(host_label))
     _tell_the_time(parameters, cut)
     if left := [] if only else sorted(set(catalog.notebooks()) - set(names)):
         tell(f"{profile} leaves out {', '.join(left)}: --only measures it")
@@ -145,9 +148,13 @@ def _profile_of(run_id: str) -> str:
     return next((run.profile for run in find_runs() if run.run_id == run_id), "") if run_id else ""
 
 
-def _open(profile: str, names: list[str], run_id: str, changed: dict[str, dict[str, Any]]) -> Run:
-    resumed = run_id or _resumable(profile, names, changed)
-    run = open_run(resumed, profile=profile, notebooks=names, parameters=changed)
+def _open(
+    profile: str, names: list[str], run_id: str, changed: dict[str, dict[str, Any]], host_label: str
+) -> Run:
+    resumed = run_id or _resumable(profile, names, changed, host_label)
+    run = open_run(resumed, profile=profile, notebooks=names, parameters=changed, host_label=host_label)
+    if difference := _other_label(run.manifest, host_label):
+        raise UsageError(f"run {run.run_id} {difference}: leave out --host-label, or name another run")
     verb = "resuming" if resumed and not run_id else "run"
     tell(f"{verb} {run.run_id}: profile {profile}, {run.manifest.machine}")
     if run_id and (difference := other_version(run.manifest)):
@@ -164,11 +171,18 @@ def _tell_the_time(parameters: dict[str, dict[str, Any]], cut: str) -> None:
     tell(f"about {clock(sum(each_s.values()))} in all: {each}")
 
 
-def _resumable(profile: str, names: list[str], changed: dict[str, dict[str, Any]]) -> str:
+def _other_label(begun: Manifest, host_label: str) -> str:
+    """Say what the machine was called when the run was begun, if that is another name; else ""."""
+    label = begun.machine.label
+    return "" if host_label in ("", label) else f"was begun on {label or 'a machine without a label'}"
+
+
+def _resumable(profile: str, names: list[str], changed: dict[str, dict[str, Any]], host_label: str) -> str:
     """Return the id of the run to resume, or "" for a new one, and say why if that might surprise."""
     if not (run := unfinished_run(profile, names, changed)):
         return ""
-    if difference := other_machine(run) or other_version(run):
+    renamed = _other_label(run, host_label)
+    if difference := other_machine(run) or other_version(run) or (renamed and f"it {renamed}"):
         tell(f"not resuming {run.run_id}: {difference}; a new run begins")
         return ""
     return run.run_id

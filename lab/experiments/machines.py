@@ -103,9 +103,11 @@ def opened(p: Parameters) -> tuple[Shown, ...]:
     others = [_opened(name) for name in p.runs] or [_reference() or own]
     looks = cycle(DARK_TO_LIGHT)
     shown: list[Shown] = []
-    for run in (*others, own):
+    labels = [run.manifest.machine.label for run in (*others, own)]
+    for run, label in zip((*others, own), labels, strict=True):
         same = sum(run.run_id == earlier.run.run_id for earlier in shown)
         name = f"{run.run_id} ({same + 1})" if same else run.run_id
+        name = label if label and labels.count(label) == 1 else name
         shown.append(Shown(name, run, next(looks)))
     return tuple(shown)
 
@@ -136,10 +138,18 @@ def beside(shown: Sequence[Shown]) -> Beside:
 def machines_table(shown: Sequence[Shown]) -> pd.DataFrame:
     """Put the machines in words, a column each."""
     facts = [summary.machine_table(one.manifest.machine).set_index("") for one in shown]
+    if any(fact.index[0] == "name" for fact in facts):
+        facts = [
+            fact.reindex(["name", *fact.index.drop("name", errors="ignore")], fill_value="") for fact in facts
+        ]
     table = pd.concat(facts, axis=1).set_axis([one.name for one in shown], axis=1)
     begun = [f"{one.manifest.started_at:%Y-%m-%d %H:%M} UTC" for one in shown]
     plan = [one.manifest.profile or "by hand" for one in shown]
-    table.loc["begun"], table.loc["profile"] = begun, plan
+    table.loc["run"], table.loc["begun"], table.loc["profile"] = (
+        [one.run.run_id for one in shown],
+        begun,
+        plan,
+    )
     return table.rename_axis("").reset_index()
 
 

@@ -28,8 +28,8 @@ _GRACE_S = 1.0
 """How long a process may overrun its time before it is killed."""
 
 _PATIENCE_S = 5.0
-_QUESTION = "workers"
-"""A server that responds answers it at once."""
+_QUESTIONS = ("workers", "counters")
+"""A server that responds answers these at once."""
 
 
 class UnresponsiveError(LabError):
@@ -61,7 +61,7 @@ class Server(RunningServer):
         if not self.spec.has_workers:
             return [self.pid] if self._process.poll() is None else []
         try:
-            pids: list[int] = self._ask(_QUESTION)
+            pids: list[int] = self._ask("workers")
         except UnresponsiveError:
             raise
         except LabError:
@@ -219,9 +219,9 @@ class Server(RunningServer):
             try:
                 return channel.next(_PATIENCE_S)
             except TimeoutError:
-                if command == _QUESTION:
+                if command in _QUESTIONS:
                     raise
-                self._ask(_QUESTION)
+                self._ask("workers")
 
     def _reason(self) -> str:
         """Say in one line why it ended, with the end of its log."""

@@ -57,9 +57,14 @@ class Manifest(BaseModel):
 
 
 def new_manifest(
-    run_id: str, *, profile: str, notebooks: tuple[str, ...], parameters: dict[str, Any]
+    run_id: str,
+    *,
+    profile: str,
+    notebooks: tuple[str, ...],
+    parameters: dict[str, Any],
+    host_label: str = "",
 ) -> Manifest:
-    """Describe a run that starts here and now."""
+    """Describe a run that starts here and now, on a machine of that name."""
     commit, dirty = _git_state(files.checkout())
     return Manifest(
         run_id=run_id,
@@ -70,7 +75,7 @@ def new_manifest(
         git_commit=commit,
         git_dirty=dirty,
         packages=_packages(),
-        machine=describe(),
+        machine=describe(label=host_label),
     )
 
 
@@ -115,10 +120,13 @@ def other_machine(manifest: Manifest) -> str:
     One that was imported began elsewhere, however alike the machines are.
 
     The size of the memory does not count: it changes a little from boot to boot, and the loop needs none.
+    Neither does what its owner calls it.
     """
     if manifest.imported_at:
         return f"it was imported on {manifest.imported_at:%Y-%m-%d}"
-    then, now = (machine.model_dump(exclude={"memory_bytes"}) for machine in (manifest.machine, describe()))
+    then, now = (
+        machine.model_dump(exclude={"memory_bytes", "label"}) for machine in (manifest.machine, describe())
+    )
     return _differences("on another machine", then, now)
 
 

@@ -227,13 +227,15 @@ def open_run(
     profile: str = "",
     notebooks: Sequence[str] = (),
     parameters: Mapping[str, Any] | None = None,
+    host_label: str = "",
 ) -> Run:
     """Open a run to read it, add to it or resume it; begin it if it does not exist yet.
 
     Without an id, notebooks opened by hand share one run: the newest that was begun this way today, on this
-    machine, by this version. `new` begins another. `profile`, `notebooks` and `parameters` are kept in the
-    manifest of a new run; with a profile and no id, a run is always new. Raises UsageError if the id cannot
-    name a folder, LabError if the folder is not a run, is damaged, or cannot be written.
+    machine, by this version. `new` begins another. `profile`, `notebooks`, `parameters` and what the machine
+    is called, `host_label`, are kept in the manifest of a new run; with a profile and no id, a run is always
+    new. Raises UsageError if the id cannot name a folder, LabError if the folder is not a run, is damaged, or
+    cannot be written.
     """
     name = files.named(_of_today() if not run_id and not profile else run_id or NEW)
     if name == NEW:
@@ -241,7 +243,11 @@ def open_run(
     folder = files.data() / name
     if _is_new(folder):
         manifest = manifests.new_manifest(
-            name, profile=profile, notebooks=tuple(notebooks), parameters=dict(parameters or {})
+            name,
+            profile=profile,
+            notebooks=tuple(notebooks),
+            parameters=dict(parameters or {}),
+            host_label=host_label,
         )
         manifests.write_manifest(folder, manifest)
     run = Run(folder)

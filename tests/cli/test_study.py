@@ -271,6 +271,37 @@ class TestTheRunItTakes:
         _, said = self._study(capsys, "--run", full.run_id, "--profile", "smoke")
         assert f"{full.run_id}: profile smoke, " in said
 
+    def test_one_on_a_machine_of_the_same_name(self, capsys: pytest.CaptureFixture[str]) -> None:
+        first, said = self._study(capsys, "--host-label", "rack-3")
+        assert f"run {first}: profile quick, rack-3 (" in said
+        assert open_run(first).manifest.machine.label == "rack-3"
+        begun = open_run("named", profile="quick", notebooks=["01-hot-loop"], host_label="rack-3")
+        taken, _ = self._study(capsys)
+        assert taken == begun.run_id, "without a name, it keeps the one it was begun with"
+        begun = open_run("again", profile="quick", notebooks=["01-hot-loop"], host_label="rack-3")
+        taken, said = self._study(capsys, "--host-label", "rack-4")
+        assert taken != begun.run_id
+        assert said.startswith("not resuming again: it was begun on rack-3; a new run begins")
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (
+                ["--run", "named", "--host-label", "rack-4"],
+                "run named was begun on rack-3: leave out --host-label",
+            ),
+            (["--host-label", "<b>"], "a host label has at most 40 letters"),
+        ],
+    )
+    def test_another_or_an_odd_name_is_one_line(
+        self, options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        open_run("named", profile="quick", notebooks=["01-hot-loop"], host_label="rack-3")
+        with pytest.raises(SystemExit, match="2"):
+            main(["study", "--only", "01", *options])
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"lab: {words}")
+
 
 _ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
