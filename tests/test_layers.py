@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 HEAVY = {"matplotlib", "numba", "pandas", "pyarrow", "scipy"}
 
-GROUND = {"channel", "checks", "cpus", "errors", "files", "flags", "keeper"}
+GROUND = {"cards", "channel", "checks", "cpus", "errors", "files", "flags", "keeper"}
 GROUND |= {"machine", "processes", "programs", "progress", "quota", "streams", "units"}
 BELOW = {"hotloop", "web", "servers", "load", "models"}
 MAY_IMPORT = {

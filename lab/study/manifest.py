@@ -47,6 +47,11 @@ class Manifest(BaseModel):
     files: dict[str, str] = {}
     imported_at: AwareDatetime | None = None
 
+    @property
+    def status(self) -> str:
+        """A word: a run that notebooks opened by hand is open, as it has no end at which it is complete."""
+        return self.state if self.profile or self.state == "complete" else "open"
+
     def completed(self, files: dict[str, str]) -> "Manifest":
         """Return the manifest of the same run, finished now with these files."""
         return self.model_copy(update={"state": "complete", "finished_at": datetime.now(UTC), "files": files})

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from lab import files
+from lab.cards import Card, Shown, listed
 from lab.errors import LabError, UsageError
 from lab.hotloop import ITERATIONS, measure
 from lab.progress import Countdown
@@ -39,7 +40,7 @@ _ASKED = "asked"
 """The kind of table that lists which trials of an experiment were last asked for."""
 
 
-class Run:
+class Run(Shown):
     """One run, open for reading and adding; `open_run` makes it."""
 
     def __init__(self, folder: Path) -> None:
@@ -50,6 +51,30 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<Run {self.run_id}>"
+
+    def _card(self) -> Card:
+        about, flags = self.manifest, self.flagged()
+        trials, flagged = sum(len(each) for each in flags.values()), sum(map(sum, flags.values()))
+        return Card(
+            f"Run {self.run_id}",
+            {
+                "begun": f"{about.started_at:%Y-%m-%d %H:%M} UTC",
+                "profile": f"{about.profile or 'by hand'}, {about.status}",
+                "machine": about.machine,
+                "notebooks": listed(self.executed()),
+                "trials": f"{trials}, {flagged} flagged",
+                "measured": listed(flags),
+            },
+        )
+
+    def executed(self) -> list[str]:
+        """Name the notebooks that `lab study` executed into the run, in order."""
+        return sorted(path.stem for path in (self.path / "notebooks").glob("*.ipynb"))
+
+    def flagged(self) -> dict[str, list[bool]]:
+        """Say, for each experiment of the run, of which of its trials to doubt the result."""
+        experiments = dict.fromkeys(sorted(name.partition(".")[0] for name in self._store.trial_ids()))
+        return {name: (~self._all_trials(name)["valid"]).tolist() for name in experiments}
 
     @property
     def figures(self) -> Path:
@@ -180,7 +205,7 @@ class Run:
     def _is_finished(self, block: Block) -> bool:
         return not _missing(block, self._store.trial_ids()) and is_closed(self._store, block)
 
-    def _measure_missing(self, experiment: str, plan: list[Block], execute: Execute) -> None:
+    def _measure_missing(self, experiment: str, plan: Sequence[Block], execute: Execute) -> None:
         finished = self._store.trial_ids()
         blocks = [replace(block, trials=_missing(block, finished)) for block in plan]
         todo = [trial for block in blocks for trial in block.trials]
