@@ -18,8 +18,9 @@ class Card:
     facts: Mapping[str, object]
 
     def __str__(self) -> str:
-        width = max((len(name) for name in self.facts), default=0)
-        lines = [f"  {name:<{width}}  {one_line(value)}" for name, value in self.facts.items()]
+        facts = {one_line(name): one_line(value) for name, value in self.facts.items()}
+        width = max(map(len, facts), default=0)
+        lines = [f"  {name:<{width}}  {value}" for name, value in facts.items()]
         return "\n".join([one_line(self.title), *lines])
 
     @property

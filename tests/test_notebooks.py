@@ -210,3 +210,17 @@ def test_the_help_of_a_choice_names_what_to_choose_from(name: str) -> None:
     choices = {"dispatch": get_args(DispatchName), "kernel": ("python", "numpy", "numba")}
     for parameter in choices.keys() & _inspected(name).keys():
         assert all(choice in _inspected(name)[parameter]["help"] for choice in choices[parameter])
+
+
+EXTRA = sorted(path.stem for path in files.notebooks().glob("*.ipynb") if path.stem not in NAMES)
+
+
+@pytest.mark.parametrize("name", EXTRA)
+def test_a_notebook_beside_the_study_keeps_the_rules_too(name: str) -> None:
+    test_it_is_valid_stripped_and_for_any_python(name)
+    cells = _cells(name)
+    assert cells[0].cell_type == "markdown"
+    assert cells[0].source.startswith("# ")
+    assert cells[0].source.splitlines()[0].endswith("?"), "a notebook is one question"
+    assert max(len(cell.source.splitlines()) for cell in _cells(name, "code")) <= 20
+    assert "start" in EXTRA

@@ -116,10 +116,15 @@ def lasts_s(notebook: str, parameters: Mapping[str, Any]) -> float:
     return forecast.of(notebook, defaults(notebook) | dict(parameters))
 
 
+def cells(notebook: str) -> list[dict[str, Any]]:
+    """Return the cells of a notebook, as its file has them."""
+    found: list[dict[str, Any]] = json.loads((files.notebooks() / f"{notebook}.ipynb").read_bytes())["cells"]
+    return found
+
+
 def defaults(notebook: str) -> dict[str, Any]:
     """Read the values that a notebook's parameters cell sets."""
-    cells = json.loads((files.notebooks() / f"{notebook}.ipynb").read_bytes())["cells"]
-    (cell,) = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", ())]
+    (cell,) = [cell for cell in cells(notebook) if "parameters" in cell["metadata"].get("tags", ())]
     lines = ast.parse("".join(cell["source"])).body
     return {
         line.target.id: ast.literal_eval(line.value)

@@ -67,6 +67,15 @@ class Run(Shown):
             },
         )
 
+    def names(self) -> set[str]:
+        """Name its trials, and the tables that it keeps."""
+        tables = {path.stem for path in (self.path / "tables").glob("*.parquet")}
+        return tables | self._store.trial_ids()
+
+    def trial_count(self) -> int:
+        """How many trials it has."""
+        return len(self._store.trial_ids())
+
     def executed(self) -> list[str]:
         """Name the notebooks that `lab study` executed into the run, in order."""
         return sorted(path.stem for path in (self.path / "notebooks").glob("*.ipynb"))
