@@ -8,7 +8,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -231,11 +231,14 @@ class Countdown:
 
 
 @contextlib.contextmanager
-def followed(folder: Path, name: str) -> Iterator[None]:
-    """Meanwhile show, under this name, the progress that a measurement of the run in `folder` reports."""
+def followed(folder: Path, show: Callable[[State | None], None]) -> Iterator[None]:
+    """Meanwhile `show`, twice a second, the progress that a measurement of the run in `folder` reports.
+
+    It is None as long as no measurement has begun.
+    """
     (folder / NAME).unlink(missing_ok=True)
     done = threading.Event()
-    watcher = threading.Thread(target=_follow, args=(folder, name, done), daemon=True)
+    watcher = threading.Thread(target=_follow, args=(folder, show, done), daemon=True)
     watcher.start()
     try:
         yield
@@ -244,10 +247,6 @@ def followed(folder: Path, name: str) -> Iterator[None]:
         watcher.join()
 
 
-def _follow(folder: Path, name: str, done: threading.Event) -> None:
-    line = display()
+def _follow(folder: Path, show: Callable[[State | None], None], done: threading.Event) -> None:
     while not done.wait(_LOOK_AGAIN_S):
-        state = State.read(folder)
-        doing = "running" if state is None else str(state) if state.current else "reading what was measured"
-        line.show(f"{name}: {doing}", state.share if state else 0.0)
-    line.close()
+        show(State.read(folder))

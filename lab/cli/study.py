@@ -5,6 +5,7 @@ import math
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import yaml
 
 from lab import processes
 from lab.cli.execute import execute
+from lab.cli.screen import Watch, watch
 from lab.errors import UsageError
 from lab.experiments import catalog
 from lab.machine import checked_label
-from lab.progress import followed
 from lab.report import write_report
 from lab.streams import tell, write_out
 from lab.study.manifest import Manifest, other_machine, other_version
@@ -115,15 +116,17 @@ def command(
     for number in processes.ending_signals():
         signal.signal(number, _interrupt)
     run = _open(profile, names, run_id, changed, checked_label(host_label))
-    _tell_the_time(parameters, cut)
+    lasts_s = {name: catalog.lasts_s(name, values) for name, values in parameters.items()}
+    _tell_the_time(lasts_s, cut)
     if left := [] if only else sorted(set(catalog.notebooks()) - set(names)):
         tell(f"{profile} leaves out {', '.join(left)}: --only measures it")
     failures: list[str] = []
     try:
-        for name in names:
-            if not _execute(run, name, parameters[name]):
-                failures.append(name)
-            report = write_report(run.run_id, to_come=names[names.index(name) + 1 :])
+        with closing(watch(run, lasts_s)) as watching:
+            for name in names:
+                if not _execute(run, name, parameters[name], watching):
+                    failures.append(name)
+                report = write_report(run.run_id, to_come=names[names.index(name) + 1 :])
     except KeyboardInterrupt:
         tell("stopped; run the same command again to resume")
         raise
@@ -162,9 +165,8 @@ def _open(
     return run
 
 
-def _tell_the_time(parameters: dict[str, dict[str, Any]], cut: str) -> None:
+def _tell_the_time(each_s: dict[str, float], cut: str) -> None:
     """Say how long all of it takes, and each notebook; a resumed run has some of it behind it."""
-    each_s = {name: catalog.lasts_s(name, values) for name, values in parameters.items()}
     if cut:
         tell(f"cut to fit the budget: {cut}")
     each = ", ".join(f"{name} {clock(value_s)}" for name, value_s in each_s.items())
@@ -188,11 +190,10 @@ def _resumable(profile: str, names: list[str], changed: dict[str, dict[str, Any]
     return run.run_id
 
 
-def _execute(run: Run, name: str, parameters: dict[str, Any]) -> bool:
+def _execute(run: Run, name: str, parameters: dict[str, Any], watching: Watch) -> bool:
     parameters = parameters | {"run": run.run_id}
     started = time.monotonic()
-    with followed(run.path, name):
+    with watching.running(name):
         failure = execute(name, run.path / "notebooks" / f"{name}.ipynb", parameters)
-    outcome = f"failed: {failure}" if failure else "done"
-    tell(f"{name}: {outcome}, after {time.monotonic() - started:.0f} s")
+    watching.ended(name, failure, time.monotonic() - started)
     return failure is None

@@ -76,6 +76,10 @@ class Run(Shown):
         """How many trials it has."""
         return len(self._store.trial_ids())
 
+    def newest_trial(self) -> dict[str, Any] | None:
+        """Return the row of the trial that was finished last, as it was kept then; None if there is none."""
+        return self._store.newest_trial()
+
     def executed(self) -> list[str]:
         """Name the notebooks that `lab study` executed into the run, in order."""
         return sorted(path.stem for path in (self.path / "notebooks").glob("*.ipynb"))
