@@ -95,16 +95,19 @@ def test_a_small_terminal_shows_what_runs_and_is_never_overrun(run: Run, screen:
 
 
 STUDY = """
-import sys
-from lab.cli import main, study
-study.execute = lambda *_: None
-study.write_report = lambda run_id, to_come: "the report"
-main(["study", "--only", "01"])
+from contextlib import closing
+from lab.cli.screen import watch
+from lab.study.run import open_run
+with closing(watch(open_run("mine"), {"01-hot-loop": 1.0})) as watching:
+    with watching.running("01-hot-loop"):
+        pass
+    watching.ended("01-hot-loop", None, 0.0)
+print("the report")
 """
 
 
 def studied(home: Path, **environment: str) -> str:
-    """Study in a terminal of 80 columns that executes nothing; return what it is told."""
+    """Watch a study that does nothing in a terminal of 80 columns; return what that is told."""
     known = {key: value for key, value in os.environ.items() if key not in ("CI", "NO_COLOR", "COLUMNS")}
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
@@ -113,7 +116,7 @@ def studied(home: Path, **environment: str) -> str:
         env=known | {"TERM": "xterm-256color", "SCALING_LAB_HOME": str(home)} | environment,
     )  # fmt: skip
     os.close(theirs)
-    assert done.stdout == b"the report\n", "the path of the report, and nothing else"
+    assert done.stdout == b"the report\n", "nothing else is on stdout"
     with os.fdopen(ours, "rb", buffering=0) as terminal:
         return terminal.read(1 << 20).decode()
 
