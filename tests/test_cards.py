@@ -93,7 +93,10 @@ def test_a_result_shows_its_report(shell: Any) -> None:
         rows([0.01] * 20), url="http://x/", arrivals="constant", rate=10.0, duration_s=2.0,
         generator=GENERATOR, errors={}, warmup_errors={},
     )  # fmt: skip
-    assert seen(shell, result) == {"text/plain": report(result.summary)}
+    shown = seen(shell, result)
+    assert shown["text/plain"] == report(result.summary)
+    assert shown["text/html"].startswith("<pre")
+    assert "[min, mean, 50, 90, 95, 99, max]" in shown["text/html"]
     assert repr(result) == "<Result of 20 requests, 100 % answered well, p99 10.0 ms>"
 
 

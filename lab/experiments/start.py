@@ -45,21 +45,21 @@ class Piece:
 
 def notebooks() -> Piece:
     """List the notebooks in running order: what each asks, how long it takes, and where it was measured."""
-    last = {name: about.run_id for about in reversed(_here()) for name in _measured(about)}
+    last = {name: _begun(about) for about in reversed(_here()) for name in _measured(about)}
     rows = [
         (
             _link(f"{name}.ipynb", name),
             _escaped(_question(name)),
             clock(catalog.lasts_s(name, {})),
             _in_full(name),
-            _escaped(last.get(name, "not yet")) if _measures(name) else "reads runs",
+            last.get(name, "not yet") if _measures(name) else "reads runs",
         )
         for name in catalog.notebooks()
     ]
     if (files.notebooks() / f"{PLAYGROUND}.ipynb").exists():
         link, asks = _link(f"{PLAYGROUND}.ipynb", PLAYGROUND), _escaped(_question(PLAYGROUND))
         rows.append((link, asks, "as you like", "–", "keeps nothing"))
-    return Piece(_table(("notebook", "question", "takes", "in full", "last measured in"), rows))
+    return Piece(_table(("notebook", "question", "takes", "in full", "last measured"), rows) + _times())
 
 
 def _in_full(name: str) -> str:
@@ -69,10 +69,10 @@ def _in_full(name: str) -> str:
     return clock(catalog.lasts_s(name, catalog.profile_parameters("full", name)))
 
 
-def times() -> Piece:
+def _times() -> str:
     """Say how long all of it takes: as the notebooks stand, and in full."""
     usual, full = (_total_s(profile) for profile in (catalog.USUAL, "full"))
-    return Piece(
+    return (
         f"<p><code>{_study()}</code> in a terminal runs what profile <em>quick</em> has, in this order, and"
         f" writes a report: about <strong>{clock(usual)}</strong>."
         f" <code>lab study --profile full</code> takes about {clock(full)}.</p>"
@@ -88,7 +88,12 @@ def _total_s(profile: str) -> float:
     return sum(catalog.lasts_s(name, catalog.profile_parameters(profile, name)) for name in names)
 
 
-def machine() -> Piece:
+def here() -> Piece:
+    """Say what machine this is, how fit it is to measure on now, and what to do next."""
+    return Piece(f"{_machine()}<p><strong>Next:</strong> {_next(_here())}</p>")
+
+
+def _machine() -> str:
     """Say in a line what machine this is, how quiet it is now, and how far its load generator is believed."""
     before = snapshot()
     time.sleep(_GLANCE_S)
@@ -105,7 +110,7 @@ def machine() -> Piece:
         else "<code>lab doctor</code> says in a minute up to which rate its load generator can be believed."
     )
     now = "; ".join(map(_escaped, said))
-    return Piece(f"<p><strong>{_escaped(describe())}</strong>: {now}. {believed}</p>")
+    return f"<p><strong>{_escaped(describe())}</strong>: {now}. {believed}</p>"
 
 
 def runs() -> Piece:
@@ -119,9 +124,8 @@ def runs() -> Piece:
         name = _place(report, about.run_id) if report.exists() else _escaped(about.run_id)
         measured = [notebook[:2] for notebook in catalog.notebooks() if notebook in _measured(about)]
         trials = open_run(about.run_id).trial_count()
-        begun = f"{about.started_at.astimezone():%Y-%m-%d %H:%M}"
         plan = f"{about.profile or 'by hand'}, {about.status}"
-        rows.append((name, *map(_escaped, (begun, plan, " ".join(measured) or "–", trials))))
+        rows.append((name, *map(_escaped, (_begun(about), plan, " ".join(measured) or "–", trials))))
     earlier = len(mine) - len(rows)
     more = f"<p>{_escaped(counted(earlier, 'earlier run'))}: <code>lab runs</code>.</p>" if earlier else ""
     others = _elsewhere(len(known) - len(mine))
@@ -134,11 +138,6 @@ def _elsewhere(number: int) -> str:
         return ""
     link = _link("11-machines.ipynb", "notebook 11")
     return f" {_escaped(counted(number, 'run'))} of other machines can be compared with it: {link}."
-
-
-def next_step() -> Piece:
-    """Say what to do next, by what there is."""
-    return Piece(f"<p><strong>Next:</strong> {_next(_here())}</p>")
 
 
 def _next(mine: Sequence[Manifest]) -> str:
@@ -175,6 +174,11 @@ def _here() -> list[Manifest]:
     return [run for run in find_runs() if not other_machine(run)]
 
 
+def _begun(about: Manifest) -> str:
+    """Write when a run was begun, by the clock on the wall."""
+    return f"{about.started_at.astimezone():%Y-%m-%d %H:%M}"
+
+
 def _measures(name: str) -> bool:
     """Say whether a notebook measures anything: others only read runs."""
     return name[:2] not in ("00", "11")
@@ -207,10 +211,13 @@ def _link(target: str, text: str) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table of ready-made HTML, aligned to the left."""
-    left = 'style="text-align:left;white-space:normal;vertical-align:top"'
-    names = "".join(f"<th {left}>{_escaped(name)}</th>" for name in head)
-    lines = ("".join(f"<td {left}>{cell}</td>" for cell in row) for row in rows)
+    """Return a table of ready-made HTML, aligned to the left; only the second column breaks its lines."""
+    left = "text-align:left;vertical-align:top;white-space:"
+    styles = [f'style="{left}{"normal" if column == 1 else "nowrap"}"' for column in range(len(head))]
+    names = "".join(f"<th {style}>{_escaped(name)}</th>" for style, name in zip(styles, head, strict=True))
+    lines = (
+        "".join(f"<td {style}>{cell}</td>" for style, cell in zip(styles, row, strict=True)) for row in rows
+    )
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     return f'<table class="lab" style="margin:0"><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table>'
 

@@ -1,5 +1,6 @@
 """The caller's view of an attack: in goes what to send, where and when; out come records and a summary."""
 
+import html
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -75,6 +76,12 @@ class Result:
         from lab.load.report import report
 
         printer.text(report(self.summary))
+
+    def _repr_html_(self) -> str:
+        """Show it so that no line breaks: the text would in a narrow window."""
+        from lab.load.report import report
+
+        return f'<pre style="white-space:pre;overflow-x:auto">{html.escape(report(self.summary))}</pre>'
 
     def save(self, path: str | Path) -> None:
         """Write everything to a Parquet file, whole or not at all. Raises LabError if that is impossible."""
