@@ -5,6 +5,7 @@ It goes to stderr, or nowhere if that is closed. That of a measurement is also i
 
 import contextlib
 import json
+import os
 import sys
 import threading
 import time
@@ -35,12 +36,18 @@ def display(every_s: float = 0.0) -> Display:
         return _InNotebook()
     if sys.stderr is None or sys.stderr.closed:
         return _Nowhere()
-    if sys.stderr.isatty():
-        from rich.console import Console
+    console = terminal()
+    return _Plain(every_s) if console is None else _OnTerminal(console)
 
-        if (console := Console(stderr=True)).is_interactive:  # a dumb terminal is not
-            return _OnTerminal(console)
-    return _Plain(every_s)
+
+def terminal() -> Any:
+    """Return rich's console on stderr if that is a terminal to draw on; None if it is dumb, or CI's."""
+    if sys.stderr is None or sys.stderr.closed or not sys.stderr.isatty() or os.environ.get("CI"):
+        return None
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return console if console.is_interactive else None
 
 
 def _in_notebook() -> bool:

@@ -1,8 +1,6 @@
 """What `lab study` shows while it runs: one screen on a terminal, plain lines elsewhere."""
 
 import contextlib
-import os
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -10,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from lab.errors import one_line
+from lab.errors import LabError, one_line
 from lab.flags import in_words
-from lab.progress import State, display, followed
+from lab.progress import State, display, followed, terminal
 from lab.streams import tell
 from lab.study.run import Run
 from lab.units import clock, per_second, seconds
@@ -41,12 +39,8 @@ class Watch(Protocol):
 
 def watch(run: Run, lasts_s: Mapping[str, float]) -> Watch:
     """Return what shows a study of these notebooks, each of which is thought to last so long."""
-    if sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty() and not os.environ.get("CI"):
-        from rich.console import Console
-
-        if (console := Console(stderr=True)).is_interactive:  # a dumb terminal is not
-            return Screen(run, lasts_s, console)
-    return Lines(run)
+    console = terminal()
+    return Lines(run) if console is None else Screen(run, lasts_s, console)
 
 
 class Lines:
@@ -98,7 +92,7 @@ class Screen:
     def __init__(self, run: Run, lasts_s: Mapping[str, float], console: Any) -> None:
         from rich.live import Live
 
-        self._run, self.console = run, console
+        self._run, self._about, self.console = run, run.manifest, console
         self._rows = {name: _Row(value_s) for name, value_s in lasts_s.items()}
         self._began_s = self._notebook_began_s = time.monotonic()
         self._now: State | None = None
@@ -126,7 +120,7 @@ class Screen:
             self.console.print(self._notebooks(list(self._rows)))
 
     def _show(self, state: State | None) -> None:
-        with self._lock, contextlib.suppress(OSError):
+        with self._lock, contextlib.suppress(OSError, LabError):
             self._now = state
             self._look_for_a_result()
             self._live.refresh()
@@ -143,10 +137,9 @@ class Screen:
         from rich.console import Group
         from rich.text import Text
 
-        about = self._run.manifest
         title = Text(f"Scaling Lab, run {self._run.run_id}", style="bold", overflow="ellipsis", no_wrap=True)
         machine = Text(
-            f"profile {about.profile}, {one_line(about.machine)}",
+            f"profile {self._about.profile}, {one_line(self._about.machine)}",
             style="dim",
             overflow="ellipsis",
             no_wrap=True,
