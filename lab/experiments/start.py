@@ -73,8 +73,8 @@ def _times() -> str:
     """Say how long all of it takes: as the notebooks stand, and in full."""
     usual, full = (_total_s(profile) for profile in (catalog.USUAL, "full"))
     return (
-        f"<p><code>{_study()}</code> in a terminal runs what profile <em>quick</em> has, in this order, and"
-        f" writes a report: about <strong>{clock(usual)}</strong>."
+        f'<p style="margin-top:1em"><code>{_study()}</code> in a terminal runs what profile <em>quick</em>'
+        f" has, in this order, and writes a report: about <strong>{clock(usual)}</strong>."
         f" <code>lab study --profile full</code> takes about {clock(full)}.</p>"
     )
 

@@ -81,7 +81,8 @@ class Result:
         """Show it so that no line breaks: the text would in a narrow window."""
         from lab.load.report import report
 
-        return f'<pre style="white-space:pre;overflow-x:auto">{html.escape(report(self.summary))}</pre>'
+        style = "margin:0;padding:0;font-size:12px;white-space:pre;overflow-x:auto"
+        return f'<pre style="{style}">{html.escape(report(self.summary))}</pre>'
 
     def save(self, path: str | Path) -> None:
         """Write everything to a Parquet file, whole or not at all. Raises LabError if that is impossible."""
