@@ -1,6 +1,7 @@
 """Runs beside each other: their machines, their software, their curves, and which differences are told."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,11 +104,12 @@ def opened(p: Parameters) -> tuple[Shown, ...]:
     others = [_opened(name) for name in p.runs] or [_reference() or own]
     looks = cycle(DARK_TO_LIGHT)
     shown: list[Shown] = []
-    labels = [run.manifest.machine.label for run in (*others, own)]
-    for run, label in zip((*others, own), labels, strict=True):
+    labels = Counter(run.manifest.machine.label for run in (*others, own))
+    for run in (*others, own):
         same = sum(run.run_id == earlier.run.run_id for earlier in shown)
         name = f"{run.run_id} ({same + 1})" if same else run.run_id
-        name = label if label and labels.count(label) == 1 else name
+        if labels[label := run.manifest.machine.label] == 1:
+            name = label or name
         shown.append(Shown(name, run, next(looks)))
     return tuple(shown)
 
@@ -138,18 +140,12 @@ def beside(shown: Sequence[Shown]) -> Beside:
 def machines_table(shown: Sequence[Shown]) -> pd.DataFrame:
     """Put the machines in words, a column each."""
     facts = [summary.machine_table(one.manifest.machine).set_index("") for one in shown]
-    if any(fact.index[0] == "name" for fact in facts):
-        facts = [
-            fact.reindex(["name", *fact.index.drop("name", errors="ignore")], fill_value="") for fact in facts
-        ]
     table = pd.concat(facts, axis=1).set_axis([one.name for one in shown], axis=1)
-    begun = [f"{one.manifest.started_at:%Y-%m-%d %H:%M} UTC" for one in shown]
-    plan = [one.manifest.profile or "by hand" for one in shown]
-    table.loc["run"], table.loc["begun"], table.loc["profile"] = (
-        [one.run.run_id for one in shown],
-        begun,
-        plan,
-    )
+    if "name" in table.index:  # of some machine
+        table = table.reindex(["name", *table.index.drop("name")]).fillna("")
+    table.loc["run"] = [one.run.run_id for one in shown]
+    table.loc["begun"] = [f"{one.manifest.started_at:%Y-%m-%d %H:%M} UTC" for one in shown]
+    table.loc["profile"] = [one.manifest.profile or "by hand" for one in shown]
     return table.rename_axis("").reset_index()
 
 
