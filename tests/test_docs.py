@@ -1,0 +1,396 @@
+"""The pages: every command and example runs, every link leads somewhere, every quoted message exists."""
+
+import ast
+import json
+import os
+import re
+import runpy
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+import papermill.cli
+import pytest
+import yaml
+from helpers.lab_command import start
+from helpers.pages import CHANGELOG, CONTRIBUTING, DOCS, PAGES, README, ROOT, Page
+from helpers.scripted_search import Scripted
+from nbformat.v4 import new_markdown_cell, new_notebook
+
+import lab
+from lab import cli
+from lab.experiments.summary import estimates
+from lab.flags import KINDS
+from lab.load.log import OUTCOMES
+from lab.models.sizing import Limit
+from lab.servers import Server, serve
+from lab.servers.spec import DISPATCHES
+from lab.study.archive import export_run, import_run
+from lab.study.run import Run, open_run
+
+STANDS_FOR = {"RUN": "reference", "NAME": "least-busy", "COMMAND": "runs", "14": "01"}
+"""What a reader puts in place of a word in capitals, and of the notebook that is yet to be written."""
+
+MANUALS = [README, CONTRIBUTING, *DOCS]
+"""The pages with commands of today."""
+
+_ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+(/api/orders)?")
+_PROGRAM = re.compile(r"(\.venv/bin/)?(lab|make|papermill|pytest|python|conda|source) ")
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def _commands() -> list[str]:
+    """Return every command of the pages once: lines of blocks, and what stands as code in text and tables."""
+    lines = [line for page in MANUALS for block in page.blocks("sh") for line in block.splitlines()]
+    spans = [span for page in MANUALS for span in page.spans() if _PROGRAM.match(span)]
+    parts = [part.strip() for text in (*lines, *spans) for part in text.split(" && ")]
+    return sorted(set(filter(None, parts)))
+
+
+def _words(command: str) -> list[str]:
+    """Return the words of a command as a shell splits them, with the program's name alone."""
+    program, *words = shlex.split(command, comments=True) or [""]
+    return [program.removeprefix(".venv/bin/"), *(STANDS_FOR.get(word, word) for word in words)]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """The server that the pages' addresses stand for."""
+    with serve(workers=2, iterations=1000) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Path:
+    """A folder as a reader of the pages has it: runs, an archive of one, records, an application."""
+    home = tmp_path_factory.mktemp("reader")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCALING_LAB_HOME", str(home))
+        _copy_scaling(home / "data" / "reference")
+        import_run(export_run("reference", home / "run.zip"), "theirs")
+        page = home / "data" / "reference" / "notebooks" / "00-summary.ipynb"
+        page.parent.mkdir()
+        nbformat.write(new_notebook(cells=[new_markdown_cell("# How far?")]), page)
+    lab.attack(server.url, rate=20, duration=0.2).save(home / "ramp.parquet")
+    (application,) = (
+        block for page in DOCS for block in page.blocks("python") if block.startswith("def app(")
+    )
+    (home / "app.py").write_text(application)
+    return home
+
+
+def _copy_scaling(run: Path) -> None:
+    """Copy the reference run's trials of worker scaling alone: what they say is computed sooner."""
+    shutil.copytree(ROOT / "data" / "reference", run)
+    for table in run.rglob("*.parquet"):
+        if table.parent.name != "tables" and not table.name.startswith("worker-scaling."):
+            table.unlink()
+    open_run("reference").seal()
+
+
+@pytest.fixture
+def here(prepared: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that folder, in which a command runs."""
+    shutil.copytree(prepared, home, dirs_exist_ok=True)
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    return home
+
+
+@pytest.mark.parametrize("command", _commands())
+def test_a_command_does_what_it_is_there_for(
+    command: str,
+    here: Path,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    program, *words = _words(command)
+    if comment := re.search(r" # (.*)", command):
+        (here / "mine.yaml").write_text(comment[1])
+    words = [_ADDRESS.sub(lambda found: server.url + "/api/slow" * bool(found[1]), word) for word in words]
+    if program != "lab":
+        _OTHERS[program](words)
+    elif words[0] == "serve" and words[1:]:
+        _serves(here, words)
+    else:
+        _runs(words, monkeypatch, capsys)
+
+
+def _runs(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Run a command of the lab, shortened; a study is only planned, in a time in which nothing fits."""
+    monkeypatch.setattr("lab.study.size.Search", Scripted)
+    monkeypatch.setattr("lab.cli.size._report", lambda run, kept: run.path)
+    monkeypatch.setattr("lab.cli.compare.estimates", _estimates)
+    monkeypatch.setattr("lab.cli.doctor.ceiling.RATES_RPS", (50.0,))
+    monkeypatch.setattr("lab.cli.doctor._STEP_S", 0.2)
+    if words[0] == "import":
+        shutil.rmtree("data/theirs")
+    name, *options = words
+    plain = options == []
+    if name == "attack":
+        options = [re.sub(r"\b\d+s\b", "0.2s", option) for option in options]
+    at = options.index("--") if "--" in options else len(options)
+    shorter = ["--help"] if plain else _SHORTER.get("size --" if at < len(options) else name, [])
+    shortened = [name, *options[:at], *shorter, *options[at:]]
+    with pytest.raises(SystemExit) as left:
+        cli.main(shortened)
+    said = capsys.readouterr()
+    if name == "study" and not plain:
+        assert said.err.startswith("lab: these notebooks take at least")
+    else:
+        assert left.value.code == 0 or name == "doctor", said.err
+        assert said.out or said.err
+
+
+@cache
+def _stated_by_the_reference() -> pd.DataFrame:
+    return estimates(open_run("reference"))
+
+
+def _estimates(run: Run) -> pd.DataFrame:
+    """Return what both runs state, for they hold the same: it takes seconds to compute."""
+    assert run.run_id in ("reference", "theirs")
+    return _stated_by_the_reference()
+
+
+_SHORTER = {
+    "study": ["--budget", "1s"],
+    "sustained": ["--duration", "0.2s", "--max-rate", "20"],
+    "size": ["--duration", "0.2s"],
+    "size --": ["--duration", "0.2s", "--workers", "1"],
+}
+"""Options that keep a test short; the last of one name counts."""
+
+
+def _serves(here: Path, words: list[str]) -> None:
+    port = words.index("--port") + 1 if "--port" in words else None
+    free = ["0" if place == port else word for place, word in enumerate(words)]
+    with start(here, "lab", *free, "--iterations", "1000") as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["event"] == "ready"
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+    assert process.returncode == 0
+
+
+def _make(words: list[str]) -> None:
+    done = subprocess.run(
+        [shutil.which("make") or "make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def _papermill(words: list[str]) -> None:
+    """Have papermill read its options; the parameters are those of a study, which is then planned."""
+    if words == ["--help-notebook"]:
+        return
+    given = papermill.cli.papermill.make_context("papermill", list(words)).params
+    files = [yaml.safe_load((ROOT / name).read_text()) for name in given["parameters_file"]]
+    values = {**dict(given["parameters"]), **{key: value for one in files for key, value in one.items()}}
+    notebook = Path(given["notebook_path"])
+    assert (ROOT / notebook).exists()
+    changes = [word for key, value in values.items() for word in ("-p", f"{notebook.stem}.{key}={value}")]
+    with pytest.raises(SystemExit) as left:
+        cli.main(["study", "--only", notebook.stem, *changes, "--budget", "1s"])
+    assert left.value.code == 2
+
+
+def _pytest(words: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", *words],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0
+
+
+def _python(words: list[str]) -> None:
+    command = runpy.run_path(str(ROOT / words[0]))["main"]
+    command.__globals__["estimates"] = _estimates
+    assert command(words[1:]) == 0
+
+
+def _conda(words: list[str]) -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert {"create": "environment.yml", "activate": environment["name"]}[
+        words[0 if words[0] != "env" else 1]
+    ] == words[-1]
+
+
+def _source(words: list[str]) -> None:
+    assert words == [".venv/bin/activate"]
+
+
+_OTHERS: dict[str, Callable[[list[str]], None]] = {
+    "make": _make,
+    "papermill": _papermill,
+    "pytest": _pytest,
+    "python": _python,
+    "conda": _conda,
+    "source": _source,
+}
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.blocks("python")], ids=lambda page: page.name
+)
+def test_what_a_page_shows_in_python_runs(page: Page, here: Path) -> None:
+    text = "\n".join(page.blocks("python")).replace("duration=10", "duration=0.5")
+    exec(compile(text, page.name, "exec"), {})  # noqa: S102 - it is our own
+
+
+def test_the_readme_lists_every_command_and_every_notebook() -> None:
+    assert {f"lab {name}" for name in cli.COMMANDS} - set(README.spans()) == {"lab study"} - set(
+        README.spans()
+    )
+    listed = {name.strip("`") for name, _ in README.rows("notebook")}
+    there = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert there <= listed
+    assert {name for name in listed - there if name[0].isdigit()} == set()
+
+
+@every_page
+def test_every_link_leads_somewhere_and_every_picture_is_described(page: Page) -> None:
+    for is_picture, text, to in page.links():
+        if to.startswith("https://"):
+            continue
+        path, _, anchor = to.partition("#")
+        target = (page.path.parent / path).resolve() if path else page.path
+        assert target.exists(), to
+        assert not anchor or anchor in Page(target).anchors(), to
+        assert not is_picture or len(text) > 20, f"{to} has no alt text"
+
+
+@every_page
+def test_every_path_that_is_named_exists_and_holds_what_is_said(page: Page) -> None:
+    paths = re.compile(r"(?:lab|tests|notebooks|data|figures|benchmarks|docs)/[\w./-]+")
+    for span in page.spans():
+        if paths.fullmatch(span) and not re.search(r"[A-Z]{3}|14-|greeting", span):
+            assert (ROOT / span).exists() or span in COMING, span
+    for name, path in re.findall(r"`(\w+)` \(`([\w./]+\.py)`\)", page.prose.replace("\n", " ")):
+        assert re.search(rf"\b{name}\b", (ROOT / path).read_text()), f"{path} has no {name}"
+
+
+@every_page
+def test_every_option_that_is_named_exists(page: Page) -> None:
+    context = cli.command.make_context("lab", ["runs"])
+    commands = [cli.command.get_command(context, name) for name in cli.COMMANDS]
+    known = {option for one in commands if one for param in one.params for option in param.opts}
+    known |= {"--debug", "--help-notebook"}
+    named = {word for span in page.spans() for word in re.findall(r"(?<!\S)--[a-z][\w-]*", span)}
+    assert named - known - COMING == set()
+
+
+COMING = {"notebooks/playground.ipynb", "notebooks/start.ipynb", "--folder", "--host-label"}
+"""Parts of this version that are merged beside these pages."""
+
+
+@every_page
+def test_lines_are_short(page: Page) -> None:
+    lines = [line for line in page.prose.splitlines() if not line.startswith(("|", "!["))]
+    assert [line for line in lines if len(line) > 120] == []
+
+
+@cache
+def _templates() -> list[list[str]]:
+    """Return the texts in the code that people may see, each as its fixed pieces."""
+    found = [[text] for text in re.split(r'"|\$\(\w+\)', (ROOT / "Makefile").read_text())]
+    for path in (ROOT / "lab").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                found.append(
+                    [str(part.value) if isinstance(part, ast.Constant) else "" for part in node.values]
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" not in node.value:
+                found.append([node.value])
+    return [pieces for pieces in found if len("".join(pieces)) >= 8]
+
+
+def _said_by_code(message: str) -> float:
+    """Return the share of a message that is fixed text of the code: the rest are values, or ... for some."""
+    covered: set[int] = set()
+    for pieces in _templates():
+        places: list[int] = []
+        for piece in filter(None, pieces):
+            at = message.find(piece, places[-1] + 1 if places else 0)
+            if at < 0:
+                break
+            places += range(at, at + len(piece))
+        else:
+            covered.update(places)
+    return len(covered) / len(message.replace("...", ""))
+
+
+MESSAGES = [cell.strip("`").strip() for page in DOCS for cell, *_ in page.rows("you see")]
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_a_quoted_message_is_one_of_the_code(message: str) -> None:
+    assert _said_by_code(message) > 0.55
+
+
+def test_a_message_that_nobody_says_is_found() -> None:
+    assert len(MESSAGES) > 20
+    assert _said_by_code("the frobnicator is out of cheese: add some") < 0.55
+
+
+def _named(page: str, head: str) -> set[str]:
+    (found,) = (one for one in DOCS if one.path.stem == page)
+    return {name for cells in found.rows(head) for name in re.findall(r"`([^`]+)`", cells[0])}
+
+
+def test_what_the_pages_list_is_what_the_code_has() -> None:
+    assert _named("your-own-server", "`limited_by`") == set(Limit)
+    assert _named("how-it-works", "dispatch") == set(DISPATCHES)
+    assert _named("statistics", "flag") == set(KINDS) - {"earlier_version"}
+    (how,) = (page for page in DOCS if page.path.stem == "how-it-works")
+    assert set(OUTCOMES) <= set(how.spans())
+
+
+def test_every_word_of_the_glossary_is_used() -> None:
+    (glossary,) = (page for page in DOCS if page.path.stem == "glossary")
+    words = [word.partition(" (")[0] for word, _ in glossary.rows("word")]
+    assert words == sorted(words)
+    pages = [page.text for page in PAGES if page is not glossary]
+    notebooks = [path.read_text() for path in (ROOT / "notebooks").glob("*.ipynb")]
+    code = [path.read_text() for path in (ROOT / "lab").rglob("*.py")]
+    everything = " ".join(" ".join([*pages, *notebooks, *code]).lower().split())
+    assert [word for word in words if word not in everything] == []
+
+
+def test_citation_and_changelog_know_the_version() -> None:
+    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["title"].lower().replace(" ", "-") == project["name"]
+    assert (str(citation["version"]), citation["abstract"]) == (project["version"], project["description"])
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    versions = re.findall(r"^## \[(.+?)\](.*)$", CHANGELOG.text, re.MULTILINE)
+    assert versions[0] == ("Unreleased", "")
+    assert all(re.fullmatch(r" - \d{4}-\d\d-\d\d", date) for _, date in versions[1:])
+    assert project["version"] in dict(versions)
+    kinds = set(re.findall(r"^### (.+)$", CHANGELOG.text, re.MULTILINE))
+    assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_the_picture_says_what_it_shows_in_light_and_dark_and_asks_no_host() -> None:
+    picture = (ROOT / "docs" / "how-it-works.svg").read_text()
+    assert "<title" in picture
+    assert "<desc" in picture
+    assert "prefers-color-scheme: dark" in picture
+    assert re.findall(r"(?:href|src|url)\W+https?:", picture) == []
+
+
+def test_a_newcomer_reads_one_page_of_each() -> None:
+    assert len(CONTRIBUTING.text.split()) < 700
+    assert all(len(page.text.split()) < 1000 for page in DOCS)
