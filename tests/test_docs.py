@@ -16,15 +16,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pandas as pd
-import papermill.cli
 import pytest
 import yaml
 from helpers.lab_command import start
 from helpers.pages import CHANGELOG, CONTRIBUTING, DOCS, PAGES, README, ROOT, Page
 from helpers.scripted_search import Scripted
-from nbformat.v4 import new_markdown_cell, new_notebook
 
 import lab
 from lab import cli
@@ -79,7 +76,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Path:
         import_run(export_run("reference", home / "run.zip"), "theirs")
         page = home / "data" / "reference" / "notebooks" / "00-summary.ipynb"
         page.parent.mkdir()
-        nbformat.write(new_notebook(cells=[new_markdown_cell("# How far?")]), page)
+        page.write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
     lab.attack(server.url, rate=20, duration=0.2).save(home / "ramp.parquet")
     (application,) = (
         block for page in DOCS for block in page.blocks("python") if block.startswith("def app(")
@@ -192,9 +189,11 @@ def _make(words: list[str]) -> None:
 
 def _papermill(words: list[str]) -> None:
     """Have papermill read its options; the parameters are those of a study, which is then planned."""
+    from papermill.cli import papermill  # takes seconds, unless a command of ours ran before
+
     if words == ["--help-notebook"]:
         return
-    given = papermill.cli.papermill.make_context("papermill", list(words)).params
+    given = papermill.make_context("papermill", list(words)).params
     files = [yaml.safe_load((ROOT / name).read_text()) for name in given["parameters_file"]]
     values = {**dict(given["parameters"]), **{key: value for one in files for key, value in one.items()}}
     notebook = Path(given["notebook_path"])
