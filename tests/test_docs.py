@@ -339,6 +339,28 @@ def test_a_quoted_message_is_one_of_the_code(message: str) -> None:
     assert _said_by_code(message) > 0.55
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["report", "x"],
+        ["size", "--", "gunicorn -w 2"],
+        ["study", "-p", "02.raet=1"],
+        ["serve", "--workers", "1000000"],
+        ["import", "run.zip"],
+    ],
+)
+def test_what_the_lab_says_is_quoted(
+    words: list[str], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(home)
+    (home / "run.zip").write_text("hello")
+    with pytest.raises(SystemExit):
+        cli.main(words)
+    said = capsys.readouterr().err.removeprefix("lab: ").strip()
+    quoted = "|".join(re.escape(re.sub(r"\d+", "#", one)).replace(r"\.\.\.", ".+") for one in MESSAGES)
+    assert re.fullmatch(quoted, re.sub(r"\d+", "#", said))
+
+
 def test_a_message_that_nobody_says_is_found() -> None:
     assert len(MESSAGES) > 20
     assert _said_by_code("the frobnicator is out of cheese: add some") < 0.55
