@@ -132,6 +132,8 @@ def _runs(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     monkeypatch.setattr("lab.cli.doctor._STEP_S", 0.2)
     if words[0] == "import":
         shutil.rmtree("data/theirs")
+    if words[0] == "export":
+        Path("run.zip").unlink()
     name, *options = words
     plain = options == []
     if name == "attack":
