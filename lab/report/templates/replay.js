@@ -281,7 +281,7 @@ export function mount(element, scenes, { live = false, at = null } = {}) {
   }
 
   const sizes = new ResizeObserver(() => stages.forEach((stage) => (stage.setUp(), stage.draw(t))));
-  if (slider) slider.oninput = () => (pause(), seek((endS * slider.value) / STEPS));
+  if (slider) slider.oninput = () => (seek((endS * slider.value) / STEPS), pause());
   update(scenes);
   if (!live) pause(), seek(at ?? 0);
   sizes.observe(root);
