@@ -269,10 +269,10 @@ def _caption(told: _Played, played: list[_Played]) -> str:
     return (
         f"Recorded in trial {trial['trial_id']} ({trial['dispatch']},"
         f" {units.counted(trial['workers'], 'worker')}, utilisation {units.percent(trial['utilisation'])}):"
-        f" when each request{part} was due, how long its loop took, and which worker had it. Played, with loops"
-        f" alone: how long it waits for that worker, or in one queue. Under {trial['dispatch']}, mean latency was"
-        f" {units.seconds(told.measured_s)} as measured, and is {units.seconds(latency_s)} as played."
-        f" {_chosen(played)}"
+        f" when each request{part} was due, how long its loop took, and which worker had it. Played, with"
+        f" loops alone: how long it waits for that worker, or in one queue. Under {trial['dispatch']}, mean"
+        f" latency was {units.seconds(told.measured_s)} as measured, and is {units.seconds(latency_s)} as"
+        f" played. {_chosen(played)}"
     )
 
 
