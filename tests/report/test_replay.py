@@ -470,7 +470,7 @@ def test_anywidget_renders_a_models_scenes_follows_them_and_cleans_up(widget: Pa
 
 
 def test_requests_wait_at_their_worker_if_they_have_one_else_in_the_queue_for_all(widget: Page) -> None:
-    requests = [(0.0, 5.0, 6.0, 1), (0.0, 5.0, 6.0, 1), (0.0, None, None, None)]
+    requests = [(0.0, 5.0, 6.0, 1), (0.0, 5.0, 6.0, 1), (0.0, None, None, None), (0.0, None, None, 7)]
     heights = []
     for more in ({}, {"queue": "shared"}):
         widget.evaluate("(scenes) => shown({ scenes, at: 1 })", [_scene(*requests, **more)])
@@ -478,8 +478,8 @@ def test_requests_wait_at_their_worker_if_they_have_one_else_in_the_queue_for_al
             "(dots) => dots.map((dot) => dot.getAttribute('transform').match(/[\\d.]+/g).map(Number))"
         )
         heights.append([y for _, y in places])
-        assert len({tuple(place) for place in places}) == 3, "no two are in the same place"
-    assert heights[0][0] == heights[0][1] > heights[0][2]
+        assert len({tuple(place) for place in places}) == 4, "no two are in the same place"
+    assert heights[0][0] == heights[0][1] > heights[0][2] == heights[0][3], "there is no worker 8"
     assert len(set(heights[1])) == 1
 
 
