@@ -75,10 +75,11 @@ _READING = "reading what was measured"
 
 @dataclass
 class _Row:
-    """A notebook: how far it is, how many seconds it took or is thought to take, and why it failed."""
+    """A notebook: the seconds that it is thought to take, how far it is, what it took, and why it failed."""
 
     lasts_s: float
     state: str = TO_COME
+    took_s: float = 0.0
     failure: str = ""
 
 
@@ -111,7 +112,7 @@ class Screen:
             yield
 
     def ended(self, name: str, failure: str | None, took_s: float) -> None:
-        self._rows[name] = _Row(took_s, FAILED if failure else DONE, failure or "")
+        self._rows[name] = _Row(self._rows[name].lasts_s, FAILED if failure else DONE, took_s, failure or "")
         self._show(None)
 
     def close(self) -> None:
@@ -166,7 +167,7 @@ class Screen:
         for name in names:
             row = self._rows[name]
             known = row.state in (DONE, FAILED)
-            took = clock(row.lasts_s) if known else f"about {clock(row.lasts_s)}"
+            took = clock(row.took_s) if known else f"about {clock(row.lasts_s)}"
             shown = self._doing() if row.state == RUNNING else Text(one_line(row.failure))
             table.add_row(Text(row.state, styles[row.state]), Text(name, styles[row.state]), took, shown)
         return table
@@ -181,9 +182,9 @@ class Screen:
             return Text("starting", "dim")
         if not self._now.current:
             return Text(_READING, "dim")
-        number = self._now.line or f"trial {self._now.done + 1} of {self._now.total}"
+        number = "" if self._now.line else f"trial {self._now.done + 1} of {self._now.total}"
         both = Table.grid(padding=(0, 1))
-        both.add_row(ProgressBar(1.0, self._now.share, width=_BAR), Text(one_line(number), no_wrap=True))
+        both.add_row(ProgressBar(1.0, self._now.share, width=_BAR), Text(number))
         return both
 
     def _facts(self) -> Any:
@@ -191,22 +192,27 @@ class Screen:
         from rich.text import Text
 
         facts = Table.grid(padding=(0, 2))
-        facts.add_column(style="dim", no_wrap=True)
+        facts.add_column(style="dim", no_wrap=True, min_width=len("last trial"))
         facts.add_column(overflow="ellipsis", no_wrap=True)
         so_far_s = time.monotonic() - self._began_s
-        facts.add_row("time left", f"about {clock(self.left_s())}, after {clock(so_far_s)}")
-        current = self._now.current if self._now and not self._now.line else ""
-        facts.add_row("measuring", Text(one_line(current) or "–"))
+        left_s, now = self.left_s(), self._now
+        left = f"about {clock(left_s)}" if left_s >= 1 else "nearly done"
+        facts.add_row("time left", f"{left}, after {clock(so_far_s)}")
+        facts.add_row("measuring", Text(one_line(now.line or now.current) if now else "–"))
         facts.add_row("last trial", Text(self._last or "–"))
         return facts
 
     def left_s(self) -> float:
-        """Return the seconds that are thought to be left, of the running notebook and those to come."""
-        to_come_s = sum(row.lasts_s for row in self._rows.values() if row.state == TO_COME)
-        running_s = sum(row.lasts_s for row in self._rows.values() if row.state == RUNNING)
+        """Return the seconds that are thought to be left, at the pace so far if that is slow."""
+        ended = [row for row in self._rows.values() if row.state in (DONE, FAILED)]
+        pace = (
+            max(1.0, sum(row.took_s for row in ended) / sum(row.lasts_s for row in ended)) if ended else 1.0
+        )
+        to_come_s = pace * sum(row.lasts_s for row in self._rows.values() if row.state == TO_COME)
+        running_s = pace * sum(row.lasts_s for row in self._rows.values() if row.state == RUNNING)
         of_trials_s = self._now.left_s if self._now else 0.0
-        own_s = max(running_s - (time.monotonic() - self._notebook_began_s), of_trials_s, 0.0)
-        return to_come_s + own_s
+        own_s = running_s - (time.monotonic() - self._notebook_began_s) if running_s else 0.0
+        return to_come_s + max(own_s, of_trials_s, 0.0)
 
 
 def result_in_words(row: Mapping[str, Any]) -> str:

@@ -66,7 +66,10 @@ def test_it_shows_what_is_done_what_runs_and_what_is_to_come(run: Run, screen: S
         assert line_of(screen, "01-one") == "done 01-one 7 s"
         assert line_of(screen, "03-three") == "to come 03-three about 30 s"
         assert line_of(screen, "measuring") == "measuring cluster x 2, python, 50/s for 3 s"
-        assert line_of(screen, "time left").startswith("time left about 1 min 2")
+        assert line_of(screen, "time left").startswith("time left about 2 min "), "7 s for 5: 1.4 x 90 s"
+        write_state(run, State("two", 4, 12, 10.0, 0.0, "search", "search: trial 3, 50.0/s held"))
+        until(lambda: line_of(screen, "measuring") == "measuring search: trial 3, 50.0/s held")
+        assert "of 12" not in line_of(screen, "02-two")
     screen.ended("02-two", "UsageError: \x1b[31mno", 9.0)
     assert line_of(screen, "02-two") == r"failed 02-two 9 s UsageError: \x1b[31mno"
 
