@@ -15,7 +15,7 @@ from lab.streams import tell
 from lab.study.run import Run
 from lab.units import clock, per_second, seconds
 
-TO_COME, RUNNING, DONE, FAILED = "to come", "running", "done", "failed"
+TO_COME, RUNNING, DONE, FAILED, STOPPED = "to come", "running", "done", "failed", "stopped"
 
 _FRAME_LINES = 7
 """What a screen shows besides the notebooks."""
@@ -116,6 +116,8 @@ class Screen:
         self._show(None)
 
     def close(self) -> None:
+        for row in self._rows.values():
+            row.state = STOPPED if row.state == RUNNING else row.state
         with contextlib.suppress(OSError):
             self._live.stop()
             self.console.print(self._notebooks(list(self._rows)))
@@ -163,7 +165,7 @@ class Screen:
         table.add_column(no_wrap=True, overflow="ellipsis")
         table.add_column(no_wrap=True, overflow="ellipsis", justify="right")
         table.add_column(no_wrap=True, overflow="ellipsis")
-        styles = {DONE: "green", FAILED: "bold red", RUNNING: "bold", TO_COME: "dim"}
+        styles = {DONE: "green", FAILED: "bold red", RUNNING: "bold", TO_COME: "dim", STOPPED: "yellow"}
         for name in names:
             row = self._rows[name]
             known = row.state in (DONE, FAILED)
@@ -198,7 +200,7 @@ class Screen:
         left_s, now = self.left_s(), self._now
         left = f"about {clock(left_s)}" if left_s >= 1 else "nearly done"
         facts.add_row("time left", f"{left}, after {clock(so_far_s)}")
-        facts.add_row("measuring", Text(one_line(now.line or now.current) if now else "–"))
+        facts.add_row("measuring", Text((one_line(now.line or now.current) if now else "") or "–"))
         facts.add_row("last trial", Text(self._last or "–"))
         return facts
 

@@ -88,6 +88,13 @@ def test_the_last_trial_is_put_in_words(run: Run, screen: Screen) -> None:
     assert result_in_words(row | {"latency_p99_s": None, "workers": 2}).startswith("single x 2 at")
 
 
+def test_what_is_interrupted_is_left_as_stopped(run: Run, screen: Screen) -> None:
+    with pytest.raises(KeyboardInterrupt), screen.running("02-two"):
+        raise KeyboardInterrupt
+    screen.close()
+    assert line_of(screen, "02-two") == "stopped 02-two about 1 min 0 s"
+
+
 def test_a_small_terminal_shows_what_runs_and_is_never_overrun(run: Run, screen: Screen) -> None:
     with screen.running("03-three"):
         for width, height in ((40, 8), (20, 9), (200, 50), (90, 24)):
