@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 
 from lab import files
 from lab.processes import Program, start_program
