@@ -1,8 +1,8 @@
 """Load whose rate may change while it is offered: the process that offers it, and its starter's view of that.
 
 The instrument is that of an attack. The schedule is made a slice at a time; each has a `Sender` of its own,
-and they follow one another without a gap, on one clock. So a request leaves when it is due, whatever became of
-those before it, and a new rate holds from the next slice on.
+and they follow one another without a gap, on one clock. So a request leaves when it is due, whatever became
+of those before it, and a new rate holds from the next slice on.
 """
 
 import asyncio

@@ -169,6 +169,8 @@ class Engine:
             finally:
                 now.server.send_signal(signal.SIGINT)  # the second signal of two ends it without draining
                 now.server.stop()
+                if now.server.log_path:  # kept to explain failures; here they were deliberate
+                    now.server.log_path.unlink(missing_ok=True)
             return Totals(now.window.due, dict(now.window.outcomes))
 
     def __enter__(self) -> Self:
@@ -178,7 +180,7 @@ class Engine:
         self.stop()
 
     def set_rate(self, rate_rps: float) -> None:
-        """Offer another rate from now on. Raises UsageError for one that a generator cannot be trusted with."""
+        """Offer another rate from now on. Raises UsageError for one too high to trust a generator with."""
         if not 0 <= rate_rps <= MOST_RPS:
             raise UsageError(f"rate must be from 0 to {MOST_RPS:g} requests/s, got {rate_rps:g}")
         now = self._running()
@@ -245,9 +247,9 @@ class Engine:
         return Moment(at_s, now.rate_rps, numbers, self._theory, workers, now.trouble)
 
     def recent(self, over_s: float, most: int) -> tuple[list[tuple[Row, int | None]], list[float]]:
-        """Return the requests that ended lately, each with its worker's place, and when those that wait were due.
+        """Return the requests that ended within `over_s`, each with its worker's place.
 
-        At most so many, and of the last `over_s`. Raises LabError if nothing runs.
+        And when those that wait were due. At most so many in all. Raises LabError if nothing runs.
         """
         now = self._running()
         with self._reading:

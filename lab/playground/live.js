@@ -1,7 +1,7 @@
 // What the playground shows live: numbers beside what theory predicts, two charts of the last minute, and who does the work.
 //
 // `state` is {running, said, bad, tiles: [{name, value, theory, bad}], workers: [{name, about, share, text}], fair,
-// charts: [{title, unit, log, seconds, lines: [{name, kind, points: [[t, y]]}], events: [[t, text]]}]}; all text is ready.
+// charts: [{title, alt, log, now, lines: [{name, points: [[t, y]]}], events: [[t, text]]}]}; all text is ready.
 
 const SHOWN_S = 60;
 const SIZE = { width: 460, height: 190, left: 54, right: 76, top: 26, bottom: 24 };
@@ -55,25 +55,29 @@ function drawChart(parent, chart) {
     svg(picture, "path", { d: `M${left} ${at(tick)}H${end}`, class: "grid" });
     svg(picture, "text", { x: left - 6, y: at(tick) + 4, class: "tick", "text-anchor": "end" }, inUnits(tick, chart.log));
   }
+  let free = [0, 0]; // where the two rows of their names end
   for (const [t, text] of chart.events) {
-    svg(picture, "path", { d: `M${across(t)} ${top - 6}V${foot}`, class: "event" });
-    svg(picture, "text", { x: across(t) + 3, y: top + 2, class: "event" }, text);
+    const x = across(t), row = free.findIndex((end) => end <= x);
+    svg(picture, "path", { d: `M${x} ${top - 4}V${foot}`, class: "event" });
+    if (row < 0) continue;
+    svg(picture, "text", { x: x + 3, y: top + 4 + 11 * row, class: "event" }, text);
+    free[row] = x + 8 + 5.5 * text.length;
   }
   const labels = [];
-  for (const { name, kind, points } of chart.lines) {
+  for (const { name, points } of chart.lines) {
     let d = "", pen = "M";
     for (const [t, y] of points) {
       if (y === null) pen = "M";
       else (d += `${pen}${across(t).toFixed(1)} ${at(y).toFixed(1)}`), (pen = "L");
     }
-    svg(picture, "path", { d, class: `line ${kind}` });
+    svg(picture, "path", { d, class: `line ${name}` });
     const last = points.at(-1)?.[1] ?? null;
-    if (last !== null) labels.push({ name, kind, y: at(last) });
+    if (last !== null) labels.push({ name, y: at(last) });
   }
   labels.sort((a, b) => a.y - b.y);
   labels.forEach((label, i) => i && (label.y = Math.max(label.y, labels[i - 1].y + 14)));
   const over = Math.max(0, (labels.at(-1)?.y ?? 0) - foot);
-  for (const { name, kind, y } of labels) svg(picture, "text", { x: end + 5, y: y - over + 4, class: `name ${kind}` }, name);
+  for (const { name, y } of labels) svg(picture, "text", { x: end + 5, y: y - over + 4, class: `name ${name}` }, name);
 }
 
 function drawTiles(parent, tiles) {
@@ -105,12 +109,14 @@ function render({ model, el }) {
   const said = html(root, "p", "said");
   said.setAttribute("role", "status");
   const tiles = html(root, "dl", "tiles"), charts = html(root, "div", "charts");
-  html(root, "p", "heading", "Who answers");
-  const workers = html(root, "ul", "workers");
+  const who = html(root, "div", "who");
+  html(who, "p", "heading", "Who answers");
+  const workers = html(who, "ul", "workers");
 
   function draw() {
     const state = model.get("state");
     root.classList.toggle("running", state.running);
+    root.classList.toggle("fresh", !state.workers.length);
     if (said.textContent !== state.said) said.textContent = state.said;
     said.classList.toggle("bad", state.bad);
     root.dataset.at = state.at;

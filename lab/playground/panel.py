@@ -39,7 +39,7 @@ _WORK = {
 }
 
 
-class Live(anywidget.AnyWidget):  # type: ignore[misc]
+class Live(anywidget.AnyWidget):
     """The numbers and charts; see `live.js` for what `state` holds."""
 
     _esm = (_HERE / "live.js").read_text()
@@ -47,12 +47,12 @@ class Live(anywidget.AnyWidget):  # type: ignore[misc]
     state = traitlets.Dict().tag(sync=True)
 
 
-class Requests(anywidget.AnyWidget):  # type: ignore[misc]
+class Requests(anywidget.AnyWidget):
     """The requests of the last seconds, as the report's replay draws them."""
 
     _esm = _REPLAY.with_suffix(".js").read_text()
     _css = _REPLAY.with_suffix(".css").read_text()
-    scenes = traitlets.List().tag(sync=True)
+    scenes: traitlets.List[Any] = traitlets.List().tag(sync=True)
     live = traitlets.Bool(True).tag(sync=True)
     at = traitlets.Float(None, allow_none=True).tag(sync=True)
 
@@ -94,16 +94,22 @@ class Panel(widgets.VBox):  # type: ignore[misc]
         work = _WORK if p.iterations in _WORK.values() else _WORK | {f"{p.iterations:,} steps": p.iterations}
         self._topology = choice("topology", TOPOLOGIES, p.topology)
         self._dispatch = choice("dispatch", DISPATCHES, p.dispatch)
-        self._workers = widgets.IntText(p.workers, description="workers", layout=widgets.Layout(width="10rem"))
+        self._workers = widgets.IntText(
+            p.workers, description="workers", layout=widgets.Layout(width="10rem")
+        )
         self._kernel = choice("kernel", KERNELS, p.kernel)
         self._work = choice("work", list(work.items()), p.iterations)
         self._arrivals = choice("arrivals", ARRIVALS, p.arrivals)
         self._rate = widgets.FloatLogSlider(
             p.rate, min=0, max=3, step=0.01, description="requests/s", readout_format=".3g",
-            layout=widgets.Layout(width="32rem", max_width="100%"),
+            layout=widgets.Layout(width="46rem", max_width="100%"),
         )  # fmt: skip
         self._start = button(
-            "Start", "Start the server, and offer load to it", self._begin, "Starting…", button_style="primary"
+            "Start",
+            "Start the server, and offer load to it",
+            self._begin,
+            "Starting…",
+            button_style="primary",
         )
         self._stop = button("Stop", "End the server and the load", self._end, "Stopping…")
         self._do = [
@@ -112,13 +118,19 @@ class Panel(widgets.VBox):  # type: ignore[misc]
             button("Recycle", "Replace all workers, one at a time", self._recycle, "Recycling…"),
         ]
         self._fixed = [self._topology, self._dispatch, self._kernel, self._work, self._arrivals]
+        self._settings = {
+            "topology": self._topology, "dispatch": self._dispatch, "workers": self._workers,
+            "kernel": self._kernel, "iterations": self._work, "arrivals": self._arrivals, "rate": self._rate,
+        }  # fmt: skip
         self._topology.observe(lambda _: self._enable(), "value")
         self._rate.observe(self._rate_changed, "value")
         self._workers.observe(self._workers_changed, "value")
         row = widgets.Layout(display="flex", flex_flow="row wrap", align_items="center")
         first = [self._topology, self._dispatch, self._workers, self._kernel, self._work, self._arrivals]
         self._arrangement = widgets.Box(first, layout=row)
-        self._driving = widgets.Box([self._rate, self._start, self._stop, *self._do], layout=row)
+        self._driving = widgets.VBox(
+            [self._rate, widgets.Box([self._start, self._stop, *self._do], layout=row)]
+        )
 
     def _enable(self) -> None:
         """Leave enabled what means something now."""
@@ -145,7 +157,8 @@ class Panel(widgets.VBox):  # type: ignore[misc]
         try:
             said = order()
         except LabError as error:
-            self._say(one_line(error), bad=True)
+            if self.engine.is_running or order == self._begin:  # else it was stopped meanwhile
+                self._say(one_line(error), bad=True)
         except Exception as error:  # a bug: in one line, as nobody reads a thread's traceback
             self._say(one_line(f"{type(error).__name__}: {error}"), bad=True)
         else:
@@ -153,21 +166,19 @@ class Panel(widgets.VBox):  # type: ignore[misc]
         self._enable()
 
     def _begin(self) -> str:
-        chosen = {
-            "topology": self._topology.value, "dispatch": self._dispatch.value, "workers": self._workers.value,
-            "kernel": self._kernel.value, "iterations": self._work.value, "arrivals": self._arrivals.value,
-            "rate": self._rate.value,
-        }  # fmt: skip
+        chosen = {name: control.value for name, control in self._settings.items()}
         parameters = _checked(chosen)
         self._history = picture.History()
         self.engine.start(parameters)
-        threading.Thread(target=self._follow, args=(self._history,), name="playground-panel", daemon=True).start()
+        threading.Thread(
+            target=self._follow, args=(self._history,), name="playground-panel", daemon=True
+        ).start()
         queue = queue_of({**chosen, "pool": "process"})
         return f"Running: {queue}. Drag the rate, or disturb a worker."
 
     def _end(self) -> str:
         totals = self.engine.stop()
-        self._requests.scenes = []
+        self._live.state = {**self._live.state, "running": False}
         self._show_picture()
         if not totals.due:
             return HINT
@@ -198,12 +209,14 @@ class Panel(widgets.VBox):  # type: ignore[misc]
         if self.engine.is_running:
             workers = change["new"]
             self._history.note(f"{workers} workers")
-            self._order(f"Scaling to {counted(workers, 'worker')}…", lambda: f"Workers: {self.engine.scale(workers)}.")
+            self._order(
+                f"Scaling to {counted(workers, 'worker')}…", lambda: f"Workers: {self.engine.scale(workers)}."
+            )
 
     def _say(self, text: str, *, bad: bool = False) -> None:
         self._said, self._bad = text, bad
         if hasattr(self, "_live"):
-            self._live.state = {**self._live.state, "said": text, "bad": bad, "running": self.engine.is_running}
+            self._live.state = {**self._live.state, "said": text, "bad": bad}
 
     def _follow(self, history: picture.History) -> None:
         """Show a moment after the other while it runs."""

@@ -1,4 +1,4 @@
-"""What theory predicts of the server at this moment: from its arrangement, the rate, and its service times."""
+"""What theory predicts of a server: from its arrangement, the rate, and its service times."""
 
 import math
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ class Theory:
     """A prediction. Times count the loop and the wait for it, not what connections and dispatch cost.
 
     utilisation: offered rate x service time / workers, or by CPUs if they are fewer. throughput_rps: what is
-    answered. p50_s, p99_s, in_flight: None if the queue never settles; then it grows by `grows_rps` requests per
-    second. queue: where requests wait.
+    answered. p50_s, p99_s, in_flight: None if the queue never settles; then it grows by `grows_rps` requests
+    per second. queue: where requests wait.
     """
 
     queue: Queue

@@ -25,10 +25,11 @@ class Numbers:
     """What was measured lately; None where there is nothing to measure.
 
     offered_rps, throughput_rps, failed_rps: requests due, answered well, and failed, per second of
-    `RATE_OVER_S`. answers: how many the rest is about. p50_s, p99_s: their latency, from the due time; requests
-    that have waited longer than any of them took count with their age. in_flight: due but not ended. service_s,
-    service_cpu_s: the mean time of their loops, on the clock and of a CPU. lag_p99_s: how late requests left,
-    the generator's own fault. by_worker: answers by pid. failures: how many ended in which other way.
+    `RATE_OVER_S`. answers: how many the rest is about. p50_s, p99_s: their latency, from the due time;
+    requests that have waited longer than any of them took count with their age. in_flight: due but not ended.
+    service_s, service_cpu_s: the mean time of their loops, on the clock and of a CPU. lag_p99_s: how late
+    requests left, the generator's own fault. by_worker: answers by pid. failures: how many ended in which
+    other way.
     """
 
     offered_rps: float
@@ -99,7 +100,10 @@ class Window:
         )
 
     def recent(self, over_s: float, most: int) -> tuple[list[Row], list[float]]:
-        """Return the requests that ended within `over_s`, and when those that wait were due; at most so many."""
+        """Return the requests that ended within `over_s`, and when those that wait were due.
+
+        At most so many in all.
+        """
         ended = [row for row in self._rows if _ended_s(row) > self.now_s - over_s]
         waiting = self._last.waiting_due_s[:most]
         return ended[max(0, len(ended) + len(waiting) - most) :], waiting
