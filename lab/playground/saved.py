@@ -150,12 +150,17 @@ class Saved(widgets.VBox):  # type: ignore[misc]
         except LabError as error:
             self._say(str(error))
             return
-        self._experiment.options = found
         if not found:
             self._say("This run has no trials.")
+            return
+        self._filling = True
+        self._experiment.options = found
+        self._experiment.value = found[0]
+        self._filling = False
+        self._pick_experiment()
 
     def _pick_experiment(self) -> None:
-        if self._experiment.value is None:
+        if self._filling:
             return
         try:
             self._trials = open_run(self._run.value).trials(self._experiment.value)
@@ -166,7 +171,7 @@ class Saved(widgets.VBox):  # type: ignore[misc]
         self._factors = varied(self._trials)
         across = numeric(self._factors) or ["block"]
         others = [name for name in self._factors if name != across[0]]
-        self._across.options = across
+        self._across.options, self._across.value = across, across[0]
         self._by.options = [NOTHING, *self._factors]
         self._by.value = others[0] if others else NOTHING
         self._only.children = [
@@ -179,7 +184,7 @@ class Saved(widgets.VBox):  # type: ignore[misc]
 
     def _slice(self) -> None:
         """Draw what is chosen now."""
-        if self._filling or self._across.value is None:
+        if self._filling:
             return
         only = {one.description: one.value.value for one in self._only.children if one.value != ALL}
         chosen = sliced(self._trials, only)
