@@ -4,6 +4,7 @@
 // charts: [{title, alt, log, now, lines: [{name, points: [[t, y]]}], events: [[t, text]]}]}; all text is ready.
 
 const SHOWN_S = 60;
+const BEAT_MS = 2000; // how often the kernel is told that somebody watches
 const SIZE = { width: 460, height: 190, left: 54, right: 76, top: 26, bottom: 24 };
 
 function html(parent, tag, className = "", text = "") {
@@ -126,11 +127,21 @@ function render({ model, el }) {
     drawWorkers(workers, state.workers, state.fair);
   }
 
+  function tell(message) { // where the notebook was closed, nobody hears it: the kernel misses the beats
+    try { model.send(message); } catch { clearInterval(beating); }
+  }
+
+  const beat = () => tell({ hidden: document.hidden });
+  const beating = setInterval(beat, BEAT_MS);
+  document.addEventListener("visibilitychange", beat);
+  beat();
   draw();
   model.on("change:state", draw);
   return () => {
+    clearInterval(beating);
+    document.removeEventListener("visibilitychange", beat);
     model.off("change:state", draw);
-    model.send({ closed: true }); // nobody watches: the kernel need not go on
+    tell({ closed: true });
   };
 }
 

@@ -28,6 +28,9 @@ TICK_S = 0.25
 UNTOUCHED_S = 600.0
 """It stops by itself when nobody has touched it for so long."""
 
+UNSEEN_S, UNSEEN_HIDDEN_S = 10.0, 150.0
+"""Or when no browser has shown it for so long: those let hidden pages speak once a minute."""
+
 _SCENE_S, _SCENE_REQUESTS = 4.0, 400
 
 HINT = "Stopped. Press Start, then drag the rate."
@@ -65,7 +68,9 @@ class Panel(widgets.VBox):  # type: ignore[misc]
         self._history = picture.History()
         self._orders = ThreadPoolExecutor(4, thread_name_prefix="playground-orders")
         self._said, self._bad = HINT, False
-        self._touched_s = time.monotonic()
+        self._touched_s = self._seen_s = time.monotonic()
+        self._unseen_s = UNSEEN_S
+        self._cell_runs = False
         self._make_controls(parameters)
         self._live = Live(state=self._state(None))
         self._live.on_msg(self._hear)
@@ -170,6 +175,7 @@ class Panel(widgets.VBox):  # type: ignore[misc]
         parameters = _checked(chosen)
         self._history = picture.History()
         self.engine.start(parameters)
+        self._seen_s = time.monotonic()
         threading.Thread(
             target=self._follow, args=(self._history,), name="playground-panel", daemon=True
         ).start()
@@ -233,11 +239,20 @@ class Panel(widgets.VBox):  # type: ignore[misc]
                     self._requests.scenes = [self._scene()]
             except LabError:  # it was stopped meanwhile
                 break
-            if time.monotonic() - self._touched_s > UNTOUCHED_S:
-                self._order("Nobody has touched it for 10 minutes: stopping…", self._end)
+            if why := self._deserted():
+                self._orders.submit(self._carry_out, lambda: f"{why} {self._end()}")
                 break
             due_s = max(due_s + TICK_S, time.monotonic())
             time.sleep(max(0.0, due_s - time.monotonic()))
+
+    def _deserted(self) -> str:
+        """Say why nobody needs it any more, if so. A cell that runs keeps the kernel from hearing of browsers."""
+        now_s = time.monotonic()
+        if now_s - self._touched_s > UNTOUCHED_S:
+            return "Nobody has touched it for 10 minutes."
+        if self._cell_runs:
+            self._seen_s = now_s
+        return "Nobody watches." if now_s - self._seen_s > self._unseen_s else ""
 
     def _state(self, moment: Any) -> dict[str, Any]:
         found = moment.workers if moment else ()
@@ -265,7 +280,10 @@ class Panel(widgets.VBox):  # type: ignore[misc]
         self._picture.children = [self._requests] if shown else []
 
     def _hear(self, _: Any, content: dict[str, Any], __: Any) -> None:
-        """Stop when the output is closed or cleared."""
+        """Stop when the output is cleared; else note that somebody watches."""
+        if "hidden" in content:
+            self._seen_s = time.monotonic()
+            self._unseen_s = UNSEEN_HIDDEN_S if content["hidden"] else UNSEEN_S
         if content.get("closed") and self.engine.is_running:
             self._order(HINT, self._end)
 
@@ -280,10 +298,15 @@ class Panel(widgets.VBox):  # type: ignore[misc]
             if self.engine.is_running:
                 self._order("Interrupted: stopping…", self._end)
 
+        def before_cell(_: Any) -> None:
+            self._cell_runs = True
+
         def after_cell(result: Any) -> None:
+            self._cell_runs = False
             if isinstance(result.error_in_exec, KeyboardInterrupt):
                 interrupted()
 
+        shell.events.register("pre_run_cell", before_cell)
         shell.events.register("post_run_cell", after_cell)
         shell.kernel.saved_sigint_handler = interrupted  # what the kernel restores after each message
 

@@ -27,6 +27,7 @@ _NOT_SLICED = {"duration_s", "warmup", "timeout_s", "place"}
 """Factors that say how long a trial lasts, and a label that orders figures."""
 
 _ACROSS_FIRST = ("load", "rate", "workers")
+_BY_FIRST = "dispatch"
 _MOST_LINES = 12
 _LOG_FROM = 20
 
@@ -170,7 +171,7 @@ class Saved(widgets.VBox):  # type: ignore[misc]
         self._filling = True
         self._factors = varied(self._trials)
         across = numeric(self._factors) or ["block"]
-        others = [name for name in self._factors if name != across[0]]
+        others = sorted((name for name in self._factors if name != across[0]), key=_BY_FIRST.__ne__)
         self._across.options, self._across.value = across, across[0]
         self._by.options = [NOTHING, *self._factors]
         self._by.value = others[0] if others else NOTHING
