@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "notebook": GROUND | {"figures"},
     "experiments": GROUND | BELOW | {"study", "figures"},
     "report": GROUND | {"models", "study"},
+    "playground": GROUND | BELOW | {"study", "figures", "experiments", "notebook"},
     "cli": GROUND | BELOW | {"study", "figures", "experiments", "report"},
     "__main__": {"cli"},
     "": {"servers", "load", "errors", "notebook", "study"},
