@@ -115,7 +115,8 @@ function render({ model, el }) {
   const workers = html(who, "ul", "workers");
 
   function draw() {
-    const state = model.get("state");
+    const state = model.get("state"), sliders = el.closest(".jp-OutputArea-output")?.querySelectorAll(".noUi-handle");
+    for (const slider of sliders ?? []) slider.setAttribute("aria-label", "requests per second"); // it has no name of its own
     root.classList.toggle("running", state.running);
     root.classList.toggle("fresh", !state.workers.length);
     if (said.textContent !== state.said) said.textContent = state.said;

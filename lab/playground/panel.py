@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import anywidget
 import ipywidgets as widgets
@@ -17,7 +18,7 @@ from lab.experiments.dispatch.trials import Queue, queue_of
 from lab.hotloop import ITERATIONS, KERNELS
 from lab.load.arrivals import ARRIVALS
 from lab.playground import picture
-from lab.playground.engine import MOST_RPS, Engine, Parameters
+from lab.playground.engine import MOST_RPS, Engine, Moment, Parameters
 from lab.servers.spec import DISPATCHES, TOPOLOGIES
 from lab.units import counted, per_second
 
@@ -60,6 +61,10 @@ class Requests(anywidget.AnyWidget):
     at = traitlets.Float(None, allow_none=True).tag(sync=True)
 
 
+_panels: "WeakSet[Panel]" = WeakSet()
+"""All of them: an interrupt is for each."""
+
+
 class Panel(widgets.VBox):  # type: ignore[misc]
     """The playground: stopped at first, and again when its output is closed, cleared or interrupted."""
 
@@ -83,7 +88,11 @@ class Panel(widgets.VBox):  # type: ignore[misc]
             [self._arrangement, self._driving, self._live, self._watch, self._picture],
             layout=widgets.Layout(max_width="64rem"),
         )
+        _panels.add(self)
         self._stop_on_interrupt()
+
+    def __repr__(self) -> str:
+        return "The playground: open this notebook in JupyterLab, run all its cells, and press Start."
 
     def _make_controls(self, p: Parameters) -> None:
         def choice(name: str, options: Any, value: Any) -> widgets.Dropdown:
@@ -236,7 +245,7 @@ class Panel(widgets.VBox):  # type: ignore[misc]
                     self._said, self._bad = one_line(moment.trouble) + ": press Stop", True
                 self._live.state = self._state(moment)
                 if self._watch.value:
-                    self._requests.scenes = [self._scene()]
+                    self._requests.scenes = [self._scene(moment)]
             except LabError:  # it was stopped meanwhile
                 break
             if why := self._deserted():
@@ -246,7 +255,10 @@ class Panel(widgets.VBox):  # type: ignore[misc]
             time.sleep(max(0.0, due_s - time.monotonic()))
 
     def _deserted(self) -> str:
-        """Say why nobody needs it any more, if so. A cell that runs keeps the kernel from hearing of browsers."""
+        """Say why nobody needs it any more, if so.
+
+        While a cell runs, the kernel does not hear whether a browser shows it.
+        """
         now_s = time.monotonic()
         if now_s - self._touched_s > UNTOUCHED_S:
             return "Nobody has touched it for 10 minutes."
@@ -254,7 +266,7 @@ class Panel(widgets.VBox):  # type: ignore[misc]
             self._seen_s = now_s
         return "Nobody watches." if now_s - self._seen_s > self._unseen_s else ""
 
-    def _state(self, moment: Any) -> dict[str, Any]:
+    def _state(self, moment: Moment | None) -> dict[str, Any]:
         found = moment.workers if moment else ()
         return {
             "running": moment is not None,
@@ -267,9 +279,9 @@ class Panel(widgets.VBox):  # type: ignore[misc]
             "fair": 1 / len(found) if len(found) > 1 else None,
         }
 
-    def _scene(self) -> dict[str, Any]:
+    def _scene(self, moment: Moment) -> dict[str, Any]:
         rows, waiting = self.engine.recent(_SCENE_S, _SCENE_REQUESTS)
-        count = 1 if self._topology.value == "single" else max(1, self._workers.value)
+        count = 1 + max((one.index for one in moment.workers), default=0)
         factors = {"topology": self._topology.value, "dispatch": self._dispatch.value, "pool": "process"}
         queue = queue_of(factors | {"kernel": self._kernel.value})
         title = f"{queue}, {per_second(self._rate.value)}"
@@ -295,8 +307,9 @@ class Panel(widgets.VBox):  # type: ignore[misc]
             return
 
         def interrupted(*_: Any) -> None:
-            if self.engine.is_running:
-                self._order("Interrupted: stopping…", self._end)
+            for panel in list(_panels):
+                if panel.engine.is_running:
+                    panel._order("Interrupted: stopping…", panel._end)
 
         def before_cell(_: Any) -> None:
             self._cell_runs = True

@@ -26,8 +26,9 @@ NOTHING = "nothing"
 _NOT_SLICED = {"duration_s", "warmup", "timeout_s", "place"}
 """Factors that say how long a trial lasts, and a label that orders figures."""
 
-_ACROSS_FIRST = ("load", "rate", "workers")
+_ACROSS_FIRST = ("load", "rate", "workers", "dispatch")
 _BY_FIRST = "dispatch"
+_EXPERIMENT_FIRST = ("worker-scaling", "rate-sweep")
 _MOST_LINES = 12
 _LOG_FROM = 20
 
@@ -52,14 +53,9 @@ def varied(trials: pd.DataFrame) -> dict[str, list[Any]]:
     return found
 
 
-def numeric(factors: Mapping[str, list[Any]]) -> list[str]:
-    """Name the factors that can be an axis, the most telling first."""
-    names = [
-        name
-        for name, values in factors.items()
-        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    ]
-    return sorted(names, key=lambda name: (*_ACROSS_FIRST, name).index(name))
+def axes_of(factors: Iterable[str]) -> list[str]:
+    """Name the factors as the axis to draw against, the most telling first; or else the blocks."""
+    return sorted(factors, key=lambda name: (*_ACROSS_FIRST, name).index(name)) or ["block"]
 
 
 def sliced(trials: pd.DataFrame, only: Mapping[str, Any]) -> pd.DataFrame:
@@ -72,7 +68,8 @@ def sliced(trials: pd.DataFrame, only: Mapping[str, Any]) -> pd.DataFrame:
 def drawn(experiment: str, trials: pd.DataFrame, across: str, by: str) -> Figure | None:
     """Draw throughput and p99 against a factor: a dot for each trial, a line through each slice's medians.
 
-    `by` is the factor that each line has one value of, or `NOTHING`. None without any trial.
+    `by` is the factor that each line has one value of, or `NOTHING`. Against words, no line joins the
+    medians. None without any trial.
     """
     trials = trials.dropna(subset=[across])
     if trials.empty:
@@ -80,8 +77,8 @@ def drawn(experiment: str, trials: pd.DataFrame, across: str, by: str) -> Figure
     slices = [("all trials", trials)] if by == NOTHING else [*trials.groupby(by, sort=True)]
     slices = slices[:_MOST_LINES]
     best = trials.nlargest(1, "throughput_rps").iloc[0]
-    title = f"{experiment}: up to {per_second(best['throughput_rps'])}, at {across} {best[across]:g}"
-    if by != NOTHING:
+    title = f"{experiment}: up to {per_second(best['throughput_rps'])}, at {across} {_written(best[across])}"
+    if by not in (NOTHING, across):
         title += f", {by} {best[by]}"
     with canvas(_plain(title), columns=2, size=(9.0, 3.9)) as (figure, (left, right)):
         for place, (value, some) in enumerate(slices):
@@ -94,6 +91,8 @@ def drawn(experiment: str, trials: pd.DataFrame, across: str, by: str) -> Figure
         plain_log_ticks(right.yaxis, seconds)
         values = trials[across]
         for axes, y in ((left, "throughput_rps"), (right, "latency_p99_s")):
+            if not _is_numeric(values):
+                continue
             cross_flagged(axes, trials, across, y)
             if values.min() > 0 and values.max() / values.min() >= _LOG_FROM:
                 axes.set_xscale("log")
@@ -107,9 +106,22 @@ def drawn(experiment: str, trials: pd.DataFrame, across: str, by: str) -> Figure
 
 def _line(axes: Axes, trials: pd.DataFrame, across: str, y: str, place: int, name: str) -> None:
     look = DARK_TO_LIGHT[place % len(DARK_TO_LIGHT)]
-    medians = trials.groupby(across)[y].median()
-    axes.plot(trials[across], trials[y], look.marker, color=look.color, alpha=0.35, markersize=4)
-    axes.plot(medians.index, medians, look.line, color=look.color, marker=look.marker, label=_plain(name))
+    numbers = _is_numeric(trials[across])
+    x = trials[across] if numbers else trials[across].map(lambda value: _plain(str(value)))
+    medians = trials.groupby(x)[y].median()
+    line = look.line if numbers else "none"
+    axes.plot(x, trials[y], look.marker, color=look.color, alpha=0.35, markersize=4)
+    axes.plot(
+        medians.index, medians, linestyle=line, color=look.color, marker=look.marker, label=_plain(name)
+    )
+
+
+def _is_numeric(values: "pd.Series[Any]") -> bool:
+    return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+
+
+def _written(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _plain(text: str) -> str:
@@ -142,6 +154,9 @@ class Saved(widgets.VBox):  # type: ignore[misc]
         )
         self._pick_run()
 
+    def __repr__(self) -> str:
+        return "Saved runs: open this notebook in JupyterLab, and run all its cells."
+
     def _pick_run(self) -> None:
         if self._run.value is None:
             self._say("No run is saved here yet: `make study` or any of the other notebooks makes one.")
@@ -156,7 +171,7 @@ class Saved(widgets.VBox):  # type: ignore[misc]
             return
         self._filling = True
         self._experiment.options = found
-        self._experiment.value = found[0]
+        self._experiment.value = next((name for name in _EXPERIMENT_FIRST if name in found), found[0])
         self._filling = False
         self._pick_experiment()
 
@@ -170,7 +185,7 @@ class Saved(widgets.VBox):  # type: ignore[misc]
             return
         self._filling = True
         self._factors = varied(self._trials)
-        across = numeric(self._factors) or ["block"]
+        across = axes_of(self._factors)
         others = sorted((name for name in self._factors if name != across[0]), key=_BY_FIRST.__ne__)
         self._across.options, self._across.value = across, across[0]
         self._by.options = [NOTHING, *self._factors]
@@ -212,7 +227,7 @@ class _Value:
         self.value = value
 
     def __str__(self) -> str:
-        return f"{self.value:g}" if isinstance(self.value, float) else str(self.value)
+        return _written(self.value)
 
 
 _ROW = widgets.Layout(display="flex", flex_flow="row wrap", align_items="center")

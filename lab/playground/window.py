@@ -27,9 +27,9 @@ class Numbers:
     offered_rps, throughput_rps, failed_rps: requests due, answered well, and failed, per second of
     `RATE_OVER_S`. answers: how many the rest is about. p50_s, p99_s: their latency, from the due time;
     requests that have waited longer than any of them took count with their age. in_flight: due but not ended.
-    service_s, service_cpu_s: the mean time of their loops, on the clock and of a CPU. lag_p99_s: how late
-    requests left, the generator's own fault. by_worker: answers by pid. failures: how many ended in which
-    other way.
+    service_s, service_cpu_s: the mean time of a loop in the last `KEPT_S`, on the clock and of a CPU.
+    lag_p99_s: how late requests left, the generator's own fault. by_worker: answers by pid. failures: how
+    many ended in which other way.
     """
 
     offered_rps: float
@@ -92,8 +92,8 @@ class Window:
             p50_s=_percentile(latencies_s, 50),
             p99_s=_percentile(latencies_s, 99),
             in_flight=self._last.waiting,
-            service_s=_mean([row.service_s for row in answers]),
-            service_cpu_s=_mean([row.service_cpu_s for row in answers]),
+            service_s=_mean([row.service_s for row in self._rows]),
+            service_cpu_s=_mean([row.service_cpu_s for row in self._rows]),
             lag_p99_s=_percentile([row.sent_s - row.due_s for row in answers if row.sent_s is not None], 99),
             by_worker=dict(Counter(row.worker for row in answers if row.worker)),
             failures=dict(ways),

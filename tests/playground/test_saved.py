@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from helpers.trial_rows import trials
 
+from lab.figures import rendered
 from lab.notebook import alt_text
-from lab.playground.saved import ALL, NOTHING, Saved, drawn, numeric, sliced, varied
+from lab.playground.saved import ALL, NOTHING, Saved, axes_of, drawn, sliced, varied
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,7 +23,8 @@ ROWS = trials(
 def test_factors_are_those_in_which_trials_differ() -> None:
     factors = varied(ROWS)
     assert factors == {"rate": [10, 20], "dispatch": ["$x^$", "shared"]}
-    assert numeric(factors) == ["rate"]
+    assert axes_of(factors) == ["rate", "dispatch"]
+    assert axes_of([]) == ["block"]
 
 
 def test_the_rate_is_no_factor_where_it_came_of_a_load() -> None:
@@ -42,6 +44,13 @@ def test_the_figure_says_what_is_best_and_has_a_line_per_value() -> None:
     assert "up to 18.0/s, at rate 20" in alt_text(figure)
     lines = figure.axes[0].get_legend_handles_labels()[1]
     assert lines == [r"dispatch \$x^\$", "dispatch shared", "a flagged trial"]
+
+
+def test_against_words_no_line_joins_the_medians() -> None:
+    figure = drawn("made-by-hand", ROWS, "dispatch", NOTHING)
+    assert figure is not None
+    assert {line.get_linestyle() for line in figure.axes[0].get_lines()} == {"None"}
+    assert rendered(figure, "svg")
 
 
 def test_no_trial_no_figure() -> None:
