@@ -40,6 +40,7 @@ BLOCKED_S = 3.0
 TIMEOUT_S = 10.0
 _BLOCKED_WITHIN_S = 60.0
 _LOOK_EVERY_S = 0.2
+_PREDICTED_WITHIN_S = 0.02
 
 
 class Parameters(_Parameters):
@@ -291,16 +292,14 @@ class Engine:
             now.trouble = "the load generator has ended"
 
     def _predict(self, now: _Running, numbers: Numbers) -> None:
-        """Have theory worked out beside: the first time, that may take seconds."""
-        if self._prediction and self._prediction.done():
-            with contextlib.suppress(LabError):
-                self._theory = self._prediction.result()
-            self._prediction = None
+        """Have theory worked out beside: usually that takes milliseconds, but seconds the first time."""
         if self._prediction is None and numbers.service_s and now.rate_rps and now.members:
-            factors: dict[str, Any] = now.parameters.model_dump() | {
-                "workers": len(now.members),
-                "pool": "process",
-            }
+            factors: dict[str, Any] = now.parameters.model_dump()
+            factors |= {"workers": len(now.members), "pool": "process"}
             self._prediction = self._predictor.submit(
                 predict, factors, now.rate_rps, numbers.service_s, numbers.service_cpu_s, available_cpus()
             )
+        if self._prediction:
+            with contextlib.suppress(TimeoutError):
+                self._theory = self._prediction.result(_PREDICTED_WITHIN_S)
+                self._prediction = None

@@ -9,7 +9,6 @@ import ipywidgets as widgets
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from lab import files
 from lab.errors import LabError
@@ -31,6 +30,7 @@ _BY_FIRST = "dispatch"
 _EXPERIMENT_FIRST = ("worker-scaling", "rate-sweep")
 _MOST_LINES = 12
 _LOG_FROM = 20
+_MOST_TICKS = 8
 
 
 def experiments(run_id: str) -> list[str]:
@@ -97,8 +97,8 @@ def drawn(experiment: str, trials: pd.DataFrame, across: str, by: str) -> Figure
             if values.min() > 0 and values.max() / values.min() >= _LOG_FROM:
                 axes.set_xscale("log")
                 plain_log_ticks(axes.xaxis)
-            else:
-                axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+            elif values.nunique() <= _MOST_TICKS:
+                axes.set_xticks(sorted(values.unique()))
         if len(slices) > 1 or not trials["valid"].all():
             figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure

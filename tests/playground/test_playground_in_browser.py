@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.browser import AXE
 from helpers.clients import until
 from helpers.jupyterlab import PATIENCE_S, JupyterLab, Notebook, jupyterlab
-from playwright.sync_api import Browser, Locator, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -44,6 +45,15 @@ class Playground:
         return one.locator(".value")
 
 
+def serious(page: Page) -> list[str]:
+    """Return what axe-core finds serious in the panel."""
+    if not AXE.exists():
+        return []
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run('.jp-OutputArea-output .widget-vbox').then((result) => result.violations)")
+    return [one["id"] for one in found if one["impact"] in ("serious", "critical")]
+
+
 def no_process(lab: JupyterLab) -> None:
     until(lambda: not lab.others(), PATIENCE_S)
 
@@ -74,6 +84,8 @@ def test_the_playground(lab: JupyterLab, browser: Browser) -> None:
     while float(slider.get_attribute("aria-valuetext") or slider.get_attribute("aria-valuenow") or 0) < 2.3:
         slider.press("PageUp")
     expect(throughput).to_have_text(re.compile(r"^(1\d\d|2\d\d)/s$"))
+
+    assert serious(page) == []
 
     playground.press("Kill a worker")
     expect(playground.live.locator(".workers .about", has_text="restarts 1").first).to_be_visible()
