@@ -240,8 +240,12 @@ mount(document.getElementById("replay"), scenes, { at });
 
 def _finding(told: _Played) -> str:
     number, name = len(told.recorded.due_s), told.trial["dispatch"]
-    own, queue = units.seconds(told.recorded.wait_s), units.seconds(told.queue.wait_s)
+    own, queue = _written(told.recorded.wait_s), _written(told.queue.wait_s)
     return f"The same {number} requests wait {own} on average under {name}, {queue} in one queue"
+
+
+def _written(wait_s: float) -> str:
+    return units.seconds(wait_s) if wait_s >= 1e-6 else "no time"  # which sums are rounded by
 
 
 def _moment(told: _Played, at_s: float) -> str:
@@ -265,10 +269,10 @@ def _caption(told: _Played, played: list[_Played]) -> str:
     return (
         f"Recorded in trial {trial['trial_id']} ({trial['dispatch']},"
         f" {units.counted(trial['workers'], 'worker')}, utilisation {units.percent(trial['utilisation'])}):"
-        f" when each request{part} was due, how long its loop took, and which worker had it. Played, with loops"
-        f" alone: how long it waits for that worker, or in one queue. Under {trial['dispatch']}, mean latency was"
-        f" {units.seconds(told.measured_s)} as measured, and is {units.seconds(latency_s)} as played."
-        f" {_chosen(played)}"
+        f" when each request{part} was due, how long its loop took, and which worker had it. Played, with"
+        f" loops alone: how long it waits for that worker, or in one queue. Under {trial['dispatch']}, mean"
+        f" latency was {units.seconds(told.measured_s)} as measured, and is {units.seconds(latency_s)} as"
+        f" played. {_chosen(played)}"
     )
 
 
@@ -276,7 +280,7 @@ def _chosen(played: list[_Played]) -> str:
     if len(played) == 1:
         return "No other trial of this run can be played so."
     own, queue = (
-        units.seconds(float(np.median([getattr(one, name).wait_s for one in played])))
+        _written(float(np.median([getattr(one, name).wait_s for one in played])))
         for name in ("recorded", "queue")
     )
     return (

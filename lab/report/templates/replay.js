@@ -125,7 +125,8 @@ class Stage { // one scene
       Object.assign(dot, { toX: share < 0 ? -2 * R : share * this.gate, toY: this.middle });
     }
     for (const worker of [null, ...this.lanes.keys()]) {
-      const queue = held.waiting.filter(({ request }) => (this.shared ? null : request.worker ?? null) === worker);
+      const own = ({ request }) => (this.shared || !(request.worker in this.lanes) ? null : request.worker);
+      const queue = held.waiting.filter((dot) => own(dot) === worker);
       const step = Math.min(2 * R + 2, (this.head - this.tail - 2 * R - 6) / Math.max(1, queue.length - 1));
       const toY = this.lanes[worker] ?? this.middle;
       queue.forEach((dot, k) => Object.assign(dot, { toX: this.head - R - 3 - k * step, toY }));
@@ -202,7 +203,7 @@ export function mount(element, scenes, { live = false, at = null } = {}) {
   element.replaceChildren(root);
   const row = html(root, "div", { className: "scenes" });
   let stages = [], endS = 1, t = 0, frame = 0, timer = 0, then = 0, lastS = 0, arrivedMs = 0, playing = false;
-  const bar = live ? null : html(root, "div", { className: "bar" });
+  const bar = live ? null : html(root, "div", { className: "controls" });
   const button = bar && html(bar, "button", { type: "button", onclick: () => (playing ? pause() : play()) });
   const timeline = bar && html(bar, "div", { className: "timeline" });
   const slider = bar && html(bar, "input", { type: "range", max: STEPS, ariaLabel: "Time" });
@@ -281,7 +282,7 @@ export function mount(element, scenes, { live = false, at = null } = {}) {
   }
 
   const sizes = new ResizeObserver(() => stages.forEach((stage) => (stage.setUp(), stage.draw(t))));
-  if (slider) slider.oninput = () => (pause(), seek((endS * slider.value) / STEPS));
+  if (slider) slider.oninput = () => (seek((endS * slider.value) / STEPS), pause());
   update(scenes);
   if (!live) pause(), seek(at ?? 0);
   sizes.observe(root);
