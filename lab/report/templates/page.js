@@ -1,0 +1,35 @@
+// What the page does beyond HTML: open all code at once, say which notebook is being read, close the menu.
+const codes = [...document.querySelectorAll("details.code, details.ran")];
+const button = document.querySelector("button.codes");
+button.hidden = codes.length === 0;
+button.addEventListener("click", () => {
+  const open = codes.some((code) => !code.open);
+  codes.forEach((code) => (code.open = open));
+  button.setAttribute("aria-pressed", open);
+});
+
+const contents = document.getElementById("contents");
+const links = new Map([...contents.querySelectorAll("a")].map((link) => [link.hash.slice(1), link]));
+contents.addEventListener("click", (event) => {
+  if (event.target.closest("a") && contents.matches(":popover-open")) contents.hidePopover();
+});
+
+const visible = new Set();
+const watcher = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    if (isIntersecting) visible.add(target.id);
+    else visible.delete(target.id);
+  }
+  const here = [...links.keys()].find((id) => visible.has(id));
+  for (const [id, link] of links) {
+    if (id === here) link.setAttribute("aria-current", "true");
+    else link.removeAttribute("aria-current");
+  }
+}, { rootMargin: "0px 0px -60% 0px" });
+for (const id of links.keys()) watcher.observe(document.getElementById(id));
+
+// A box whose content fits needs no stop on the way through the page by keyboard.
+const fits = new ResizeObserver((entries) => {
+  for (const { target } of entries) target.tabIndex = target.scrollWidth > target.clientWidth ? 0 : -1;
+});
+document.querySelectorAll(".scroll").forEach((box) => fits.observe(box));
