@@ -84,7 +84,7 @@ def _article(name: str, content: str) -> Article:
         title=title,
         answer=tidied(_html(answer), f"{name}-answer")[0],
         body=body,
-        setup=_code([cell.source for cell in setup if cell.cell_type == "code"]),
+        setup=tidied(_code([cell.source for cell in setup if cell.cell_type == "code"]), name)[0],
         headings=tuple(headings),
         settings=tuple(_settings(setup)),
         figures=tuple(dict.fromkeys(_SAVED.findall("\n".join(cell.source for cell in after)))),

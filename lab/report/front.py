@@ -93,15 +93,15 @@ def headline(run: Run, trials: dict[str, pd.DataFrame]) -> Headline | None:
         return None
     number = next(mark for mark in answered if mark.workers == top.workers)
     blocks = units.counted(top.speedup.trials, "block")
-    kind = f"95 % interval over {blocks}" if top.speedup.is_interval else f"range over {blocks}"
-    notes = [f"{kind}; the base is {units.per_second(points[0].throughput_rps.value)} with one worker"]
+    kind = "95 % interval" if top.speedup.is_interval else "Range"
+    notes = [f"{kind} over {blocks}; the base is {units.per_second(points[0].throughput_rps.value)} with one worker"]
     if number.value > min(top.workers, cpus):
-        notes.append(f"more than {units.counted(cpus, 'CPU')} can give: the machine's speed changed")
+        notes.append(f"More than {units.counted(cpus, 'CPU')} can give: the machine's speed changed")
     return Headline(
         f"{units.counted(top.workers, 'worker')} on {units.counted(cpus, 'CPU')} answer up to"
-        f" {units.per_second(top.throughput_rps.value)}: {units.digits(number.value)} times what one does",
+        f" {units.per_second(top.throughput_rps.value)}: {units.digits(number.value)} times one",
         number,
-        "the highest throughput of one worker",
+        "of the highest throughput of one worker",
         (*notes, *_flagged(int((~scaled["valid"]).sum()), len(scaled))),
         Picture(answered, None, cpus),
     )
@@ -118,14 +118,14 @@ def _by_sustained_rates(found: pd.DataFrame, answered: tuple[Mark, ...], cpus: i
         return None
     workers, number = int(several["workers"]), Mark(int(several["workers"]), *times)
     rates = [units.bounds(row["lower_rps"], row["upper_rps"], units.per_second) for row in (several, one)]
-    notes = [f"{rates[0]}, one process {rates[1]}, compared at the machine's speed during each search"]
+    notes = [f"{rates[0]}, one process {rates[1]}; compared at the machine's speed during each search"]
     if not found["consistent"].all():
-        notes.append("the machine changed its speed during a search")
+        notes.append("The machine changed its speed during a search")
     return Headline(
         f"{units.counted(workers, 'worker')} sustain {units.per_second(several['lower_rps'])}"
-        f" with {_objective(several)}: {units.digits(number.value)} times what one process does",
+        f" at {_objective(several)}: {units.digits(number.value)} times one process",
         number,
-        "the sustained rate of one process",
+        "of the rate that one process sustains",
         (*notes, *_flagged(int(found["flagged"].sum()), int(found["trials"].sum()))),
         Picture(answered or (Mark(1, 1.0, 1.0, 1.0),), number, cpus),
     )
@@ -134,7 +134,7 @@ def _by_sustained_rates(found: pd.DataFrame, answered: tuple[Mark, ...], cpus: i
 def _objective(row: "pd.Series[Any]") -> str:
     """Write what a sustained rate must meet, in seconds as calibrated during its search."""
     loop_s = row["lower_cpus"] / row["lower_rps"]
-    return f"p{row['slo_percentile']} within {units.seconds(row['slo_loops'] * loop_s)}"
+    return f"p{row['slo_percentile']} ≤ {units.seconds(row['slo_loops'] * loop_s)}"
 
 
 def _flagged(flagged: int, trials: int) -> list[str]:
@@ -174,7 +174,7 @@ def setting(manifest: Manifest) -> list[str]:
     machine = manifest.machine
     return [
         str(machine),
-        f"Python {machine.python}",
+        machine.python,
         f"{manifest.started_at.day} {manifest.started_at:%B %Y, %H:%M} UTC",
         *([f"profile {manifest.profile}"] if manifest.profile else []),
     ]

@@ -25,7 +25,7 @@ const watcher = new IntersectionObserver((entries) => {
     if (id === here) link.setAttribute("aria-current", "true");
     else link.removeAttribute("aria-current");
   }
-}, { rootMargin: "0px 0px -60% 0px" });
+}, { rootMargin: "-20% 0px -79% 0px" });
 for (const id of links.keys()) watcher.observe(document.getElementById(id));
 
 // A box whose content fits needs no stop on the way through the page by keyboard.
