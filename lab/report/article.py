@@ -27,12 +27,12 @@ _SAVED = re.compile(r'figures / "([a-z0-9-]+)"')
 
 @dataclass(frozen=True)
 class Setting:
-    """A parameter of a notebook: its name and value as code, what it means, and whether the run set it."""
+    """A parameter of a notebook: its name and value as code, what it means, and whether it was changed."""
 
     name: str
     value: str
     meaning: str
-    given: bool
+    changed: bool
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _settings(setup: Iterable[NotebookNode]) -> list[Setting]:
     cells = {tag: cell for cell in setup for tag in cell.metadata.get("tags", ())}
     given = {one.name: one.default for one in _assigned(cells.get("injected-parameters"))}
     return [
-        Setting(one.name, given.get(one.name, one.default), one.help, one.name in given)
+        Setting(one.name, value := given.get(one.name, one.default), one.help, value != one.default)
         for one in _assigned(cells.get("parameters"))
         if one.name != "run"
     ]

@@ -101,7 +101,7 @@ def headline(run: Run, trials: dict[str, pd.DataFrame]) -> Headline | None:
         f"{units.counted(top.workers, 'worker')} on {units.counted(cpus, 'CPU')} answer up to"
         f" {units.per_second(top.throughput_rps.value)}: {units.digits(number.value)} times one",
         number,
-        "of the highest throughput of one worker",
+        "times the highest throughput of one worker",
         (*notes, *_flagged(int((~scaled["valid"]).sum()), len(scaled))),
         Picture(answered, None, cpus),
     )
@@ -125,7 +125,7 @@ def _by_sustained_rates(found: pd.DataFrame, answered: tuple[Mark, ...], cpus: i
         f"{units.counted(workers, 'worker')} sustain {units.per_second(several['lower_rps'])}"
         f" at {_objective(several)}: {units.digits(number.value)} times one process",
         number,
-        "of the rate that one process sustains",
+        "times what one process sustains",
         (*notes, *_flagged(int(found["flagged"].sum()), int(found["trials"].sum()))),
         Picture(answered or (Mark(1, 1.0, 1.0, 1.0),), number, cpus),
     )
@@ -134,7 +134,7 @@ def _by_sustained_rates(found: pd.DataFrame, answered: tuple[Mark, ...], cpus: i
 def _objective(row: "pd.Series[Any]") -> str:
     """Write what a sustained rate must meet, in seconds as calibrated during its search."""
     loop_s = row["lower_cpus"] / row["lower_rps"]
-    return f"p{row['slo_percentile']} ≤ {units.seconds(row['slo_loops'] * loop_s)}"
+    return f"p{row['slo_percentile']} ≤ {units.seconds(row['slo_loops'] * loop_s)}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _flagged(flagged: int, trials: int) -> list[str]:

@@ -5,7 +5,7 @@ button.hidden = codes.length === 0;
 button.addEventListener("click", () => {
   const open = codes.some((code) => !code.open);
   codes.forEach((code) => (code.open = open));
-  button.setAttribute("aria-pressed", open);
+  button.textContent = open ? "Hide all code" : "Show all code";
 });
 
 const contents = document.getElementById("contents");
