@@ -40,8 +40,12 @@ def command(debug: bool) -> None:
 
 @command.command("report")
 @click.argument("run")
-@click.option("--single-file", "in_folder", flag_value=False, default=False, help="All in one page: the default.")
-@click.option("--folder", "in_folder", flag_value=True, help="Pictures, figures and data as files beside the page.")
+@click.option(
+    "--single-file", "in_folder", flag_value=False, default=False, help="All in one page: the default."
+)
+@click.option(
+    "--folder", "in_folder", flag_value=True, help="Pictures, figures and data as files beside the page."
+)
 def _report(run: str, in_folder: bool) -> None:
     """Rebuild the report of RUN, and print its path."""
     from lab.report import write_report

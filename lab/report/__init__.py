@@ -1,4 +1,4 @@
-"""Executed notebooks in, one HTML page out: the answer at a glance, then every notebook; it needs no network."""
+"""Executed notebooks in, one HTML page out: the answer first, then every notebook. It needs no network."""
 
 import base64
 import hashlib
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup
 
 from lab import files, units
 from lab.errors import LabError
@@ -80,10 +79,11 @@ def _render(folder: Path, articles: list[Article], to_come: Sequence[str], besid
         run_id=folder.name,
         articles=articles,
         to_come=to_come,
-        css=Markup("".join(path.read_text() for path in sorted(TEMPLATES.glob("*.css")))),
-        script=Markup((TEMPLATES / "page.js").read_text()),
+        css="".join(path.read_text() for path in sorted(TEMPLATES.glob("*.css"))),
+        script=(TEMPLATES / "page.js").read_text(),
         sections={one.name: _sections(run, one) for one in articles},
         links={one.name: _links(folder, one, beside) for one in articles},
+        packed=next((f"data/{path.name}" for path in beside if path.suffix == ".zip"), ""),
         **_front(environment, run),
     )
 
@@ -100,7 +100,7 @@ def _front(environment: Environment, run: Run | None) -> dict[str, Any]:
         drawn = environment.get_template("picture.svg.j2").render(
             picture=headline.picture, **headline.picture.ticks
         )
-        found |= {"headline": headline, "picture": Markup(drawn)}
+        found |= {"headline": headline, "picture": drawn}
     return found
 
 
@@ -118,11 +118,16 @@ class _Link:
 
 
 def _links(folder: Path, article: Article, beside: Sequence[Path]) -> list[_Link]:
-    """Name the data and figures of a notebook, by their paths from the home; link to those beside the page."""
+    """Name the data and figures of a notebook, by their paths; or link to those beside the page."""
     if mine := [path for path in beside if path.stem in (*article.figures, article.experiment)]:
         return [_Link(path.name, f"{path.parent.name}/{path.name}") for path in mine]
     counts = {
-        kind: len([*(folder / kind).glob(f"{article.experiment}.*"), *(folder / kind).glob(f"{article.experiment}-*")])
+        kind: len(
+            [
+                *(folder / kind).glob(f"{article.experiment}.*"),
+                *(folder / kind).glob(f"{article.experiment}-*"),
+            ]
+        )
         for kind in ("trials", "requests", "events", "tables")
     }
     data = [

@@ -1,4 +1,4 @@
-"""One executed notebook as an article: the answer first, code folded, what it ran with, links to its parts."""
+"""One executed notebook as an article: its answer first, its code folded, and what it ran with."""
 
 import re
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""The first screen of a report: one sentence, one number with its interval, one picture; then the verdicts."""
+"""A report's first screen: one sentence, one number with its interval, one picture; then the verdicts."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from lab.study.run import Run
 
 @dataclass(frozen=True)
 class Mark:
-    """A number of workers, and how many times one worker's rate theirs is: the value, and from where to where."""
+    """How many times one worker's rate that of `workers` is: the value, and where it may lie."""
 
     workers: int
     value: float
@@ -30,7 +30,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Picture:
-    """Speed-up against workers: `answered` is of the highest throughput, `sustained` of the sustained rate."""
+    """Speed-up against workers: `answered` of the highest throughput, `sustained` of the sustained rate."""
 
     answered: tuple[Mark, ...]
     sustained: Mark | None
@@ -49,7 +49,7 @@ class Picture:
 
     @property
     def ticks(self) -> dict[str, list[int]]:
-        """Where the axes are ticked: at most five multiples up, and every number of workers if there is room."""
+        """Where the axes are ticked: at a few multiples, and at the numbers of workers that have room."""
         step = max(1, math.ceil(self.top / 5))
         workers = sorted({mark.workers for mark in (*self.answered, self.sustained) if mark})
         apart = [n for at, n in enumerate(workers) if at == 0 or n - workers[at - 1] > self.most / 16]
@@ -61,7 +61,9 @@ class Picture:
         if self.sustained:
             workers = units.counted(self.sustained.workers, "worker")
             parts.append(f"sustained rate: {workers} {self.sustained}")
-        return f"Times one worker, by number of workers. {'. '.join(parts)}. The ideal is one for each worker."
+        return (
+            f"Times one worker, by number of workers. {'. '.join(parts)}. The ideal is one for each worker."
+        )
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ def headline(run: Run, trials: dict[str, pd.DataFrame]) -> Headline | None:
     number = next(mark for mark in answered if mark.workers == top.workers)
     blocks = units.counted(top.speedup.trials, "block")
     kind = "95 % interval" if top.speedup.is_interval else "Range"
-    notes = [f"{kind} over {blocks}; the base is {units.per_second(points[0].throughput_rps.value)} with one worker"]
+    base = units.per_second(points[0].throughput_rps.value)
+    notes = [f"{kind} over {blocks}; the base is {base} with one worker"]
     if number.value > min(top.workers, cpus):
         notes.append(f"More than {units.counted(cpus, 'CPU')} can give: the machine's speed changed")
     return Headline(
@@ -134,7 +137,9 @@ def _by_sustained_rates(found: pd.DataFrame, answered: tuple[Mark, ...], cpus: i
 def _objective(row: "pd.Series[Any]") -> str:
     """Write what a sustained rate must meet, in seconds as calibrated during its search."""
     loop_s = row["lower_cpus"] / row["lower_rps"]
-    return f"p{row['slo_percentile']} ≤ {units.seconds(row['slo_loops'] * loop_s)}".replace(" ", "\N{NO-BREAK SPACE}")
+    return f"p{row['slo_percentile']} ≤ {units.seconds(row['slo_loops'] * loop_s)}".replace(
+        " ", "\N{NO-BREAK SPACE}"
+    )
 
 
 def _flagged(flagged: int, trials: int) -> list[str]:

@@ -1,7 +1,8 @@
-"""What nbconvert makes of a notebook, made fit for a page: headings, tables that fold, pictures that are light."""
+"""What nbconvert makes of a notebook, made fit for a page: headings, tables that fold, light pictures."""
 
 import base64
 import io
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from bs4 import BeautifulSoup, Tag
 from PIL import Image
 
 MOST_BYTES = 60_000
-"""Of a picture; in base64 it is a third longer. Two dozen of them fit into a page of 1.5 MB with all its text."""
+"""Of a picture; in base64 it is a third longer."""
 _COLOURS = (64, 32, 16)
 _SHRINK = 0.8
 
@@ -23,7 +24,8 @@ _COLOURED = {"k", "kn", "kc", "ow", "s1", "s2", "sa", "sd", "mi", "mf", "c1"}
 """The kinds of code that page.css gives a colour; the others need no element."""
 
 _NUMBER = re.compile(
-    r"[<>±~+\-\N{MINUS SIGN}]?\d[\d,.+]*(e[+-]?\d+)?([\s\N{NO-BREAK SPACE}]?(%|s|ms|µs|ns|/s|GiB|MiB|KiB|times|×))?"
+    r"[<>±~+\-\N{MINUS SIGN}]?\d[\d,.+]*(e[+-]?\d+)?"
+    r"([\s\N{NO-BREAK SPACE}]?(%|s|ms|µs|ns|/s|GiB|MiB|KiB|times|×))?"
 )
 _INTERVAL = re.compile(r"(.*\d.*?)(\s*\([^()]*\d[^()]* to [^()]*\d[^()]*\))(.*)", re.DOTALL)
 _NONE = ("", "–")
@@ -72,7 +74,9 @@ def _ranked(soup: BeautifulSoup, prefix: str) -> list[Heading]:
 
 def _boxed(soup: BeautifulSoup, element: Tag, label: str) -> Tag:
     """Put an element into a box that scrolls sideways, by keyboard too."""
-    box = soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0", "role": "group", "aria-label": label})
+    box = soup.new_tag(
+        "div", attrs={"class": "scroll", "tabindex": "0", "role": "group", "aria-label": label}
+    )
     element.wrap(box)
     return box
 
@@ -111,13 +115,16 @@ def _foldable(soup: BeautifulSoup, box: Tag, name: str, rest: str) -> None:
     fold = box.wrap(soup.new_tag("div", attrs={"class": "fold"}))
     switch = soup.new_tag("input", attrs={"type": "checkbox", "id": name})
     label = soup.new_tag("label", attrs={"for": name})
-    label.string = f"Show all {rest}"
+    for kind, text in (("unfold", f"Show all {rest}"), ("refold", "Show less")):
+        part = soup.new_tag("span", attrs={"class": kind})
+        part.string = text
+        label.append(part)
     fold.extend([switch, label])
 
 
 def _marked(element: Tag | None, name: str) -> None:
     if element is not None:
-        element["class"] = [*element.get_attribute_list("class"), name]  # type: ignore[list-item]
+        element["class"] = " ".join(filter(None, [*element.get_attribute_list("class"), name]))
 
 
 def _beyond(rows: Sequence[Sequence[Tag]]) -> int:
@@ -155,7 +162,9 @@ def _lightened(image: Tag) -> None:
     if head != "data:image/png;":
         return
     try:
-        image["src"] = f"data:image/webp;base64,{base64.b64encode(_small(base64.b64decode(content))).decode()}"
+        image["src"] = (
+            f"data:image/webp;base64,{base64.b64encode(_small(base64.b64decode(content))).decode()}"
+        )
     except (OSError, ValueError):
         return  # not a picture: the browser shows its text instead
 
@@ -171,4 +180,5 @@ def _small(png: bytes) -> bytes:
             few.convert("RGB").save(buffer, "WEBP", lossless=True, method=2, quality=30)
             if buffer.tell() <= MOST_BYTES:
                 return buffer.getvalue()
-        picture = picture.resize([round(_SHRINK * side) for side in picture.size])  # type: ignore[arg-type]
+        shrink = min(_SHRINK, math.sqrt(MOST_BYTES / buffer.tell()))
+        picture = picture.resize((round(shrink * picture.width), round(shrink * picture.height)))
