@@ -12,7 +12,7 @@ from PIL import Image
 
 MOST_BYTES = 60_000
 """Of a picture; in base64 it is a third longer."""
-_COLOURS = (64, 32, 16)
+_COLOURS = (64, 32)
 _SHRINK = 0.8
 
 _ROWS, _FOLDED_FROM = 8, 12
@@ -27,7 +27,7 @@ _NUMBER = re.compile(
     r"[<>±~+\-\N{MINUS SIGN}]?\d[\d,.+]*(e[+-]?\d+)?"
     r"([\s\N{NO-BREAK SPACE}]?(%|s|ms|µs|ns|/s|GiB|MiB|KiB|times|×))?"
 )
-_INTERVAL = re.compile(r"(.*\d.*?)(\s*\([^()]*\d[^()]* to [^()]*\d[^()]*\))(.*)", re.DOTALL)
+_INTERVAL = re.compile(r"(?<=\S)(\s*\([^()]*\d[^()]* to [^()]*\d[^()]*\))")
 _NONE = ("", "–")
 """What a table shows where there is no number."""
 
@@ -140,18 +140,21 @@ def _beyond(rows: Sequence[Sequence[Tag]]) -> int:
 def _aligned(cells: Sequence[Tag], head: Tag | None) -> None:
     """Set a column of numbers to the right, and what is an interval in a quieter tone."""
     for cell in cells:
-        if cell.string and (found := _INTERVAL.fullmatch(str(cell.string))):
-            before, interval, after = found.groups()
+        if cell.string and len(parts := _INTERVAL.split(str(cell.string))) > 1:
             cell.clear()
-            cell.append(before)
-            quiet = Tag(name="span", attrs={"class": "interval"})
-            quiet.string = interval
-            cell.extend([quiet, after])
+            for at, part in enumerate(parts):
+                cell.append(_quiet(part) if at % 2 else part)
     texts = [re.sub(r"\s*\(.*\)$", "", cell.get_text(strip=True), flags=re.DOTALL) for cell in cells]
     told = [text for text in texts if text not in _NONE]
     if told and all(_NUMBER.fullmatch(text) for text in told):
         for cell in (*cells, *([head] if head else [])):
             _marked(cell, "number")
+
+
+def _quiet(interval: str) -> Tag:
+    span = Tag(name="span", attrs={"class": "interval"})
+    span.string = interval
+    return span
 
 
 def _lightened(image: Tag) -> None:
@@ -172,13 +175,22 @@ def _lightened(image: Tag) -> None:
 def _small(png: bytes) -> bytes:
     """Return a picture in at most `MOST_BYTES`, with fewer colours, and smaller if that is not enough."""
     with Image.open(io.BytesIO(png)) as opened:
-        picture = Image.alpha_composite(Image.new("RGBA", opened.size, "white"), opened.convert("RGBA"))
+        paper = Image.new("RGBA", opened.size, "white")
+        picture = Image.alpha_composite(paper, opened.convert("RGBA")).convert("RGB")
     while True:
         for colours in _COLOURS:
-            few = picture.convert("RGB").quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
             buffer = io.BytesIO()
-            few.convert("RGB").save(buffer, "WEBP", lossless=True, method=2, quality=30)
+            _with_few(picture, colours).save(buffer, "WEBP", lossless=True, method=2, quality=30)
             if buffer.tell() <= MOST_BYTES:
                 return buffer.getvalue()
         shrink = min(_SHRINK, math.sqrt(MOST_BYTES / buffer.tell()))
         picture = picture.resize((round(shrink * picture.width), round(shrink * picture.height)))
+
+
+def _with_few(picture: Image.Image, colours: int) -> Image.Image:
+    """Return a picture in so many colours; that of its corner, the paper, stays what it is."""
+    few = picture.quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    palette, paper = few.getpalette() or [], few.tobytes()[0]
+    palette[3 * paper : 3 * paper + 3] = picture.crop((0, 0, 1, 1)).tobytes()
+    few.putpalette(palette)
+    return few.convert("RGB")
