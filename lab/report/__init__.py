@@ -92,11 +92,14 @@ def _front(environment: Environment, run: Run | None) -> dict[str, Any]:
     """Return what the first screen and the verdicts say; nothing of a folder that only holds notebooks."""
     if run is None:
         return {"setting": []}
-    trials = summary.trials_of(run)
     found: dict[str, Any] = {"setting": front.setting(run.manifest)}
-    if trials:
-        found["verdicts"] = front.judged(summary.verdicts(run, trials))
-    if headline := front.headline(run, trials):
+    try:
+        trials = summary.trials_of(run)
+        found["verdicts"] = front.judged(summary.verdicts(run, trials)) if trials else []
+        headline = front.headline(run, trials)
+    except LabError as error:
+        return found | {"trouble": str(error)}
+    if headline:
         drawn = environment.get_template("picture.svg.j2").render(
             picture=headline.picture, **headline.picture.ticks
         )

@@ -297,3 +297,13 @@ def test_data_and_figures_are_named_in_a_file_and_linked_in_a_folder(home: Path)
     rows = list(csv.DictReader((folder / "data/worker-scaling.csv").open()))
     assert sorted(row["workers"] for row in rows) == ["1", "2", "4"]
     assert "manifest.json" in zipfile.ZipFile(folder / "data/a-run.zip").namelist()
+
+
+def test_a_run_with_damaged_data_is_reported_without_its_numbers(home: Path) -> None:
+    run = reports.scaled_run(RUN, blocks=1)
+    write_notebook(run.path / "notebooks" / "00-summary.ipynb", prose("# Sum"))
+    damaged = next((run.path / "trials").glob("*.parquet"))
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    page = _report()
+    assert f"Its data cannot be read. {damaged} is damaged" in page.text("answer")
+    assert "Sum" in page.text("00-summary")
