@@ -47,6 +47,8 @@ def tidied(html: str, prefix: str) -> tuple[str, list[Heading]]:
     figures scroll in a box of their own, long tables fold, numbers stand to the right. Pictures become small.
     """
     soup = BeautifulSoup(html, "html.parser")
+    for style in soup.find_all("style"):
+        style.decompose()  # for JupyterLab: the page has its own
     headings = _ranked(soup, prefix)
     for number, table in enumerate(soup.find_all("table")):
         _fitted(soup, table, f"{prefix}-table-{number}")
@@ -93,8 +95,10 @@ def _fitted(soup: BeautifulSoup, table: Tag, name: str) -> None:
     for cell in head:
         if not cell.get_text(strip=True):
             cell.name = "td"
-    hidden = _beyond(rows)
     box = _boxed(soup, table, f"Table: {label}")
+    if box.find_parent("details"):
+        return  # it is one click away as it is
+    hidden = _beyond(rows)
     if len(body) < _FOLDED_FROM and not hidden:
         return
     rest = []
@@ -124,7 +128,8 @@ def _foldable(soup: BeautifulSoup, box: Tag, name: str, rest: str) -> None:
 
 def _marked(element: Tag | None, name: str) -> None:
     if element is not None:
-        element["class"] = " ".join(filter(None, [*element.get_attribute_list("class"), name]))
+        names = dict.fromkeys([*filter(None, element.get_attribute_list("class")), name])
+        element["class"] = " ".join(names)
 
 
 def _beyond(rows: Sequence[Sequence[Tag]]) -> int:

@@ -28,8 +28,17 @@ const watcher = new IntersectionObserver((entries) => {
 }, { rootMargin: "-20% 0px -79% 0px" });
 for (const id of links.keys()) watcher.observe(document.getElementById(id));
 
+// What a link leads to may be folded.
+const reveal = () => {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  for (let at = target; at; at = at.parentElement) if (at.localName === "details") at.open = true;
+  target?.scrollIntoView();
+};
+addEventListener("hashchange", reveal);
+if (location.hash) reveal();
+
 // A box whose content fits needs no stop on the way through the page by keyboard.
 const fits = new ResizeObserver((entries) => {
   for (const { target } of entries) target.tabIndex = target.scrollWidth > target.clientWidth ? 0 : -1;
 });
-document.querySelectorAll(".scroll").forEach((box) => fits.observe(box));
+document.querySelectorAll(".scroll, .wide, main pre").forEach((box) => fits.observe(box));
