@@ -38,7 +38,14 @@ addEventListener("hashchange", reveal);
 if (location.hash) reveal();
 
 // A box whose content fits needs no stop on the way through the page by keyboard.
+const boxes = ".scroll, .wide, main pre";
 const fits = new ResizeObserver((entries) => {
-  for (const { target } of entries) target.tabIndex = target.scrollWidth > target.clientWidth ? 0 : -1;
+  for (const { target } of entries) {
+    const box = target.closest(boxes);
+    box.tabIndex = box.scrollWidth > box.clientWidth ? 0 : -1;
+  }
 });
-document.querySelectorAll(".scroll, .wide, main pre").forEach((box) => fits.observe(box));
+for (const box of document.querySelectorAll(boxes)) {
+  fits.observe(box);
+  if (box.firstElementChild) fits.observe(box.firstElementChild);
+}
