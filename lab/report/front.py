@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from lab import units
-from lab.experiments import summary, sustained
+from lab.experiments import rate_sweep, single_vs_cluster, summary, sustained
 from lab.experiments.claims import Verdict, Word
 from lab.experiments.worker_scaling import scaling
 from lab.study.manifest import Manifest
@@ -68,8 +68,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Headline:
-    """What a run found, at a glance: a sentence, its number and what that is, and what to know beside it."""
+    """What a run found, at a glance: a sentence, its number and what that is, and what to know beside it.
 
+    `experiments` may have measured it.
+    """
+
+    experiments: tuple[str, ...]
     sentence: str
     number: Mark
     meaning: str
@@ -101,6 +105,7 @@ def headline(run: Run, trials: dict[str, pd.DataFrame]) -> Headline | None:
     if number.value > min(top.workers, cpus):
         notes.append(f"More than {units.counted(cpus, 'CPU')} can give: the machine's speed changed")
     return Headline(
+        (scaling.EXPERIMENT,),
         f"{units.counted(top.workers, 'worker')} on {units.counted(cpus, 'CPU')} answer up to"
         f" {units.per_second(top.throughput_rps.value)}: {units.digits(number.value)} times one",
         number,
@@ -125,6 +130,7 @@ def _by_sustained_rates(found: pd.DataFrame, answered: tuple[Mark, ...], cpus: i
     if not found["consistent"].all():
         notes.append("The machine changed its speed during a search")
     return Headline(
+        (single_vs_cluster.EXPERIMENT, rate_sweep.EXPERIMENT),
         f"{units.counted(workers, 'worker')} sustain {units.per_second(several['lower_rps'])}"
         f" at {_objective(several)}: {units.digits(number.value)} times one process",
         number,
