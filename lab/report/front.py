@@ -28,6 +28,10 @@ class Mark:
         return f"{units.digits(self.value)} times ({units.digits(self.low)} to {units.digits(self.high)})"
 
 
+_STEPS = [n * 10**power for power in range(6) for n in (1, 2, 5)]
+"""From one tick of an axis to the next."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """Speed-up against workers: `answered` of the highest throughput, `sustained` of the sustained rate."""
@@ -50,7 +54,7 @@ class Picture:
     @property
     def ticks(self) -> dict[str, list[int]]:
         """Where the axes are ticked: at a few multiples, and at the numbers of workers that have room."""
-        step = max(1, math.ceil(self.top / 5))
+        step = next(n for n in _STEPS if self.top / n <= 6)
         workers = sorted({mark.workers for mark in (*self.answered, self.sustained) if mark})
         apart = [n for at, n in enumerate(workers) if at == 0 or n - workers[at - 1] > self.most / 16]
         return {"ticks": list(range(0, math.floor(self.top) + 1, step)), "columns": apart}

@@ -82,6 +82,19 @@ def test_the_first_screen_has_one_sentence_one_number_and_one_picture(page: Page
         box = page.locator(part).bounding_box()
         assert box
         assert box["y"] + box["height"] <= 800, f"{part} is below the first screen"
+    outside: list[str] = page.eval_on_selector_all(
+        "svg.picture text",
+        """all => all.filter((one) => {
+            const box = one.getBBox();
+            return box.x < 0 || box.y < 0 || box.x + box.width > 460 || box.y + box.height > 300;
+        }).map((one) => one.textContent)""",
+    )
+    assert outside == []
+
+
+def test_a_link_opens_what_it_leads_into(page: Page) -> None:
+    page.evaluate("document.querySelector('details.code pre').id = 'trial-1'; location.hash = '#trial-1'")
+    page.locator("[id='trial-1']").wait_for()
 
 
 def test_the_contents_lead_to_every_part_and_stay_in_reach(page: Page) -> None:
