@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from lab import files, units
 from lab.errors import LabError
 from lab.experiments import summary
 from lab.files import write_whole
-from lab.report import front
+from lab.report import front, replay
 from lab.report.article import TEMPLATES, Article, read
 from lab.study import manifest
 from lab.study.archive import export_run
@@ -107,9 +107,16 @@ def _front(environment: Environment, run: Run | None) -> dict[str, Any]:
     return found
 
 
+_SECTIONS: dict[str, list[Callable[[Run], str]]] = {"05-dispatch": [replay.section]}
+"""What a notebook ends with beside its own results."""
+
+
 def _sections(run: Run | None, article: Article) -> list[str]:
-    """Return the sections that a notebook ends with, as HTML; a line for each kind of them."""
-    return []
+    """Return the sections that a notebook ends with, as HTML; none where the run's data cannot be read."""
+    try:
+        return [section(run) for section in _SECTIONS.get(article.name, []) if run]
+    except LabError:
+        return []  # the first screen says why
 
 
 @dataclass(frozen=True)
