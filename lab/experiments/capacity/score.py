@@ -11,7 +11,7 @@ from lab import units
 from lab.experiments.capacity.case import EXPERIMENT, Parameters
 from lab.experiments.capacity.prediction import BAND, PERCENTILES, latency
 from lab.experiments.dispatch.trials import played_as
-from lab.figures import DARK_TO_LIGHT, QUIET, Look, canvas, cross_flagged, plain_log_ticks, reference_line
+from lab.figures import ONE, QUIET, SERVERS, SLO, Look, canvas, cross_flagged, plain_log_ticks, reference_line
 from lab.models.statistics import Estimate, proportion
 from lab.study.estimates import Stated, stated
 from lab.study.run import Run
@@ -162,6 +162,9 @@ def title(scored: pd.DataFrame) -> str:
     )
 
 
+_LOOKS = (SERVERS["round-robin"], ONE)
+
+
 def figure(
     predicted: pd.DataFrame, scored: pd.DataFrame, found: pd.DataFrame | None, p: Parameters
 ) -> Figure:
@@ -169,8 +172,8 @@ def figure(
 
     `found` are the bounds of the sustained rate, if it was searched.
     """
-    with canvas(title(scored), size=(7.4, 4.8)) as (figure, (axes,)):
-        for percentile, look in zip(reversed(PERCENTILES), DARK_TO_LIGHT, strict=False):
+    with canvas(title(scored), height=4.0) as (figure, (axes,)):
+        for percentile, look in zip(reversed(PERCENTILES), _LOOKS, strict=True):
             _band(axes, predicted[predicted["percentile"] == percentile], f"p{percentile}", look)
             mine = scored[scored["percentile"] == percentile]
             axes.plot(mine["utilisation"], mine["measured"], look.marker, color=look.color)
@@ -181,12 +184,14 @@ def figure(
         axes.set_xlim(0, 1.02 * max(1.0, float(np.nan_to_num(scored["utilisation"].max()))))
         axes.set_xlabel("offered, share of the own limit (own utilisation)")
         axes.set_ylabel("latency, in own service times (log scale)")
-        reference_line(axes, y=p.slo_loops, text=f"SLO for p{p.slo_percentile}")
-        reference_line(axes, x=float(predicted["sustained"].iloc[0]), text="sustained,\npredicted")
+        reference_line(axes, y=p.slo_loops, text=f"SLO for p{p.slo_percentile}", left=True, **SLO)
+        reference_line(
+            axes, x=float(predicted["sustained"].iloc[0]), text="sustained,\npredicted", color=SLO["color"]
+        )
         if found is not None and found["reason"].iloc[0] == "":
             low, high = found["lower_share"].iloc[0], found["upper_share"].iloc[0]
-            shade: dict[str, Any] = {"color": DARK_TO_LIGHT[2].color, "alpha": 0.3, "linewidth": 0}
-            axes.axvspan(low, high, label="sustained, measured", **shade)
+            shade: dict[str, Any] = {"color": SLO["color"], "alpha": 0.25, "linewidth": 0}
+            axes.axvspan(low, high, label="sustained rate, measured", **shade)
         _key(axes)
     return figure
 
@@ -198,7 +203,7 @@ def _band(axes: Axes, band: pd.DataFrame, name: str, look: Look) -> None:
     axes.plot(ends.index, ends["middle"], linestyle=look.line, color=look.color, linewidth=1.2)
     axes.annotate(
         name, (ends.index[0], ends["middle"].iloc[0]), xytext=(-5, 0), textcoords="offset points",
-        ha="right", va="center", fontsize=10, fontweight="bold", color=look.color,
+        ha="right", va="center", fontweight="bold", color=look.color,
     )  # fmt: skip
 
 
