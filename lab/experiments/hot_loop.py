@@ -167,7 +167,7 @@ def figure(loops: pd.DataFrame, costs: pd.DataFrame) -> Figure:
             axes.plot([median_ms, median_ms], [row - 0.32, row + 0.32], color=INK, linewidth=2.2)
             axes.annotate(
                 units.seconds(median_ms / 1000), (median_ms, row + 0.34), ha="center", va="bottom",
-                fontweight="bold", path_effects=HALO,
+                fontweight="bold", bbox=HALO,
             )  # fmt: skip
         axes.set_yticks(range(len(kernels)), kernels)
         axes.set_ylim(-0.6, len(kernels) - 0.3)

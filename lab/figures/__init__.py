@@ -15,7 +15,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 WIDTH = 5.4
@@ -32,8 +31,8 @@ BAD = "#b8334a"
 SMALL = 9.5
 """Points of notes and direct labels."""
 
-HALO = [withStroke(linewidth=2.5, foreground="white")]
-"""Keeps words readable over whatever is drawn below them."""
+HALO: dict[str, Any] = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6}
+"""The box of words, which keeps them readable over what is drawn below them."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ SERVERS: dict[str, Look] = {
 
 
 def server_look(name: str) -> Look:
-    """Return the look of a server by its name in figures: "one process", "2 workers, shared", "threads, numba"."""
+    """Return the look of a server by its name: "one process", "2 workers, shared", "threads, numba"."""
     return next((look for part, look in SERVERS.items() if part in name), SERVERS["round-robin"])
 
 
@@ -138,13 +137,17 @@ def canvas(
 
 
 def _in_lines(title: str) -> str:
-    """Break a title into as few lines as it takes, after a stop if that leaves none too long, else in halves."""
+    """Break a title into as few lines as it takes, of like lengths; two lines after a stop, if they can."""
     fewest = textwrap.wrap(title, _TITLE_CHARACTERS)
     if len(fewest) == 2:
         words = title.split()
         halves = [(" ".join(words[:n]), " ".join(words[n:])) for n in range(1, len(words))]
         fit = [both for both in halves if max(map(len, both)) <= _TITLE_CHARACTERS]
         fewest = list(min(fit, key=lambda both: (both[0][-1] not in ":;,", max(map(len, both)))))
+    elif len(fewest) > 2:
+        widths = range(_TITLE_CHARACTERS // 2, _TITLE_CHARACTERS + 1)
+        as_many = (textwrap.wrap(title, width) for width in widths)
+        fewest = next(lines for lines in as_many if len(lines) == len(fewest))
     return "\n".join(fewest)
 
 
@@ -237,7 +240,7 @@ def reference_line(
 ) -> None:
     """Draw a thin labelled line for the reader to compare with; the label of a `y` may stand on the left."""
     style = _BASE | style
-    words: dict[str, Any] = {"fontsize": SMALL, "color": style["color"], "path_effects": HALO, "zorder": 5}
+    words: dict[str, Any] = {"fontsize": SMALL, "color": style["color"], "bbox": HALO, "zorder": 5}
     if x is not None:
         axes.axvline(x, **style)
         axes.annotate(
@@ -271,7 +274,7 @@ def beside(axes: Axes, labels: Sequence[tuple[float, float, str, str]], gap: flo
     for (x, y, text, color), at, own in zip(labels, placed, points, strict=True):
         axes.annotate(
             text, (x, y), xytext=(7, at - own), textcoords="offset points", va="center", fontsize=SMALL,
-            color=color, path_effects=HALO, zorder=6, annotation_clip=False,
+            color=color, bbox=HALO, zorder=6, annotation_clip=False,
         )  # fmt: skip
 
 

@@ -93,7 +93,7 @@ def draw_heat(
         if name:
             one.annotate(
                 name, (0, 1), xycoords="axes fraction", xytext=(5, -4), textcoords="offset points", va="top",
-                fontsize=SMALL, fontweight="bold", path_effects=HALO, zorder=6,
+                fontsize=SMALL, fontweight="bold", bbox=HALO, zorder=6,
             )  # fmt: skip
     if log:
         axes[0].set_yscale("log")
@@ -124,7 +124,8 @@ def over_time(
     """Draw an attack over one axis of seconds: throughput, latency, requests in flight.
 
     `rows` are what `lab.load.summary.over_time` makes of the requests. Fewer than three of them say nothing
-    of throughput, and have no panel; nor has one request in flight at a time. `stopped_s`, marked in the figure, is when the attack was interrupted.
+    of throughput, and have no panel; nor has one request in flight at a time. `stopped_s`, marked in the
+    figure, is when the attack was interrupted.
     """
     requests = requests.assign(latency_s=requests["end_s"] - requests["due_s"])
     many = len(requests) >= MANY

@@ -93,7 +93,7 @@ def _ground(axes: Axes, cpus: int, most: int) -> None:
     axes.annotate(
         f"hatched: more workers than the {units.counted(cpus, 'CPU')} here",
         (0, 1), xycoords="axes fraction", xytext=(6, -6), textcoords="offset points",
-        va="top", fontsize=SMALL, color=QUIET, path_effects=HALO, zorder=5,
+        va="top", fontsize=SMALL, color=QUIET, bbox=HALO, zorder=5,
     )  # fmt: skip
 
 
@@ -138,7 +138,7 @@ def _ideal(axes: Axes, case: Case) -> None:
     axes.plot(rates, rates * case.mean_s, **IDEAL)
     axes.annotate(
         "ideal: every worker\nalways busy", (at, at * case.mean_s), xytext=(8, -6),
-        textcoords="offset points", ha="left", va="top", fontsize=SMALL, color=QUIET, path_effects=HALO,
+        textcoords="offset points", ha="left", va="top", fontsize=SMALL, color=QUIET, bbox=HALO,
         zorder=5,
     )  # fmt: skip
 
@@ -164,8 +164,8 @@ def _asked(axes: Axes, rate_rps: float, headroom: float, needed: int) -> None:
     axes.plot([planned_rps], [needed], "o", color=INK, markersize=9, zorder=8)
     axes.annotate(
         f"{rate_in_words(rate_rps)}{room}:\n{units.counted(needed, 'worker')}", (planned_rps, needed),
-        xytext=(-6, 8), textcoords="offset points", ha="right", va="bottom",
-        fontweight="bold", path_effects=HALO, zorder=9,
+        xytext=(9, -7), textcoords="offset points", ha="left", va="top",
+        fontweight="bold", bbox=HALO, zorder=9,
     )  # fmt: skip
 
 

@@ -11,7 +11,18 @@ from lab import units
 from lab.experiments.capacity.case import EXPERIMENT, Parameters
 from lab.experiments.capacity.prediction import BAND, PERCENTILES, latency
 from lab.experiments.dispatch.trials import played_as
-from lab.figures import ONE, QUIET, SERVERS, SLO, Look, canvas, cross_flagged, plain_log_ticks, reference_line
+from lab.figures import (
+    ONE,
+    QUIET,
+    SERVERS,
+    SLO,
+    Look,
+    canvas,
+    cross_flagged,
+    legend_below,
+    plain_log_ticks,
+    reference_line,
+)
 from lab.models.statistics import Estimate, proportion
 from lab.study.estimates import Stated, stated
 from lab.study.run import Run
@@ -193,6 +204,7 @@ def figure(
             shade: dict[str, Any] = {"color": SLO["color"], "alpha": 0.25, "linewidth": 0}
             axes.axvspan(low, high, label="sustained rate, measured", **shade)
         _key(axes)
+        legend_below(figure, axes)
     return figure
 
 
@@ -211,7 +223,6 @@ def _key(axes: Axes) -> None:
     """Say once for all percentiles what is drawn."""
     axes.fill_between([], [], [], color=QUIET, alpha=0.3, linewidth=0, label="predicted: nine of ten trials")
     axes.plot([], [], "o", color=QUIET, label="measured: a trial")
-    axes.legend(loc="upper left")
 
 
 def estimates(run: Run, trials: pd.DataFrame) -> list[Stated]:

@@ -199,4 +199,4 @@ def _dots(axes: Axes, height: float, median: Estimate, look: Look, each: Sequenc
     axes.plot([median.low, median.high], [height, height], color=look.color, linewidth=2.0)
     axes.plot(median.value, height, look.marker, color=look.color, markersize=7)
     axes.annotate(f"{median.value:.2f}", (median.high, height), xytext=(6, 0), va="center", fontsize=SMALL,
-                  textcoords="offset points", color=look.color, path_effects=HALO)  # fmt: skip
+                  textcoords="offset points", color=look.color, bbox=HALO)  # fmt: skip

@@ -139,5 +139,5 @@ def _lost(axes: Axes, label: str, lags: pd.DataFrame, look: Look) -> None:
         held = lags.loc[lags["rate_rps"] == rate_rps, "held"]
         axes.annotate(
             f"{held.sum()} of {len(held)} held", (rate_rps, at_s), xytext=(0, 7), textcoords="offset points",
-            ha="center", fontsize=SMALL, color=look.color, path_effects=HALO,
+            ha="center", fontsize=SMALL, color=look.color, bbox=HALO,
         )  # fmt: skip

@@ -210,8 +210,9 @@ def figure(seen: pd.DataFrame, rate_rps: int) -> Figure | None:
                 axes.plot(max(row[name], least_s), height[0], look.marker, color=color, markersize=7)
             axes.axvline(told[name].iloc[0], color=look.color, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
             axes.annotate(
-                name.removesuffix("_s"), (told[name].iloc[0], -0.5), xytext=(0, 2), ha="center", va="bottom",
-                textcoords="offset points", color=look.color, fontweight="bold", path_effects=HALO,
+                name.removesuffix("_s"), (told[name].iloc[0], -0.5), xytext=(0, 2), va="bottom",
+                ha={"p50_s": "center", "p90_s": "right", "p99_s": "left"}[name],
+                textcoords="offset points", color=look.color, fontweight="bold", bbox=HALO,
                 annotation_clip=False,
             )  # fmt: skip
         axes.set_yticks(range(len(told)), [_label(row) for _, row in told.iterrows()])

@@ -266,7 +266,7 @@ def _bar(axes: Axes, place: int, bar: "pd.Series[float]") -> None:
     axes.plot([place - 0.36, place + 0.36], [ideal, ideal], color=INK, linewidth=1.6)
     axes.annotate(
         f"{units.digits(reached)}\nof {ideal:g}", (place, max(ideal, top)), xytext=(0, 4),
-        textcoords="offset points", ha="center", fontweight="bold", path_effects=HALO,
+        textcoords="offset points", ha="center", fontweight="bold", bbox=HALO,
     )  # fmt: skip
 
 
