@@ -55,6 +55,8 @@ def alt_text(figure: "Figure") -> str:
     the words that stand in it. Panels that draw the same are told together; a label that panels share counts
     for all.
     """
+    from lab.figures import title_of
+
     across = next((axes.get_xlabel() for axes in reversed(figure.axes) if axes.get_xlabel()), "")
     panels: dict[str, list[str]] = {}
     for axes in filter(lambda axes: axes.axison, figure.axes):
@@ -69,7 +71,7 @@ def alt_text(figure: "Figure") -> str:
         f"{', '.join(filter(None, titles))}: {drawn}" if any(titles) else drawn
         for drawn, titles in panels.items()
     ]
-    return " ".join(f"{figure.get_suptitle()}. Chart of {'; '.join(described)}.".split())
+    return " ".join(f"{title_of(figure)}. Chart of {'; '.join(described)}.".split())
 
 
 def _rows(alike: Sequence["Axes"]) -> str:

@@ -133,7 +133,7 @@ def _drawn(figure: Figure) -> bytes:
 @every_figure
 def test_it_has_a_title_and_names_its_axes_with_their_units(draw: Callable[[], Figure]) -> None:
     figure = draw()
-    assert figure.get_suptitle()
+    assert title_of(figure)
     for axes in figure.axes:
         assert axes.get_ylabel() or [tick.get_text() for tick in axes.get_yticklabels()] == [
             "numpy",
@@ -206,7 +206,7 @@ def test_requests_without_a_latency_are_not_drawn_and_do_no_harm() -> None:
 @pytest.mark.parametrize(("slower", "behind"), [(1.0, (1, 0)), (0.5, (0, 0)), (2.0, (1, 1))])
 def test_the_title_says_who_falls_behind(slower: float, behind: tuple[int, int]) -> None:
     trials = _article().assign(service_mean_s=0.15 * slower)
-    assert single_vs_cluster.figure(trials, _requests()).get_suptitle() == (
+    assert title_of(single_vs_cluster.figure(trials, _requests())) == (
         "Fell behind at 10.0/s: one process in {} of 1 block, the cluster in {} of 1 block".format(*behind)
     )
 
@@ -223,7 +223,7 @@ def test_the_sweep_has_an_ideal_line_and_a_band_for_each_server() -> None:
     assert np.array(bands) == pytest.approx(np.array([(0.9, 0.95), (0.85, 0.9)]))
     assert _legend(latency) == [f"{name}: {share}" for name in NAMES for share in ("p95", "p50")]
     assert latency.get_yscale() == "log"
-    assert figure.get_suptitle() == "Sustained: one process 90 to 95 %, 2 workers 85 to 90 % of the own limit"
+    assert title_of(figure) == "Sustained: one process 90 to 95 %, 2 workers 85 to 90 % of the own limit"
 
 
 def test_the_sweeps_line_joins_the_medians_of_its_blocks() -> None:
@@ -293,7 +293,7 @@ def test_the_stack_fills_each_bar_from_the_measured_speedup_to_the_ideal() -> No
     assert "1.70\nof 4" in _texts(axes)
     assert "waiting for a CPU: 1.86" in _texts(axes)
     assert "idle" not in _texts(axes), "what is too thin to see has no name"
-    assert figure.get_suptitle() == "4 workers on 2 CPUs: 47 % of the ideal is waiting for a CPU"
+    assert title_of(figure) == "4 workers on 2 CPUs: 47 % of the ideal is waiting for a CPU"
 
 
 def test_a_gain_of_one_factor_is_named_where_the_stack_stands_above_the_ideal() -> None:
@@ -307,7 +307,7 @@ def test_a_gain_of_one_factor_is_named_where_the_stack_stands_above_the_ideal() 
 
 def test_a_loss_that_cannot_be_told_is_not_in_the_title() -> None:
     few = scaling.stacks(measured(*[{1: 10.0, 2: 18.0, 4: 17.0}] * 5))
-    title = _known(scaling_answer.stack_figure(few, 2)).get_suptitle()
+    title = title_of(_known(scaling_answer.stack_figure(few, 2)))
     assert title == "Where the rest of the ideal speed-up went"
 
 

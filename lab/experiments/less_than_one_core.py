@@ -335,7 +335,7 @@ def figure(trials: pd.DataFrame) -> Figure | None:
         latency.plot([], [], "o:", color=QUIET, label="p90", markerfacecolor="white")
         rate.set_title("Throughput, overloaded")
         rate.set_ylabel("requests/s")
-        latency.set_title(f"Latency at a load of {units.percent(trials['load'].min())}")
+        latency.set_title(f"Latency at {units.percent(trials['load'].min())} load")
         latency.set_ylabel("ms")
         for above in (rate, latency):
             above.set_ylim(0, 1.25 * above.get_ylim()[1])

@@ -41,7 +41,7 @@ REFERENCE = "reference"
 """The run that comes with the project."""
 
 _MOST_OTHERS = len(DARK_TO_LIGHT) - 1
-_MOST_DRAWN = 40
+_MOST_DRAWN = 16
 
 
 class Parameters(_Parameters):

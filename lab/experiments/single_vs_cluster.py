@@ -24,7 +24,7 @@ from lab.experiments.common import (
     worded,
 )
 from lab.figures import INK, THEORY, beside, canvas, reference_line, server_look
-from lab.figures.timeline import MANY, draw_heat, workers_apart
+from lab.figures.timeline import MANY, draw_lanes, workers_apart
 from lab.models.overload import overload
 from lab.models.statistics import Estimate, estimate, fewest_trials, paired_ratio
 from lab.study.estimates import Stated, stated
@@ -270,7 +270,7 @@ def figure(trials: pd.DataFrame, requests: pd.DataFrame) -> Figure:
     rows, height = (len(lanes), 0.6 + 1.05 * len(lanes)) if lanes else (1, 3.5)
     with canvas(_finding(trials), rows=rows, height=height, sharex=True, sharey=True) as (figure, panels):
         if lanes:
-            draw_heat(panels, [(name, mine) for name, _, mine in lanes])
+            draw_lanes(panels, [(name, mine) for name, _, mine in lanes])
         else:
             _draw_dots(panels[0], by_server(requests))
         panels[0].set_ylim(0, top_s)
@@ -314,4 +314,5 @@ def _draw_dots(axes: Axes, servers: Sequence[tuple[str, pd.DataFrame]]) -> None:
 
 
 def _end(line: pd.DataFrame, name: str) -> tuple[float, float, str, str]:
-    return (*map(float, line[["due_s", "latency_s"]].iloc[-1]), name, INK)
+    last = line.iloc[-1]
+    return float(last["due_s"]), float(last["latency_s"]), name, INK

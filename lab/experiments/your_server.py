@@ -193,7 +193,7 @@ _Label = tuple[float, float, str, str]
 
 
 def _draw_rates(axes: Axes, rows: Sequence[Sized], taken: int | None) -> list[_Label]:
-    """Draw the bounds of each rate, and what as many times one worker's would be; return that line's label."""
+    """Draw the bounds of each rate, and as many times one worker's; return the label of that line."""
     look, ideal = SERVERS["round-robin"], list[_Label]()
     known = [row for row in rows if row.lower_rps]
     middles = [((row.lower_rps or 0.0) + (row.upper_rps or row.lower_rps or 0.0)) / 2 for row in known]

@@ -125,15 +125,21 @@ def canvas(
 ) -> Iterator[tuple[Figure, list[Axes]]]:
     """Yield a titled figure, `height` inches without its title, and its axes, row by row, in the one style.
 
-    A long title takes several lines.
+    A long title takes several lines; the figure's label has it in one.
     """
     words = _in_lines(title)
     with drawing():
         size = WIDTH, height + 0.26 * (1 + words.count("\n"))
         figure = Figure(figsize=size)  # not pyplot's, so neither backend nor state matters
+        figure.set_label(title)
         axes = figure.subplots(rows, columns, squeeze=False, **grid)
         figure.suptitle(words, x=0.01, ha="left", fontsize=_TITLE_PT, fontweight="bold", linespacing=1.25)
         yield figure, list(axes.flat)
+
+
+def title_of(figure: Figure) -> str:
+    """Return what a figure says above all, in one line."""
+    return str(figure.get_label()) or figure.get_suptitle()
 
 
 def _in_lines(title: str) -> str:
@@ -143,11 +149,11 @@ def _in_lines(title: str) -> str:
         words = title.split()
         halves = [(" ".join(words[:n]), " ".join(words[n:])) for n in range(1, len(words))]
         fit = [both for both in halves if max(map(len, both)) <= _TITLE_CHARACTERS]
-        fewest = list(min(fit, key=lambda both: (both[0][-1] not in ":;,", max(map(len, both)))))
+        fewest = [*min(fit, key=lambda both: (not both[0].endswith((":", ";", ",")), max(map(len, both))))]
     elif len(fewest) > 2:
         widths = range(_TITLE_CHARACTERS // 2, _TITLE_CHARACTERS + 1)
-        as_many = (textwrap.wrap(title, width) for width in widths)
-        fewest = next(lines for lines in as_many if len(lines) == len(fewest))
+        tried = [textwrap.wrap(title, width) for width in widths]
+        fewest = next(lines for lines in tried if len(lines) == len(fewest))
     return "\n".join(fewest)
 
 

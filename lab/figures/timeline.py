@@ -69,12 +69,13 @@ def workers_apart(requests: pd.DataFrame, trial: str | None = None) -> list[tupl
     return found + ([(NOBODY, nobodys)] if len(nobodys) else [])
 
 
-def draw_heat(
+def draw_lanes(
     axes: Sequence[Axes], lanes: Sequence[tuple[str, pd.DataFrame]], *, x: str = "due_s", log: bool = False
 ) -> None:
-    """Draw how many requests of each lane were due when, and how long they took; all on the same scales.
+    """Draw when the requests of each lane were due, and how long they took; all on the same scales.
 
-    Each lane is named in its corner, and the first says what the colour means. `axes` share both axes.
+    Few are dots, many a heat map. Each lane is named in its corner, and a note says what is drawn. `axes`
+    share both axes.
     """
     known = pd.concat([rows for _, rows in lanes]).dropna(subset=[x, "latency_s"])
     known = known[known["latency_s"] > 0]
@@ -83,13 +84,16 @@ def draw_heat(
     times_s = np.linspace(known[x].min(), known[x].max() + 1e-9, 61)
     low_s, high_s = (known["latency_s"].min() / 1.1, known["latency_s"].max() * 1.1)
     heights_s = np.geomspace(low_s, high_s, 21) if log else np.linspace(0, high_s, 21)
-    counts = [np.histogram2d(rows[x], rows["latency_s"], (times_s, heights_s))[0] for _, rows in lanes]
-    most = max(float(count.max()) for count in counts)
-    for one, (name, _), count in zip(axes, lanes, counts, strict=True):
-        one.pcolormesh(
-            times_s, heights_s, np.ma.masked_equal(count.T, 0), cmap=HEAT,
-            norm=PowerNorm(0.6, 1, max(2, most)), rasterized=True,
-        )  # fmt: skip
+    if many := len(known) >= MANY:
+        counts = [np.histogram2d(rows[x], rows["latency_s"], (times_s, heights_s))[0] for _, rows in lanes]
+        most = max(2.0, *(float(count.max()) for count in counts))
+        norm = PowerNorm(0.6, 1, most)
+        for one, count in zip(axes, counts, strict=True):
+            cells = np.ma.masked_equal(count.T, 0)
+            one.pcolormesh(times_s, heights_s, cells, cmap=HEAT, norm=norm, rasterized=True)
+    for one, (name, rows) in zip(axes, lanes, strict=True):
+        if not many:
+            one.plot(rows[x], rows["latency_s"], "o", color=_DOT, alpha=0.75, markersize=4.5)
         if name:
             one.annotate(
                 name, (0, 1), xycoords="axes fraction", xytext=(5, -4), textcoords="offset points", va="top",
@@ -100,9 +104,10 @@ def draw_heat(
         axes[0].set_ylim(low_s / 1.3, high_s * 2.5)  # room for the name
         for one in axes:
             plain_log_ticks(one.yaxis, units.seconds, most=4)
+    says = f"the darker, the more requests: up to {most:.0f}" if many else "a dot is a request"
     axes[0].annotate(
-        f"the darker, the more requests: up to {most:.0f}", (1, 1), xycoords="axes fraction", xytext=(0, 3),
-        textcoords="offset points", ha="right", va="bottom", fontsize=SMALL, color=QUIET,
+        says, (1, 1), xycoords="axes fraction", xytext=(0, 3), textcoords="offset points", ha="right",
+        va="bottom", fontsize=SMALL, color=QUIET,
     )  # fmt: skip
 
 
@@ -132,7 +137,7 @@ def over_time(
     lanes = workers_apart(requests) if many else [("", requests)]
     bars, queue = len(rows) >= _LEAST_BINS, bool(rows["in_flight"].max() >= _LEAST_IN_FLIGHT)
     ratios = [2.0] * bars + [1.5 if len(lanes) > 1 else 2.4] * len(lanes) + [1.3] * queue
-    grid = {"rows": len(ratios), "sharex": True, "height_ratios": ratios}
+    grid: dict[str, Any] = {"rows": len(ratios), "sharex": True, "height_ratios": ratios}
     with canvas(title, height=0.9 + 0.85 * sum(ratios), **grid) as (figure, panels):
         first, last, latency = panels[0], panels[-1], panels[bars : bars + len(lanes)]
         bin_s = _width_s(rows, requests)
@@ -142,7 +147,7 @@ def over_time(
         for one in latency[1:]:
             one.sharey(latency[0])
         if many:
-            draw_heat(latency, lanes, log=True)
+            draw_lanes(latency, lanes, log=True)
             for axes, (name, mine) in zip(latency, lanes, strict=True):
                 if name != NOBODY:
                     _percentiles(axes, mine, edges_s)
@@ -214,7 +219,7 @@ def _dots(axes: Axes, requests: pd.DataFrame) -> None:
 def _percentiles(axes: Axes, requests: pd.DataFrame, edges_s: Edges) -> None:
     """Draw the percentiles of what was due in each bin of time, where there are enough requests for them."""
     known = requests.dropna(subset=["latency_s"])
-    bins = pd.cut(known["due_s"], edges_s, right=False, labels=False)
+    bins = np.digitize(known["due_s"], edges_s) - 1
     of_bin = known["latency_s"].groupby(bins)
     ends: list[tuple[float, float, str, str]] = []
     for name, fewest in FEWEST.items():

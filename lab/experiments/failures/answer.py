@@ -22,8 +22,8 @@ from lab.experiments.failures.trials import (
     SCALE,
     around,
 )
-from lab.figures import BAD, INK, PALE, SMALL, canvas, reference_line
-from lab.figures.timeline import draw_heat
+from lab.figures import BAD, HALO, INK, PALE, SMALL, canvas, reference_line
+from lab.figures.timeline import draw_lanes
 from lab.models.statistics import Estimate, estimate, proportion
 from lab.study.estimates import Stated, stated
 from lab.units import counted, percent, seconds
@@ -301,9 +301,12 @@ def figure(events: pd.DataFrame, requests: pd.DataFrame, kind: str) -> Figure | 
     full_s, before_s = mine["took_s"].median(), float(calm["latency_s"].median())
     grid: dict[str, Any] = {"rows": 2, "sharex": True, "sharey": True}
     with canvas(f"{_title(kind, noun, mine)} ({dispatch})", height=4.0, **grid) as (figure, panels):
-        draw_heat(
+        draw_lanes(
             panels, [(its, answered[owns]), ("the other workers", answered[~owns])], x="since_s", log=True
         )
+        if before_s > 0:
+            lowest, highest = panels[0].get_ylim()  # after a slow event, all answers may be far above
+            panels[0].set_ylim(min(lowest, before_s / 2), max(highest, before_s * 2))
         for axes in panels:
             if full_s > 0:
                 axes.axvspan(0, full_s, color=PALE, alpha=0.25, linewidth=0, zorder=0)
@@ -332,7 +335,7 @@ def _losses(axes: Axes, lost: pd.DataFrame) -> None:
     """Cross the requests that were lost, at the foot of the lane of the worker that failed."""
     if len(lost):
         axes.plot(lost["since_s"], [0.2] * len(lost), "X", color=BAD, markersize=8, markeredgecolor=INK,
-                  markeredgewidth=0.5, transform=axes.get_xaxis_transform(), zorder=5)  # fmt: skip
+                  markeredgewidth=0.5, transform=axes.get_xaxis_transform(), zorder=5, label="lost")  # fmt: skip
         axes.annotate(f"lost: {len(lost)}", (float(lost["since_s"].max()), 0.2), xytext=(8, 0), va="center",
                       xycoords=axes.get_xaxis_transform(), textcoords="offset points", fontsize=SMALL,
-                      fontweight="bold", color=BAD)  # fmt: skip
+                      fontweight="bold", color=BAD, bbox=HALO)  # fmt: skip

@@ -28,7 +28,7 @@ from lab.experiments.folk_rules.rules import (
 )
 from lab.experiments.folk_rules.trials import BALANCED, CENTRAL, HASHED, TAIL, named
 from lab.experiments.other_servers.analysis import against, estimated
-from lab.figures import SERVERS, THEORY, canvas, reference_line
+from lab.figures import SERVERS, THEORY, canvas, legend_below, reference_line
 from lab.models.queueing import mdc_wait_quantile
 from lab.study.run import Run
 from lab.units import counted
@@ -179,11 +179,11 @@ def figure(tails: pd.DataFrame, n: int) -> Figure | None:
         )  # fmt: skip
         axes.plot([], [], "|", markersize=14, label="theory", **mark)
         reference_line(axes, x=1, text="one ideal queue")
-        axes.set_yticks(range(len(names)), list(names.values()))
+        axes.set_yticks(range(len(names)), [name.replace(" behind", "\nbehind") for name in names.values()])
         axes.set_ylim(len(names) - 0.4, -0.8)
         largest = tails.groupby("server")["over_ideal"].median().max()
         axes.set_xlim(0, max(2.0, min(1.08 * axes.get_xlim()[1], MOST_SHOWN * largest)))
-        axes.set_xlabel(f"{tail_name(tails)} of latency, multiples of one ideal queue's")
+        axes.set_xlabel(f"{tail_name(tails)} over one ideal queue's")
         axes.grid(visible=False, axis="y")
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        legend_below(figure, axes)
     return figure

@@ -185,7 +185,8 @@ def stall_over_time(stalls: pd.DataFrame) -> pd.DataFrame:
 
 
 def _at_highest_rate(stalls: pd.DataFrame) -> pd.DataFrame:
-    return stalls[(stalls["rate"] == stalls["rate"].max()) & (stalls["loop"] == OPEN)]
+    highest: pd.DataFrame = stalls[(stalls["rate"] == stalls["rate"].max()) & (stalls["loop"] == OPEN)]
+    return highest
 
 
 def closed_loop(url: str, *, rate: float, duration_s: float) -> pd.DataFrame:
