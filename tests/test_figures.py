@@ -3,8 +3,9 @@
 import io
 import math
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,7 +22,20 @@ from matplotlib.patches import Rectangle
 from lab.experiments import hot_loop, rate_sweep, single_vs_cluster
 from lab.experiments.worker_scaling import answer as scaling_answer
 from lab.experiments.worker_scaling import scaling
-from lab.figures import DARK_TO_LIGHT, canvas
+from lab.figures import (
+    BAD,
+    DARK_TO_LIGHT,
+    MOST_BYTES,
+    SLO,
+    beside,
+    canvas,
+    picture,
+    rendered,
+    server_look,
+    timeline,
+    title_of,
+)
+from lab.figures import SERVERS as LOOKS
 from lab.study import plan
 
 TITLE = "What it says"
@@ -179,22 +193,21 @@ def test_loop_times_show_every_loop_and_say_the_medians() -> None:
     (axes,) = loop_times().axes
     points = sorted(x for line in _lines(axes) if len(line) == 3 for x, _ in line)
     assert points == pytest.approx([9, 18, 27, 90, 180, 270])
-    assert "median 18.0 ms" in _texts(axes)
-    assert "median 180 ms" in _texts(axes)
+    assert _texts(axes) == "18.0 ms | 180 ms"
 
 
 def test_latency_over_time_marks_failures_and_draws_the_theory_and_the_loop() -> None:
     (axes,) = latency_over_time().axes
-    assert _legend(axes) == [f"{name}: {what}" for name in NAMES for what in ("answered", "failed")]
+    assert _legend(axes) == [name + what for name in NAMES for what in ("", ": failed")]
     assert _texts(axes).count("theory") == 2
     assert "the loop alone" in _texts(axes)
-    assert [len(line) for line in _lines(axes)] == [9, 1, 10, 9, 1, 10, 2]
+    assert [len(line) for line in _lines(axes)] == [9, 1, 9, 1, 10, 10, 2]
     assert axes.get_ylim()[1] > 0.1 + 9 * 0.05
 
 
 def test_latency_over_time_has_no_entry_for_failures_that_were_not() -> None:
     (axes,) = single_vs_cluster.figure(_article(), _requests().assign(outcome="ok")).axes
-    assert _legend(axes) == [f"{name}: answered" for name in NAMES]
+    assert _legend(axes) == list(NAMES)
 
 
 def test_requests_without_a_latency_are_not_drawn_and_do_no_harm() -> None:
@@ -214,14 +227,15 @@ def test_the_title_says_who_falls_behind(slower: float, behind: tuple[int, int])
 def test_the_sweep_has_an_ideal_line_and_a_band_for_each_server() -> None:
     figure = rate_sweep_figure()
     answered, latency = figure.axes
-    assert _legend(answered) == [*NAMES, "ideal: all that can be"]
+    assert _legend(answered) == list(NAMES)
+    assert "ideal" in _texts(answered)
     (ideal,) = [line for line in _lines(answered) if len(line) == 3]
     assert np.array(ideal) == pytest.approx(np.array([(0, 0), (1, 1), (1.2, 1)]))
     bands = [
         patch.get_extents().transformed(answered.transData.inverted()).intervalx for patch in answered.patches
     ]
     assert np.array(bands) == pytest.approx(np.array([(0.9, 0.95), (0.85, 0.9)]))
-    assert _legend(latency) == [f"{name}: {share}" for name in NAMES for share in ("p95", "p50")]
+    assert [text.get_text() for text in latency.texts] == ["SLO for p95", *["p95", "p50"] * 2]
     assert latency.get_yscale() == "log"
     assert title_of(figure) == "Sustained: one process 90 to 95 %, 2 workers 85 to 90 % of the own limit"
 
@@ -253,7 +267,7 @@ def test_scaling_has_the_ideal_line_the_cpus_and_every_trial() -> None:
     assert 18 in by_length, "a point per trial"
     assert "ideal" in _texts(rate)
     assert "2 CPUs" in _texts(rate)
-    assert sorted(_legend(rate)) == ["highest throughput: a trial", "highest throughput: median over blocks"]
+    assert _legend(rate) == ["highest throughput; a dot is a trial"]
 
 
 def test_sustained_rates_are_drawn_from_their_lower_bound_and_left_out_without_one() -> None:
@@ -261,14 +275,195 @@ def test_sustained_rates_are_drawn_from_their_lower_bound_and_left_out_without_o
     bounds |= {"reason": ["", "", "even 5.00/s is too much"]}
     (rate,) = _known(scaling_answer.figure(_scaled(), 2, pd.DataFrame(bounds))).axes
     assert [(1, 9), (2, 17)] in _lines(rate)
-    assert "sustained rate: lower to upper bound" in _legend(rate)
+    assert "sustained rate, between its bounds" in _legend(rate)
 
 
-@pytest.mark.parametrize("words", [3, 12, 16])
-def test_a_title_fits_its_figure(words: int) -> None:
-    with canvas(" ".join(["workers"] * words)) as (figure, _):
+@pytest.mark.parametrize("words", [1, 3, 6, 9, 12, 30])
+def test_a_title_fits_its_figure_and_loses_no_word(words: int) -> None:
+    said = " ".join(["Workers"] * words)
+    with canvas(said) as (figure, _):
         (title,) = figure.texts
         assert title.get_window_extent(FigureCanvasAgg(figure).get_renderer()).x1 <= figure.bbox.x1
+    assert title.get_text().split() == said.split()
+    assert title_of(figure) == said
+
+
+def test_a_title_of_two_lines_breaks_where_its_sentence_does() -> None:
+    with canvas("1 to 2 workers: 1.88 times the throughput; 2 to 4: 1.02 times") as (figure, _):
+        first, _, second = figure.get_suptitle().partition("\n")
+    assert (first[-1], second) == (";", "2 to 4: 1.02 times")
+
+
+def _lightness(color: str) -> float:
+    """CIE L* of a colour: what is left of it in grey."""
+    red, green, blue = _linear(color)
+    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    return float(116 * np.cbrt(luminance) - 16)
+
+
+def _linear(color: str) -> np.ndarray:
+    parts = np.array(to_rgb(color))
+    return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+
+
+_DEUTERANOPIA = np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]])
+"""Machado, Oliveira and Fernandes (2009), of linear RGB: what an eye without green cones sees."""
+
+
+def _without_green_cones(color: str) -> np.ndarray:
+    seen = np.clip(_DEUTERANOPIA @ _linear(color), 0, 1)
+    return np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)
+
+
+@pytest.mark.parametrize("palette", [LOOKS, dict(enumerate(DARK_TO_LIGHT))], ids=["servers", "others"])
+def test_colours_are_told_apart_in_grey_and_without_green_cones(palette: dict[Any, Any]) -> None:
+    colors = [look.color for look in palette.values()]
+    for one, other in combinations(colors, 2):
+        assert abs(_lightness(one) - _lightness(other)) >= 6, (one, other)
+        assert np.linalg.norm(_without_green_cones(one) - _without_green_cones(other)) >= 0.1, (one, other)
+
+
+def test_an_objective_looks_like_no_server_and_no_failure() -> None:
+    for color in [BAD, *(look.color for look in LOOKS.values())]:
+        assert np.linalg.norm(np.array(to_rgb(color)) - to_rgb(SLO["color"])) >= 0.2
+
+
+@pytest.mark.parametrize(
+    ("name", "look"),
+    [
+        ("one process", "one process"),
+        ("2 workers, shared", "shared"),
+        ("round-robin (kept)", "round-robin"),
+        ("least-busy, bound 2", "least-busy"),
+        ("threads, numba", "threads"),
+    ],
+)
+def test_a_server_has_one_look_under_all_its_names(name: str, look: str) -> None:
+    assert server_look(name) is LOOKS[look]
+
+
+def test_the_same_servers_look_alike_in_different_notebooks() -> None:
+    article, sweep = latency_over_time().axes[0], rate_sweep_figure().axes[0]
+    of_article, of_sweep = (
+        {text: line.get_color() for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+        for axes in (article, sweep)
+    )
+    for name in NAMES:
+        assert of_article[name] == of_sweep[name] == server_look(name).color
+
+
+def _overlaps(figure: Figure) -> list[tuple[str, str]]:
+    """Return the pairs of labels in a figure that cover each other by more than a sliver."""
+    canvas_ = FigureCanvasAgg(figure)
+    canvas_.draw()
+    texts = [text for axes in figure.axes for text in axes.texts if text.get_text()]
+    boxes = [(text.get_text(), text.get_window_extent(canvas_.get_renderer())) for text in texts]
+    return [
+        (one, other)
+        for (one, a), (other, b) in combinations(boxes, 2)
+        if min(a.x1, b.x1) - max(a.x0, b.x0) > 2 and min(a.y1, b.y1) - max(a.y0, b.y0) > 2
+    ]
+
+
+@every_figure
+def test_no_label_covers_another_and_none_is_cut_off(draw: Callable[[], Figure]) -> None:
+    figure = draw()
+    assert _overlaps(figure) == []
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    axis_names = [label for axes in figure.axes for label in (axes.xaxis.label, axes.yaxis.label)]
+    titles = [axes.title for axes in figure.axes] + [axes._left_title for axes in figure.axes]  # type: ignore[attr-defined]
+    for text in [*axis_names, *titles, *(text for axes in figure.axes for text in axes.texts), *figure.texts]:
+        if text.get_text() and text.get_visible():
+            box = text.get_window_extent(renderer)
+            assert -1 <= box.x0 < box.x1 <= figure.bbox.x1 + 1, text.get_text()
+
+
+def test_labels_beside_lines_that_end_together_are_moved_apart() -> None:
+    with canvas(TITLE) as (figure, (axes,)):
+        axes.plot([0, 1], [0, 1])
+        beside(axes, [(1.0, 0.5, "one", "k"), (1.0, 0.5, "two", "k"), (1.0, 0.501, "three", "k")])
+    assert _overlaps(figure) == []
+
+
+@every_figure
+def test_a_picture_for_a_page_is_light(draw: Callable[[], Figure]) -> None:
+    kind, content = picture(draw())
+    assert len(content) <= MOST_BYTES
+    assert kind in ("image/svg+xml", "image/png")
+
+
+def test_many_marks_become_a_picture_and_few_stay_lines_and_words() -> None:
+    for marks, kind in ((20, "image/svg+xml"), (20_000, "image/png")):
+        with canvas(TITLE) as (figure, (axes,)):
+            axes.plot(np.arange(marks), np.random.default_rng(0).random(marks), ".", label="5 < 6 & 7")
+            axes.legend()
+        found, content = picture(figure)
+        assert (found, len(content) <= MOST_BYTES) == (kind, True)
+
+
+def test_words_in_an_svg_stay_words_and_numbers_in_them_are_not_rounded() -> None:
+    with canvas("<b>3.14159</b> & more") as (figure, (axes,)):
+        axes.set_xlabel("2.71828 $x_1$")
+    svg = rendered(figure, "svg").decode()
+    root = ElementTree.fromstring(svg)  # noqa: S314 - our own
+    words = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"<b>3.14159</b> & more", "2.71828 $x_1$"} <= set(words)
+    assert "<b>" not in svg
+
+
+def _attack(count: int, workers: int = 2) -> pd.DataFrame:
+    due_s = np.arange(count) / 50
+    return pd.DataFrame(
+        {"due_s": due_s, "end_s": due_s + 0.02 + 0.001 * np.arange(count), "outcome": "ok"}
+    ).assign(worker=10 + np.arange(count) % workers, latency_s=lambda rows: rows["end_s"] - rows["due_s"])
+
+
+def test_few_requests_are_dots_and_many_a_heat_map_that_loses_none() -> None:
+    for count, many in ((timeline.MANY - 2, False), (timeline.MANY, True)):
+        lanes = timeline.workers_apart(_attack(count))
+        assert [name for name, _ in lanes] == ["worker 1", "worker 2"]
+        with canvas(TITLE, rows=2, sharex=True, sharey=True) as (_, panels):
+            timeline.draw_lanes(panels, lanes)
+        drawn = [mesh.get_array().sum() for axes in panels for mesh in axes.collections]
+        dots = sum(len(line) for axes in panels for line in _lines(axes))
+        assert (sum(drawn), dots) == ((count, 0) if many else (0, count))
+
+
+def test_a_queue_climbs_in_the_lane_of_the_worker_that_has_it() -> None:
+    """Worker 2 falls behind: its requests are ever later, those of worker 1 are not."""
+    rows = _attack(1000)
+    rows.loc[rows["worker"] == 10, "latency_s"] = 0.02
+    with canvas(TITLE, rows=2, sharex=True, sharey=True) as (_, panels):
+        timeline.draw_lanes(panels, timeline.workers_apart(rows))
+    heights = []
+    for axes in panels:
+        cells = np.ma.filled(axes.collections[0].get_array(), 0)
+        heights.append([int(np.argmax(cells[:, moment])) for moment in (1, cells.shape[1] - 2)])
+    (calm_first, calm_last), (queue_first, queue_last) = heights
+    assert calm_first == calm_last
+    assert queue_last > queue_first + 10
+
+
+def test_workers_beyond_a_few_share_a_lane_and_unanswered_requests_have_their_own() -> None:
+    ((name, rows),) = timeline.workers_apart(_attack(100, workers=20))
+    assert (name, len(rows)) == ("all 20 workers", 100)
+    some = _attack(100)
+    some.loc[90:, "worker"] = np.nan
+    lanes = dict(timeline.workers_apart(some))
+    assert {name: len(rows) for name, rows in lanes.items()} == {
+        "worker 1": 45, "worker 2": 45, timeline.NOBODY: 10,
+    }  # fmt: skip
+
+
+def test_many_requests_of_the_article_have_a_lane_for_one_process_and_for_each_worker() -> None:
+    rows = pd.concat([_requests().assign(trial_id="t", worker=7)] * 20, ignore_index=True)
+    cluster = rows["topology"] == "cluster"
+    rows.loc[cluster, "worker"] = 8 + np.arange(cluster.sum()) % 2
+    rows["end_s"] = rows["due_s"] + rows["latency_s"]
+    figure = single_vs_cluster.figure(_article(), rows)
+    names = [axes.texts[0].get_text() for axes in figure.axes]
+    assert names == [NAMES[0], f"{NAMES[1]}: worker 1", f"{NAMES[1]}: worker 2"]
+    assert all("theory" in _texts(axes) for axes in figure.axes)
 
 
 def test_a_fraction_of_a_cpu_is_named_as_one() -> None:

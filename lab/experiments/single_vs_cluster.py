@@ -283,7 +283,7 @@ def figure(trials: pd.DataFrame, requests: pd.DataFrame) -> Figure:
             panels[0].set_ylabel("latency from the due time, s")
             for line in predicted.values():
                 panels[0].plot(line["due_s"], line["latency_s"], **THEORY)
-            reference_line(panels[0], y=float(trials["loop_s"].median()), text="the loop alone")
+            reference_line(panels[0], y=float(trials["loop_s"].median()), text="the loop alone", left=True)
             beside(panels[0], [_end(line, f"theory:\n{name}") for name, line in predicted.items()])
     return figure
 
@@ -297,9 +297,13 @@ def _lanes(requests: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
     ]
 
 
+_FAILED = ("x", "+", "1", "2")
+"""The markers of failures: here, too, a server differs by shape and not by colour alone."""
+
+
 def _draw_dots(axes: Axes, servers: Sequence[tuple[str, pd.DataFrame]]) -> None:
     drawn: dict[str, Any] = {"linestyle": "none", "alpha": 0.65, "clip_on": False}
-    for server, mine in servers:
+    for (server, mine), failed in zip(servers, _FAILED, strict=False):
         look, ok = server_look(server), mine["outcome"] == "ok"
         axes.plot(
             mine.loc[ok, "due_s"], mine.loc[ok, "latency_s"], marker=look.marker, color=look.color,
@@ -307,7 +311,7 @@ def _draw_dots(axes: Axes, servers: Sequence[tuple[str, pd.DataFrame]]) -> None:
         )  # fmt: skip
         if not ok.all():
             axes.plot(
-                mine.loc[~ok, "due_s"], mine.loc[~ok, "latency_s"], marker="x", color=look.color,
+                mine.loc[~ok, "due_s"], mine.loc[~ok, "latency_s"], marker=failed, color=look.color,
                 markersize=5, label=f"{server}: failed", **drawn,
             )  # fmt: skip
     axes.legend(loc="upper left")

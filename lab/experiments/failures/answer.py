@@ -334,8 +334,10 @@ def _title(kind: str, noun: str, mine: pd.DataFrame) -> str:
 def _losses(axes: Axes, lost: pd.DataFrame) -> None:
     """Cross the requests that were lost, at the foot of the lane of the worker that failed."""
     if len(lost):
-        axes.plot(lost["since_s"], [0.2] * len(lost), "X", color=BAD, markersize=8, markeredgecolor=INK,
-                  markeredgewidth=0.5, transform=axes.get_xaxis_transform(), zorder=5, label="lost")  # fmt: skip
+        axes.plot(
+            lost["since_s"], [0.2] * len(lost), "X", color=BAD, markersize=8, markeredgecolor=INK,
+            markeredgewidth=0.5, transform=axes.get_xaxis_transform(), zorder=5, label="lost",
+        )  # fmt: skip
         axes.annotate(f"lost: {len(lost)}", (float(lost["since_s"].max()), 0.2), xytext=(8, 0), va="center",
                       xycoords=axes.get_xaxis_transform(), textcoords="offset points", fontsize=SMALL,
                       fontweight="bold", color=BAD, bbox=HALO)  # fmt: skip

@@ -237,7 +237,7 @@ def stack_figure(stacks: pd.DataFrame, cpus: float) -> Figure | None:
         axes.set_xlim(-0.5, len(bars) - 0.4)
         axes.set_ylim(0, 1.1 * max(axes.dataLim.ymax, float(bars[-1]["workers"])))
         axes.set_xlabel("workers")
-        axes.set_ylabel("speed-up over one worker")
+        axes.set_ylabel("speed-up, in workers' worth")
         _names(axes, len(bars), bars[-1], cpus)
     return figure
 
