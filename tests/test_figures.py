@@ -424,7 +424,7 @@ def test_few_requests_are_dots_and_many_a_heat_map_that_loses_none() -> None:
         assert [name for name, _ in lanes] == ["worker 1", "worker 2"]
         with canvas(TITLE, rows=2, sharex=True, sharey=True) as (_, panels):
             timeline.draw_lanes(panels, lanes)
-        drawn = [mesh.get_array().sum() for axes in panels for mesh in axes.collections]
+        drawn = [np.ma.sum(mesh.get_array()) for axes in panels for mesh in axes.collections]
         dots = sum(len(line) for axes in panels for line in _lines(axes))
         assert (sum(drawn), dots) == ((count, 0) if many else (0, count))
 
@@ -437,7 +437,7 @@ def test_a_queue_climbs_in_the_lane_of_the_worker_that_has_it() -> None:
         timeline.draw_lanes(panels, timeline.workers_apart(rows))
     heights = []
     for axes in panels:
-        cells = np.ma.filled(axes.collections[0].get_array(), 0)
+        cells = np.ma.filled(np.ma.asarray(axes.collections[0].get_array()), 0)
         heights.append([int(np.argmax(cells[:, moment])) for moment in (1, cells.shape[1] - 2)])
     (calm_first, calm_last), (queue_first, queue_last) = heights
     assert calm_first == calm_last

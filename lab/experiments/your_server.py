@@ -218,7 +218,7 @@ def _draw_rates(axes: Axes, rows: Sequence[Sized], taken: int | None) -> list[_L
         end = min(last, top / each), min(each * last, top)
         axes.plot([0, end[0]], [0, end[1]], **IDEAL)
         ideal = [(*end, "ideal", QUIET)]
-    axes.set_title("Sustained rate, between its bounds")
+    axes.set_title("Sustained rate")
     axes.set_ylabel("requests/s")
     return ideal
 

@@ -25,6 +25,8 @@ QUIET = "#5f6b76"
 GRID = "#e4e7eb"
 PALE = "#aebdca"
 """What is there, but is not what matters."""
+LIGHTER = "#4f93bd"
+"""A second number of the same thing, beside `#0b3c5d`."""
 BAD = "#b8334a"
 """What failed, was lost, or was told apart."""
 
@@ -182,16 +184,16 @@ def rendered(figure: Figure, kind: str) -> bytes:
 
 MOST_BYTES = 100_000
 """Of a picture in a report."""
-_MOST_SVG_BYTES = 60_000
-"""Beyond it, there are so many marks that a picture of them is smaller."""
+_LIGHT_BYTES = 25_000
+"""An SVG that is no heavier is as light as any picture of it."""
 
 
 def picture(figure: Figure) -> tuple[str, bytes]:
-    """Return a figure for a page, and its media type: SVG if it has few marks, else a picture."""
+    """Return a figure for a page, and its media type: SVG, or a picture if so many marks are lighter so."""
     svg = rendered(figure, "svg")
-    if len(svg) <= _MOST_SVG_BYTES:
-        return "image/svg+xml", svg
-    return "image/png", rendered(figure, "png")
+    if len(svg) > _LIGHT_BYTES and len(png := rendered(figure, "png")) < len(svg):
+        return "image/png", png
+    return "image/svg+xml", svg
 
 
 def _in_few_letters(svg: bytes) -> bytes:

@@ -59,12 +59,12 @@ def staircase(
         _stairs(axes, steps, validated, cpus)
         _measured(axes, found)
         _band(axes, steps)
-        _ideal(axes, case)
         if needed:
             _asked(axes, rate_rps, case.headroom, needed)
         axes.set_xlabel("offered rate, requests/s")
         axes.set_ylabel("workers")
         legend_below(figure, axes, columns=1)
+        _ideal(axes, case)
     return figure
 
 
@@ -133,14 +133,9 @@ def _ideal(axes: Axes, case: Case) -> None:
     """Draw the fewest workers that any arrangement could need."""
     low, high = axes.get_xlim()
     is_log = axes.get_xscale() == "log"
-    at = math.sqrt(low * high) if is_log else 0.55 * high
     rates = np.geomspace(low, high, 100) if is_log else np.linspace(low, high, 100)
     axes.plot(rates, rates * case.mean_s, **IDEAL)
-    axes.annotate(
-        "ideal: every worker\nalways busy", (at, at * case.mean_s), xytext=(8, -6),
-        textcoords="offset points", ha="left", va="top", fontsize=SMALL, color=QUIET, bbox=HALO,
-        zorder=5,
-    )  # fmt: skip
+    beside(axes, [(high, high * case.mean_s, "ideal:\nalways\nbusy", QUIET)])
 
 
 def _measured(axes: Axes, found: pd.DataFrame) -> None:

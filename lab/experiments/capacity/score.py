@@ -12,7 +12,7 @@ from lab.experiments.capacity.case import EXPERIMENT, Parameters
 from lab.experiments.capacity.prediction import BAND, PERCENTILES, latency
 from lab.experiments.dispatch.trials import played_as
 from lab.figures import (
-    ONE,
+    LIGHTER,
     QUIET,
     SERVERS,
     SLO,
@@ -173,7 +173,7 @@ def title(scored: pd.DataFrame) -> str:
     )
 
 
-_LOOKS = (SERVERS["round-robin"], ONE)
+_LOOKS = (SERVERS["round-robin"], Look(LIGHTER, "o"))
 
 
 def figure(

@@ -24,6 +24,7 @@ from lab.figures import (
     HALO,
     IDEAL,
     INK,
+    LIGHTER,
     PALE,
     QUIET,
     SERVERS,
@@ -128,7 +129,7 @@ def _panel(axes: Axes, name: str, trials: pd.DataFrame, workers: int, arrivals: 
         )  # fmt: skip
 
 
-_RAW, _OVER_IDEAL = SERVERS["round-robin"], Look("#d9660f", "D")
+_RAW, _OVER_IDEAL = SERVERS["round-robin"], Look(LIGHTER, "D")
 _COINS: dict[str, Any] = {"color": PALE, "alpha": 0.6}
 
 

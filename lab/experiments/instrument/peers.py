@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from lab import units
 from lab.errors import LabError
-from lab.figures import HALO, SERVERS, Look, canvas, plain_log_ticks
+from lab.figures import HALO, LIGHTER, SERVERS, Look, canvas, plain_log_ticks
 from lab.flags import Flag, in_words
 from lab.load import peers
 from lab.load.peers import Job, Measured, Numbers, Tool
@@ -185,7 +185,7 @@ def _whole(count: float) -> str:
 _SHOWN = {"p50_s": -0.22, "p90_s": 0.0, "p99_s": 0.22}
 """Quantiles, and how far below its tool's line each is drawn."""
 
-_LOOKS = (Look("#4f93bd", "o"), SERVERS["round-robin"], Look("#a4243b", "^"))
+_LOOKS = (Look(LIGHTER, "o"), SERVERS["round-robin"], Look("#a4243b", "^"))
 
 
 def figure(seen: pd.DataFrame, rate_rps: int) -> Figure | None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lab import units
 from lab.errors import LabError
-from lab.figures import ONE, SERVERS, THEORY, canvas, timeline
+from lab.figures import BAD, SERVERS, THEORY, Look, canvas, timeline
 from lab.flags import Flag, in_words
 from lab.load.attack import attack
 from lab.load.log import Outcome
@@ -151,7 +151,7 @@ def figure(stalls: pd.DataFrame) -> Figure:
         f"a closed loop says {units.seconds(p99['closed_s'])}"
     )
     with canvas(title) as (figure, (axes,)):
-        for (loop, label), look in zip(LABELS.items(), (SERVERS["round-robin"], ONE), strict=True):
+        for (loop, label), look in zip(LABELS.items(), (SERVERS["round-robin"], Look(BAD, "o")), strict=True):
             mine = requests[requests["loop"] == loop]
             axes.plot(
                 mine["due_s"], mine["latency_s"], look.marker, color=look.color,

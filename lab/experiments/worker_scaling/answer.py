@@ -211,8 +211,8 @@ def _title(trials: pd.DataFrame, points: list[Point], cpus: float) -> str:
 _REACHED = "#0b3c5d"
 
 SEGMENTS = {
-    "on_cpu": "#b8334a",
-    "cpu_speed": "#4db6a9",
+    "on_cpu": "#cf5a6f",
+    "cpu_speed": "#6cc4b8",
     "in_loop": "#f4d35e",
     "busy": "#eef2f5",
 }
