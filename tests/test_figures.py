@@ -301,7 +301,7 @@ def _lightness(color: str) -> float:
     return float(116 * np.cbrt(luminance) - 16)
 
 
-def _linear(color: str) -> np.ndarray:
+def _linear(color: str) -> Any:
     parts = np.array(to_rgb(color))
     return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
 
@@ -310,7 +310,7 @@ _DEUTERANOPIA = np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012
 """Machado, Oliveira and Fernandes (2009), of linear RGB: what an eye without green cones sees."""
 
 
-def _without_green_cones(color: str) -> np.ndarray:
+def _without_green_cones(color: str) -> Any:
     seen = np.clip(_DEUTERANOPIA @ _linear(color), 0, 1)
     return np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)
 
@@ -342,14 +342,18 @@ def test_a_server_has_one_look_under_all_its_names(name: str, look: str) -> None
     assert server_look(name) is LOOKS[look]
 
 
+def _color(line: Any) -> Any:
+    return line.get_color()
+
+
 def test_the_same_servers_look_alike_in_different_notebooks() -> None:
     article, sweep = latency_over_time().axes[0], rate_sweep_figure().axes[0]
     of_article, of_sweep = (
-        {text: line.get_color() for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+        {text: to_rgb(_color(line)) for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
         for axes in (article, sweep)
     )
     for name in NAMES:
-        assert of_article[name] == of_sweep[name] == server_look(name).color
+        assert of_article[name] == of_sweep[name] == to_rgb(server_look(name).color)
 
 
 def _overlaps(figure: Figure) -> list[tuple[str, str]]:
@@ -418,13 +422,19 @@ def _attack(count: int, workers: int = 2) -> pd.DataFrame:
     ).assign(worker=10 + np.arange(count) % workers, latency_s=lambda rows: rows["end_s"] - rows["due_s"])
 
 
+def _cells(axes: Axes) -> Any:
+    """Return the counts of a heat map, by latency and time."""
+    counts: Any = axes.collections[0].get_array()
+    return np.ma.filled(counts, 0)
+
+
 def test_few_requests_are_dots_and_many_a_heat_map_that_loses_none() -> None:
     for count, many in ((timeline.MANY - 2, False), (timeline.MANY, True)):
         lanes = timeline.workers_apart(_attack(count))
         assert [name for name, _ in lanes] == ["worker 1", "worker 2"]
         with canvas(TITLE, rows=2, sharex=True, sharey=True) as (_, panels):
             timeline.draw_lanes(panels, lanes)
-        drawn = [np.ma.sum(mesh.get_array()) for axes in panels for mesh in axes.collections]
+        drawn = [_cells(axes).sum() for axes in panels if axes.collections]
         dots = sum(len(line) for axes in panels for line in _lines(axes))
         assert (sum(drawn), dots) == ((count, 0) if many else (0, count))
 
@@ -437,7 +447,7 @@ def test_a_queue_climbs_in_the_lane_of_the_worker_that_has_it() -> None:
         timeline.draw_lanes(panels, timeline.workers_apart(rows))
     heights = []
     for axes in panels:
-        cells = np.ma.filled(np.ma.asarray(axes.collections[0].get_array()), 0)
+        cells = _cells(axes)
         heights.append([int(np.argmax(cells[:, moment])) for moment in (1, cells.shape[1] - 2)])
     (calm_first, calm_last), (queue_first, queue_last) = heights
     assert calm_first == calm_last
