@@ -3,15 +3,14 @@
 import io
 import math
 from collections.abc import Callable, Iterator
-from itertools import combinations, pairwise
 from typing import Any
-from xml.etree import ElementTree
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from helpers.busy_workers import measured
+from helpers.drawn_labels import overlaps
 from helpers.trial_rows import found_rates, trials
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -23,19 +22,11 @@ from lab.experiments import hot_loop, rate_sweep, single_vs_cluster
 from lab.experiments.worker_scaling import answer as scaling_answer
 from lab.experiments.worker_scaling import scaling
 from lab.figures import (
-    BAD,
-    DARK_TO_LIGHT,
     MOST_BYTES,
-    SLO,
-    beside,
-    canvas,
     picture,
-    rendered,
     server_look,
-    timeline,
     title_of,
 )
-from lab.figures import SERVERS as LOOKS
 from lab.study import plan
 
 TITLE = "What it says"
@@ -182,13 +173,6 @@ def test_series_differ_without_their_colour(draw: Callable[[], Figure]) -> None:
         assert len(set(looks)) == len(labels), dict(zip(labels, looks, strict=True))
 
 
-def test_looks_differ_in_marker_and_line_and_grow_lighter() -> None:
-    assert len({look.marker for look in DARK_TO_LIGHT}) == len(DARK_TO_LIGHT)
-    assert len({look.line for look in DARK_TO_LIGHT}) == len(DARK_TO_LIGHT)
-    greys = [float(np.dot(to_rgb(look.color), (0.299, 0.587, 0.114))) for look in DARK_TO_LIGHT]
-    assert all(darker < lighter for darker, lighter in pairwise(greys))
-
-
 def test_loop_times_show_every_loop_and_say_the_medians() -> None:
     (axes,) = loop_times().axes
     points = sorted(x for line in _lines(axes) if len(line) == 3 for x, _ in line)
@@ -278,70 +262,6 @@ def test_sustained_rates_are_drawn_from_their_lower_bound_and_left_out_without_o
     assert "sustained rate, between its bounds" in _legend(rate)
 
 
-@pytest.mark.parametrize("words", [1, 3, 6, 9, 12, 30])
-def test_a_title_fits_its_figure_and_loses_no_word(words: int) -> None:
-    said = " ".join(["Workers"] * words)
-    with canvas(said) as (figure, _):
-        (title,) = figure.texts
-        assert title.get_window_extent(FigureCanvasAgg(figure).get_renderer()).x1 <= figure.bbox.x1
-    assert title.get_text().split() == said.split()
-    assert title_of(figure) == said
-
-
-def test_a_title_of_two_lines_breaks_where_its_sentence_does() -> None:
-    with canvas("1 to 2 workers: 1.88 times the throughput; 2 to 4: 1.02 times") as (figure, _):
-        first, _, second = figure.get_suptitle().partition("\n")
-    assert (first[-1], second) == (";", "2 to 4: 1.02 times")
-
-
-def _lightness(color: str) -> float:
-    """CIE L* of a colour: what is left of it in grey."""
-    red, green, blue = _linear(color)
-    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
-    return float(116 * np.cbrt(luminance) - 16)
-
-
-def _linear(color: str) -> Any:
-    parts = np.array(to_rgb(color))
-    return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
-
-
-_DEUTERANOPIA = np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]])
-"""Machado, Oliveira and Fernandes (2009), of linear RGB: what an eye without green cones sees."""
-
-
-def _without_green_cones(color: str) -> Any:
-    seen = np.clip(_DEUTERANOPIA @ _linear(color), 0, 1)
-    return np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)
-
-
-@pytest.mark.parametrize("palette", [LOOKS, dict(enumerate(DARK_TO_LIGHT))], ids=["servers", "others"])
-def test_colours_are_told_apart_in_grey_and_without_green_cones(palette: dict[Any, Any]) -> None:
-    colors = [look.color for look in palette.values()]
-    for one, other in combinations(colors, 2):
-        assert abs(_lightness(one) - _lightness(other)) >= 6, (one, other)
-        assert np.linalg.norm(_without_green_cones(one) - _without_green_cones(other)) >= 0.1, (one, other)
-
-
-def test_an_objective_looks_like_no_server_and_no_failure() -> None:
-    for color in [BAD, *(look.color for look in LOOKS.values())]:
-        assert np.linalg.norm(np.array(to_rgb(color)) - to_rgb(SLO["color"])) >= 0.2
-
-
-@pytest.mark.parametrize(
-    ("name", "look"),
-    [
-        ("one process", "one process"),
-        ("2 workers, shared", "shared"),
-        ("round-robin (kept)", "round-robin"),
-        ("least-busy, bound 2", "least-busy"),
-        ("threads, numba", "threads"),
-    ],
-)
-def test_a_server_has_one_look_under_all_its_names(name: str, look: str) -> None:
-    assert server_look(name) is LOOKS[look]
-
-
 def _color(line: Any) -> Any:
     return line.get_color()
 
@@ -356,23 +276,10 @@ def test_the_same_servers_look_alike_in_different_notebooks() -> None:
         assert of_article[name] == of_sweep[name] == to_rgb(server_look(name).color)
 
 
-def _overlaps(figure: Figure) -> list[tuple[str, str]]:
-    """Return the pairs of labels in a figure that cover each other by more than a sliver."""
-    canvas_ = FigureCanvasAgg(figure)
-    canvas_.draw()
-    texts = [text for axes in figure.axes for text in axes.texts if text.get_text()]
-    boxes = [(text.get_text(), text.get_window_extent(canvas_.get_renderer())) for text in texts]
-    return [
-        (one, other)
-        for (one, a), (other, b) in combinations(boxes, 2)
-        if min(a.x1, b.x1) - max(a.x0, b.x0) > 2 and min(a.y1, b.y1) - max(a.y0, b.y0) > 2
-    ]
-
-
 @every_figure
 def test_no_label_covers_another_and_none_is_cut_off(draw: Callable[[], Figure]) -> None:
     figure = draw()
-    assert _overlaps(figure) == []
+    assert overlaps(figure) == []
     renderer = FigureCanvasAgg(figure).get_renderer()
     axis_names = [label for axes in figure.axes for label in (axes.xaxis.label, axes.yaxis.label)]
     titles = [axes.title for axes in figure.axes] + [axes._left_title for axes in figure.axes]  # type: ignore[attr-defined]
@@ -382,87 +289,11 @@ def test_no_label_covers_another_and_none_is_cut_off(draw: Callable[[], Figure])
             assert -1 <= box.x0 < box.x1 <= figure.bbox.x1 + 1, text.get_text()
 
 
-def test_labels_beside_lines_that_end_together_are_moved_apart() -> None:
-    with canvas(TITLE) as (figure, (axes,)):
-        axes.plot([0, 1], [0, 1])
-        beside(axes, [(1.0, 0.5, "one", "k"), (1.0, 0.5, "two", "k"), (1.0, 0.501, "three", "k")])
-    assert _overlaps(figure) == []
-
-
 @every_figure
 def test_a_picture_for_a_page_is_light(draw: Callable[[], Figure]) -> None:
     kind, content = picture(draw())
     assert len(content) <= MOST_BYTES
     assert kind in ("image/svg+xml", "image/png")
-
-
-def test_many_marks_become_a_picture_and_few_stay_lines_and_words() -> None:
-    for marks, kind in ((20, "image/svg+xml"), (20_000, "image/png")):
-        with canvas(TITLE) as (figure, (axes,)):
-            axes.plot(np.arange(marks), np.random.default_rng(0).random(marks), ".", label="5 < 6 & 7")
-            axes.legend()
-        found, content = picture(figure)
-        assert (found, len(content) <= MOST_BYTES) == (kind, True)
-
-
-def test_words_in_an_svg_stay_words_and_numbers_in_them_are_not_rounded() -> None:
-    with canvas("<b>3.14159</b> & more") as (figure, (axes,)):
-        axes.set_xlabel("2.71828 $x_1$")
-    svg = rendered(figure, "svg").decode()
-    root = ElementTree.fromstring(svg)  # noqa: S314 - our own
-    words = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert {"<b>3.14159</b> & more", "2.71828 $x_1$"} <= set(words)
-    assert "<b>" not in svg
-
-
-def _attack(count: int, workers: int = 2) -> pd.DataFrame:
-    due_s = np.arange(count) / 50
-    return pd.DataFrame(
-        {"due_s": due_s, "end_s": due_s + 0.02 + 0.001 * np.arange(count), "outcome": "ok"}
-    ).assign(worker=10 + np.arange(count) % workers, latency_s=lambda rows: rows["end_s"] - rows["due_s"])
-
-
-def _cells(axes: Axes) -> Any:
-    """Return the counts of a heat map, by latency and time."""
-    counts: Any = axes.collections[0].get_array()
-    return np.ma.filled(counts, 0)
-
-
-def test_few_requests_are_dots_and_many_a_heat_map_that_loses_none() -> None:
-    for count, many in ((timeline.MANY - 2, False), (timeline.MANY, True)):
-        lanes = timeline.workers_apart(_attack(count))
-        assert [name for name, _ in lanes] == ["worker 1", "worker 2"]
-        with canvas(TITLE, rows=2, sharex=True, sharey=True) as (_, panels):
-            timeline.draw_lanes(panels, lanes)
-        drawn = [_cells(axes).sum() for axes in panels if axes.collections]
-        dots = sum(len(line) for axes in panels for line in _lines(axes))
-        assert (sum(drawn), dots) == ((count, 0) if many else (0, count))
-
-
-def test_a_queue_climbs_in_the_lane_of_the_worker_that_has_it() -> None:
-    """Worker 2 falls behind: its requests are ever later, those of worker 1 are not."""
-    rows = _attack(1000)
-    rows.loc[rows["worker"] == 10, "latency_s"] = 0.02
-    with canvas(TITLE, rows=2, sharex=True, sharey=True) as (_, panels):
-        timeline.draw_lanes(panels, timeline.workers_apart(rows))
-    heights = []
-    for axes in panels:
-        cells = _cells(axes)
-        heights.append([int(np.argmax(cells[:, moment])) for moment in (1, cells.shape[1] - 2)])
-    (calm_first, calm_last), (queue_first, queue_last) = heights
-    assert calm_first == calm_last
-    assert queue_last > queue_first + 10
-
-
-def test_workers_beyond_a_few_share_a_lane_and_unanswered_requests_have_their_own() -> None:
-    ((name, rows),) = timeline.workers_apart(_attack(100, workers=20))
-    assert (name, len(rows)) == ("all 20 workers", 100)
-    some = _attack(100)
-    some.loc[90:, "worker"] = np.nan
-    lanes = dict(timeline.workers_apart(some))
-    assert {name: len(rows) for name, rows in lanes.items()} == {
-        "worker 1": 45, "worker 2": 45, timeline.NOBODY: 10,
-    }  # fmt: skip
 
 
 def test_many_requests_of_the_article_have_a_lane_for_one_process_and_for_each_worker() -> None:
@@ -514,11 +345,6 @@ def test_a_loss_that_cannot_be_told_is_not_in_the_title() -> None:
     few = scaling.stacks(measured(*[{1: 10.0, 2: 18.0, 4: 17.0}] * 5))
     title = title_of(_known(scaling_answer.stack_figure(few, 2)))
     assert title == "Where the rest of the ideal speed-up went"
-
-
-def test_a_figure_that_fails_half_way_is_forgotten_too() -> None:
-    with pytest.raises(KeyError), canvas(TITLE):
-        raise KeyError
 
 
 def test_the_style_stays_with_the_figure() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import cycle
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -281,26 +281,14 @@ def _draw_sweep(absolute: Axes, normalised: Axes, one: Shown) -> None:
         return
     found = one.sweep.assign(in_services=one.sweep["latency_p95_s"] / one.sweep["service_mean_s"])
     for axes, x, y in ((absolute, "rate", "latency_p95_s"), (normalised, "utilisation", "in_services")):
-        axes.plot(
-            found[x],
-            found[y],
-            one.look.marker,
-            color=one.look.color,
-            alpha=0.6,
-            markersize=4.5,
-            label=one.name,
-        )
+        look: dict[str, Any] = {"marker": one.look.marker, "color": one.look.color, "markersize": 4.5}
+        axes.plot(found[x], found[y], linestyle="none", alpha=0.6, label=one.name, **look)
         cross_flagged(axes, found, x, y)
 
 
 def _finish(figure: Figure, panels: Sequence[Axes]) -> None:
     rates, shares, latency, services = panels
-    titles = (
-        "Scaling, as measured",
-        "... over the ideal",
-        "Latency, as measured",
-        "... in service times",
-    )
+    titles = "Scaling, as measured", "... over the ideal", "Latency, as measured", "... in service times"
     labels = (
         ("workers", "requests/s"),
         ("workers", "share of the ideal"),
@@ -348,10 +336,8 @@ def differences_figure(compared: Beside) -> Figure | None:
         title += f"; the largest: {units.digits(most.ratio)} times the {most.quantity}"
     sizes = [len(rows) for _, rows in groups]
     height = 0.8 + 0.36 * sum(sizes) + 0.4 * len(sizes)
-    with canvas(title, rows=len(groups), height=height, sharex=True, height_ratios=sizes) as (
-        figure,
-        panels,
-    ):
+    grid: dict[str, Any] = {"sharex": True, "height_ratios": sizes}
+    with canvas(title, rows=len(groups), height=height, **grid) as (figure, panels):
         for axes, (title, rows) in zip(panels, groups, strict=True):
             _draw_differences(axes, title, rows)
         panels[-1].set_xlabel(f"ratio to {drawn[0].base}")
