@@ -40,14 +40,17 @@ export function sample(service_s) {
     sorted, mean_s, variation, quantile, lengths,
     shareWithin: (limit_s) => bisect(0, sorted.length, (i) => sorted[i] > limit_s * (1 + 1e-12)) / sorted.length,
     draws(count) {
-      if (!drawn.has(count)) drawn.set(count, draw(sorted, count));
+      if (!drawn.has(count)) drawn.set(count, atRandom(sorted, count));
       return drawn.get(count);
     },
   };
 }
 
-/** What is asked of a queue: which quantile of latency may be how long. `dispatch` as in lab/models/simulation.py. */
-export function question(service, { quantile, slo_s, dispatch = "central" }) {
+/**
+ * What is asked of a queue: which quantile of latency may be how long. `dispatch` is as in lab/models/simulation.py;
+ * `told` are the highest utilisations of 1, 2, ... workers, where they are known beforehand.
+ */
+export function question(service, { quantile, slo_s, dispatch = "central", told = [] }) {
   const { mean_s } = service;
   const isExact = service.variation <= NEARLY_CONSTANT && EXACT.includes(dispatch);
   const alone = service.shareWithin(slo_s), isPossible = alone > quantile;
@@ -68,11 +71,14 @@ export function question(service, { quantile, slo_s, dispatch = "central" }) {
     const law = sharing > known ? boundedLaw(sharing, utilisation) : exactLaw(sharing, utilisation);
     return seldom * mean(waits.map(law));
   }
-  const isEnough = (workers, erlangs) =>
-    erlangs / workers <= most && within(workers, erlangs / workers) >= quantile;
+  const isEnough = (workers, erlangs) => {
+    if (workers <= told.length) return erlangs / workers <= told[workers - 1];
+    return erlangs / workers <= most && within(workers, erlangs / workers) >= quantile;
+  };
 
   /** The highest utilisation that is in time, rounded down to the tolerance; 0 if none is. */
   function highest(workers) {
+    if (workers <= told.length) return told[workers - 1];
     let low = 0, high = isPossible ? most : 0;
     while (high - low > (isExact ? TOLERANCE : TOLERANCE_SIMULATED)) {
       const middle = (low + high) / 2;
@@ -286,7 +292,7 @@ function logGamma(a) {
 // Service times that vary: simulated.
 
 /** Gaps and service times of so many requests, both with a mean of 1: the same at each call. */
-function draw(sorted, count) {
+function atRandom(sorted, count) {
   let state = SEED;
   const uniform = () => { // mulberry32
     state = (state + 0x6d2b79f5) | 0;
