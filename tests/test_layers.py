@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "figures": GROUND,
     "notebook": GROUND | {"figures"},
     "experiments": GROUND | BELOW | {"study", "figures"},
-    "report": GROUND | {"study"},
+    "report": GROUND | {"study", "experiments"},
     "cli": GROUND | BELOW | {"study", "figures", "experiments", "report"},
     "__main__": {"cli"},
     "": {"servers", "load", "errors", "notebook", "study"},

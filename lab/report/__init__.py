@@ -5,7 +5,7 @@ import json
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from pygments.formatters import HtmlFormatter
 from lab import files
 from lab.errors import LabError
 from lab.files import write_whole
+from lab.report import planner
 from lab.study import manifest
+from lab.study.run import run_in
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -49,8 +51,14 @@ def write_report(run_id: str, to_come: Sequence[str] | None = None) -> Path:
         )
     if to_come is None:
         to_come = _never_executed(folder, {path.stem for path in executed})
+    pages = [_page(path) for path in executed]
+    if (folder / manifest.NAME).exists():
+        planned = planner.section(run_in(folder))
+        pages = [
+            replace(page, body=page.body + planned) if page.name == "09-capacity" else page for page in pages
+        ]
     page = files.reports() / run_id / "index.html"
-    write_whole(page, _render(run_id, [_page(path) for path in executed], to_come).encode())
+    write_whole(page, _render(run_id, pages, to_come).encode())
     return page
 
 
@@ -76,7 +84,9 @@ def _never_executed(folder: Path, executed: set[str]) -> list[str]:
 
 def _render(run_id: str, pages: Sequence[_Page], to_come: Sequence[str]) -> str:
     environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=False)  # noqa: S701 - escaped below
-    css = (_TEMPLATES / "page.css").read_text() + HtmlFormatter(style="friendly").get_style_defs(".highlight")
+    css = "".join(path.read_text() for path in sorted(_TEMPLATES.glob("*.css"))) + HtmlFormatter(
+        style="friendly"
+    ).get_style_defs(".highlight")
     template = environment.get_template("page.html.j2")
     return template.render(run_id=html.escape(run_id), pages=pages, to_come=to_come, css=css)
 

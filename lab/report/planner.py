@@ -119,7 +119,7 @@ class _Shown:
 
     @cached_property
     def rate_rps(self) -> float:
-        """The rate that 09 planned for, of three digits, not rounded up; of no sustained rate, half the CPUs'."""
+        """The rate that 09 planned for, of three digits, rounded down; without one, half of what CPUs can do."""
         workers = self.cpus if self.p.workers == "cpus" else int(self.p.workers)
         rate_rps, _ = study.rate_to_plan(self.p, self.case, self.found, workers)
         rate_rps = rate_rps or self.cpus / (2 * self.case.mean_s)
@@ -132,14 +132,14 @@ class _Shown:
         return [self.case.highest_rps(n) for n in range(1, min(max(4, 2 * self.cpus), _MOST_STEPS) + 1)]
 
     @property
-    def asked(self) -> dict[str, float]:
+    def asked(self) -> dict[str, str]:
         """What the form's fields hold at first."""
         return {
-            "rate": self.rate_rps,
-            "percentile": self.case.slo_percentile,
-            "limit_ms": float(f"{1e3 * self.case.slo_s:.4g}"),
-            "headroom": float(f"{100 * self.case.headroom:.6g}"),
-            "price": self.p.price_per_core_hour,
+            "rate": f"{self.rate_rps:.12g}",
+            "percentile": str(self.case.slo_percentile),
+            "limit_ms": f"{1e3 * self.case.slo_s:.12g}",
+            "headroom": f"{100 * self.case.headroom:.12g}",
+            "price": f"{self.p.price_per_core_hour:.12g}",
         }
 
     @property
@@ -162,7 +162,8 @@ class _Shown:
         if needed.workers is None:
             return f"No number of workers keeps {self.case.slo}: {needed.why}."
         workers = units.counted(needed.workers, "worker")
-        return f"{asked} and {units.percent(self.case.headroom)} headroom needs {workers}."
+        known = plan.status(needed.workers, self.validated, self.cpus)
+        return f"{asked} and {units.percent(self.case.headroom)} headroom needs {workers} ({known})."
 
     def data(self) -> dict[str, Any]:
         """Return what the script computes with; times in seconds."""
@@ -174,13 +175,19 @@ class _Shown:
             "cpus": self.cpus,
             "validated": self.validated,
             "measured": [
-                {"workers": int(row["workers"]), "low_rps": float(row["lower_rps"]), "high_rps": _or_none(row)}
+                {
+                    "workers": int(row["workers"]),
+                    "low_rps": float(row["lower_rps"]),
+                    "high_rps": _or_none(row),
+                }
                 for _, row in self.found.iterrows()
             ],
             "slowest": speeds["slowest"],
             "fastest": speeds["fastest"],
-            "asked": self.asked,
-            "highest": [rate_rps * self.case.mean_s / n for n, rate_rps in enumerate(self.highest_rps, start=1)],
+            "asked": {name: float(text) for name, text in self.asked.items()},
+            "highest": [
+                rate_rps * self.case.mean_s / n for n, rate_rps in enumerate(self.highest_rps, start=1)
+            ],
         }
 
 

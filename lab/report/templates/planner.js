@@ -83,7 +83,7 @@ function sentence(data, service, planned) {
   if (workers === null) return [["No number of workers"], ` keeps ${objective(planned)}: ${whyImpossible(service, planned)}.`];
   const room = planned.headroom ? ` and ${percent(planned.headroom / 100)} headroom` : "";
   const what = `${perSecond(planned.rate)} with ${objective(planned)}${room}`;
-  if (planned.fits) return [`${what} needs `, [counted(workers, "worker")], `: ${known(data, workers)}.`];
+  if (planned.fits) return [`${what} needs `, [counted(workers, "worker")], ` (${known(data, workers)}).`];
   const fleet = machines === null
     ? `and machines like this one, with ${counted(cpus, "CPU")}, cannot do it however many there are`
     : `i.e. ${counted(machines, "machine")} like this one behind a balancer`;
@@ -107,20 +107,21 @@ function facts(data, planned) {
   if (planned.workers === null) return [];
   const { ends, cores, machines, latency_s, cost_per_hour, cost_per_million } = planned;
   const speeds = ends[0] === ends[1] ? null : ends.map((end) => (end === null ? "no number" : end.toLocaleString("en"))).join(" to ");
+  const without = planned.headroom ? "at the rate without headroom" : null;
   return [
     ["workers", planned.workers.toLocaleString("en"), speeds && `${speeds} at the fastest to the slowest speed seen`],
-    ["busy on average", percent(planned.utilisation), "at the rate without headroom"],
-    [`expected p${planned.percentile}`, latency_s === null ? "–" : seconds(latency_s), "at the rate without headroom"],
+    ["busy on average", percent(planned.utilisation), without],
+    [`expected p${planned.percentile}`, latency_s === null ? "–" : seconds(latency_s), without],
     machines && ["machines like this one", machines.toLocaleString("en"), `${counted(cores, "worker")}, as each machine has a queue of its own`],
     cost_per_hour && ["cost per hour", digits(cost_per_hour), `${counted(cores, "core")}; ${digits(cost_per_million)} per million requests`],
   ].filter(Boolean);
 }
 
 function assumptions(data, service, { isExact }) {
-  const queue = `random (Poisson) arrivals, a CPU for each worker, ${data.queue}, and ${seconds(service.mean_s)} of a worker per request`;
-  if (isExact) return `Takes for granted: ${queue}. The waits are exact (M/D/c), as in notebook 09.`;
-  return `Takes for granted: ${queue}. There is no formula for these waits (service times vary by ${digits(service.variation)}), so they are simulated, as in notebook 09. `
-    + "Beyond what this run has simulated, your browser does it again: with its own chances, by which an answer near a step may differ.";
+  const queue = `random (Poisson) arrivals, a CPU for each worker, ${data.queue}, and ${seconds(service.mean_s)} of a worker for each request`;
+  if (isExact) return `Assumes ${queue}. Waits are exact (M/D/c), as in notebook 09.`;
+  return `Assumes ${queue}. There is no formula for the waits, as service times vary (coefficient of variation: ${digits(service.variation)}), so they are simulated. `
+    + "For this run's objective, notebook 09 has done so; for another, this page does, and near a step its answer may differ from the notebook's.";
 }
 
 // The picture.
@@ -144,7 +145,7 @@ function draw(figure, data, service, steps, planned, title) {
     ? from + ((to - from) * Math.log(Math.max(value, low) / low)) / Math.log(high / low)
     : from + ((to - from) * (value - low)) / (high - low);
   const x = scale(isLog ? least / 3 : 0, top * (isLog ? 1.5 : 1.03), left, right);
-  const y = scale(isLog ? 0.8 : 0, isLog ? 3 * most : 1.12 * most + 0.4, bottom, 8);
+  const y = scale(isLog ? 0.8 : 0, isLog ? 10 * most : 1.12 * most + 0.4, bottom, 8);
   figure.querySelector("svg")?.remove();
   const svg = add(figure, "svg", { width, height, role: "img", "aria-label": title });
   figure.prepend(svg);
@@ -153,23 +154,24 @@ function draw(figure, data, service, steps, planned, title) {
   if (most > data.cpus) {
     const edge = y(isLog ? data.cpus * 1.1 : data.cpus + 0.5);
     add(svg, "rect", { x: left, y: 8, width: right - left, height: edge - 8, fill: "url(#planner-hatch)" });
-    add(svg, "text", { x: left + 6, y: 22, class: "quiet" }, `more than the ${counted(data.cpus, "CPU")} here`);
+    add(svg, "text", { x: right - 6, y: 22, class: "quiet", "text-anchor": "end" }, `more than the ${counted(data.cpus, "CPU")} here`);
   }
   axes(svg, { x, y, left, right, bottom, top, most, isLog, least });
   const ends = [isLog ? least / 3 : 0, top * (isLog ? 1.5 : 1)];
-  const line = (points) => `M${points.map(([rate, workers]) => `${x(rate).toFixed(1)} ${y(workers).toFixed(1)}`).join("L")}`;
-  const least_path = isLog ? [2 / service.mean_s, ...ends].filter((rate) => rate * service.mean_s >= 0.8).sort((a, b) => a - b) : ends;
-  add(svg, "path", { d: line(least_path.map((rate) => [rate, rate * service.mean_s])), class: "least" });
-  steps.forEach(([workers, rate], i) => {
-    const before = i ? steps[i - 1] : [workers, ends[0]];
-    const status = workers === data.validated ? "validated" : workers <= data.cpus ? "here" : "beyond";
-    const rise = most > steps.length ? [before, [workers, rate]] : [[before[1], before[0]], [before[1], workers], [rate, workers]];
-    const corners = most > steps.length ? rise.map(([n, r]) => [r, n]) : rise;
-    add(svg, "path", { d: line(corners), class: `step ${status}` });
-  });
+  const line = (...points) => `M${points.map(([rate, workers]) => `${x(rate).toFixed(1)} ${y(workers).toFixed(1)}`).join("L")}`;
+  const fewest = isLog ? [0.8 / service.mean_s, Math.max(ends[1], 1 / service.mean_s)] : ends;
+  add(svg, "path", { d: line(...fewest.map((rate) => [rate, rate * service.mean_s])), class: "least" });
+  let before = [ends[0], steps[0][0]];
+  for (const [workers, rate] of steps) {
+    // all of them: stairs; a few of many: a line
+    const corner = most > steps.length ? before : [before[0], workers];
+    add(svg, "path", { d: line(before, corner, [rate, workers]), class: `step ${workers <= data.cpus ? "here" : "beyond"}` });
+    if (workers === data.validated) add(svg, "path", { d: line(corner, [rate, workers]), class: "step validated" });
+    before = [rate, workers];
+  }
   const isTheRuns = planned?.percentile === data.asked.percentile && planned?.limit_ms === data.asked.limit_ms;
   for (const { workers, low_rps, high_rps } of isTheRuns ? data.measured : []) {
-    add(svg, "path", { d: line([[low_rps, workers], [high_rps ?? low_rps, workers]]), class: "measured" });
+    add(svg, "path", { d: line([low_rps, workers], [high_rps ?? low_rps, workers]), class: "measured" });
   }
   if (planned?.workers) point(svg, planned, { x, y, left, right, bottom });
 }
@@ -181,7 +183,7 @@ function axes(svg, { x, y, left, right, bottom, top, most, isLog, least }) {
   };
   const powers = (low, high) => Array.from({ length: 20 }, (_, i) => 10 ** (i - 3)).filter((value) => value >= low && value <= high);
   const evenly = (high, step) => Array.from({ length: Math.floor(high / step + 1e-9) + 1 }, (_, i) => i * step);
-  for (const value of isLog ? powers(0.8, 3 * most) : evenly(1.1 * most, Math.max(1, nice(most, 5)))) {
+  for (const value of isLog ? powers(0.8, 5 * most) : evenly(1.1 * most, Math.max(1, nice(most, 5)))) {
     add(svg, "path", { d: `M${left} ${y(value)}H${right}`, class: "grid" });
     add(svg, "text", { x: left - 6, y: y(value) + 4, class: "tick", "text-anchor": "end" }, value.toLocaleString("en"));
   }
@@ -194,7 +196,7 @@ function axes(svg, { x, y, left, right, bottom, top, most, isLog, least }) {
   }
   add(svg, "path", { d: `M${left} ${bottom}H${right}`, class: "axis" });
   add(svg, "text", { x: right, y: bottom + 34, class: "quiet", "text-anchor": "end" }, "requests/s");
-  add(svg, "text", { x: left + 6, y: bottom - 8, class: "quiet" }, "");
+  add(svg, "text", { x: left + 6, y: 22, class: "quiet" }, "workers");
 }
 
 /** Mark what is asked: the rate, its headroom, and the workers that it needs. */
@@ -203,8 +205,10 @@ function point(svg, { rate, headroom, workers }, { x, y, left, right, bottom }) 
   add(svg, "path", { d: `M${at} ${bottom}V${level}`, class: "asked" });
   add(svg, "path", { d: `M${at} ${level}H${end}`, class: "room" });
   add(svg, "circle", { cx: end, cy: level, r: 6, class: "dot" });
-  const isLeft = end > (left + right) / 2;
-  add(svg, "text", { x: end + (isLeft ? -10 : 10), y: level - 10, class: "chosen", "text-anchor": isLeft ? "end" : "start" }, counted(workers, "worker"));
+  const label = add(svg, "text", { x: end + 10, y: level - 10, class: "chosen" }, counted(workers, "worker"));
+  if (end - left < label.getComputedTextLength() + 16) return;
+  label.setAttribute("x", end - 10); // where no step is
+  label.setAttribute("text-anchor", "end");
 }
 
 /** The numbers of workers to draw: past those that are needed, and past the CPUs here. */
@@ -228,11 +232,13 @@ export function mount(section) {
     const mine = ++turn, { asked, wrong, says } = read(fields());
     for (const name of Object.keys(LIMITS)) form.elements[name].setAttribute("aria-invalid", String(name === wrong));
     section.classList.toggle("wrong", wrong !== undefined);
+    section.classList.add("stale");
     if (wrong) return say(says);
     await new Promise((go) => setTimeout(go, isPatient ? PAUSE_MS : 0));
     if (mine !== turn) return;
     const planned = plan(data, service, asked), pieces = sentence(data, service, planned);
     say(...pieces);
+    said.classList.toggle("no", !planned.fits);
     list.replaceChildren(...facts(data, planned).map(fact));
     assumed.textContent = assumptions(data, service, planned);
     await picture(asked, planned, pieces.flat().join(""), () => mine === turn);
@@ -265,6 +271,7 @@ export function mount(section) {
     drawn = steps.some(([, rate]) => rate > 0) ? () => draw(figure, data, service, steps, planned, title) : null;
     figure.hidden = !drawn;
     drawn?.();
+    section.classList.remove("stale");
   }
 
   // What is asked is kept after the # of the address: #planner?rate=50&percentile=99&...
@@ -285,7 +292,7 @@ export function mount(section) {
   }));
   addEventListener("hashchange", () => { if (restore()) update(false); });
   new ResizeObserver(() => drawn?.()).observe(figure);
-  form.hidden = list.hidden = figure.hidden = false;
+  form.hidden = list.hidden = false;
   table.hidden = true;
   if (restore()) section.scrollIntoView();
   return update(false);

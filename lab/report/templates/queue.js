@@ -79,6 +79,13 @@ export function question(service, { quantile, slo_s, dispatch = "central", told 
   /** The highest utilisation that is in time, rounded down to the tolerance; 0 if none is. */
   function highest(workers) {
     if (workers <= told.length) return told[workers - 1];
+    const alike = dispatch === "random" ? 1 : isExact ? workers : Math.min(workers, MOST_SIMULATED);
+    if (!found.has(alike)) found.set(alike, sought(alike));
+    return found.get(alike);
+  }
+  const found = new Map();
+
+  function sought(workers) {
     let low = 0, high = isPossible ? most : 0;
     while (high - low > (isExact ? TOLERANCE : TOLERANCE_SIMULATED)) {
       const middle = (low + high) / 2;

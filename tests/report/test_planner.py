@@ -1,0 +1,301 @@
+"""The planner in a browser: it answers what lab.models.capacity answers, and takes whatever a reader types."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+import pytest
+from helpers.browser import Reader, browser, reader
+from helpers.simulated_servers import Simulated
+from nbformat.v4 import new_code_cell, new_notebook
+
+from lab import cpus
+from lab.experiments.capacity import EXPERIMENT, Parameters, prediction
+from lab.experiments.capacity import case as study
+from lab.hotloop import LoopCost
+from lab.models.capacity import highest_utilisation, machines_needed, workers_needed
+from lab.report import planner
+from lab.study import stability
+from lab.study.plan import Condition
+from lab.study.run import Run, open_run
+from lab.study.trial import Attacked
+
+__all__ = ["browser", "reader"]
+
+TEMPLATES = Path(planner.__file__).parent / "templates"
+
+PARAMETERS: dict[str, Any] = {
+    "run": "", "rate": 0, "slo_percentile": 99, "slo_loops": 3, "dispatch": "least-busy", "headroom": 0.2,
+    "service_s": [], "price_per_core_hour": 0.04, "cpus_per_machine": 0, "workers": 2, "loads": [0.5],
+    "duration_s": 1, "kernel": "python", "iterations": 1000, "timeout_s": 30, "blocks": 2, "search": False,
+    "search_s": 1, "precision": 0.05, "seed": 1,
+}  # fmt: skip
+
+CONSTANT = [0.02]
+NEARLY = (0.02 * (1 + 0.05 * np.sin(np.arange(60)))).tolist()
+VARYING = (0.02 * (1 + 0.6 * np.sin(np.arange(60)))).tolist()
+
+
+@pytest.fixture(autouse=True)
+def _two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpus, "host_cpus", lambda: 2)
+    monkeypatch.setattr(cpus, "affinity_cpus", lambda: 2)
+    monkeypatch.setattr(cpus, "quota_cpus", lambda *_: None)
+
+
+def executed(**changes: Any) -> Run:
+    """Return a run in which notebook 09 was executed with these parameters."""
+    run = open_run("planned")
+    source = "\n".join(f"{name}: object = {value!r}" for name, value in (PARAMETERS | changes).items())
+    cells = [new_code_cell(source, metadata={"tags": ["parameters"]})]
+    path = run.path / "notebooks" / "09-capacity.ipynb"
+    path.parent.mkdir(exist_ok=True)
+    nbformat.write(new_notebook(cells=cells), path)
+    return run
+
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture
+def opened(reader: Reader, tmp_path: Path) -> Open:
+    """Return what opens the planner of given service times, waits for its answer, and returns its page."""
+
+    def opens(service_s: list[float], *, hash_: str = "", width: int = 1280, **changes: Any) -> Any:
+        css = "".join((TEMPLATES / name).read_text() for name in ("page.css", "planner.css"))
+        body = planner.section(executed(service_s=service_s, **changes))
+        path = tmp_path / "page.html"
+        path.write_text(
+            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Planner</title><style>{css}</style>'
+            f'<meta name="viewport" content="width=device-width"><main><h1>A run</h1><h2>09</h2>{body}</main>'
+        )
+        reader.page.set_viewport_size({"width": width, "height": 800})
+        reader.page.goto(path.as_uri() + hash_)
+        return settled(reader.page)
+
+    return opens
+
+
+def settled(page: Any) -> Any:
+    page.wait_for_selector(".planner:not(.stale) .assumed:not(:empty)")
+    return page
+
+
+def ask(page: Any, **fields: str) -> str:
+    """Type into the form, and return the answer's sentence."""
+    for name, text in fields.items():
+        field = page.locator(f"[name={name}]")
+        _ = field.select_option(text) if name == "percentile" else field.fill(text)
+    settled(page)
+    return str(page.locator(".said").inner_text())
+
+
+def inputs(count: int, mean_s: float, percentiles: tuple[float, ...] = (50, 75, 90, 95, 99, 99.9)) -> Any:
+    """Return as many things to ask: rates up to ten million a second, limits around and far above the mean."""
+    draw = random.Random(12)
+    return [
+        {
+            "rate": 10 ** draw.uniform(-1, draw.choice([2, 4, 7])),
+            "percentile": draw.choice(percentiles),
+            "limit_ms": 1e3 * mean_s * draw.choice([draw.uniform(0.8, 1.2), 1 + 10 ** draw.uniform(-2, 1.5)]),
+            "headroom": draw.choice([0, 20]),
+            "price": 0.04,
+        }
+        for _ in range(count)
+    ]
+
+
+PLANS = "(asked) => asked.map((one) => document.querySelector('.planner').plan(one))"
+
+
+def options(asked: dict[str, float]) -> dict[str, float]:
+    return {"slo_quantile": asked["percentile"] / 100, "slo_s": asked["limit_ms"] / 1e3}
+
+
+@pytest.mark.parametrize(
+    ("service_s", "dispatch"), [(CONSTANT, "least-busy"), (NEARLY, "least-busy"), (NEARLY, "reuseport")]
+)
+def test_it_answers_what_the_model_answers(opened: Open, service_s: list[float], dispatch: str) -> None:
+    asked = inputs(120, float(np.mean(service_s)))
+    page = opened(service_s, dispatch=dispatch)
+    queue: Any = "random" if dispatch == "reuseport" else "central"
+    impossible = extrapolated = 0
+    for one, told in zip(asked, page.evaluate(PLANS, asked), strict=True):
+        headroom = one["headroom"] / 100
+        needed = workers_needed(
+            one["rate"], sorted(service_s), dispatch=queue, headroom=headroom, **options(one)
+        )
+        assert told["workers"] == needed.workers, one
+        if needed.workers is None:
+            impossible += 1
+            continue
+        assert told["utilisation"] == pytest.approx(needed.utilisation)
+        assert told["fits"] == (needed.workers <= 2)
+        if not told["fits"]:
+            extrapolated += 1
+            fleet = machines_needed(
+                one["rate"], 2, sorted(service_s), dispatch=queue, headroom=headroom, **options(one)
+            )
+            assert told["machines"] == fleet.machines
+        if told["latency_s"] is not None and needed.workers < 100:
+            limits: Any = {"slo_quantile": one["percentile"] / 100, "dispatch": queue}
+            for times, holds in ((1 + 1e-4, True), (1 - 1e-4, False)):
+                highest = highest_utilisation(
+                    needed.workers, sorted(service_s), slo_s=told["latency_s"] * times, **limits
+                )
+                assert (highest >= told["utilisation"] - 2e-6) == holds, "the percentile is where it says"
+    assert min(impossible, extrapolated, len(asked) - impossible - extrapolated) > 5, "all kinds were asked"
+
+
+def test_of_the_runs_own_objective_it_knows_what_was_simulated(opened: Open) -> None:
+    """Under any other it simulates for itself, and is right within a few percent of the rate."""
+    page = opened(VARYING)
+    own = {"percentile": 99, "limit_ms": 60.0, "headroom": 0, "price": 0}
+    steps = [
+        n * highest_utilisation(n, sorted(VARYING), slo_s=0.06) / float(np.mean(VARYING)) for n in range(1, 5)
+    ]
+    near = [own | {"rate": rate * share} for rate in steps for share in (0.999, 1.001)]
+    assert [one["workers"] for one in page.evaluate(PLANS, near)][:7] == [1, 2, 2, 3, 3, 4, 4]
+    asked = [one for one in inputs(14, 0.02, (90, 99)) if one["rate"] < 1e4]
+    for one, told in zip(asked, page.evaluate(PLANS, asked), strict=True):
+        ends = [
+            workers_needed(
+                one["rate"] * times, sorted(VARYING), headroom=one["headroom"] / 100, **options(one)
+            ).workers
+            for times in (0.95, 1.05)
+        ]
+        assert (
+            told["workers"] in range(*(end + at for at, end in enumerate(ends) if end)) or ends == [None] * 2
+        )
+        assert (told["workers"] is None) == (ends[0] is None)
+    assert "simulated" in page.locator(".assumed").inner_text()
+
+
+def test_trials_of_the_run_are_planned_with_as_in_09(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stability, "measure", lambda *_: [LoopCost(9.0, 0.005)] * 3)
+    simulated = Simulated(loop_s=0.005, workers=1, noise=0.02)
+
+    def execute(condition: Condition, seed: int) -> Attacked:
+        return simulated(condition.offered_rps, 2.0, seed)
+
+    run, p = executed(), Parameters(**PARAMETERS)
+    run.measure(EXPERIMENT, [prediction.of_one_worker(p)], blocks=p.blocks, seed=p.seed, execute=execute)
+    case = study.case(p, prediction.calibration(run, p))
+    page = opened([])
+    rate = 1.7 * case.highest_rps(2)
+    asked = {"rate": rate, "percentile": 99, "limit_ms": 1e3 * case.slo_s, "headroom": 20, "price": 0}
+    (told,) = page.evaluate(PLANS, [asked])
+    assert told["workers"] == case.needed(rate).workers
+    assert told["ends"] == [case.needed(rate, case.speeds()[end]).workers for end in ("fastest", "slowest")]
+
+
+def test_a_run_without_notebook_09_has_no_planner() -> None:
+    assert planner.section(open_run("another")) == ""
+    assert planner.section(executed()) == "", "no trial, and no service times given"
+    assert planner.section(executed(service_s=[0.1], dispatch="no such")) == ""
+
+
+def test_answers_are_one_sentence_and_say_what_is_impossible(opened: Open, reader: Reader) -> None:
+    page = opened(CONSTANT, width=360)
+    assert ask(page, rate="30", limit_ms="100", headroom="0").startswith(
+        "30.0/s with p99 within 100 ms needs 1 worker"
+    )
+    assert "Impossible on these CPUs: 5,000/s" in (said := ask(page, rate="5,000"))
+    assert "machines like this one behind a balancer" in said
+    assert (
+        ask(page, limit_ms="10")
+        == "No number of workers keeps p99 within 10.0 ms: one request takes 20.0 ms."
+    )
+    assert "none may ever wait" not in ask(page, limit_ms="20", rate="1")
+    assert page.locator(".said").get_attribute("aria-live") == "polite"
+    assert "NaN" not in page.locator(".planner").inner_text()
+    assert reader.errors == reader.requests == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "says"),
+    [
+        ("rate", "0", "The rate must be a number above 0"),
+        ("rate", "-5", "got -5"),
+        ("rate", "many", "got many"),
+        ("rate", "", "got nothing"),
+        ("rate", "1e99", "The rate must be at most 100,000,000,000"),
+        ("limit_ms", "1,00", "The limit must be a number above 0"),
+        ("limit_ms", "Infinity", "got Infinity"),
+        ("limit_ms", "<img src=x onerror=alert(1)>", "got <img src=x onerror=a"),
+        ("headroom", "-1", "The headroom must be a number at least 0"),
+        ("price", "free", "The price must be a number at least 0"),
+    ],
+)
+def test_bad_input_is_one_clear_line(opened: Open, reader: Reader, field: str, text: str, says: str) -> None:
+    page = opened(CONSTANT)
+    page.fill(f"[name={field}]", text)
+    said = page.locator(".said").inner_text()
+    assert says in said
+    assert "\n" not in said
+    assert page.locator(f"[name={field}]").get_attribute("aria-invalid") == "true"
+    assert not page.locator("dl").is_visible(), "no answer to another question stays"
+    assert reader.errors == []
+    ask(page, **{field: "1"})
+    assert page.locator("dl").is_visible()
+
+
+def test_a_billion_a_second_and_a_day_are_answered_at_once(opened: Open) -> None:
+    page = opened(VARYING)
+    assert "needs" in ask(page, rate="1e9", limit_ms="86400000")
+    page.reload()
+    assert "Impossible on these CPUs" in settled(page).locator(".said").inner_text()
+    assert "NaN" not in page.locator(".planner").inner_text()
+
+
+def test_an_answer_can_be_shared_and_the_runs_own_comes_back(opened: Open) -> None:
+    page = opened(CONSTANT)
+    first = page.locator(".said").inner_text()
+    said = ask(page, rate="77", percentile="95", headroom="5")
+    assert said != first
+    address = page.url.partition("#")[2]
+    page = opened(CONSTANT, hash_=f"#{address}")
+    assert page.locator(".said").inner_text() == said
+    page.click("button[type=reset]")
+    page.wait_for_function("(first) => document.querySelector('.said').innerText === first", arg=first)
+    page.goto(page.url.partition("#")[0] + "#planner?rate=junk&percentile=12&other=1")
+    page.wait_for_selector(".planner.wrong")
+    assert "got junk" in page.locator(".said").inner_text()
+
+
+def test_the_picture_tells_measured_from_extrapolated(opened: Open) -> None:
+    page = opened(CONSTANT)
+    said = ask(page, rate="90", limit_ms="60")
+    assert page.locator("svg").get_attribute("aria-label") == said
+    assert page.locator("svg .here").count() == 2
+    assert page.locator("svg .beyond").count() >= 2
+    styles = {
+        kind: page.locator(f"svg .{kind}").first.evaluate("(one) => getComputedStyle(one).strokeDasharray")
+        for kind in ("here", "beyond")
+    }
+    assert styles["here"] != styles["beyond"]
+    assert not page.locator("table").is_visible()
+
+
+def test_without_a_script_it_is_a_table(opened: Open, reader: Reader, tmp_path: Path) -> None:
+    opened(CONSTANT)
+    html = (tmp_path / "page.html").read_text()
+    reader.page.set_content(html.replace('type="module"', 'type="no"'))
+    assert not reader.page.locator("form").is_visible()
+    assert "needs" in reader.page.locator(".said").inner_text()
+    rows = reader.page.locator("tbody tr").all_inner_texts()
+    assert rows[0].startswith("1\t")
+    assert len(rows) == 4
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(opened: Open, reader: Reader, scheme: Any) -> None:
+    reader.page.emulate_media(color_scheme=scheme)
+    page = opened(CONSTANT)
+    assert reader.violations() == []
+    page.fill("[name=rate]", "")
+    assert reader.violations() == []
