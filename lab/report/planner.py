@@ -119,7 +119,7 @@ class _Shown:
 
     @cached_property
     def rate_rps(self) -> float:
-        """The rate that 09 planned for, of three digits, rounded down; without one, half of what CPUs can do."""
+        """The rate that 09 planned for, of three digits, rounded down; or half of what the CPUs can do."""
         workers = self.cpus if self.p.workers == "cpus" else int(self.p.workers)
         rate_rps, _ = study.rate_to_plan(self.p, self.case, self.found, workers)
         rate_rps = rate_rps or self.cpus / (2 * self.case.mean_s)

@@ -1,4 +1,4 @@
-"""The planner in a browser: it answers what lab.models.capacity answers, and takes whatever a reader types."""
+"""The planner in a browser: it answers what lab.models.capacity answers, and takes whatever is typed."""
 
 import random
 from collections.abc import Callable
@@ -90,11 +90,16 @@ def ask(page: Any, **fields: str) -> str:
         field = page.locator(f"[name={name}]")
         _ = field.select_option(text) if name == "percentile" else field.fill(text)
     settled(page)
-    return str(page.locator(".said").inner_text())
+    return words(page)
+
+
+def words(page: Any) -> str:
+    """Return the sentence that is shown, with plain spaces."""
+    return str(page.locator(".said").inner_text()).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def inputs(count: int, mean_s: float, percentiles: tuple[float, ...] = (50, 75, 90, 95, 99, 99.9)) -> Any:
-    """Return as many things to ask: rates up to ten million a second, limits around and far above the mean."""
+    """Return as many things to ask: up to ten million a second, limits around and far above the mean."""
     draw = random.Random(12)
     return [
         {
@@ -111,7 +116,7 @@ def inputs(count: int, mean_s: float, percentiles: tuple[float, ...] = (50, 75, 
 PLANS = "(asked) => asked.map((one) => document.querySelector('.planner').plan(one))"
 
 
-def options(asked: dict[str, float]) -> dict[str, float]:
+def options(asked: dict[str, float]) -> dict[str, Any]:
     return {"slo_quantile": asked["percentile"] / 100, "slo_s": asked["limit_ms"] / 1e3}
 
 
@@ -119,7 +124,7 @@ def options(asked: dict[str, float]) -> dict[str, float]:
     ("service_s", "dispatch"), [(CONSTANT, "least-busy"), (NEARLY, "least-busy"), (NEARLY, "reuseport")]
 )
 def test_it_answers_what_the_model_answers(opened: Open, service_s: list[float], dispatch: str) -> None:
-    asked = inputs(120, float(np.mean(service_s)))
+    asked = inputs(60, float(np.mean(service_s)))
     page = opened(service_s, dispatch=dispatch)
     queue: Any = "random" if dispatch == "reuseport" else "central"
     impossible = extrapolated = 0
@@ -140,37 +145,40 @@ def test_it_answers_what_the_model_answers(opened: Open, service_s: list[float],
                 one["rate"], 2, sorted(service_s), dispatch=queue, headroom=headroom, **options(one)
             )
             assert told["machines"] == fleet.machines
-        if told["latency_s"] is not None and needed.workers < 100:
+        if needed.workers <= 8 and needed.utilisation < 0.98:
             limits: Any = {"slo_quantile": one["percentile"] / 100, "dispatch": queue}
-            for times, holds in ((1 + 1e-4, True), (1 - 1e-4, False)):
-                highest = highest_utilisation(
+            allowed = [
+                highest_utilisation(
                     needed.workers, sorted(service_s), slo_s=told["latency_s"] * times, **limits
                 )
-                assert (highest >= told["utilisation"] - 2e-6) == holds, "the percentile is where it says"
+                for times in (0.99, 1.01)
+            ]
+            assert allowed[0] <= told["utilisation"] + 1e-5, "with a shorter limit it would be too much"
+            assert allowed[1] >= told["utilisation"] - 1e-5
     assert min(impossible, extrapolated, len(asked) - impossible - extrapolated) > 5, "all kinds were asked"
 
 
 def test_of_the_runs_own_objective_it_knows_what_was_simulated(opened: Open) -> None:
     """Under any other it simulates for itself, and is right within a few percent of the rate."""
     page = opened(VARYING)
-    own = {"percentile": 99, "limit_ms": 60.0, "headroom": 0, "price": 0}
+    own = page.evaluate("JSON.parse(document.querySelector('.planner script').textContent).asked")
+    own |= {"headroom": 0}
     steps = [
-        n * highest_utilisation(n, sorted(VARYING), slo_s=0.06) / float(np.mean(VARYING)) for n in range(1, 5)
+        n * highest_utilisation(n, sorted(VARYING), slo_s=own["limit_ms"] / 1e3) / float(np.mean(VARYING))
+        for n in range(1, 5)
     ]
     near = [own | {"rate": rate * share} for rate in steps for share in (0.999, 1.001)]
     assert [one["workers"] for one in page.evaluate(PLANS, near)][:7] == [1, 2, 2, 3, 3, 4, 4]
-    asked = [one for one in inputs(14, 0.02, (90, 99)) if one["rate"] < 1e4]
+    asked = [one for one in inputs(12, 0.02, (90, 99)) if one["rate"] < 1e4]
     for one, told in zip(asked, page.evaluate(PLANS, asked), strict=True):
-        ends = [
+        ends: Any = [
             workers_needed(
                 one["rate"] * times, sorted(VARYING), headroom=one["headroom"] / 100, **options(one)
             ).workers
             for times in (0.95, 1.05)
         ]
-        assert (
-            told["workers"] in range(*(end + at for at, end in enumerate(ends) if end)) or ends == [None] * 2
-        )
-        assert (told["workers"] is None) == (ends[0] is None)
+        assert (told["workers"] is None) == (ends[0] is None) == (ends[1] is None)
+        assert told["workers"] is None or ends[0] <= told["workers"] <= ends[1]
     assert "simulated" in page.locator(".assumed").inner_text()
 
 
@@ -200,8 +208,8 @@ def test_a_run_without_notebook_09_has_no_planner() -> None:
 
 def test_answers_are_one_sentence_and_say_what_is_impossible(opened: Open, reader: Reader) -> None:
     page = opened(CONSTANT, width=360)
-    assert ask(page, rate="30", limit_ms="100", headroom="0").startswith(
-        "30.0/s with p99 within 100 ms needs 1 worker"
+    assert ask(page, rate="20", limit_ms="100", headroom="0").startswith(
+        "20.0/s with p99 within 100 ms needs 1 worker"
     )
     assert "Impossible on these CPUs: 5,000/s" in (said := ask(page, rate="5,000"))
     assert "machines like this one behind a balancer" in said
@@ -216,61 +224,68 @@ def test_answers_are_one_sentence_and_say_what_is_impossible(opened: Open, reade
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
-@pytest.mark.parametrize(
-    ("field", "text", "says"),
-    [
-        ("rate", "0", "The rate must be a number above 0"),
-        ("rate", "-5", "got -5"),
-        ("rate", "many", "got many"),
-        ("rate", "", "got nothing"),
-        ("rate", "1e99", "The rate must be at most 100,000,000,000"),
-        ("limit_ms", "1,00", "The limit must be a number above 0"),
-        ("limit_ms", "Infinity", "got Infinity"),
-        ("limit_ms", "<img src=x onerror=alert(1)>", "got <img src=x onerror=a"),
-        ("headroom", "-1", "The headroom must be a number at least 0"),
-        ("price", "free", "The price must be a number at least 0"),
-    ],
-)
-def test_bad_input_is_one_clear_line(opened: Open, reader: Reader, field: str, text: str, says: str) -> None:
+BAD = [
+    ("rate", "0", "The rate must be a number above 0"),
+    ("rate", "-5", "got -5"),
+    ("rate", "many", "got many"),
+    ("rate", "", "got nothing"),
+    ("rate", "1e99", "The rate must be at most 100,000,000,000"),
+    ("limit_ms", "1,00", "The limit must be a number above 0"),
+    ("limit_ms", "Infinity", "got Infinity"),
+    ("limit_ms", "<img src=x onerror=alert(1)>", "got <img src=x onerror=a"),
+    ("headroom", "-1", "The headroom must be a number at least 0"),
+    ("price", "free", "The price must be a number at least 0"),
+]
+
+
+def test_bad_input_is_one_clear_line(opened: Open, reader: Reader) -> None:
     page = opened(CONSTANT)
-    page.fill(f"[name={field}]", text)
-    said = page.locator(".said").inner_text()
-    assert says in said
-    assert "\n" not in said
-    assert page.locator(f"[name={field}]").get_attribute("aria-invalid") == "true"
-    assert not page.locator("dl").is_visible(), "no answer to another question stays"
+    for field, text, says in BAD:
+        good = page.input_value(f"[name={field}]")
+        page.fill(f"[name={field}]", text)
+        assert says in (said := words(page))
+        assert "\n" not in said
+        assert page.locator(f"[name={field}]").get_attribute("aria-invalid") == "true"
+        assert not page.locator("dl").is_visible(), "no answer to another question stays"
+        ask(page, **{field: good})
+        assert page.locator("dl").is_visible()
     assert reader.errors == []
-    ask(page, **{field: "1"})
-    assert page.locator("dl").is_visible()
 
 
-def test_a_billion_a_second_and_a_day_are_answered_at_once(opened: Open) -> None:
-    page = opened(VARYING)
-    assert "needs" in ask(page, rate="1e9", limit_ms="86400000")
-    page.reload()
-    assert "Impossible on these CPUs" in settled(page).locator(".said").inner_text()
+@pytest.mark.parametrize("service_s", [CONSTANT, VARYING])
+def test_a_billion_a_second_is_answered_at_once(opened: Open, service_s: list[float]) -> None:
+    page = opened(service_s)
+    assert "Impossible on these CPUs" in ask(page, rate="1e9")
     assert "NaN" not in page.locator(".planner").inner_text()
+
+
+def test_a_limit_of_a_day_and_a_rate_of_one_a_day(opened: Open) -> None:
+    page = opened(CONSTANT)
+    assert "needs 2 workers" in ask(page, rate="60", limit_ms="86,400,000", headroom="0")
+    assert "needs 1 worker" in ask(page, rate="1e-5", limit_ms="60")
 
 
 def test_an_answer_can_be_shared_and_the_runs_own_comes_back(opened: Open) -> None:
     page = opened(CONSTANT)
-    first = page.locator(".said").inner_text()
+    first = words(page)
     said = ask(page, rate="77", percentile="95", headroom="5")
     assert said != first
     address = page.url.partition("#")[2]
     page = opened(CONSTANT, hash_=f"#{address}")
-    assert page.locator(".said").inner_text() == said
+    assert words(page) == said
     page.click("button[type=reset]")
-    page.wait_for_function("(first) => document.querySelector('.said').innerText === first", arg=first)
+    page.wait_for_function("document.querySelector('[name=rate]').value !== '77'")
+    assert words(settled(page)) == first
     page.goto(page.url.partition("#")[0] + "#planner?rate=junk&percentile=12&other=1")
     page.wait_for_selector(".planner.wrong")
-    assert "got junk" in page.locator(".said").inner_text()
+    assert "got junk" in words(page)
 
 
 def test_the_picture_tells_measured_from_extrapolated(opened: Open) -> None:
     page = opened(CONSTANT)
     said = ask(page, rate="90", limit_ms="60")
-    assert page.locator("svg").get_attribute("aria-label") == said
+    label = page.locator("svg").get_attribute("aria-label")
+    assert label.replace("\N{NO-BREAK SPACE}", " ") == said
     assert page.locator("svg .here").count() == 2
     assert page.locator("svg .beyond").count() >= 2
     styles = {

@@ -40,7 +40,7 @@ function plan(data, service, asked) {
   const planned = { ...asked, workers, machines: null, fits: workers !== null && workers <= cpus, isExact: usual.isExact };
   if (workers === null) return planned;
   const law = { quantile: asked.percentile / 100, dispatch: data.dispatch };
-  const ends = [data.fastest, data.slowest].map((slower) => at(slower).fewest(erlangs * room * slower));
+  const ends = [data.fastest, data.slowest].map((slower) => (slower === 1 ? workers : at(slower).fewest(erlangs * room * slower)));
   if (!planned.fits) planned.machines = usual.machines(erlangs * room, cpus);
   const cores = planned.fits ? workers : planned.machines && planned.machines * cpus;
   const cost = (each) => (cores && asked.price ? each : null);
@@ -232,7 +232,7 @@ export function mount(section) {
     const mine = ++turn, { asked, wrong, says } = read(fields());
     for (const name of Object.keys(LIMITS)) form.elements[name].setAttribute("aria-invalid", String(name === wrong));
     section.classList.toggle("wrong", wrong !== undefined);
-    section.classList.add("stale");
+    section.classList.toggle("stale", !wrong);
     if (wrong) return say(says);
     await new Promise((go) => setTimeout(go, isPatient ? PAUSE_MS : 0));
     if (mine !== turn) return;
