@@ -114,9 +114,9 @@ def spread(found: Estimate, write: Callable[[float], str] = digits) -> str:
     return f"range of {blocks}: {ends}" if found.trials > 1 else blocks
 
 
-def worded(found: Estimate) -> str:
+def worded(found: Estimate, write: Callable[[float], str] = digits) -> str:
     """Write an estimate with where it may lie: 1.93 (1.88 to 1.97)."""
-    return f"{digits(found.value)} ({spread(found)})"
+    return f"{write(found.value)} ({spread(found, write)})"
 
 
 _TIMES = [column.name for column in fields(WorkerTime) if column.name != "workers"]
