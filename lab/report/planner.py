@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -9,14 +10,13 @@ from typing import Any
 
 import nbformat
 import numpy as np
-import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 
 from lab import units
 from lab.errors import LabError, UsageError
 from lab.experiments.capacity import EXPERIMENT, Parameters, plan, prediction, score
 from lab.experiments.capacity import case as study
-from lab.experiments.capacity.case import Case
+from lab.experiments.capacity.case import Case, Sustained
 from lab.study.run import Run
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -47,7 +47,7 @@ def section(run: Run) -> str:
         answer=shown.answer,
         steps=shown.steps,
         validated=shown.validated,
-        measured=len(shown.found) > 0,
+        measured=shown.measured,
         data=json.dumps(shown.data()).replace("<", "\\u003c"),
         script="\n".join(scripts),
     )
@@ -63,16 +63,19 @@ def _shown(run: Run) -> "_Shown | None":
         p = p.model_copy(update={"iterations": int(one["iterations"].iloc[0])})
     known = prediction.calibration(run, p) if p.service_s else prediction.undelayed(run.requests(one))
     case = study.case(p, known)
+    cpus = run.manifest.machine.available_cpus
+    sustained, validated = Sustained(cpus if p.workers == "cpus" else int(p.workers), None, math.nan), 0
     predicted, several = run.newest("predictions"), trials[trials["arrivals"] == "poisson"]
-    validated = 0
     if predicted is not None and len(several):
+        predicted = predicted.assign(sustained=sustained.highest)
+        sustained = score.sustained_in(several, predicted, p.slo_percentile, p.slo_loops)
         validated = score.validated(score.score(predicted, several, run.requests(several)))
     return _Shown(
         replace(case, service_s=_embedded(case.service_s), slo_s=float(f"{case.slo_s:.4g}")),
         p,
-        run.manifest.machine.available_cpus,
+        cpus,
         validated,
-        study.sustained_here(run, p),
+        sustained,
     )
 
 
@@ -115,13 +118,12 @@ class _Shown:
     p: Parameters
     cpus: int
     validated: int
-    found: pd.DataFrame
+    sustained: Sustained
 
     @cached_property
     def rate_rps(self) -> float:
         """The rate that 09 planned for, of three digits, rounded down; or half of what the CPUs can do."""
-        workers = self.cpus if self.p.workers == "cpus" else int(self.p.workers)
-        rate_rps, _ = study.rate_to_plan(self.p, self.case, self.found, workers)
+        rate_rps, _ = study.rate_to_plan(self.p, self.case, self.sustained)
         rate_rps = rate_rps or self.cpus / (2 * self.case.mean_s)
         digit = 10 ** (np.floor(np.log10(rate_rps)) - 2)
         return rate_rps if self.p.rate else float(f"{np.floor(rate_rps / digit) * digit:.3g}")
@@ -165,6 +167,16 @@ class _Shown:
         known = plan.status(needed.workers, self.validated, self.cpus)
         return f"{asked} and {units.percent(self.case.headroom)} headroom needs {workers} ({known})."
 
+    @property
+    def measured(self) -> dict[str, float] | None:
+        """The ends of the rate that so many workers sustained; None if the trials do not tell."""
+        if (share := self.sustained.share) is None:
+            return None
+        low_rps, high_rps = (
+            self.sustained.rate_rps(end, self.case.loop_s) for end in (share.low, share.high)
+        )
+        return {"workers": self.sustained.workers, "low_rps": low_rps, "high_rps": high_rps}
+
     def data(self) -> dict[str, Any]:
         """Return what the script computes with; times in seconds."""
         speeds = self.case.speeds()
@@ -174,14 +186,7 @@ class _Shown:
             "queue": study.IN_WORDS[self.case.queue],
             "cpus": self.cpus,
             "validated": self.validated,
-            "measured": [
-                {
-                    "workers": int(row["workers"]),
-                    "low_rps": float(row["lower_rps"]),
-                    "high_rps": _or_none(row),
-                }
-                for _, row in self.found.iterrows()
-            ],
+            "measured": self.measured,
             "slowest": speeds["slowest"],
             "fastest": speeds["fastest"],
             "asked": {name: float(text) for name, text in self.asked.items()},
@@ -189,7 +194,3 @@ class _Shown:
                 rate_rps * self.case.mean_s / n for n, rate_rps in enumerate(self.highest_rps, start=1)
             ],
         }
-
-
-def _or_none(row: "pd.Series[Any]") -> float | None:
-    return None if pd.isna(row["upper_rps"]) else float(row["upper_rps"])

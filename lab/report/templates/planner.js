@@ -170,8 +170,9 @@ function draw(figure, data, service, steps, planned, title) {
     before = [rate, workers];
   }
   const isTheRuns = planned?.percentile === data.asked.percentile && planned?.limit_ms === data.asked.limit_ms;
-  for (const { workers, low_rps, high_rps } of isTheRuns ? data.measured : []) {
-    add(svg, "path", { d: line([low_rps, workers], [high_rps ?? low_rps, workers]), class: "measured" });
+  if (isTheRuns && data.measured) {
+    const { workers, low_rps, high_rps } = data.measured;
+    add(svg, "path", { d: line([low_rps, workers], [high_rps, workers]), class: "measured" });
   }
   if (planned?.workers) point(svg, planned, { x, y, left, right, bottom });
 }
