@@ -18,9 +18,11 @@ from lab.experiments.capacity import case as study
 from lab.hotloop import LoopCost
 from lab.models.capacity import highest_utilisation, machines_needed, workers_needed
 from lab.report import planner
+from lab.study import run as run_module
 from lab.study import stability
 from lab.study.plan import Condition
 from lab.study.run import Run, open_run
+from lab.study.stability import Noise
 from lab.study.trial import Attacked
 
 __all__ = ["browser", "reader"]
@@ -112,6 +114,7 @@ def inputs(count: int, mean_s: float, percentiles: tuple[float, ...] = (50, 75, 
     ]
 
 
+DATA = "JSON.parse(document.querySelector('.planner script').textContent)"
 PLANS = "(asked) => asked.map((one) => document.querySelector('.planner').plan(one))"
 
 
@@ -160,7 +163,7 @@ def test_it_answers_what_the_model_answers(opened: Open, service_s: list[float],
 def test_of_the_runs_own_objective_it_knows_what_was_simulated(opened: Open) -> None:
     """Under any other it simulates for itself, and is right within a few percent of the rate."""
     page = opened(VARYING)
-    own = page.evaluate("JSON.parse(document.querySelector('.planner script').textContent).asked")
+    own = page.evaluate(DATA + ".asked")
     own |= {"headroom": 0}
     steps = [
         n * highest_utilisation(n, sorted(VARYING), slo_s=own["limit_ms"] / 1e3) / float(np.mean(VARYING))
@@ -168,7 +171,7 @@ def test_of_the_runs_own_objective_it_knows_what_was_simulated(opened: Open) -> 
     ]
     near = [own | {"rate": rate * share} for rate in steps for share in (0.999, 1.001)]
     assert [one["workers"] for one in page.evaluate(PLANS, near)][:7] == [1, 2, 2, 3, 3, 4, 4]
-    asked = [one for one in inputs(12, 0.02, (90, 99)) if one["rate"] < 1e4]
+    asked = [one for one in inputs(9, 0.02, (90, 99)) if one["rate"] < 1e4]
     for one, told in zip(asked, page.evaluate(PLANS, asked), strict=True):
         ends: Any = [
             workers_needed(
@@ -182,21 +185,32 @@ def test_of_the_runs_own_objective_it_knows_what_was_simulated(opened: Open) -> 
 
 
 def test_trials_of_the_run_are_planned_with_as_in_09(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers whose predictions came true are said to be, and what they sustained is drawn."""
     monkeypatch.setattr(stability, "measure", lambda *_: [LoopCost(9.0, 0.005)] * 3)
-    simulated = Simulated(loop_s=0.005, workers=1, noise=0.02)
+    monkeypatch.setattr(run_module, "between", lambda *_: Noise(0.0, 0.0, 0.0, 0.0))
+    more: dict[str, Any] = {"loads": [0.4, 0.8], "blocks": 6}
 
     def execute(condition: Condition, seed: int) -> Attacked:
-        return simulated(condition.offered_rps, 2.0, seed)
+        server = Simulated(loop_s=0.005, workers=condition.workers, noise=0.02, arrivals=condition.arrivals)
+        return server(condition.offered_rps, 2.0, seed)
 
-    run, p = executed(), Parameters(**PARAMETERS)
-    run.measure(EXPERIMENT, [prediction.of_one_worker(p)], blocks=p.blocks, seed=p.seed, execute=execute)
-    case = study.case(p, prediction.calibration(run, p))
-    page = opened([])
+    run, p = executed(**more), Parameters(**PARAMETERS | more)
+    how: dict[str, Any] = {"blocks": p.blocks, "seed": p.seed, "execute": execute}
+    run.measure(EXPERIMENT, [prediction.of_one_worker(p)], **how)
+    known = prediction.calibration(run, p)
+    prediction.predict(run, p, known)
+    run.measure(EXPERIMENT, prediction.of_several(p), **how)
+    case, page = study.case(p, known), opened([], **more)
     rate = 1.7 * case.highest_rps(2)
     asked = {"rate": rate, "percentile": 99, "limit_ms": 1e3 * case.slo_s, "headroom": 20, "price": 0}
     (told,) = page.evaluate(PLANS, [asked])
     assert told["workers"] == case.needed(rate).workers
     assert told["ends"] == [case.needed(rate, case.speeds()[end]).workers for end in ("fastest", "slowest")]
+    low_rps, high_rps = page.evaluate(DATA + ".measured.low_rps"), page.evaluate(DATA + ".measured.high_rps")
+    assert low_rps < 1.2 * case.highest_rps(2)
+    assert high_rps > case.highest_rps(2) / 1.2
+    assert page.locator("svg .measured").count() == page.locator("svg .validated").count() == 1
+    assert "validated" in ask(page, rate=f"{0.9 * case.highest_rps(2)}", headroom="0")
 
 
 def test_a_run_without_notebook_09_has_no_planner() -> None:
@@ -254,7 +268,9 @@ def test_bad_input_is_one_clear_line(opened: Open, reader: Reader) -> None:
 @pytest.mark.parametrize("service_s", [CONSTANT, VARYING])
 def test_a_billion_a_second_is_answered_at_once(opened: Open, service_s: list[float]) -> None:
     page = opened(service_s)
-    assert "Impossible on these CPUs" in ask(page, rate="1e9")
+    page.fill("[name=rate]", "1e9")
+    page.wait_for_function("document.querySelector('.said').innerText.includes('1,000,000,000/s')")
+    assert "Impossible on these CPUs" in words(page)
     assert "NaN" not in page.locator(".planner").inner_text()
 
 
