@@ -143,7 +143,8 @@ def workers_table(
 def machine_table(machine: Machine) -> pd.DataFrame:
     """Put the machine in words: what it has, and what this process may use of it."""
     quota = "none" if machine.quota_cpus is None else f"{machine.quota_cpus:g} CPUs"
-    facts = {
+    named = {"name": machine.label} if machine.label else {}
+    facts = named | {
         "CPU": f"{machine.cpu_model} ({machine.architecture})",
         "CPUs of the host": machine.host_cpus,
         "CPUs by affinity": machine.affinity_cpus,
