@@ -209,7 +209,7 @@ def _folk_rules(p: folk_rules.Parameters) -> float:
     groups, n, cpus = folk_trials.by_blocks(p), resolve(p.workers), available_cpus()
     peers_start_s = sum(blocks * PEER_START_S for blocks, planned in groups for one in planned if one.peer)
     counts_s = (1 + len(p.quotas)) * (_COUNT_S + counts.COUNTED_S) * p.asks("counts")
-    look_s = PEER_START_S + TRIAL_S + start_s(n, cpus) + p.requests / memory.RATE_RPS
+    look_s = PEER_START_S + 2 * TRIAL_S + start_s(n, cpus) + p.requests / memory.RATE_RPS
     looks_s = p.blocks * look_s * p.asks("memory")
     return peers_start_s + counts_s + looks_s + sum(trials_s(planned, blocks) for blocks, planned in groups)
 

@@ -16,7 +16,7 @@ from lab import files, units
 from lab.errors import LabError
 from lab.experiments import summary
 from lab.files import write_whole
-from lab.report import front, replay
+from lab.report import front, planner, replay
 from lab.report.article import TEMPLATES, Article, read
 from lab.study import manifest
 from lab.study.archive import export_run
@@ -107,7 +107,10 @@ def _front(environment: Environment, run: Run | None) -> dict[str, Any]:
     return found
 
 
-_SECTIONS: dict[str, list[Callable[[Run], str]]] = {"05-dispatch": [replay.section]}
+_SECTIONS: dict[str, list[Callable[[Run], str]]] = {
+    "05-dispatch": [replay.section],
+    "09-capacity": [planner.section],
+}
 """What a notebook ends with beside its own results."""
 
 

@@ -175,7 +175,7 @@ def per_request(attacks: Sequence[Seen], what: str) -> float | None:
 def _pss(processes: Sequence[psutil.Process]) -> list[int]:
     found = []
     for process in processes:
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(psutil.Error, AttributeError):  # not every system tells it
             found.append(int(process.memory_full_info().pss))
     return found
 

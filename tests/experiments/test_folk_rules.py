@@ -13,11 +13,12 @@ from lab.experiments.claims import Word
 from lab.experiments.folk_rules import counts, held_up, memory, replicas, throttled, workers
 from lab.experiments.folk_rules import rules as study
 from lab.experiments.folk_rules.rules import Ruling, exceeds, with_tail
-from lab.experiments.folk_rules.trials import CENTRAL, HASHED
+from lab.experiments.folk_rules.trials import BALANCED, CENTRAL, HASHED
 from lab.figures import rendered, title_of
 from lab.flags import Flag
 from lab.models.queueing import mdc_wait_quantile
 from lab.models.statistics import Estimate, Interval
+from lab.servers.peers import Peer
 from lab.study.run import Run
 
 FLAGGED: dict[str, Any] = {"valid": False, "flags": (Flag("others_cpu", 0.5, 0.1),)}
@@ -100,6 +101,18 @@ def test_replicas_are_as_good_as_workers_if_their_tail_is_no_longer(
     assert found.answer.startswith("Compared with one server with 2 workers, the p99 is ")
 
 
+@pytest.mark.parametrize(
+    ("missing", "why"), [("apt install nginx", "`apt install nginx` brings it"), (None, "failed to start")]
+)
+def test_replicas_say_why_nginx_is_not_among_them(
+    missing: str | None, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Peer, "missing", missing)
+    servers = {CENTRAL: 3.0, "workers-2": 3.0, HASHED: 3.0}
+    assert why in replicas.ruling(tails(servers), 2).markdown
+    assert replicas.ruling(tails(servers | {BALANCED: 3.0}), 2).source == ""
+
+
 def _times(factor: float, given: Given) -> Given:
     return [factor * one for one in given] if isinstance(given, list) else factor * given
 
@@ -178,6 +191,7 @@ def test_only_a_pool_holds_up_nobody(inline: float, thread: Given, word: Word) -
     found = held_up.pool_ruling(beside(inline, thread))
     assert found.verdict.word is word
     assert "in the event loop" in found.answer
+    assert "1.99 times" in found.answer, "the pool's, beside the control without a slow request"
 
 
 @pytest.mark.parametrize(
@@ -189,13 +203,20 @@ def test_only_a_pool_holds_up_nobody(inline: float, thread: Given, word: Word) -
         ((2.0,), Word.UNTOLD),
     ],
 )
-def test_workers_grow_if_the_largest_is_a_tenth_larger_afterwards(
+def test_workers_grow_if_the_largest_is_a_tenth_larger_than_when_it_was_warm(
     growth: tuple[float, ...], word: Word
 ) -> None:
     found = memory.ruling(looked(*growth))
     assert found.verdict.word is word
-    assert found.answer.startswith("A worker takes 40.0 MiB (")
+    assert found.answer.startswith("A worker takes 20.0 MiB (")
+    assert "2.00 times" in found.answer, "what it takes once is told apart"
     assert "block" not in found.answer + memory.table(looked(*growth), 2).to_string()
+
+
+def test_memory_that_the_system_does_not_tell_is_said() -> None:
+    found = memory.ruling(pd.DataFrame(), "this system does not tell")
+    assert found.verdict.word is Word.UNTOLD
+    assert found.answer == "Cannot be told here: this system does not tell."
 
 
 def test_memory_says_how_many_workers_there_is_room_for() -> None:

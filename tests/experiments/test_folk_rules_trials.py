@@ -23,6 +23,7 @@ from lab.servers.peers import Peer
 from lab.study.plan import Condition
 from lab.study.run import Run, open_run
 from lab.study.trial import Execute
+from lab.study.watched import Watched
 
 
 @pytest.fixture
@@ -220,9 +221,16 @@ def test_beside_slow_requests_the_event_loop_answers_nobody_meanwhile() -> None:
 
 def test_memory_is_weighed_before_and_after_requests() -> None:
     found = memory.look(1, 30)
-    assert found["answered"].item() == 30
-    assert found["after_bytes"].item() > 2**20
+    assert found["answered"].item() == memory.WARM + 30
+    assert (found[["fresh_bytes", "warm_bytes", "after_bytes"]] > 2**20).all(axis=None)
     assert found["free_bytes"].item() > 0
+
+
+def test_a_system_that_tells_no_memory_ends_no_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Watched, "pss_bytes", lambda _: [])
+    found, why_not = memory.measure(open_run("untold"), parameters(workers=1, requests=1))
+    assert found.empty
+    assert "does not tell how much memory" in why_not
 
 
 def test_every_api_is_asked_without_a_quota() -> None:

@@ -10,6 +10,7 @@ from helpers.trial_rows import trials
 from lab.experiments.folk_rules import throttled
 from lab.experiments.folk_rules.rules import Parameters, with_tail
 from lab.experiments.folk_rules.trials import (
+    ALONE,
     BESIDE,
     CLUSTER,
     FREE,
@@ -100,15 +101,22 @@ def events(**waiting: int) -> pd.DataFrame:
 
 def beside(inline: float, thread: Given, **common: Any) -> pd.DataFrame:
     """Make trials beside a slow request, whose tails are multiples of the pool's."""
-    quick = {INLINE: inline, THREAD: thread, POOL: 1.0, CLUSTER: 1.1}
-    return with_tail(made(BESIDE, quick, blocking=5, **common))
+    quick = {INLINE: inline, THREAD: thread, POOL: 1.0, CLUSTER: 1.1, ALONE: 0.5}
+    found = made(BESIDE, quick, **common)
+    return with_tail(found.assign(blocking=np.where(found["server"] == ALONE, 0, 5)))
 
 
 def looked(*growth: float) -> pd.DataFrame:
-    """Make starts of a server whose largest worker grows so many times."""
-    fresh = 40.0 * 2**20
+    """Make starts of a server whose largest worker doubles as it gets warm, and then grows so many times."""
+    fresh = 20.0 * 2**20
     rows = [
-        {"fresh_bytes": fresh, "after_bytes": fresh * one, "answered": 10_000.0, "free_bytes": 2.0**32}
+        {
+            "fresh_bytes": fresh,
+            "warm_bytes": 2 * fresh,
+            "after_bytes": 2 * fresh * one,
+            "answered": 10_000.0,
+            "free_bytes": 2.0**32,
+        }
         for one in growth
     ]
     return pd.DataFrame(rows)

@@ -27,7 +27,7 @@ from lab.experiments.folk_rules.rules import (
     with_tail,
     written,
 )
-from lab.experiments.folk_rules.trials import BESIDE, CLUSTER, INLINE, POOL, THREAD
+from lab.experiments.folk_rules.trials import ALONE, BESIDE, CLUSTER, INLINE, POOL, THREAD
 from lab.experiments.other_servers.analysis import against, estimated
 from lab.figures import (
     HALO,
@@ -123,9 +123,11 @@ def pool_ruling(trials: pd.DataFrame) -> Ruling:
     if not found.evidence:
         return nothing("pool", "no block has all of the places")
     pool = written(_tail(trials, POOL), units.seconds)
+    control = against(trials, POOL, ALONE, BESIDE, "tail_s")
+    without = f", {times(control)} what it is without any slow request" if control else ""
     return Ruling(
         "pool",
-        f"Beside the pool, the {tail_name(trials)} of the others is {pool}; with the slow request"
+        f"Beside the pool, the {tail_name(trials)} of the others is {pool}{without}; with the slow request"
         f" {found.evidence} as long.",
         found,
     )
@@ -141,7 +143,7 @@ def pool_table(trials: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame({"": ["not measured"]})
     return pd.DataFrame(
         {
-            "the slow request runs in": place,
+            "the slow request runs in": "(there is none)" if place == ALONE else place,
             "p50 of the others": written(estimated(mine["latency_p50_s"]), units.seconds),
             f"{tail_name(trials)} of the others": written(_tail(trials, place), units.seconds),
             "slowest": written(estimated(mine["latency_max_s"]), units.seconds),
@@ -149,7 +151,7 @@ def pool_table(trials: pd.DataFrame) -> pd.DataFrame:
                 "the reference" if place == POOL else times(against(trials, place, POOL, BESIDE, "tail_s"))
             ),
         }
-        for place in (INLINE, THREAD, POOL, CLUSTER)
+        for place in (ALONE, INLINE, THREAD, POOL, CLUSTER)
         if len(mine := trials[trials["server"] == place])
     )
 
@@ -201,7 +203,7 @@ def _draw_waiting(axes: Axes, events: pd.DataFrame) -> None:
 
 def _draw_tails(axes: Axes, trials: pd.DataFrame) -> None:
     """Draw the tail of requests that need no loop, by where the slow one runs."""
-    places = [place for place in (POOL, CLUSTER, THREAD, INLINE) if place in set(trials["server"])]
+    places = [place for place in (ALONE, POOL, CLUSTER, THREAD, INLINE) if place in set(trials["server"])]
     for height, place in enumerate(places):
         mine = trials[trials["server"] == place]
         axes.plot(1000 * mine["tail_s"], [height] * len(mine), ".", color=_PLACE.color, alpha=0.5)
@@ -211,19 +213,20 @@ def _draw_tails(axes: Axes, trials: pd.DataFrame) -> None:
                 units.seconds(one.value), (1000 * one.value, height), xytext=(0, 8), ha="center",
                 textcoords="offset points", fontsize=SMALL, bbox=HALO,
             )  # fmt: skip
-    slow_s = float((trials["blocking"] * trials["loop_s"]).median())
+    beside = trials[trials["blocking"] > 0]
+    slow_s = float((beside["blocking"] * beside["loop_s"]).median())
     axes.axvline(1000 * slow_s, color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
     axes.set_xscale("log")
     plain_log_ticks(axes.xaxis)
     axes.margins(x=0.15)
-    axes.set_yticks(range(len(places)), [f"in {_ARTICLE[place]}{place}" for place in places])
+    axes.set_yticks(range(len(places)), [f"{_ARTICLE[place]}{place}" for place in places])
     axes.set_ylim(len(places) - 0.4, -0.7)
     axes.set_title("A CPU-heavy request runs ...")
     others = f"{tail_name(trials)} of others that compute nothing, ms"
     axes.set_xlabel(f"{others}\n(dashed: what the slow one takes)")
 
 
-_ARTICLE = {INLINE: "the ", THREAD: "a ", POOL: "a ", CLUSTER: "a worker of a "}
+_ARTICLE = {ALONE: "", INLINE: "in the ", THREAD: "in a ", POOL: "in a ", CLUSTER: "in a worker of a "}
 
 
 _PLACE = SERVERS["round-robin"]

@@ -1,4 +1,4 @@
-"""Memory per worker: fresh, and after so many requests; and how many workers the memory here has room for."""
+"""Memory per worker: fresh, warm, and after so many requests; and how many workers there is memory for."""
 
 import sys
 from functools import partial
@@ -33,30 +33,41 @@ RATE_RPS = 5000.0
 _AT_ONCE = 16
 """No more are sent before others are answered: a queue would take memory, too."""
 
+WARM = 100
+"""Requests after which a worker has what it takes once, such as imports and buffers."""
+
 _ITERATIONS = 100
 _DRAIN_S = 3.0
 
 
-def measure(run: Run, p: Parameters) -> pd.DataFrame:
-    """Start the server as many times as there are blocks; a row for each, by `look`."""
+class UntoldError(LabError):
+    """This system does not tell what a process takes."""
+
+
+def measure(run: Run, p: Parameters) -> tuple[pd.DataFrame, str]:
+    """Start the server as many times as there are blocks: a row for each, by `look`, or why there is none."""
     if not p.asks("memory"):
-        return pd.DataFrame()
+        return pd.DataFrame(), ""
     n = resolve(p.workers)
-    looks = [
-        run.table(
-            table_name("memory", n, p.requests, number),
-            partial(look, n, p.requests, p.seed + number),
-        )
-        for number in range(p.blocks)
-    ]
-    return pd.concat(looks, ignore_index=True)
+    try:
+        looks = [
+            run.table(
+                table_name("memory", n, WARM, p.requests, number),
+                partial(look, n, p.requests, p.seed + number),
+            )
+            for number in range(p.blocks)
+        ]
+    except UntoldError as error:
+        return pd.DataFrame(), str(error)
+    return pd.concat(looks, ignore_index=True), ""
 
 
 def look(workers: int, requests: int, seed: int = 0) -> pd.DataFrame:
-    """Start our server, weigh its largest worker, have it answer so many requests, and weigh that again.
+    """Start our server, and weigh its largest worker: fresh, after `WARM` requests, and after so many more.
 
-    fresh_bytes, after_bytes: proportional set sizes, in which a page that several share counts once in all.
-    answered: how many were answered well. free_bytes: what was free for it all.
+    fresh_bytes, warm_bytes, after_bytes: proportional set sizes, in which a page that several share counts
+    once in all. answered: how many were answered well. free_bytes: what was free for it all. Raises
+    UntoldError where the system tells no such size.
     """
     command = (
         sys.executable, "-P", "-m", "lab", "serve", "--topology", "cluster", "--dispatch", IN_TURN,
@@ -66,14 +77,17 @@ def look(workers: int, requests: int, seed: int = 0) -> pd.DataFrame:
     options = {"keepalive": True, "generators": 1, "in_flight": _AT_ONCE, "seed": seed}
     with ForeignServer(ForeignSpec(command=command, workers=workers, drain_s=_DRAIN_S)) as server:
         watched = Watched(f"{server.url}/api/slow", server, options)
-        fresh = watched.pss_bytes()
-        answered = watched.offer(RATE_RPS, requests / RATE_RPS, 0).summary["ok"]
-        after = watched.pss_bytes()
-    if not fresh or not after:
-        raise LabError("this system does not tell how much memory a process has to itself")
+        sizes, answered = [watched.pss_bytes()], 0
+        for number, count in enumerate((WARM, requests)):
+            answered += watched.offer(RATE_RPS, count / RATE_RPS, number).summary["ok"]
+            sizes.append(watched.pss_bytes())
+    if not all(sizes):
+        raise UntoldError("this system does not tell how much memory a process has to itself")
+    fresh, warm, after = map(max, sizes)
     row = {
-        "fresh_bytes": max(fresh),
-        "after_bytes": max(after),
+        "fresh_bytes": fresh,
+        "warm_bytes": warm,
+        "after_bytes": after,
         "answered": answered,
         "free_bytes": free_bytes,
     }
@@ -85,14 +99,18 @@ def after(looks: pd.DataFrame) -> Estimate | None:
     return estimated(looks["after_bytes"]) if len(looks) else None
 
 
-def ruling(looks: pd.DataFrame) -> Ruling:
-    """Judge whether workers grow: the largest one afterwards, over the largest one before."""
+def ruling(looks: pd.DataFrame, why_not: str = "") -> Ruling:
+    """Judge whether warm workers grow: the largest one afterwards, over the largest one when warm."""
     if looks.empty:
-        return nothing("memory")
-    growth = paired_ratio(list(looks["after_bytes"]), list(looks["fresh_bytes"]))
+        return nothing("memory", why_not) if why_not else nothing("memory")
+    warming, growth = (
+        paired_ratio(list(looks[later]), list(looks[earlier]))
+        for later, earlier in (("warm_bytes", "fresh_bytes"), ("after_bytes", "warm_bytes"))
+    )
     told = (
-        f"A worker takes {written(estimated(looks['fresh_bytes']), amount)} at first; once its server"
-        f" has answered {looks['answered'].median():,.0f} requests, it is {times(growth)} as large."
+        f"A worker takes {written(estimated(looks['fresh_bytes']), amount)} at first, and {times(warming)} as"
+        f" much once its server has answered {WARM} requests. After {looks['answered'].median():,.0f}, it is"
+        f" {times(growth)} as large as after those {WARM}."
     )
     return Ruling("memory", _by_starts(told), verdict("memory", [exceeds(growth, MATTERS)], told))
 
@@ -103,12 +121,13 @@ def _by_starts(text: str) -> str:
 
 
 def table(looks: pd.DataFrame, n: int) -> pd.DataFrame:
-    """Tabulate the memory of a worker, fresh and afterwards, and how many the free memory has room for."""
+    """Tabulate the memory of a worker, fresh, warm and afterwards, and how many there is room for."""
     if looks.empty:
         return pd.DataFrame({"": ["not measured"]})
     room = (looks["free_bytes"] / looks["after_bytes"]).median()
     rows = {
         f"the largest of {counted(n, 'worker')}, fresh": written(estimated(looks["fresh_bytes"]), amount),
+        f"after {WARM} requests": written(estimated(looks["warm_bytes"]), amount),
         f"after {looks['answered'].median():,.0f} requests": written(estimated(looks["after_bytes"]), amount),
         "workers of this size that the free memory has room for": f"{room:,.0f}",
         "starts": f"{len(looks)}",

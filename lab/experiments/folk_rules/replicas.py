@@ -1,7 +1,7 @@
 """Workers or replicas: one queue before n workers, or n single workers behind somebody who chooses."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from lab.experiments.folk_rules.rules import (
 )
 from lab.experiments.folk_rules.trials import BALANCED, CENTRAL, HASHED, TAIL, named
 from lab.experiments.other_servers.analysis import against, estimated
+from lab.experiments.other_servers.servers import PEERS
 from lab.figures import SERVERS, THEORY, canvas, legend_below, reference_line
 from lab.models.queueing import mdc_wait_quantile
 from lab.study.run import Run
@@ -120,7 +121,16 @@ def ruling(tails: pd.DataFrame, n: int) -> Ruling:
     if not found.evidence:
         return nothing("replicas", "no block has both")
     what = f"Compared with {shown(n)[CENTRAL]}, the {tail_name(compared)} is"
-    return Ruling("replicas", f"{what} {found.evidence}.", found)
+    return Ruling("replicas", f"{what} {found.evidence}.", found, _left_out(choosing))
+
+
+def _left_out(choosing: Collection[str]) -> str:
+    """Say that nginx is not among those that choose, and why."""
+    if BALANCED in choosing:
+        return ""
+    command = PEERS[BALANCED].missing
+    why = f"`{command}` brings it" if command else "it is installed, but failed to start or to answer"
+    return f"nginx is left out: {why}."
 
 
 def table(tails: pd.DataFrame, n: int) -> pd.DataFrame:

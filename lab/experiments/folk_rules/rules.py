@@ -86,7 +86,7 @@ RULES: dict[Name, Rule] = {
     "memory": Rule(
         "Do workers have to be recycled?",
         "Workers grow with the requests that they answer",
-        "the largest worker is a tenth larger afterwards",
+        "the largest worker is a tenth larger afterwards than when it was warm, after a hundred requests",
     ),
     "quota": Rule(
         "Why is my p99 bad, with the CPU idle for most of the time?",

@@ -35,6 +35,9 @@ CENTRAL, HASHED, BALANCED = "least-busy", "reuseport", "nginx-round-robin"
 INLINE, THREAD, POOL, CLUSTER = "event loop", "thread", "pool of processes", "cluster"
 """Where a CPU-heavy request runs."""
 
+ALONE = "nowhere"
+"""The control: there is none."""
+
 _BLOCKED_WORKERS, _CALM = 4, 0.3
 """As in notebook 06: one worker is blocked, and the others can carry the load."""
 
@@ -118,10 +121,18 @@ def beside(p: Parameters) -> list[Condition]:
         THREAD: {"topology": "offload", "workers": _ENOUGH, "pool": "thread"},
         POOL: {"topology": "offload", "workers": _ENOUGH, "pool": "process"},
         CLUSTER: {"topology": "cluster", "workers": _ENOUGH, "dispatch": CENTRAL},
+        ALONE: {"topology": "offload", "workers": _ENOUGH, "pool": "process"},
     }
     return [
         _condition(
-            p, name, BESIDE, {"blocking": p.slow}, rate=_QUICK_RPS, duration_s=p.quick_s, path="/", **place
+            p,
+            name,
+            BESIDE,
+            {"blocking": 0 if name == ALONE else p.slow},
+            rate=_QUICK_RPS,
+            duration_s=p.quick_s,
+            path="/",
+            **place,
         )
         for name, place in places.items()
     ]
@@ -178,8 +189,13 @@ def _blaming(execute: Execute) -> Execute:
     return blaming
 
 
-def beside_slow(condition: Condition, seed: int) -> Attacked:
-    """Carry out a trial while one client asks for slow requests, each when the one before is answered."""
+def beside_slow(condition: Condition, seed: int) -> Measured:
+    """Carry out a trial while one client asks for slow requests, each when the one before is answered.
+
+    A request of 0 loops is none: the trial is the control.
+    """
+    if not condition.labels["blocking"]:
+        return serve_and_attack(condition, seed)
     over, slow = threading.Event(), replace(condition, path="/api/slow")
     with fresh_server(condition) as server, ThreadPoolExecutor(1) as client:
         asking = client.submit(_ask, slow, server, over)
