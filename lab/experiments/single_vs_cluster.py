@@ -143,11 +143,15 @@ def gain(trials: pd.DataFrame) -> Estimate | None:
 
     Both are of the time in which all workers could be busy. `trials` are those of `common.accounted`.
     """
-    rates = trials.pivot_table(index="block", columns="topology", values="busy_rps", aggfunc="median")
-    if not {"single", "cluster"} <= set(rates):
-        return None
-    rates = rates[rates["single"] > 0].dropna()
+    rates = _paired(trials)
     return paired_ratio(list(rates["cluster"]), list(rates["single"])) if len(rates) else None
+
+
+def _paired(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the throughput of both servers, a row per block that has both."""
+    rates = trials.pivot_table(index="block", columns="topology", values="busy_rps", aggfunc="median")
+    both = rates.reindex(columns=["single", "cluster"])
+    return both[both["single"] > 0].dropna()
 
 
 _STATED = {
@@ -172,14 +176,22 @@ def estimates(trials: pd.DataFrame) -> list[Stated]:
     """State what the article's load does to each server, and the ratio of their throughputs."""
     at = " at the article's load"
     rows = [
-        stated(EXPERIMENT, quantity + at, estimate(list(known)), **named_by(mine))
+        stated(
+            EXPERIMENT, quantity + at, estimate(list(known)), sources=mine.loc[known.index, "trial_id"],
+            **named_by(mine),
+        )
         for _, mine in by_server(_measures(trials))
         for quantity, column in _STATED.items()
         if len(known := mine[column].dropna())
-    ]
+    ]  # fmt: skip
     if (more := gain(trials)) is not None:
         cluster = named_by(trials[trials["topology"] == "cluster"])
-        rows.append(stated(EXPERIMENT, "throughput over one process" + at, more, compares=True, **cluster))
+        paired = trials[trials["block"].isin(_paired(trials).index)]["trial_id"]
+        rows.append(
+            stated(
+                EXPERIMENT, "throughput over one process" + at, more, compares=True, sources=paired, **cluster
+            )
+        )  # fmt: skip
     return rows
 
 

@@ -204,13 +204,12 @@ def estimates(run: Run, trials: dict[str, pd.DataFrame] | None = None) -> pd.Dat
     `trials` are those of `trials_of`, if they are known already.
     """
     trials, loops = trials_of(run) if trials is None else trials, run.newest(hot_loop.EXPERIMENT)
-    rows = [] if loops is None else hot_loop.estimates(loops)
+    rows = [] if loops is None else hot_loop.estimates(loops, run.names(hot_loop.EXPERIMENT)[-1:])
     searching = (single_vs_cluster, rate_sweep, scaling, capacity)
     for experiment in (module.EXPERIMENT for module in searching):
         if (found := sustained.kept(run, experiment)) is not None:
-            known = {replace(row, experiment="") for row in rows}  # a search that several notebooks show
-            more = sustained.estimates(experiment, found)
-            rows += [row for row in more if replace(row, experiment="") not in known]
+            known = {_of_no_page(row) for row in rows}  # a search that several notebooks show
+            rows += [row for row in sustained.estimates(experiment, found) if _of_no_page(row) not in known]
     stating: dict[str, Callable[[pd.DataFrame], list[Stated]]] = {
         single_vs_cluster.EXPERIMENT: single_vs_cluster.estimates,
         rate_sweep.EXPERIMENT: partial(
@@ -230,6 +229,10 @@ def estimates(run: Run, trials: dict[str, pd.DataFrame] | None = None) -> pd.Dat
     found = table_of(rows)
     run.keep("estimates", found)
     return found
+
+
+def _of_no_page(row: Stated) -> Stated:
+    return replace(row, experiment="", sources=())
 
 
 _MOST = 0.5

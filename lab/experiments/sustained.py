@@ -17,10 +17,10 @@ from lab.errors import UsageError
 from lab.experiments.common import by_server, resolve
 from lab.hotloop import KernelName
 from lab.load.report import Slo
-from lab.models.statistics import Interval, samples_needed
+from lab.models.statistics import Estimate, Interval, samples_needed
 from lab.progress import Told
 from lab.servers.spec import DispatchName
-from lab.study.estimates import Stated, named
+from lab.study.estimates import Stated, stated
 from lab.study.parameters import Parameters
 from lab.study.plan import BEFORE, Condition, capacity_rps
 from lab.study.rate_search import RateTrial, Search
@@ -245,13 +245,18 @@ def searched(
 ) -> pd.DataFrame:
     """Search for the sustained rate of each server, and return `bounds` of them."""
     trials = search(run, servers, objective, seed=seed)
-    run.keep(f"{KEPT}-{experiment}", trials)
+    run.keep(table_name(experiment), trials)
     return bounds(trials)
+
+
+def table_name(experiment: str) -> str:
+    """Name the table in which a run keeps the trials of a page's searches."""
+    return f"{KEPT}-{experiment}"
 
 
 def kept(run: Run, experiment: str) -> pd.DataFrame | None:
     """Return the bounds that an experiment of the run has found, or None."""
-    trials = run.newest(f"{KEPT}-{experiment}")
+    trials = run.newest(table_name(experiment))
     return None if trials is None else bounds(trials)
 
 
@@ -305,15 +310,16 @@ def estimates(experiment: str, found: pd.DataFrame) -> list[Stated]:
     rows = []
     for _, row in found[~unconfirmed].iterrows():
         several = {} if row["topology"] == "single" else {"dispatch": row["dispatch"]}
-        about = named(
-            topology=row["topology"], workers=row["workers"], slo=row["objective"], loop=row["iterations"],
-            arrivals=row["arrivals"], **several,
-        )  # fmt: skip
+        about = several | {
+            "topology": row["topology"], "workers": row["workers"], "slo": row["objective"],
+            "loop": row["iterations"], "arrivals": row["arrivals"],
+        }  # fmt: skip
         for quantity, of, unit in _QUANTITIES:
             low, high = row[f"lower_{of}"], row[f"upper_{of}"]
-            middle = pd.Series([low, high]).mean()
+            middle = float(pd.Series([low, high]).mean())
+            bounds_ = Estimate(middle, low, high, row["trials"], Interval.SEARCH)
             rows.append(
-                Stated(experiment, quantity, about, middle, low, high, unit, Interval.SEARCH, row["trials"])
+                stated(experiment, quantity, bounds_, unit, sources=[table_name(experiment)], **about)
             )
     return rows
 

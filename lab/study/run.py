@@ -89,8 +89,12 @@ class Run:
 
     def newest(self, beginning: str) -> pd.DataFrame | None:
         """Return the table kept last of those whose names begin like this; None if there is none."""
-        name = self._store.newest("tables", beginning)
-        return None if name is None else self._store.table("tables", name)
+        names = self.names(beginning)
+        return self._store.table("tables", names[-1]) if names else None
+
+    def names(self, beginning: str) -> list[str]:
+        """Name the tables whose names begin like this, the one kept last at the end."""
+        return self._store.by_age("tables", beginning)
 
     def measure(
         self,

@@ -197,10 +197,10 @@ class Store:
     def has_table(self, kind: str, name: str) -> bool:
         return self._path(kind, name).exists()
 
-    def newest(self, kind: str, beginning: str) -> str | None:
-        """Name the table written last of those whose names begin like this; None if there is none."""
-        found = sorted((self.folder / kind).glob(f"{beginning}*.parquet"))
-        return max(found, key=lambda path: path.stat().st_mtime).stem if found else None
+    def by_age(self, kind: str, beginning: str) -> list[str]:
+        """Name the tables whose names begin like this, the one written last at the end."""
+        found = sorted((self.folder / kind).glob(f"{beginning}*.parquet"), reverse=True)
+        return [path.stem for path in sorted(found, key=lambda path: path.stat().st_mtime)]
 
     def table(self, kind: str, name: str) -> pd.DataFrame:
         return _frame(read_table(self._path(kind, name)))

@@ -216,10 +216,13 @@ def estimates(run: Run, trials: pd.DataFrame) -> list[Stated]:
         return []
     scored, workers = score(predicted, several, run.requests(several)), int(several["workers"].iloc[0])
     return [
-        stated(EXPERIMENT, INSIDE, share, workers=workers, percentile=percentile)
+        stated(
+            EXPERIMENT, INSIDE, share, workers=workers, percentile=percentile,
+            sources=scored.loc[scored["scored"], "trial_id"],
+        )
         for percentile in PERCENTILES
         if (share := inside(scored, percentile)) is not None
-    ]
+    ]  # fmt: skip
 
 
 def sustained_table(predicted: pd.DataFrame, found: pd.DataFrame | None) -> pd.DataFrame:

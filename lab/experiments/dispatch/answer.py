@@ -44,7 +44,8 @@ def told(ratio: Estimate, matters: float = LATENCY_MATTERS) -> Told | None:
 class Comparison:
     """An arrangement over the reference: mean latency, its tail, the mean over ideal; what pairing gained.
 
-    `each` is the ratio of mean latencies in each block, of which `mean` is the median.
+    `each` is the ratio of mean latencies in each block, of which `mean` is the median. `sources` are the ids
+    of the trials that were paired.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Comparison:
     tail: Estimate
     over_ideal: Estimate
     pairing: float
+    sources: tuple[str, ...]
 
 
 def comparisons(trials: pd.DataFrame) -> list[Comparison]:
@@ -82,6 +84,7 @@ def _compare(name: str, mine: pd.DataFrame, reference: pd.DataFrame) -> Comparis
         tail=paired_ratio(*tail),
         over_ideal=paired_ratio(*over_ideal),
         pairing=pairing_gain(*mean),
+        sources=(*pairs["trial_id"], *pairs["trial_id_reference"]),
     )
 
 
@@ -169,10 +172,14 @@ class Share:
 
 def share(trials: pd.DataFrame) -> Share | None:
     """Return how evenly one arrangement shared its answers; None if there were none."""
-    answered = trials[trials["connections"] > 0]
+    answered = _answered(trials)
     if answered.empty:
         return None
     return Share(estimate(list(answered["busiest"])), np.median(np.stack(list(answered["coins"])), axis=0))
+
+
+def _answered(trials: pd.DataFrame) -> pd.DataFrame:
+    return trials[trials["connections"] > 0]
 
 
 _UNEVEN = {"more": "more", "less": "less", "alike": "as much", None: "cannot be told"}
@@ -248,15 +255,21 @@ def estimates(trials: pd.DataFrame) -> list[Stated]:
     """State how each arrangement compares with the reference, and its busiest worker's share."""
     found = comparisons(trials)
     ratios = [
-        stated(EXPERIMENT, f"{quantity} over {found[0].name}'s", each, compares=True, arrangement=one.name)
+        stated(
+            EXPERIMENT, f"{quantity} over {found[0].name}'s", each, compares=True, sources=one.sources,
+            arrangement=one.name,
+        )
         for one in found[1:]
         for quantity, each in (("mean latency", one.mean), ("mean latency over ideal", one.over_ideal))
-    ]
+    ]  # fmt: skip
     shares = [
-        stated(EXPERIMENT, "busiest worker over its fair share", shared.found, arrangement=one.name)
+        stated(
+            EXPERIMENT, "busiest worker over its fair share", shared.found, arrangement=one.name,
+            sources=_answered(one.trials)["trial_id"],
+        )
         for one in found
         if (shared := share(one.trials))
-    ]
+    ]  # fmt: skip
     return ratios + shares
 
 

@@ -90,9 +90,13 @@ class Measure:
     of: Callable[[pd.DataFrame], "pd.Series[Any]"]
     unit: str = ""
 
+    def known(self, mine: pd.DataFrame) -> pd.DataFrame:
+        """Return the events that have it."""
+        return mine[self.of(mine).notna()]
+
     def found(self, mine: pd.DataFrame) -> Estimate | None:
         """Estimate it from events; None if no event has it. The event is the unit, whatever its requests."""
-        values = self.of(mine).dropna()
+        values = self.of(self.known(mine))
         if values.empty:
             return None
         if values.dtype == bool:
@@ -198,7 +202,7 @@ def estimates(events: pd.DataFrame) -> list[Stated]:
     return [
         stated(
             EXPERIMENT, f"{kind}: {measure.quantity}", found, "s" if measure.unit == "s" else "",
-            dispatch=dispatch, connections=connections,
+            sources=measure.known(mine)["trial_id"], dispatch=dispatch, connections=connections,
         )
         for kind, measures in MEASURES.items()
         for dispatch, connections, mine, _ in servers(events, kind)

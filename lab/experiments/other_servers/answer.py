@@ -21,6 +21,7 @@ from lab.experiments.other_servers.analysis import (
     against,
     bought,
     estimated,
+    finite,
     speeds,
     tail_name,
 )
@@ -105,12 +106,15 @@ def estimates(trials: pd.DataFrame) -> list[Stated]:
         ("busiest worker over its fair share, by server", TAIL, NEW),
     )
     return [
-        stated(EXPERIMENT, quantity, found, server=server)
+        stated(
+            EXPERIMENT, quantity, found, server=server,
+            sources=mine.loc[finite(mine.loc[mine["part"] == part, column]).index, "trial_id"],
+        )
         for server, mine in trials.groupby("server", sort=False)
         for quantity, part, column in measures
         if (column != NEW or mine["workers"].max() > 1)
         and (found := estimated(mine.loc[mine["part"] == part, column]))
-    ]
+    ]  # fmt: skip
 
 
 def verdicts(trials: pd.DataFrame) -> list[Verdict]:
