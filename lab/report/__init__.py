@@ -1,11 +1,9 @@
 """Executed notebooks in, one HTML page out: it opens without a network, and its code is folded."""
 
 import html
-import json
 import re
-import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -17,7 +15,9 @@ from pygments.formatters import HtmlFormatter
 from lab import files
 from lab.errors import LabError
 from lab.files import write_whole
+from lab.report import evidence
 from lab.study import manifest
+from lab.study.run import run_in
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -50,22 +50,21 @@ def write_report(run_id: str, to_come: Sequence[str] | None = None) -> Path:
     if to_come is None:
         to_come = _never_executed(folder, {path.stem for path in executed})
     page = files.reports() / run_id / "index.html"
-    write_whole(page, _render(run_id, [_page(path) for path in executed], to_come).encode())
+    pages = [_with_evidence(folder, _page(path)) for path in executed]
+    write_whole(page, _render(run_id, pages, to_come).encode())
     return page
+
+
+def _with_evidence(folder: Path, page: _Page) -> _Page:
+    if not (folder / manifest.NAME).exists():
+        return page
+    return replace(page, body=page.body + evidence.section(run_in(folder), page.name[3:]))
 
 
 def _executing(folder: Path) -> str:
     """Return the command that executes the notebooks of a run, with what they measured it with."""
-    words = ["lab", "study", "--run", folder.name]
-    if (folder / manifest.NAME).exists():
-        about = manifest.read_manifest(folder)
-        if (files.notebooks() / "profiles" / about.profile).is_dir():
-            words += ["--profile", about.profile]
-        words += [word for name in about.notebooks for word in ("--only", name)]
-        for name, values in about.parameters.items():
-            for key, value in values.items() if isinstance(values, dict) else ():
-                words += ["-p", f"{name}.{key}={json.dumps(value)}"]
-    return shlex.join(words)
+    known = (folder / manifest.NAME).exists()
+    return evidence.made_by(manifest.read_manifest(folder) if known else None, folder.name)
 
 
 def _never_executed(folder: Path, executed: set[str]) -> list[str]:
@@ -76,7 +75,9 @@ def _never_executed(folder: Path, executed: set[str]) -> list[str]:
 
 def _render(run_id: str, pages: Sequence[_Page], to_come: Sequence[str]) -> str:
     environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=False)  # noqa: S701 - escaped below
-    css = (_TEMPLATES / "page.css").read_text() + HtmlFormatter(style="friendly").get_style_defs(".highlight")
+    css = "".join(sheet.read_text() for sheet in sorted(_TEMPLATES.glob("*.css"))) + HtmlFormatter(
+        style="friendly"
+    ).get_style_defs(".highlight")
     template = environment.get_template("page.html.j2")
     return template.render(run_id=html.escape(run_id), pages=pages, to_come=to_come, css=css)
 

@@ -90,7 +90,11 @@ class Run:
     def newest(self, beginning: str) -> pd.DataFrame | None:
         """Return the table kept last of those whose names begin like this; None if there is none."""
         names = self.names(beginning)
-        return self._store.table("tables", names[-1]) if names else None
+        return self.kept(names[-1]) if names else None
+
+    def kept(self, name: str) -> pd.DataFrame:
+        """Return the table of that name. Raises LabError if the run does not have it."""
+        return self._store.table("tables", name)
 
     def names(self, beginning: str) -> list[str]:
         """Name the tables whose names begin like this, the one kept last at the end."""
@@ -160,6 +164,10 @@ class Run:
         return records.merge(
             rows[["trial_id", "block", *FACTORS, *labels]], on="trial_id", validate="many_to_one"
         )
+
+    def glimpse(self, trial_id: str, rows: int = 0) -> tuple[int, pd.DataFrame]:
+        """Return how many requests a trial has, and the first of them, without reading the rest."""
+        return self._store.glimpse(trial_id, rows)
 
     def calibrations(self) -> pd.DataFrame:
         """Return every calibration of the run: block, kernel, iterations, at, loop_s."""

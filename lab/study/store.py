@@ -176,6 +176,10 @@ class Store:
             return _frame(records.SCHEMA.empty_table()).assign(trial_id="")
         return pd.concat(frames, names=["trial_id"]).reset_index("trial_id").reset_index(drop=True)
 
+    def glimpse(self, trial_id: str, rows: int) -> tuple[int, pd.DataFrame]:
+        """Return how many requests a trial has, and the first of them."""
+        return records.glimpse(self._path("requests", trial_id), rows)
+
     def events(self, trial_ids: list[str]) -> pd.DataFrame:
         """Read the events of these trials, if any, with the column `trial_id` in front."""
         paths = {trial_id: self._path("events", trial_id) for trial_id in trial_ids}
