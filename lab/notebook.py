@@ -157,7 +157,7 @@ def _number(number: Number, *, bare: bool) -> str:
 
 
 def _grid(columns: Sequence[_Column], head: str = "") -> str:
-    """Write columns as a table. Its rows do not close their cells: HTML does that, and pages stay light."""
+    """Write columns as a table."""
     of = [' class="number"' if column.is_number else "" for column in columns]
     heads = "".join(
         f'<th scope="col"{kind}>{html.escape(column.head)}</th>'

@@ -198,7 +198,7 @@ def _capacity(p: capacity.Parameters) -> float:
     p = expected(p)
     calibrated_s = trials_s([prediction.of_one_worker(p)], p.blocks)
     measured_s = trials_s(prediction.of_several(p), p.blocks)
-    return PLANNING_S + calibrated_s + measured_s + _searches_s(prediction.searched(p), p.objective)
+    return PLANNING_S + calibrated_s + measured_s
 
 
 _COUNT_S = 0.7

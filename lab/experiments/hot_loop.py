@@ -121,11 +121,11 @@ def cost_table(costs: pd.DataFrame, rate_rps: float) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "kernel": costs["kernel"],
-            "one loop, median": costs["median_s"].map(units.seconds),
-            "p95": costs["p95_s"].map(units.seconds),
-            "of it on the CPU": costs["cpu_share"].map(units.percent),
-            "loops/s per core": costs["loops_rps"].map(units.digits),
-            f"cores busy at {units.per_second(rate_rps)}": (rate_rps * costs["median_s"]).map(units.digits),
+            "one loop, median": costs["median_s"].map(units.in_seconds),
+            "p95": costs["p95_s"].map(units.in_seconds),
+            "of it on the CPU": costs["cpu_share"].map(units.in_percent),
+            "loops/s per core": costs["loops_rps"].map(units.plain),
+            f"cores busy at {units.per_second(rate_rps)}": (rate_rps * costs["median_s"]).map(units.plain),
         }
     )
 

@@ -274,13 +274,13 @@ def table(trials: pd.DataFrame) -> pd.DataFrame:
         {
             "quota": quota_name(limit),
             "workers": n,
-            "throughput, overloaded": units.per_second(full["busy_rps"].median()),
+            "throughput, overloaded": units.in_requests(full["busy_rps"].median()),
             "over one process": _of_one(ratios.get((limit, n)), "throughput"),
             "work over one process": _of_one(ratios.get((limit, n)), "work"),
             "periods stopped, overloaded": _stopped(full),
-            "p50 latency": units.seconds(calm["latency_p50_s"].median()),
+            "p50 latency": units.in_seconds(calm["latency_p50_s"].median()),
             "p50 over one process": _of_one(ratios.get((limit, n)), "p50"),
-            "p90 latency": units.seconds(calm["latency_p90_s"].median()),
+            "p90 latency": units.in_seconds(calm["latency_p90_s"].median()),
             "p90 over one process": _of_one(ratios.get((limit, n)), "p90"),
             "periods stopped": _stopped(calm),
         }

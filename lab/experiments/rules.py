@@ -27,7 +27,7 @@ Found = tuple[Kept, str]
 _FOUND = (Interval.SEARCH.value,)
 """Bounds of a search are no summary of numbers."""
 
-_FREE = (Interval.MEDIAN.value, Interval.PROPORTION.value)
+_FREE = (Interval.MEDIAN.value, Interval.PROPORTION.value, Interval.CROSSING.value)
 """The intervals that hold whatever the distribution is."""
 
 _SYMMETRIC = 1e-6

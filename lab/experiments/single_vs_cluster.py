@@ -96,10 +96,10 @@ def _medians_in_words(trials: pd.DataFrame) -> pd.DataFrame:
         {
             "server": f"here, {server}",
             "planned": f"{mine['planned'].median():.0f}",
-            "answered well": units.percent(mine["success"].median()),
-            "throughput": units.per_second(mine["throughput_rps"].median()),
-            "fastest": units.seconds(mine["latency_min_s"].median()),
-            "slowest": units.seconds(mine["latency_max_s"].median()),
+            "answered well": units.in_percent(mine["success"].median()),
+            "throughput": units.in_requests(mine["throughput_rps"].median()),
+            "fastest": units.in_seconds(mine["latency_min_s"].median()),
+            "slowest": units.in_seconds(mine["latency_max_s"].median()),
         }
         for server, mine in by_server(trials)
     )
@@ -113,11 +113,11 @@ def beside_theory(trials: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "server": server,
-                "mean, measured": units.seconds(mean_s),
-                "mean, theory": units.seconds(expected["latency_s"].mean()),
-                "slowest, measured": units.seconds(slowest_s),
-                "slowest, theory": units.seconds(expected["latency_s"].max()),
-                "mean, measured / theory": units.digits(mean_s / expected["latency_s"].mean()),
+                "mean, measured": units.in_seconds(mean_s),
+                "mean, theory": units.in_seconds(expected["latency_s"].mean()),
+                "slowest, measured": units.in_seconds(slowest_s),
+                "slowest, theory": units.in_seconds(expected["latency_s"].max()),
+                "mean, measured / theory": units.plain(mean_s / expected["latency_s"].mean()),
             }
         )
     return pd.DataFrame(rows)

@@ -1,8 +1,9 @@
 """The answer of a whole run: how far clustering goes, how many workers a rate needs, what claims hold."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -26,6 +27,7 @@ from lab.experiments.worker_scaling import scaling
 from lab.machine import Machine
 from lab.models.capacity import workers_needed
 from lab.models.statistics import Interval
+from lab.notebook import Fold
 from lab.study.estimates import Stated, contradictions, table_of
 from lab.study.manifest import Manifest
 from lab.study.parameters import ListOf
@@ -132,8 +134,8 @@ def workers_table(
     needed = [workers_needed(rate, [service_s], slo_s=slo_s).workers for rate in rates_rps]
     return pd.DataFrame(
         {
-            "offered rate": [units.per_second(rate) for rate in rates_rps],
-            "workers kept busy on average": [units.digits(rate * service_s) for rate in rates_rps],
+            "offered rate": [units.in_requests(rate) for rate in rates_rps],
+            "workers kept busy on average": [units.plain(rate * service_s) for rate in rates_rps],
             "workers needed": needed,
             f"on these {cpus} CPUs": ["fits" if n and n <= cpus else "needs more CPUs" for n in needed],
         }
@@ -167,8 +169,8 @@ def health_table(trials: dict[str, pd.DataFrame]) -> pd.DataFrame:
             "blocks": mine["block"].nunique(),
             "trials": len(mine),
             "flagged": int((~mine["valid"]).sum()),
-            "worst send lag, p99": units.seconds(mine["send_lag_p99_s"].max()),
-            "most CPU time stolen": units.percent(mine["steal"].max()),
+            "worst send lag, p99": units.in_seconds(mine["send_lag_p99_s"].max()),
+            "most CPU time stolen": units.in_percent(mine["steal"].max()),
             "loop time, end / start of a block": _range(mine["loop_drift"]),
             "loop time, trial / usual in the run": _range(mine["loop_ratio"]),
         }
@@ -257,22 +259,43 @@ def estimate_table(estimates: pd.DataFrame) -> pd.DataFrame:
             "experiment": estimates["experiment"],
             "quantity": estimates["quantity"],
             "of": estimates["factors"],
-            "value": [_valued(row["value"], row["unit"]) for row in rows],
-            "from": [_valued(row["low"], row["unit"]) for row in rows],
-            "to": [_valued(row["high"], row["unit"]) for row in rows],
+            "value": [_valued(row) for row in rows],
             "which is": estimates["interval"],
             "n": estimates["n"],
             "smallest difference seen": [
-                units.percent(row["smallest_told"]) if row["compares"] else "" for row in rows
+                units.in_percent(row["smallest_told"]) if row["compares"] else "" for row in rows
             ],
+            "from": [Fold(_counted(row["sources"]), _listed(row["sources"])) for row in rows],
         }
     )
 
 
-def _valued(value: float, unit: str) -> str:
+def _valued(row: Mapping[Hashable, Any]) -> units.Number:
+    """Return the number with its interval, and a link to what it was computed from."""
+    low, high = (None if pd.isna(end) else _written(end, row["unit"]) for end in (row["low"], row["high"]))
+    return replace(_written(row["value"], row["unit"]), low=low, high=high, key=row["key"])
+
+
+def _written(value: float, unit: str) -> units.Number:
     if unit == "s":
-        return units.seconds(value)
-    return units.per_second(value) if unit.endswith("/s") else f"{units.digits(value)} {unit}".rstrip()
+        return units.in_seconds(value)
+    return units.in_requests(value) if unit.endswith("/s") else replace(units.plain(value), unit=unit)
+
+
+def _counted(sources: Sequence[str]) -> str:
+    """Count trials and tables, which a run names without a dot."""
+    tables = sum("." not in source for source in sources)
+    counts = {"trial": len(sources) - tables, "table": tables}
+    return ", ".join(units.counted(count, noun) for noun, count in counts.items() if count)
+
+
+def _listed(sources: Sequence[str]) -> str:
+    """Name sources, those of one experiment together: worker-scaling: b01.5e1f0c9a77d2, b02.0c9a77d25e1f."""
+    of: dict[str, list[str]] = {}
+    for source in sources:
+        experiment, _, trial = source.partition(".")
+        of.setdefault(experiment, []).append(trial)
+    return "; ".join(f"{name}: {', '.join(mine)}" if any(mine) else name for name, mine in of.items())
 
 
 def consistency(estimates: pd.DataFrame) -> str:

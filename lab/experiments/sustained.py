@@ -291,10 +291,11 @@ def table(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "server": server,
-            "sustained rate": _span(row, "rps", units.per_second),
-            "of the own limit": _span(row, "share", units.percent),
-            "worth of calibrated CPUs": _span(row, "cpus", units.digits),
-            "trials": f"{row['trials']}, {row['flagged']} flagged",
+            "sustained rate": _between(row, "rps", units.in_requests),
+            "of the own limit": _between(row, "share", units.in_percent),
+            "worth of calibrated CPUs": _between(row, "cpus", units.plain),
+            "trials": row["trials"],
+            "flagged": row["flagged"],
             "doubts": row["reason"] or ("" if row["consistent"] else "the machine changed its speed"),
         }
         for server, row in _each(found)
@@ -356,6 +357,10 @@ def _times(found: pd.DataFrame) -> str | None:
     if middle > several["workers"].iloc[-1]:
         text += ", more than its workers can: the machine changed its speed"
     return text
+
+
+def _between(row: "pd.Series[Any]", what: str, write: Callable[[float], units.Number]) -> units.Number:
+    return units.between(row[f"lower_{what}"], row[f"upper_{what}"], write)
 
 
 def _span(row: "pd.Series[Any]", what: str, write: Callable[[float], str]) -> str:

@@ -43,13 +43,14 @@ class Interval(StrEnum):
     MEDIAN = "order statistics of the median"
     PROPORTION = "Clopper-Pearson"
     SEARCH = "bounds of a search"
+    CROSSING = "bootstrap over trials"
     RANGE = "range, too few for an interval"
     FLAGGED = "most trials flagged: no interval"
 
     @property
     def covers(self) -> bool:
         """Whether it promises to hold the true value with `CONFIDENCE`."""
-        return self in (Interval.MEDIAN, Interval.PROPORTION)
+        return self in (Interval.MEDIAN, Interval.PROPORTION, Interval.CROSSING)
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,50 @@ def proportion(part: Annotated[int, Field(ge=0)], whole: Annotated[int, Field(ge
     low = float(betaincinv(part, whole - part + 1, tail)) if part else 0.0
     high = float(betaincinv(part + 1, whole - part, 1 - tail)) if part < whole else 1.0
     return Estimate(part / whole, low, high, whole, Interval.PROPORTION)
+
+
+_FEWEST_TO_CROSS = 8
+_RESAMPLES = 1000
+_STEPS = 400
+
+
+@checked
+def crossing(xs: Numbers, ys: Numbers, level: Annotated[float, Field(gt=0)]) -> Estimate | None:
+    """Return the x at which a quantity above 0 that grows with x reaches a level, from trials at many x.
+
+    The trend is the parabola of log y on x of least squares, looked at between the lowest and the highest x;
+    the interval is of the percentile bootstrap over trials (Efron and Tibshirani, 1993, chapter 13). None if
+    there are fewer than 8 trials, or if the trend does not rise through the level.
+    """
+    x, y = np.asarray(xs, float), np.log(np.asarray(ys, float) / level)
+    if len(x) < _FEWEST_TO_CROSS or len(np.unique(x)) < 3:
+        return None
+    whole = np.ones((1, len(x)))
+    middle = _rises_through_0(x, y, whole)
+    if np.isnan(middle[0]):
+        return None
+    random = np.random.default_rng(len(x))
+    drawn = random.multinomial(len(x), np.full(len(x), 1 / len(x)), size=_RESAMPLES)
+    tail = (1 - CONFIDENCE) / 2
+    ends = np.nanquantile(np.append(_rises_through_0(x, y, drawn), middle), [tail, 1 - tail])
+    low, high = min(ends[0], middle[0]), max(ends[1], middle[0])
+    return Estimate(float(middle[0]), float(low), float(high), len(x), Interval.CROSSING)
+
+
+def _rises_through_0(
+    x: NDArray[np.float64], y: NDArray[np.float64], weights: NDArray[Any]
+) -> NDArray[np.float64]:
+    """Return where the parabola of y on x rises through 0, for each row of weights; nan where it does not."""
+    middle = x.mean()
+    powers = np.vander(x - middle, 3)
+    squares = np.einsum("sn,ni,nj->sij", weights, powers, powers)
+    products = np.einsum("sn,n,ni->si", weights, y, powers)
+    steps = np.linspace(x.min(), x.max(), _STEPS)
+    fitted = np.linalg.pinv(squares, hermitian=True) @ products[:, :, None]
+    trend = fitted[:, :, 0] @ np.vander(steps - middle, 3).T
+    rises = (trend[:, :-1] < 0) & (trend[:, 1:] >= 0)
+    last = rises.shape[1] - np.argmax(rises[:, ::-1], axis=1)
+    return np.where(rises.any(axis=1), steps[last], np.nan)
 
 
 @checked

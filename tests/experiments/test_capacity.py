@@ -1,28 +1,23 @@
 """Plans from made calibrations: service times, rates, the staircase, machines, cost, the impossible."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.simulated_servers import Simulated
-from helpers.trial_rows import found_rates
 
 from lab import cpus
 from lab.errors import LabError, UsageError
-from lab.experiments import sustained
-from lab.experiments.capacity import balancing, figure, plan, prediction
+from lab.experiments.capacity import balancing, figure, plan, prediction, score
 from lab.experiments.capacity import case as study
-from lab.experiments.capacity.case import Case, Parameters
-from lab.experiments.sustained import Objective
-from lab.hotloop import LoopCost
+from lab.experiments.capacity.case import Case, Parameters, Sustained
 from lab.models.balancing import Policy, policies
-from lab.study import stability
-from lab.study.plan import Condition
-from lab.study.run import Run, open_run
-from lab.study.stability import Noise
-from lab.study.trial import Attacked
+from lab.models.capacity import highest_utilisation
+from lab.models.simulation import waits
+from lab.models.statistics import Estimate, Interval
+from lab.study.run import Run
 
 PARAMETERS: dict[str, Any] = {
     "run": "",
@@ -41,9 +36,6 @@ PARAMETERS: dict[str, Any] = {
     "iterations": 1000,
     "timeout_s": 30,
     "blocks": 6,
-    "search": False,
-    "search_s": 1,
-    "precision": 0.05,
     "seed": 1,
 }
 
@@ -102,89 +94,82 @@ def test_a_calibration_that_nobody_answered_is_one_line() -> None:
         study.case(parameters(), calibration(0.1).assign(service_s=np.nan))
 
 
-def sought(run: Run, **changes: Any) -> Run:
-    """Put a search's rows in the run: bounds of 9.0 to 9.5/s with one worker, and 17 to 18/s with two."""
-    rows = found_rates(arrivals="poisson", slo_percentile=99, dispatch="least-busy", **changes)
-    columns = {"held_rps": rows["lower_rps"], "failed_rps": rows["upper_rps"], "rate": rows["lower_rps"]}
-    trials = rows.drop(columns=["trials", "flagged", "lower_cpus", "upper_cpus"]).assign(
-        **columns, peer="", loop_cpu_s=0.1, flags=pd.Series([[]] * len(rows), rows.index)
-    )
-    run.keep(f"{sustained.KEPT}-{study.EXPERIMENT}", trials)
-    return run
+NOT_TOLD = Sustained(2, None, 0.9)
+
+
+def sustained(low: float = 0.85, high: float = 0.9) -> Sustained:
+    """Make what two workers sustained, of their own limit."""
+    return Sustained(2, Estimate((low + high) / 2, low, high, 24, Interval.CROSSING), 0.88)
 
 
 def test_the_rate_is_the_given_one_else_what_was_sustained_else_what_should_be() -> None:
-    run, p = sought(open_run("searched")), parameters()
-    found = study.sustained_here(run, p)
-    assert found["workers"].tolist() == [1, 2]
-    assert study.rate_to_plan(parameters(rate=50), case(), found, 2) == (50, "as given")
-    assert study.rate_to_plan(p, case(), found, 2) == (17, "what 2 workers sustained in this run")
-    should, whence = study.rate_to_plan(p, case(), found.head(0), 2)
+    p, found = parameters(), sustained(0.85)
+    assert study.rate_to_plan(parameters(rate=50), case(), found) == (50, "as given")
+    rate_rps, whence = study.rate_to_plan(p, case(0.1), found)
+    assert rate_rps == pytest.approx(17)
+    assert whence == "what 2 workers sustained in this run"
+    should, whence = study.rate_to_plan(p, case(), NOT_TOLD)
     assert whence == "what 2 workers should sustain"
     assert should == pytest.approx(case().highest_rps(2))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"slo_loops": 2},
-        {"slo_percentile": 95},
-        {"iterations": 2000},
-        {"service_s": [0.1]},
-        {"dispatch": "reuseport"},
-    ],
-)
-def test_what_was_sustained_under_another_objective_says_nothing(change: dict[str, Any]) -> None:
-    found = study.sustained_here(sought(open_run("searched")), parameters(**change))
-    assert found.empty
-    assert "No sustained rate" in plan.checked(case(), found).to_string()
+def test_what_was_not_told_says_nothing_of_the_plan() -> None:
+    assert "do not tell" in plan.checked(case(), NOT_TOLD).to_string()
 
 
-def test_bounds_that_a_search_did_not_confirm_are_not_what_was_sustained() -> None:
-    run = sought(open_run("searched"), reason="it ended early")
-    assert study.sustained_here(run, parameters()).empty
+def simulated(loads: Sequence[float], requests: int, seed: int = 1) -> pd.DataFrame:
+    """Play trials of two workers under random arrivals, each at a speed of its own; a row per trial."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for load in loads:
+        utilisation, loop_s = load * random.uniform(0.9, 1.1), random.uniform(0.01, 0.02)
+        due = np.sort(random.uniform(0, requests / (2 * utilisation), requests))
+        took_s = loop_s * (waits(due, np.ones(requests), 2, "central", seed) + 1)
+        rows.append(
+            {
+                "utilisation": utilisation, "service_mean_s": loop_s, "valid": True,
+                "latency_p95_s": np.percentile(took_s, 95),
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
 
 
-def test_more_workers_than_cpus_and_constant_arrivals_are_no_check_of_the_plan() -> None:
-    run = sought(open_run("searched"))
-    rows = run.newest(f"{sustained.KEPT}-{study.EXPERIMENT}")
-    assert rows is not None
-    run.keep(f"{sustained.KEPT}-{study.EXPERIMENT}", rows.assign(workers=[1, 3]))
-    assert study.sustained_here(run, parameters())["workers"].tolist() == [1]
-    run.keep(f"{sustained.KEPT}-{study.EXPERIMENT}", rows.assign(arrivals="constant"))
-    assert study.sustained_here(run, parameters()).empty
-    assert study.sustained_here(open_run("none"), parameters()).empty
+ALLOWED = highest_utilisation(2, [1.0], slo_quantile=0.95, slo_s=3.0)
+PREDICTED = pd.DataFrame({"workers": [2], "sustained": [ALLOWED]})
 
 
-LOOP_S = 0.005
-
-
-def test_the_rate_that_two_workers_sustained_needs_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Made trials of a search: two simulated workers, random arrivals."""
-    monkeypatch.setattr(stability, "measure", lambda *_: [LoopCost(9.0, LOOP_S)] * 3)
-    monkeypatch.setattr(sustained, "between", lambda *_: Noise(0.0, 0.0, 0.0, 0.0))
-    server = Condition(
-        rate=1, duration_s=120.0, topology="cluster", workers=2, dispatch="least-busy", iterations=1000,
-        arrivals="poisson",
-    )  # fmt: skip
-    simulated = Simulated(loop_s=LOOP_S, workers=2, noise=0.02, arrivals="poisson")
-
-    def execute(condition: Condition, seed: int) -> Attacked:
-        return simulated(condition.offered_rps, condition.duration_s, seed)
-
-    run, p = open_run("simulated"), parameters()
-    trials = sustained.search(run, [server], Objective(99, 3.0), execute=execute)
-    run.keep(f"{sustained.KEPT}-{study.EXPERIMENT}", trials)
-    found = study.sustained_here(run, p)
-    for seen_s in (LOOP_S, 2 * LOOP_S):  # the machine may have been slower when it was calibrated
-        (row,) = plan.checked(case(seen_s), found).to_dict("records")
+def test_the_rate_that_two_workers_sustained_needs_two() -> None:
+    found = score.sustained_in(simulated([0.5, 0.6, 0.7, 0.8] * 6, 800), PREDICTED, 95, 3.0)
+    assert found.share is not None
+    assert found.share.low < ALLOWED < found.share.high
+    assert found.share.value == pytest.approx(ALLOWED, rel=0.05)
+    p = parameters(slo_percentile=95)
+    for seen_s in (0.005, 0.05):  # the machine may have been slower when it was calibrated
+        mine = case(seen_s, slo_percentile=95)
+        (row,) = plan.checked(mine, found).to_dict("records")
         assert (row["workers"], row["workers by this plan"], row["says as many"]) == (2, "2", "yes")
-    rate_rps, whence = study.rate_to_plan(p, case(LOOP_S), found, 2)
-    answer = plan.answer(case(LOOP_S), rate_rps, whence, 2, 2, found, 2, 0.04)
-    assert "**2 workers**: validated" in answer
-    assert answer.endswith(
-        "Without headroom, the rate that 2 workers sustained here needs 2 by the same plan."
-    )
+        answer = plan.answer(mine, *study.rate_to_plan(p, mine, found), 2, 2, found, 2, 0.04)
+        assert "**2 workers**: validated" in answer
+        assert answer.endswith(
+            "Without headroom, the rate that 2 workers sustained here needs 2 by the same plan."
+        )
+
+
+def test_a_sustained_rate_is_not_told_by_few_flagged_or_overloaded_trials_nor_by_one_side() -> None:
+    trials = simulated([0.5, 0.6, 0.7, 0.8] * 3, 300)
+    assert score.sustained_in(trials, PREDICTED, 95, 3.0).share is not None
+    beyond = trials["utilisation"] > 0.6
+    for doubted in (
+        trials.head(7),
+        trials.head(0),
+        trials.assign(valid=False),
+        trials.assign(utilisation=trials["utilisation"] + 1),
+        trials[~beyond],
+        trials[beyond].assign(latency_p95_s=1.0),
+    ):
+        found = score.sustained_in(doubted, PREDICTED, 95, 3.0)
+        assert found.share is None
+        assert "too few trials, or none on one side" in score.sustained_table(found, "p95").to_string()
 
 
 def test_the_staircase_says_where_the_next_worker_is_needed() -> None:
@@ -256,9 +241,8 @@ def test_larger_machines_may_be_busier() -> None:
 
 def test_an_objective_below_the_service_time_is_one_sentence_and_no_figure() -> None:
     mine = case(0.1, slo_loops=0.5)
-    run, p = open_run("none"), parameters(slo_loops=0.5)
-    found = study.sustained_here(run, p)
-    rate_rps, whence = study.rate_to_plan(p, mine, found, 2)
+    found = NOT_TOLD
+    rate_rps, whence = study.rate_to_plan(parameters(slo_loops=0.5), mine, found)
     answer = plan.answer(mine, rate_rps, whence, 2, 0, found, 2, 0.04)
     assert answer.startswith("**Answer.** **No number of workers keeps p99 within 50.0 ms**: ")
     assert "\n" not in answer
@@ -271,7 +255,7 @@ def test_an_objective_below_the_service_time_is_one_sentence_and_no_figure() -> 
 
 
 def test_workers_that_sustain_no_rate_are_one_sentence() -> None:
-    found = study.sustained_here(open_run("none"), parameters())
+    found = NOT_TOLD
     answer = plan.answer(case(0.1), 0.0, "what 2 workers should sustain", 2, 0, found, 2, 0.04)
     assert answer.endswith("sustain no rate under this objective: give a rate to plan for.")
     assert "give a rate" in plan.table(case(0.1), 0.0, 0, 2).to_string()
@@ -279,7 +263,7 @@ def test_workers_that_sustain_no_rate_are_one_sentence() -> None:
 
 def test_a_billion_a_second_is_planned_and_drawn() -> None:
     mine = case(0.1, headroom=0.2)
-    found = study.sustained_here(open_run("none"), parameters())
+    found = NOT_TOLD
     steps = plan.staircase(mine, plan.up_to(mine, 1e9, 2))
     drawn = figure.staircase(steps, mine, 1e9, found, validated=0, cpus=2)
     assert drawn is not None
@@ -289,7 +273,7 @@ def test_a_billion_a_second_is_planned_and_drawn() -> None:
 
 def test_the_staircase_draws_measured_validated_and_extrapolated_differently() -> None:
     mine = case(0.09, 0.1, 0.12, headroom=0.2)
-    found = study.sustained_here(sought(open_run("searched")), parameters())
+    found = sustained()
     draw = partial(figure.staircase, plan.staircase(mine, 5), mine, 20.0, found, cpus=2)
     drawn = draw(validated=2)
     assert drawn is not None

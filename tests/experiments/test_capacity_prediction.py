@@ -17,8 +17,7 @@ from lab.study.run import Run
 PARAMETERS = Parameters(
     run="", rate=0, slo_percentile=99, slo_loops=3, dispatch="least-busy", headroom=0, service_s=(),
     price_per_core_hour=0.04, cpus_per_machine=0, workers=2, loads=(0.5, 0.7), duration_s=1, kernel="python",
-    iterations=1000, timeout_s=30, blocks=2, search=False,
-    search_s=1, precision=0.05, seed=1,
+    iterations=1000, timeout_s=30, blocks=2, seed=1,
 )  # fmt: skip
 
 LOOP_S = 0.0125

@@ -375,7 +375,7 @@ def test_what_is_stated_is_what_the_table_shows() -> None:
     def text(quantity: str, workers: int) -> str:
         row = found[quantity, f"dispatch=round-robin, workers={workers}"]
         assert (row.n, row.unit) == (6, "requests/s" if quantity == "highest throughput" else "")
-        return worded(Estimate(row.value, row.low, row.high, row.n, row.interval))
+        return str(worded(Estimate(row.value, row.low, row.high, row.n, row.interval)))
 
     assert text("speed-up over one worker", 2) == shown.loc[2, "speed-up"]
     assert text("highest throughput", 1) == shown.loc[1, "highest throughput, requests/s"]

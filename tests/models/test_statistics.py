@@ -8,11 +8,13 @@ import pytest
 from helpers import coverage
 from hypothesis import example, given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from lab.errors import UsageError
 from lab.models.statistics import (
     Interval,
+    crossing,
     estimate,
     fewest_trials,
     paired_ratio,
@@ -168,3 +170,45 @@ def test_what_cannot_be_summarised_is_refused(ask: Callable[[], object], line: s
     with pytest.raises(UsageError) as error:
         ask()
     assert str(error.value).startswith(line)
+
+
+def _trials(seed: int, count: int = 24) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    random = np.random.default_rng(seed)
+    x = random.uniform(0.3, 0.9, count)
+    return x, np.exp(3 * x**2) * random.lognormal(sigma=0.15, size=count)
+
+
+LEVEL = float(np.exp(3 * 0.6**2))
+
+
+def test_a_crossing_is_where_the_trend_reaches_the_level() -> None:
+    x = np.linspace(0.2, 0.9, 30)
+    found = crossing(x, np.exp(x**2), float(np.exp(0.25)))
+    assert found is not None
+    assert found.value == pytest.approx(0.5, abs=0.003)
+    assert (found.trials, found.interval) == (30, Interval.CROSSING)
+
+
+def test_the_interval_of_a_crossing_covers_it_in_nineteen_of_twenty_runs() -> None:
+    found = [crossing(*_trials(seed), LEVEL) for seed in range(60)]
+    covered = sum(one is not None and one.low <= 0.6 <= one.high for one in found)
+    assert covered >= 52
+
+
+def test_no_crossing_is_told_by_few_trials_by_one_side_or_by_a_trend_that_falls() -> None:
+    x, y = _trials(1)
+    assert crossing(x[:7], y[:7], LEVEL) is None
+    assert crossing(x, y, 100.0) is None
+    assert crossing(x, y, 0.1) is None
+    assert crossing(x, 1 / y, 1 / LEVEL) is None
+    assert crossing(np.full(10, 0.5), y[:10], LEVEL) is None
+
+
+@pytest.mark.parametrize("scale", [0.01, 30.0])
+def test_a_crossing_does_not_depend_on_the_unit_of_what_is_measured(scale: float) -> None:
+    x, y = _trials(3)
+    one, other = crossing(x, y, LEVEL), crossing(x, scale * y, LEVEL * scale)
+    assert one is not None
+    assert other is not None
+    assert other.value == pytest.approx(one.value, abs=0.004)
+    assert other.high == pytest.approx(one.high, abs=0.004)

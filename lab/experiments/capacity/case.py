@@ -9,14 +9,19 @@ from annotated_types import Ge, Le, Lt
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from lab.checks import Before, Positive, Whole, number
+from lab.checks import Before, Count, Positive, Seconds, Whole, number
 from lab.errors import LabError
-from lab.experiments import common, sustained
+from lab.experiments import common
 from lab.experiments.common import Iterations, Workers
 from lab.experiments.dispatch.trials import played_as
+from lab.experiments.sustained import Percentile
+from lab.hotloop import KernelName
 from lab.models.capacity import MOST_WORKERS, Needed, highest_utilisation, service_times, workers_needed
 from lab.models.simulation import Dispatch
+from lab.models.statistics import Estimate
+from lab.servers.spec import DispatchName
 from lab.study.parameters import ListOf
+from lab.study.parameters import Parameters as NotebookParameters
 from lab.study.run import Run
 from lab.units import counted, parse_rate, per_second, seconds
 
@@ -27,23 +32,36 @@ _MOST_RPS = 1e11
 Below1 = Annotated[Positive, Lt(1)]
 
 
-class Parameters(sustained.Sought):
+class Parameters(NotebookParameters):
     """What notebook 09 lets its reader set.
 
-    A rate of 0 is what as many workers as CPUs sustained in this run or, if that was not searched, should
-    sustain. Service times that are given are planned with, and nothing is measured. 0 CPUs per machine are as
-    many as here.
+    A rate of 0 is what the workers sustained in this run or, if its trials do not tell, should sustain.
+    Service times that are given are planned with, and nothing is measured. 0 CPUs per machine are as many as
+    here.
     """
 
+    run: str
     rate: Annotated[float, Before(parse_rate), Ge(0), Le(_MOST_RPS)]
+    slo_percentile: Percentile
+    slo_loops: Positive
+    dispatch: DispatchName
     headroom: Annotated[float, Before(number), Ge(0), Le(10)]
     service_s: ListOf[float]
     price_per_core_hour: Annotated[float, Before(number), Ge(0)]
     cpus_per_machine: Annotated[Whole, Le(MOST_WORKERS)]
     workers: Workers
     loads: Annotated[ListOf[Below1], Field(min_length=1)]
+    duration_s: Seconds
+    kernel: KernelName
     iterations: Iterations
-    search: bool
+    timeout_s: Seconds
+    blocks: Count
+    seed: Whole
+
+    @property
+    def objective(self) -> str:
+        """The objective in words."""
+        return f"p{self.slo_percentile} within {self.slo_loops:g} times the loop"
 
     @field_validator("service_s")
     @classmethod
@@ -59,6 +77,22 @@ IN_WORDS: dict[Dispatch, str] = {
     "round-robin": "workers take turns",
     "central": "one central queue",
 }
+
+
+@dataclass(frozen=True)
+class Sustained:
+    """The own utilisation up to which so many workers met the objective under random arrivals.
+
+    None if the trials of the run do not tell. `highest` is what theory allows.
+    """
+
+    workers: int
+    share: Estimate | None
+    highest: float
+
+    def rate_rps(self, share: float, loop_s: float) -> float:
+        """Return the rate that is this share of the own limit, while a loop takes `loop_s`."""
+        return share * self.workers / loop_s
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,34 +206,11 @@ def case(p: Parameters, calibration: pd.DataFrame) -> Case:
     )
 
 
-def sustained_here(run: Run, p: Parameters) -> pd.DataFrame:
-    """Return what this run found sustained under this objective and random arrivals (`sustained.bounds`).
-
-    Rates that were planned with other service times than the given ones say nothing of these: no rows then.
-    Nor do workers that outnumber the CPUs, a search that found no lower bound, or one that ended before it
-    had confirmed its bounds.
-    """
-    found = sustained.kept(run, EXPERIMENT)
-    if found is None or p.service_s:
-        return pd.DataFrame(columns=["workers", "lower_rps", "upper_rps", "lower_share", "upper_share"])
-    alike = (
-        (found["slo_percentile"] == p.slo_percentile)
-        & (found["slo_loops"] == p.slo_loops)
-        & (found["iterations"] == p.iterations)
-        & (found["dispatch"] == p.dispatch)
-        & (found["arrivals"] == "poisson")
-        & (found["workers"] <= run.manifest.machine.available_cpus)
-        & found["lower_share"].notna()
-        & ((found["reason"] == "") | found["upper_share"].isna())
-    )
-    rows: pd.DataFrame = found[alike].reset_index(drop=True)
-    return rows
-
-
-def rate_to_plan(p: Parameters, case: Case, found: pd.DataFrame, workers: int) -> tuple[float, str]:
-    """Return the rate to plan for and where it comes from; a rate of 0 if `workers` sustain none."""
+def rate_to_plan(p: Parameters, case: Case, sustained: Sustained) -> tuple[float, str]:
+    """Return the rate to plan for and where it comes from; a rate of 0 if the workers sustain none."""
     if p.rate:
         return p.rate, "as given"
-    if len(mine := found[found["workers"] == workers]):
-        return float(mine["lower_rps"].iloc[0]), f"what {counted(workers, 'worker')} sustained in this run"
-    return case.highest_rps(workers), f"what {counted(workers, 'worker')} should sustain"
+    workers = counted(sustained.workers, "worker")
+    if sustained.share:
+        return sustained.rate_rps(sustained.share.low, case.loop_s), f"what {workers} sustained in this run"
+    return case.highest_rps(sustained.workers), f"what {workers} should sustain"

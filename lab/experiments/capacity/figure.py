@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lab import units
 from lab.experiments.capacity.balancing import NAMES, latency, nodes, overtakes, pick, variations
-from lab.experiments.capacity.case import Case, rate_in_words
+from lab.experiments.capacity.case import Case, Sustained, rate_in_words
 from lab.figures import DARK_TO_LIGHT, GRID, INK, QUIET, Look, canvas, plain_log_ticks
 from lab.models.balancing import POLICIES, Policy, alone
 
@@ -26,13 +26,13 @@ _MANY = 40
 
 
 def staircase(
-    steps: pd.DataFrame, case: Case, rate_rps: float, found: pd.DataFrame, *, validated: int, cpus: int
+    steps: pd.DataFrame, case: Case, rate_rps: float, sustained: Sustained, *, validated: int, cpus: int
 ) -> Figure | None:
     """Draw the workers that each rate needs, without headroom, and the planned rate with it.
 
-    `steps` are those of `plan.staircase`. Solid: up to as many workers as there are
-    CPUs, `validated` of them by trials; dashed: theory alone; hatched: more workers than CPUs. `found` are
-    sustained rates, as measured. None if no number of workers sustains any rate.
+    `steps` are those of `plan.staircase`. Solid: up to as many workers as there are CPUs, `validated` of them
+    by trials; dashed: theory alone; hatched: more workers than CPUs. None if no number of workers sustains
+    any rate.
     """
     if not steps["usual"].max() > 0:
         return None
@@ -45,7 +45,7 @@ def staircase(
         _scaled(axes, steps)
         _ground(axes, cpus, int(steps["workers"].max()))
         _stairs(axes, steps, validated, cpus)
-        _measured(axes, found)
+        _measured(axes, sustained, case.loop_s)
         _band(axes, steps)
         _ideal(axes, case)
         if needed:
@@ -131,15 +131,16 @@ def _ideal(axes: Axes, case: Case) -> None:
     )  # fmt: skip
 
 
-def _measured(axes: Axes, found: pd.DataFrame) -> None:
-    """Draw each sustained rate that was measured: from its lower to its upper bound."""
-    for place, (_, row) in enumerate(found.iterrows()):
-        low, high = float(row["lower_rps"]), float(row["upper_rps"])
-        axes.plot(
-            [low, low if math.isnan(high) else high], [row["workers"]] * 2, "|-", color=_MEASURED.color,
-            linewidth=5, markersize=13, markeredgewidth=2.5, solid_capstyle="butt", zorder=6,
-            label="" if place else "measured here: the sustained rate lies in between",
-        )  # fmt: skip
+def _measured(axes: Axes, sustained: Sustained, loop_s: float) -> None:
+    """Draw the sustained rate that was measured: the ends of its interval."""
+    if sustained.share is None:
+        return
+    ends = [sustained.rate_rps(share, loop_s) for share in (sustained.share.low, sustained.share.high)]
+    axes.plot(
+        ends, [sustained.workers] * 2, "|-", color=_MEASURED.color,
+        linewidth=5, markersize=13, markeredgewidth=2.5, solid_capstyle="butt", zorder=6,
+        label="measured here: the sustained rate lies in between",
+    )  # fmt: skip
 
 
 def _asked(axes: Axes, rate_rps: float, headroom: float, needed: int) -> None:

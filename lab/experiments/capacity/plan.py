@@ -1,13 +1,13 @@
 """The plan: which rate needs how many workers and machines, at which cost, on which assumptions."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from lab import units
-from lab.experiments.capacity.case import IN_WORDS, Case, rate_in_words
+from lab.experiments.capacity.case import IN_WORDS, Case, Sustained, rate_in_words
+from lab.experiments.common import worded
 from lab.models.capacity import (
     MOST_SIMULATED,
     NEARLY_CONSTANT,
@@ -81,7 +81,7 @@ def table(case: Case, rate_rps: float, validated: int, cpus: int) -> pd.DataFram
                 "workers": _count(needed.workers),
                 "at the fastest to the slowest speed seen": _band(case, rate),
                 "busy on average": _amount(needed.erlangs),
-                "utilisation": units.percent(needed.utilisation),
+                "utilisation": units.in_percent(needed.utilisation),
                 "known by": status(needed.workers or 0, validated, cpus),
             }
         )
@@ -134,43 +134,25 @@ def assumptions(case: Case, validated: int, cpus: int) -> pd.DataFrame:
     return pd.DataFrame({"assumed": name, "here": what, "note": note} for name, (what, note) in says.items())
 
 
-def checked(case: Case, found: pd.DataFrame) -> pd.DataFrame:
-    """Ask the plan for the workers of every rate that this run found sustained, without headroom.
+def checked(case: Case, sustained: Sustained) -> pd.DataFrame:
+    """Ask the plan, without headroom, for the workers of the rate that this run found sustained.
 
-    `found` are the rows of `case.sustained_here`. Each rate is planned with the service times of its own
-    search, so that the machine may have changed its speed since the calibration.
+    The rate is in the time of the calibration's loops: the machine may have changed its speed since.
     """
-    rows = []
-    for _, row in found.iterrows():
-        n, rate_rps = int(row["workers"]), float(row["lower_rps"])
-        own_s = n * float(row["lower_share"]) / rate_rps
-        slower = own_s / case.loop_s
-        needed = _at_speed(case, slower).needed(rate_rps, headroom=0.0).workers
-        allowed = _at_speed(case, slower).highest_rps(n)
-        rows.append(
+    if sustained.share is None:
+        return pd.DataFrame({"": ["The trials of this run do not tell which rate these workers sustain."]})
+    rate_rps = sustained.rate_rps(sustained.share.low, case.loop_s)
+    needed = case.needed(rate_rps, headroom=0.0).workers
+    return pd.DataFrame(
+        [
             {
-                "workers": n,
-                "sustained here": units.bounds(rate_rps, row["upper_rps"], units.per_second),
-                "as own utilisation": units.bounds(row["lower_share"], row["upper_share"], units.percent),
-                "highest in theory": units.per_second(allowed),
-                "theory over sustained": units.digits(allowed / rate_rps),
+                "workers": sustained.workers,
+                "sustained, of the own limit": worded(sustained.share, units.percent),
+                "its lower end, as a rate": units.in_requests(rate_rps),
                 "workers by this plan": _count(needed),
-                "says as many": "yes" if needed == n else "no",
+                "says as many": "yes" if needed == sustained.workers else "no",
             }
-        )
-    if not rows:
-        return pd.DataFrame({"": ["No sustained rate under this objective was searched for in this run."]})
-    return pd.DataFrame(rows)
-
-
-def _at_speed(case: Case, slower: float) -> Case:
-    """Return the case at another speed of the machine: loop, overhead and objective change alike."""
-    return replace(
-        case,
-        service_s=case.service_s * slower,
-        blocks_s=case.blocks_s * slower,
-        loop_s=case.loop_s * slower,
-        slo_s=case.slo_s * slower,
+        ]
     )
 
 
@@ -204,16 +186,16 @@ def size_table(case: Case, price_per_core_hour: float) -> pd.DataFrame:
     )
 
 
-def _fleet(case: Case, rate_rps: float, cpus_per_machine: int, price: float) -> dict[str, str]:
+def _fleet(case: Case, rate_rps: float, cpus_per_machine: int, price: float) -> dict[str, object]:
     found = machines(case, rate_rps, cpus_per_machine)
-    row = {
+    row: dict[str, object] = {
         "machines": _count(found.machines),
         "workers": _count(found.workers or None),
-        "utilisation": units.percent(found.utilisation),
+        "utilisation": units.in_percent(found.utilisation),
     }
     if price and found.machines:
-        row["cost per hour"] = units.digits(found.workers * price)
-        row["cost per million requests"] = units.digits(cost_per_million(rate_rps, found.workers, price))
+        row["cost per hour"] = units.plain(found.workers * price)
+        row["cost per million requests"] = units.plain(cost_per_million(rate_rps, found.workers, price))
     return row
 
 
@@ -223,7 +205,7 @@ def answer(
     whence: str,
     cpus: int,
     validated: int,
-    found: pd.DataFrame,
+    sustained: Sustained,
     cpus_per_machine: int,
     price_per_core_hour: float,
 ) -> str:
@@ -247,10 +229,10 @@ def answer(
         at = f", at {units.digits(cost)} per million requests" if price_per_core_hour else ""
         many = units.counted(fleet.machines, "machine")
         parts.append(f"A million a second would take {many} of {size}{at}: extrapolated.")
-    if len(found):
-        last = checked(case, found).iloc[-1]
+    if sustained.share:
+        (row,) = checked(case, sustained).to_dict("records")
         parts.append(
-            f"Without headroom, the rate that {units.counted(last['workers'], 'worker')} sustained here "
-            f"needs {last['workers by this plan']} by the same plan."
+            f"Without headroom, the rate that {units.counted(sustained.workers, 'worker')} sustained here "
+            f"needs {row['workers by this plan']} by the same plan."
         )
     return " ".join(parts)

@@ -4,7 +4,6 @@ Everything is in mean service times of the trial's own, against its own utilisat
 on the machine's speed.
 """
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 
 from lab.cpus import available_cpus
 from lab.errors import UsageError
-from lab.experiments import sustained
 from lab.experiments.capacity.case import EXPERIMENT, Parameters
 from lab.experiments.common import resolve
 from lab.experiments.dispatch.trials import played_as
@@ -27,6 +25,9 @@ BAND = 0.9
 """The probability that a trial as theory has it is in its band."""
 
 PERCENTILES = (50, 99)
+
+SUSTAINED = "sustained-predicted"
+"""The kind of table that keeps the predicted own utilisation, and the objective that it is for."""
 
 _LOW = 0.5
 """The load of one worker at which hardly any request waits: they come at a constant rate."""
@@ -50,11 +51,6 @@ def of_several(p: Parameters) -> list[Condition]:
     return [Condition(workers=workers, load=load, arrivals="poisson", **_shared(p)) for load in p.loads]
 
 
-def searched(p: Parameters) -> list[Condition]:
-    """Return the server whose sustained rate is searched under random arrivals, if one is asked for."""
-    return [replace(of_several(p)[0], load=None, rate=1.0, duration_s=p.search_s)] if p.search else []
-
-
 def _shared(p: Parameters) -> dict[str, Any]:
     factors = {"duration_s", "dispatch", "kernel", "iterations", "timeout_s"}
     return p.model_dump(include=factors) | {"topology": "cluster"}
@@ -76,13 +72,6 @@ def measure(run: Run, p: Parameters) -> pd.DataFrame:
     if p.service_s:
         return run.trials(EXPERIMENT).head(0)
     return run.measure(EXPERIMENT, of_several(p), blocks=p.blocks, seed=p.seed)
-
-
-def search(run: Run, p: Parameters) -> pd.DataFrame | None:
-    """Search for the sustained rate under random arrivals (`sustained.bounds`); None if not asked for."""
-    if p.service_s or not p.search:
-        return None
-    return sustained.searched(run, EXPERIMENT, searched(p), p.objective, seed=p.seed)
 
 
 def undelayed(requests: pd.DataFrame) -> pd.DataFrame:
@@ -112,9 +101,10 @@ def predict(run: Run, p: Parameters, known: pd.DataFrame) -> pd.DataFrame:
         )
     asked = ([condition.factors() for condition in of_several(p)], p.seed)
     calibrated = (p.service_s, p.blocks)
+    objective = {"slo_percentile": p.slo_percentile, "slo_loops": p.slo_loops}
     rate = run.table(
-        table_name("sustained-predicted", asked, calibrated, p.objective),
-        lambda: pd.DataFrame({"sustained": [sustained_utilisation(p, known)]}),
+        table_name(SUSTAINED, asked, calibrated, objective),
+        lambda: pd.DataFrame([{"sustained": sustained_utilisation(p, known)} | objective]),
     )
     bands = run.table(
         table_name("predictions", asked, calibrated),

@@ -8,11 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lab import units
-from lab.experiments.capacity.case import EXPERIMENT, Parameters
-from lab.experiments.capacity.prediction import BAND, PERCENTILES, latency
+from lab.experiments.capacity.case import EXPERIMENT, Parameters, Sustained
+from lab.experiments.capacity.prediction import BAND, PERCENTILES, SUSTAINED, latency
+from lab.experiments.common import worded
 from lab.experiments.dispatch.trials import played_as
 from lab.figures import DARK_TO_LIGHT, QUIET, Look, canvas, cross_flagged, plain_log_ticks, reference_line
-from lab.models.statistics import Estimate, proportion
+from lab.models.statistics import Estimate, crossing, proportion
 from lab.study.estimates import Stated, stated
 from lab.study.run import Run
 
@@ -23,6 +24,7 @@ TRUE = 0.8
 """Predictions validate a plan if at least so many of them come true."""
 
 INSIDE = "share of trials inside their predicted bands"
+OWN_LIMIT = "sustained under random arrivals, of the own limit"
 
 
 def score(predicted: pd.DataFrame, trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
@@ -117,13 +119,13 @@ def score_table(scored: pd.DataFrame) -> pd.DataFrame:
         worst = mine.sort_values("miss").iloc[-1]
         rows.append(
             {
-                "load": units.digits(load),
+                "load": units.plain(load),
                 "own utilisation": _range(mine["utilisation"]),
                 "latency": f"p{percentile}",
                 "band, in service times": _range(pd.concat([mine["low"], mine["high"]])),
                 "measured": _range(mine["measured"]),
                 "inside": f"{counts['inside'].sum()} of {len(counts)}",
-                "largest miss": units.percent(worst["miss"]) if worst["miss"] else "none",
+                "largest miss": units.in_percent(worst["miss"]) if worst["miss"] else "none",
                 "likely cause": worst["cause"],
             }
         )
@@ -144,7 +146,7 @@ def written_before(predicted: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFram
         {
             "predictions written": [f"{written:%Y-%m-%d %H:%M:%S}"],
             "first trial began": [f"{began:%Y-%m-%d %H:%M:%S}"],
-            "before": [units.seconds(ahead_s) if ahead_s > 0 else "no: these trials were known before"],
+            "before": [units.in_seconds(ahead_s) if ahead_s > 0 else "no: these trials were known before"],
         }
     )
 
@@ -162,13 +164,8 @@ def title(scored: pd.DataFrame) -> str:
     )
 
 
-def figure(
-    predicted: pd.DataFrame, scored: pd.DataFrame, found: pd.DataFrame | None, p: Parameters
-) -> Figure:
-    """Draw the bands that were written first, then the trials as dots, against own utilisation.
-
-    `found` are the bounds of the sustained rate, if it was searched.
-    """
+def figure(predicted: pd.DataFrame, scored: pd.DataFrame, sustained: Sustained, p: Parameters) -> Figure:
+    """Draw the bands that were written first, then the trials as dots, against own utilisation."""
     with canvas(title(scored), size=(7.4, 4.8)) as (figure, (axes,)):
         for percentile, look in zip(reversed(PERCENTILES), DARK_TO_LIGHT, strict=False):
             _band(axes, predicted[predicted["percentile"] == percentile], f"p{percentile}", look)
@@ -182,11 +179,10 @@ def figure(
         axes.set_xlabel("offered, share of the own limit (own utilisation)")
         axes.set_ylabel("latency, in own service times (log scale)")
         reference_line(axes, y=p.slo_loops, text=f"SLO for p{p.slo_percentile}")
-        reference_line(axes, x=float(predicted["sustained"].iloc[0]), text="sustained,\npredicted")
-        if found is not None and found["reason"].iloc[0] == "":
-            low, high = found["lower_share"].iloc[0], found["upper_share"].iloc[0]
+        reference_line(axes, x=sustained.highest, text="sustained,\npredicted")
+        if sustained.share:
             shade: dict[str, Any] = {"color": DARK_TO_LIGHT[2].color, "alpha": 0.3, "linewidth": 0}
-            axes.axvspan(low, high, label="sustained, measured", **shade)
+            axes.axvspan(sustained.share.low, sustained.share.high, label="sustained, measured", **shade)
         _key(axes)
     return figure
 
@@ -209,13 +205,36 @@ def _key(axes: Axes) -> None:
     axes.legend(loc="upper left")
 
 
+def sustained_in(
+    trials: pd.DataFrame, predicted: pd.DataFrame, slo_percentile: int, slo_loops: float
+) -> Sustained:
+    """Return the own utilisation at which the objective is just met, from all trials of random arrivals.
+
+    Latency counts in the mean loops of its own trial, so the machine may change its speed between trials.
+    Flagged trials do not count, nor those that were offered more than their limit: how late these are depends
+    on how long they last.
+    """
+    latency = trials[f"latency_p{slo_percentile}_s"] / trials["service_mean_s"]
+    counts = _counts(trials, slo_percentile)
+    at, took = trials.loc[counts, "utilisation"].to_numpy(float), latency[counts].to_numpy(float)
+    share = crossing(at, took, slo_loops) if len(at) else None
+    return Sustained(int(predicted["workers"].iloc[0]), share, float(predicted["sustained"].iloc[0]))
+
+
+def _counts(trials: pd.DataFrame, percentile: int) -> "pd.Series[bool]":
+    """Mark the trials that `sustained_in` counts."""
+    known = trials[f"latency_p{percentile}_s"].notna() & trials["service_mean_s"].notna()
+    return trials["valid"].astype(bool) & (trials["utilisation"] < 1) & known
+
+
 def estimates(run: Run, trials: pd.DataFrame) -> list[Stated]:
-    """State the share of predictions that came true, of the trials that the run has."""
-    predicted, several = run.newest("predictions"), trials[trials["arrivals"] == "poisson"]
-    if predicted is None or several.empty:
+    """State the share of predictions that came true, and the sustained utilisation, by the run's trials."""
+    bands, several = run.newest("predictions"), trials[trials["arrivals"] == "poisson"]
+    foretold = run.newest(SUSTAINED)
+    if bands is None or foretold is None or several.empty:
         return []
-    scored, workers = score(predicted, several, run.requests(several)), int(several["workers"].iloc[0])
-    return [
+    scored, workers = score(bands, several, run.requests(several)), int(several["workers"].iloc[0])
+    rows = [
         stated(
             EXPERIMENT, INSIDE, share, workers=workers, percentile=percentile,
             sources=scored.loc[scored["scored"], "trial_id"],
@@ -223,17 +242,22 @@ def estimates(run: Run, trials: pd.DataFrame) -> list[Stated]:
         for percentile in PERCENTILES
         if (share := inside(scored, percentile)) is not None
     ]  # fmt: skip
+    if "slo_loops" in foretold:
+        row = foretold.iloc[0]
+        percentile, loops = int(row["slo_percentile"]), float(row["slo_loops"])
+        found = sustained_in(several, bands.assign(sustained=row["sustained"]), percentile, loops)
+        if found.share:
+            asked: dict[str, Any] = {"workers": workers, "percentile": percentile, "loops": loops}
+            sources = several.loc[_counts(several, percentile), "trial_id"]
+            rows.append(stated(EXPERIMENT, OWN_LIMIT, found.share, sources=sources, **asked))
+    return rows
 
 
-def sustained_table(predicted: pd.DataFrame, found: pd.DataFrame | None) -> pd.DataFrame:
-    """Put the sustained rate that was predicted beside the measured bounds, as own utilisation."""
-    share = float(predicted["sustained"].iloc[0])
-    cells = {"predicted, of the own limit": units.percent(share)}
-    if found is None:
-        return pd.DataFrame([cells | {"measured": "not searched in this run"}])
-    row = found.iloc[0]
-    low, high = row["lower_share"], row["upper_share"]
-    cells["measured"] = row["reason"] or units.bounds(low, high, units.percent)
-    if not row["reason"]:
-        cells["predicted / middle of the measured"] = units.digits(share / ((low + high) / 2))
-    return pd.DataFrame([{"objective": f"{row['objective']}, {row['arrivals']} arrivals"} | cells])
+def sustained_table(sustained: Sustained, slo: str) -> pd.DataFrame:
+    """Put the sustained rate that was predicted beside the measured, as own utilisation."""
+    cells = {"objective": slo, "predicted, of the own limit": units.in_percent(sustained.highest)}
+    if sustained.share is None:
+        return pd.DataFrame([cells | {"measured": "too few trials, or none on one side of the objective"}])
+    cells["measured"] = worded(sustained.share, units.percent)
+    cells["predicted / measured"] = units.digits(sustained.highest / sustained.share.value)
+    return pd.DataFrame([cells])

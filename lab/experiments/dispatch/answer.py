@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lab import units
 from lab.experiments.claims import Verdict, Word, weighed
-from lab.experiments.common import spread
+from lab.experiments.common import worded
 from lab.experiments.dispatch.trials import EXPERIMENT, by_arrangement, compared
 from lab.models.statistics import Estimate, estimate, paired_ratio, pairing_gain
 from lab.study.estimates import Stated, stated
@@ -136,7 +136,7 @@ def comparison_table(trials: pd.DataFrame) -> pd.DataFrame:
             f"{tail} latency": ratio(one.tail) if number else "1",
             "mean over ideal": f"{ratio(one.over_ideal)}: {_TAKE[told(one.over_ideal)]}" if number else "1",
             "smallest difference to be seen": _percent(one.mean.smallest_told) if number else "",
-            "pairing gained": units.digits(one.pairing) if number else "",
+            "pairing gained": units.plain(one.pairing) if number else "",
             "requests take": _TAKE[told(one.mean)] if number else "the reference",
         }
         for number, one in enumerate(comparisons(trials))
@@ -220,12 +220,12 @@ def theory_table(trials: pd.DataFrame) -> pd.DataFrame:
                     "planned": f"{mine['arrivals'].iloc[0]}, {units.percent(row['load'])}",
                     "trials": len(mine),
                     "own utilisation": _span(mine["utilisation"]),
-                    "mean, measured": units.seconds(row["latency_mean_s"]),
-                    "mean, theory": units.seconds(row["theory_s"]),
+                    "mean, measured": units.in_seconds(row["latency_mean_s"]),
+                    "mean, theory": units.in_seconds(row["theory_s"]),
                     "measured over theory": ratio(estimate(list(over))) if len(over) else "–",
-                    f"{tail}, measured": units.seconds(row["tail_s"]),
-                    f"{tail}, theory": units.seconds(row["theory_tail_s"]),
-                    "least on top of a loop": units.seconds(row["extra_s"]),
+                    f"{tail}, measured": units.in_seconds(row["tail_s"]),
+                    f"{tail}, theory": units.in_seconds(row["theory_tail_s"]),
+                    "least on top of a loop": units.in_seconds(row["extra_s"]),
                 }
             )
     return pd.DataFrame(rows)
@@ -240,10 +240,10 @@ def threads_table(trials: pd.DataFrame) -> pd.DataFrame:
             "threads": int(row["workers"]),
             "pool": name,
             "trials": len(group),
-            "offered": units.per_second(row["rate"]),
-            "answered": units.per_second(row["throughput_rps"]),
-            "own utilisation": units.percent(row["utilisation"]),
-            "mean latency": units.seconds(row["latency_mean_s"]),
+            "offered": units.in_requests(row["rate"]),
+            "answered": units.in_requests(row["throughput_rps"]),
+            "own utilisation": units.in_percent(row["utilisation"]),
+            "mean latency": units.in_seconds(row["latency_mean_s"]),
         }
         for name, group in by_arrangement(mine[mine["load"] == mine["load"].max()])
         for row in [group.median(numeric_only=True)]
@@ -319,9 +319,9 @@ def _either(one: bool | None, other: bool | None) -> bool | None:
     return True if True in (one, other) else None if None in (one, other) else False
 
 
-def ratio(found: Estimate) -> str:
-    """Write a ratio with its interval, or of how many blocks it has only a range."""
-    return f"{found.value:.2f} ({spread(found, '{:.2f}'.format)})"
+def ratio(found: Estimate) -> units.Number:
+    """Return a ratio with its interval, or of how many blocks it has only a range."""
+    return worded(found, "{:.2f}".format)
 
 
 def _span(shares: "pd.Series[float]") -> str:

@@ -140,7 +140,7 @@ def loads(trials: pd.DataFrame) -> pd.DataFrame:
             "dispatch": trials["dispatch"],
             "connections": trials["keepalive"].map({False: "new", True: "kept"}),
             "block": trials["block"],
-            "offered rate": trials["rate"].map(units.per_second),
+            "offered rate": trials["rate"].map(units.in_requests),
             "planned load": trials["load"].map(percent),
             "own utilisation of the workers": trials["utilisation"].map(percent),
         }

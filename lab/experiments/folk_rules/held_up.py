@@ -74,7 +74,7 @@ def slow_ruling(events: pd.DataFrame, source: str = "") -> Ruling:
         return nothing("slow", "no request was due while a slow one ran")
     parts = [{Word.HOLDS: True, Word.NOT_HERE: False}.get(one.word) for one in judged]
     shares = [
-        f"{dispatch}: {written(_WAITED.found(mine), units.percent)} in {units.counted(len(mine), 'event')}"
+        f"{dispatch}: {written(_WAITED.found(mine), units.in_percent)} in {units.counted(len(mine), 'event')}"
         for dispatch, _, mine, _ in failures_answer.servers(events, BLOCK)
     ]
     meanwhile = "Of the requests due meanwhile, this share waited for the slow one, in the median event"
@@ -112,7 +112,7 @@ def pool_ruling(trials: pd.DataFrame) -> Ruling:
     found = by_trials("pool", trials, judge)
     if not found.evidence:
         return nothing("pool", "no block has all of the places")
-    pool = written(_tail(trials, POOL), units.seconds)
+    pool = written(_tail(trials, POOL), units.in_seconds)
     return Ruling(
         "pool",
         f"Beside the pool, the {tail_name(trials)} of the others is {pool}; with the slow request"
@@ -132,9 +132,9 @@ def pool_table(trials: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "the slow request runs in": place,
-            "p50 of the others": written(estimated(mine["latency_p50_s"]), units.seconds),
-            f"{tail_name(trials)} of the others": written(_tail(trials, place), units.seconds),
-            "slowest": written(estimated(mine["latency_max_s"]), units.seconds),
+            "p50 of the others": written(estimated(mine["latency_p50_s"]), units.in_seconds),
+            f"{tail_name(trials)} of the others": written(_tail(trials, place), units.in_seconds),
+            "slowest": written(estimated(mine["latency_max_s"]), units.in_seconds),
             "over the pool's": (
                 "the reference" if place == POOL else times(against(trials, place, POOL, BESIDE, "tail_s"))
             ),

@@ -113,4 +113,4 @@ def table(looks: pd.DataFrame, n: int) -> pd.DataFrame:
         "workers of this size that the free memory has room for": f"{room:,.0f}",
         "starts": f"{len(looks)}",
     }
-    return pd.DataFrame({"": rows.keys(), "memory (PSS)": [_by_starts(text) for text in rows.values()]})
+    return pd.DataFrame({"": rows.keys(), "memory (PSS)": [_by_starts(str(cell)) for cell in rows.values()]})

@@ -82,7 +82,7 @@ def ruling(trials: pd.DataFrame, why_not: str = "") -> Ruling:
         if not (share := by_the_quota(mine)):
             return [], ""
         far = exceeds(estimated(mine["used"]), FAR) is False
-        return [exceeds(share, MOST_SLOW) if far else None], written(share, percent)
+        return [exceeds(share, MOST_SLOW) if far else None], str(written(share, percent))
 
     found = by_trials("quota", at_any_speed(trials), judge)
     quota = quota_name(float(trials["quota_cpus"].max()))

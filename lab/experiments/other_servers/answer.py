@@ -7,7 +7,7 @@ import pandas as pd
 
 from lab import units
 from lab.experiments.claims import Verdict, Word, weighed
-from lab.experiments.common import spread
+from lab.experiments.common import worded
 from lab.experiments.dispatch import answer as dispatch
 from lab.experiments.dispatch.answer import ratio, told
 from lab.experiments.failures.trials import KILL
@@ -29,6 +29,7 @@ from lab.experiments.other_servers.servers import ACCEPTS, KEPT, PEERS, label
 from lab.experiments.other_servers.trials import ALL_OF_NODE, EXPERIMENT, OVERLOAD, RELOAD, TAIL
 from lab.models.statistics import Estimate
 from lab.study.estimates import Stated, stated
+from lab.units import Number
 
 
 def answer(servers: Sequence[Found], trials: pd.DataFrame) -> str:
@@ -189,9 +190,9 @@ def load_table(servers: Sequence[Found], trials: pd.DataFrame) -> pd.DataFrame:
     for one in servers:
         row = {
             "server": one.name,
-            "its own loop": _written(one.own_s, units.seconds),
+            "its own loop": _written(one.own_s, units.in_seconds),
             "overloaded: share of its own limit": _written(one.limit),
-            "random arrivals: own utilisation": _written(one.utilisation, units.percent),
+            "random arrivals: own utilisation": _written(one.utilisation, units.in_percent),
             f"{tail}, in its own loops": _written(one.own_tail),
             f"{tail} over one ideal queue's": _written(one.tail),
         }
@@ -215,7 +216,7 @@ def share_table(servers: Sequence[Found]) -> pd.DataFrame:
                 f"{name}: busiest worker over its fair share": _beside_coins(one, how)
                 for how, name in HOW.items()
             },
-            "delayed by a slow request": _written(one.delayed, units.percent),
+            "delayed by a slow request": _written(one.delayed, units.in_percent),
         }
         for one in servers
     )
@@ -237,7 +238,7 @@ def keep_table(servers: Sequence[Found]) -> pd.DataFrame:
             f"memory, over {servers[0].name}'s": (
                 f"{one.pss_bytes.value / first.value:.2f}" if one.pss_bytes and first else NONE
             ),
-            "first answer after": _written(one.ready_s, units.seconds, each="look"),
+            "first answer after": _written(one.ready_s, units.in_seconds, each="look"),
             **{
                 f"{kind}: {what}": text
                 for kind in (RELOAD, KILL)
@@ -251,9 +252,9 @@ def keep_table(servers: Sequence[Found]) -> pd.DataFrame:
     )
 
 
-def _over_after(one: Found, kind: str) -> str:
+def _over_after(one: Found, kind: str) -> Number | str:
     never = one.lost.get(kind) and not one.took_s.get(kind)
-    return "not in time" if never else _written(one.took_s.get(kind), units.seconds)
+    return "not in time" if never else _written(one.took_s.get(kind), units.in_seconds)
 
 
 def _mib(size: float) -> str:
@@ -265,8 +266,8 @@ def speed_table(servers: Sequence[Found], trials: pd.DataFrame) -> pd.DataFrame:
     rows = [
         {
             "loop": speed.loop,
-            "one process": _written(speed.one, units.per_second),
-            "all workers": _written(speed.all, units.per_second),
+            "one process": _written(speed.one, units.in_requests),
+            "all workers": _written(speed.all, units.in_requests),
             "times, by the loop": _written(speed.by_loop),
             "times, by the workers": _written(speed.by_workers),
             "times, by both": _written(speed.by_both),
@@ -277,7 +278,7 @@ def speed_table(servers: Sequence[Found], trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def _written(
-    found: Estimate | None, write: Callable[[float], str] = "{:.2f}".format, each: str = "block"
-) -> str:
-    """Write an estimate with where it may lie; `each` is what was measured several times."""
-    return f"{write(found.value)} ({spread(found, write).replace('block', each)})" if found else NONE
+    found: Estimate | None, write: Callable[[float], Number | str] = "{:.2f}".format, each: str = "block"
+) -> Number:
+    """Return an estimate with where it may lie; `each` is what was measured several times."""
+    return worded(found, write, each) if found else Number(NONE)
