@@ -9,7 +9,7 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.units import Number
+from lab.units import Fold, Number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,17 +71,6 @@ def alt_text(figure: "Figure") -> str:
         for drawn, titles in panels.items()
     ]
     return f"{figure.get_suptitle()}. Chart of {'; '.join(described)}."
-
-
-@dataclass(frozen=True)
-class Fold:
-    """Text that a table's cell folds away under a few words."""
-
-    words: str
-    text: str
-
-    def __str__(self) -> str:
-        return self.words
 
 
 def table(

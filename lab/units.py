@@ -57,6 +57,17 @@ class Number:
         return hash(str(self))
 
 
+@dataclass(frozen=True)
+class Fold:
+    """Text that a table's cell folds away under a few words."""
+
+    words: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.words
+
+
 def in_seconds(value_s: float) -> Number:
     """Return a time: 8.31 s, 87.2 ms, 140 µs."""
     if not math.isfinite(value_s):

@@ -27,7 +27,6 @@ from lab.experiments.worker_scaling import scaling
 from lab.machine import Machine
 from lab.models.capacity import workers_needed
 from lab.models.statistics import Interval
-from lab.notebook import Fold
 from lab.study.estimates import Stated, contradictions, table_of
 from lab.study.manifest import Manifest
 from lab.study.parameters import ListOf
@@ -265,7 +264,7 @@ def estimate_table(estimates: pd.DataFrame) -> pd.DataFrame:
             "smallest difference seen": [
                 units.in_percent(row["smallest_told"]) if row["compares"] else "" for row in rows
             ],
-            "from": [Fold(_counted(row["sources"]), _listed(row["sources"])) for row in rows],
+            "from": [units.Fold(_counted(row["sources"]), _listed(row["sources"])) for row in rows],
         }
     )
 
