@@ -9,7 +9,7 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.units import Fold, Number
+from lab.units import ANCHOR, Fold, Number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 _BEFORE_UNIT = re.compile(r"(?<=[\d+]) (?=(?:%|s|ms|µs)(?!\w))")
 """The space in 99.9+ % and 87.2 ms, where no line may break."""
-
-ANCHOR = "estimate-"
-"""How the anchor of an estimate begins, before its `key`: where a page says what it was computed from."""
 
 _FOREIGN = re.compile(rf"\]\((?!#{ANCHOR}[0-9a-f]{{10}}\))")
 """The middle of a link that does not lead to an estimate."""
@@ -188,7 +185,8 @@ def _without_markup(text: str) -> str:
 
     Names in it may come from an imported run.
     """
-    return _unbroken(_FOREIGN.sub(r"]\\(", text.replace("<", "&lt;")))
+    plain = text.replace("<", "&lt;").replace("![", "!\\[")
+    return _unbroken(_FOREIGN.sub(r"]\\(", plain))
 
 
 def _unbroken(text: str) -> str:

@@ -13,6 +13,10 @@ _NONE = "–"
 """What to show where there is no number."""
 
 
+ANCHOR = "estimate-"
+"""How the anchor of an estimate begins, before its key: where a page says what it was computed from."""
+
+
 @dataclass(frozen=True, eq=False)
 class Number:
     """A number as a table shows it: its digits and unit, and where it may lie, with a note on that.

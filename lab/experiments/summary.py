@@ -19,6 +19,8 @@ from lab.experiments.dispatch import answer as dispatch_answer
 from lab.experiments.dispatch import trials as dispatch
 from lab.experiments.failures import answer as failures_answer
 from lab.experiments.failures import trials as failures
+from lab.experiments.folk_rules import estimates as folk_estimates
+from lab.experiments.folk_rules import rules as folk_rules
 from lab.experiments.other_servers import analysis as others_analysis
 from lab.experiments.other_servers import answer as others_answer
 from lab.experiments.other_servers import trials as others
@@ -44,6 +46,7 @@ _ADDED: dict[str, Callable[[Run, pd.DataFrame], pd.DataFrame]] = {
     others.EXPERIMENT: others_analysis.beside_ideal,
     capacity.EXPERIMENT: lambda _, trials: trials,
     less_than_one_core.EXPERIMENT: accounted,
+    folk_rules.EXPERIMENT: lambda _, trials: trials,
 }
 """The experiments, in reading order, and what the page of each adds to its trials."""
 
@@ -222,6 +225,7 @@ def estimates(run: Run, trials: dict[str, pd.DataFrame] | None = None) -> pd.Dat
         failures.EXPERIMENT: lambda mine: failures_answer.estimates(_events(run, mine)),
         others.EXPERIMENT: others_answer.estimates,
         capacity.EXPERIMENT: partial(score.estimates, run),
+        folk_rules.EXPERIMENT: partial(folk_estimates.estimates, run),
     }
     for experiment, state in stating.items():
         if (mine := trials.get(experiment)) is not None:

@@ -20,7 +20,7 @@ from lab.load.report import Slo
 from lab.models.statistics import Estimate, Interval, samples_needed
 from lab.progress import Told
 from lab.servers.spec import DispatchName
-from lab.study.estimates import Stated, stated
+from lab.study.estimates import Stated, linked, stated
 from lab.study.parameters import Parameters
 from lab.study.plan import BEFORE, Condition, capacity_rps
 from lab.study.rate_search import RateTrial, Search
@@ -310,19 +310,23 @@ def estimates(experiment: str, found: pd.DataFrame) -> list[Stated]:
     unconfirmed = (found["reason"] != "") & found[["lower_rps", "upper_rps"]].notna().all(axis=1)
     rows = []
     for _, row in found[~unconfirmed].iterrows():
-        several = {} if row["topology"] == "single" else {"dispatch": row["dispatch"]}
-        about = several | {
-            "topology": row["topology"], "workers": row["workers"], "slo": row["objective"],
-            "loop": row["iterations"], "arrivals": row["arrivals"],
-        }  # fmt: skip
         for quantity, of, unit in _QUANTITIES:
             low, high = row[f"lower_{of}"], row[f"upper_{of}"]
             middle = float(pd.Series([low, high]).mean())
             bounds_ = Estimate(middle, low, high, row["trials"], Interval.SEARCH)
             rows.append(
-                stated(experiment, quantity, bounds_, unit, sources=[table_name(experiment)], **about)
+                stated(experiment, quantity, bounds_, unit, sources=[table_name(experiment)], **_about(row))
             )
     return rows
+
+
+def _about(row: "pd.Series[Any]") -> dict[str, Any]:
+    """Return the factors of a search: its server, and what it asked."""
+    several = {} if row["topology"] == "single" else {"dispatch": row["dispatch"]}
+    return several | {
+        "topology": row["topology"], "workers": row["workers"], "slo": row["objective"],
+        "loop": row["iterations"], "arrivals": row["arrivals"],
+    }  # fmt: skip
 
 
 _QUANTITIES = (("sustained rate", "rps", "requests/s"), ("sustained rate, of the own limit", "share", ""))
@@ -342,7 +346,8 @@ def _sustains(server: str, row: "pd.Series[Any]") -> str:
         return f"for {server}, no sustained rate was found: {row['reason']}"
     does = "sustains" if row["topology"] == "single" or row["workers"] == 1 else "sustain"
     doubt = f" ({row['reason']})" if row["reason"] else ""
-    return f"{server} {does} **{_span(row, 'rps', units.per_second)}**{doubt}"
+    rates = linked(_span(row, "rps", units.per_second), _QUANTITIES[0][0], **_about(row))
+    return f"{server} {does} **{rates}**{doubt}"
 
 
 def _times(found: pd.DataFrame) -> str | None:

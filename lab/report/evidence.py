@@ -30,7 +30,7 @@ _TABLES = {
     "other-servers": ("look-",),
     "instrument": ("ceilings-", "stalls-", "tools-"),
     "capacity": ("predictions-",),
-    "folk-rules": ("cpu-counts-", "memory-"),
+    "folk-rules": ("cpu-counts-", "starts-of-workers"),
 }
 """How the names of the tables begin that an experiment keeps beside its trials and searches."""
 

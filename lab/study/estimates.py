@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 import pandas as pd
 
 from lab.models.statistics import Estimate, Interval
+from lab.units import ANCHOR
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ def named(**factors: object) -> str:
         f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in sorted(factors.items())
     )
+
+
+def linked(text: str, quantity: str, **factors: object) -> str:
+    """Return a number's text as a link, in Markdown, to where a page says what it was computed from."""
+    return f"[{text}](#{ANCHOR}{key_of(quantity, **factors)})"
 
 
 COLUMNS = tuple(field.name for field in fields(Stated))

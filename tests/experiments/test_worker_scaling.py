@@ -7,6 +7,7 @@ from typing import Any, cast
 import pandas as pd
 import pytest
 from helpers.busy_workers import BusyRun, measured, requests_of, scaled
+from helpers.html_page import unlinked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -228,11 +229,11 @@ def test_without_the_cpu_time_of_loops_there_is_no_stack_but_a_curve() -> None:
     assert scaling.stacks(rows).empty
     assert "Cannot be told" in str(scaling.stack_table(scaling.stacks(rows)).iloc[0, 0])
     assert scaling.largest_loss(scaling.stacks(rows), 4) is None
-    assert "1.80 times" in answer.answer(rows, cpus=2)
+    assert "1.80 times" in unlinked(answer.answer(rows, cpus=2))
 
 
 def test_the_answer_states_the_gain_and_what_more_workers_do() -> None:
-    text = answer.answer(measured(*SIX), cpus=2)
+    text = unlinked(answer.answer(measured(*SIX), cpus=2))
     for number in ("1.80 times", "90 % of the ideal", "0.944 (0.944 to 0.944) times what 2 do"):
         assert number in text
     assert "4 workers" not in answer.answer(measured(*({1: 10.0, 2: 18.0} for _ in range(6))), cpus=2)
@@ -317,7 +318,9 @@ def test_two_numbers_of_workers_leave_open_what_more_cpus_bring() -> None:
     assert expected["CPUs, and workers"].tolist() == [4, 8, 16]
     a, b = 2 / 1.8 - 1, (2 / 1.6 - 1) / 2
     assert float(expected["at most"].map(str).iloc[1]) == pytest.approx(8 / (1 + 7 * a), abs=0.005)
-    assert float(expected["speed-up, at least"].map(str).iloc[1]) == pytest.approx(8 / (1 + 56 * b), abs=0.005)
+    assert float(expected["speed-up, at least"].map(str).iloc[1]) == pytest.approx(
+        8 / (1 + 56 * b), abs=0.005
+    )
 
 
 def test_three_numbers_of_workers_fix_the_law() -> None:

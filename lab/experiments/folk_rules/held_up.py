@@ -45,18 +45,19 @@ def events(run: Run, p: Parameters) -> tuple[pd.DataFrame, str]:
     """
     if not p.asks("slow"):
         return pd.DataFrame(), ""
-    known = _blocks(run, run.trials(failures.EXPERIMENT))
+    known = blocks(run, run.trials(failures.EXPERIMENT))
     taken = [*known.loc[known["kind"] == BLOCK, "dispatch"].unique()] if len(known) else []
     found = [known]
     if missing := tuple(one for one in p.dispatches if one not in taken):
         wanted = planned.slow_ones(p.model_copy(update={"dispatches": missing}))
         trials = run.measure(EXPERIMENT, wanted, blocks=1, seed=p.seed, execute=failures.EXECUTE)
-        found.append(_blocks(run, trials))
+        found.append(blocks(run, trials))
     source = f"The events of {', '.join(taken)} are notebook 06's." if taken else ""
     return measured(*found), source
 
 
-def _blocks(run: Run, trials: pd.DataFrame) -> pd.DataFrame:
+def blocks(run: Run, trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the slow requests that trials with new connections met, and the calm before them."""
     new = trials[~trials["keepalive"].astype(bool)]
     if new.empty:
         return new

@@ -30,6 +30,9 @@ from lab.units import counted
 RATE_RPS = 5000.0
 """As many as a few workers can answer of loops so short, on connections that clients keep."""
 
+KEPT = "starts-of-workers"
+"""The table in which a run keeps the looks that the notebook last showed."""
+
 _AT_ONCE = 16
 """No more are sent before others are answered: a queue would take memory, too."""
 
@@ -49,7 +52,9 @@ def measure(run: Run, p: Parameters) -> pd.DataFrame:
         )
         for number in range(p.blocks)
     ]
-    return pd.concat(looks, ignore_index=True)
+    found = pd.concat(looks, ignore_index=True)
+    run.keep(KEPT, found)
+    return found
 
 
 def look(workers: int, requests: int, seed: int = 0) -> pd.DataFrame:

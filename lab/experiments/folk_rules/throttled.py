@@ -95,6 +95,11 @@ def ruling(trials: pd.DataFrame, why_not: str = "") -> Ruling:
     return Ruling("quota", told, found)
 
 
+def used(trials: pd.DataFrame) -> Estimate | None:
+    """Return which share of the quota loops used."""
+    return estimated(trials.loc[trials["part"] == planned.HELD, "used"])
+
+
 def by_the_quota(trials: pd.DataFrame) -> Estimate | None:
     """Return how much larger the share that is held up is with the quota than without, within blocks."""
     shares = trials.pivot(index="block", columns="part", values="held_up")

@@ -21,9 +21,11 @@ from lab.experiments.worker_scaling.scaling import EXPERIMENT, highest
 from lab.figures import DARK_TO_LIGHT, INK, QUIET, canvas, cross_flagged, reference_line
 from lab.models.scaling import LOSSES, Point
 from lab.models.statistics import Estimate, estimate, fewest_trials
-from lab.study.estimates import Stated, stated
+from lab.study.estimates import Stated, linked, stated
 
 CPUS_AT_WORK = "highest throughput, in CPUs' worth of loops"
+SPEEDUP = "speed-up over one worker"
+"""What numbers are called where they are stated."""
 
 
 def answer(trials: pd.DataFrame, cpus: int, found: pd.DataFrame | None = None) -> str:
@@ -35,12 +37,17 @@ def answer(trials: pd.DataFrame, cpus: int, found: pd.DataFrame | None = None) -
     if top is None:
         return "**Answer.** Cannot be told: no block overloaded both one worker and several."
     most = int(trials["workers"].max())
-    parts = [_gain(top, cpus), _sustained(found, top.workers), _beyond(trials, top.workers, most)]
+    parts = [
+        _gain(top, cpus, trials["dispatch"].iloc[0]),
+        _sustained(found, top.workers),
+        _beyond(trials, top.workers, most),
+    ]
     return " ".join(filter(None, ("**Answer.**", *parts)))
 
 
-def _gain(top: Point, cpus: int) -> str:
-    gain = f"{_on(top.workers, cpus)} answer {units.digits(top.speedup.value)} times what one does"
+def _gain(top: Point, cpus: int, dispatch: str) -> str:
+    value = linked(units.digits(top.speedup.value), SPEEDUP, workers=top.workers, dispatch=dispatch)
+    gain = f"{_on(top.workers, cpus)} answer {value} times what one does"
     blocks = units.counted(top.speedup.trials, "block")
     if not top.speedup.is_interval:
         return f"Cannot be told from {blocks}: here, {gain} ({spread(top.speedup)}).{_doubt(top, cpus)}"
@@ -137,10 +144,6 @@ def _paired(trials: pd.DataFrame, many: int, few: int) -> pd.DataFrame:
     """Return the trials of two numbers of workers in the blocks that have both."""
     both = trials[trials["workers"].isin([many, few])]
     return both[both.groupby("block")["workers"].transform("nunique") == len({many, few})]
-
-
-SPEEDUP = "speed-up over one worker"
-"""What the gain of several workers is called where it is stated."""
 
 
 def verdict(trials: pd.DataFrame, cpus: int) -> Verdict:
