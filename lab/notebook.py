@@ -70,16 +70,14 @@ def alt_text(figure: "Figure") -> str:
     return f"{figure.get_suptitle()}. Chart of {'; '.join(described)}."
 
 
-def table(
-    frame: "pd.DataFrame", *, caption: str, folded: bool = False, main: Sequence[str] | None = None
-) -> None:
+def table(frame: "pd.DataFrame", *, caption: str, folded: bool = False) -> None:
     """Show a table under a caption, without its index: cells of text, numbers, `units.Number` or `Fold`.
 
     A long one may be `folded`: then only its caption is seen, until the reader opens it. A wide one may name
-    its `main` columns: then all of them are seen below those, once the reader asks.
+    its main columns in `frame.attrs["main"]`: then all are seen once the reader opens what is below those.
     """
     columns = [_column(str(name), list(cells)) for name, cells in frame.items()]
-    first = [column for column in columns if main is None or column.name in main]
+    first = [column for column in columns if column.name in frame.attrs.get("main", ())] or columns
     head = "" if folded else f"<caption>{html.escape(caption)}</caption>"
     markup = _grid(first, head)
     if len(first) < len(columns):
@@ -92,7 +90,7 @@ def table(
 _LOOK = (
     "table.lab th,table.lab td{text-align:left;vertical-align:top}"
     "table.lab .number{text-align:right;font-variant-numeric:tabular-nums}"
-    "table.lab .interval{color:var(--quiet,var(--jp-ui-font-color2,#616e7c));white-space:nowrap}"
+    "table.lab .interval{color:var(--quiet,var(--jp-ui-font-color2,#616e7c))}"
     "table.lab caption{text-align:left}"
 )
 """For JupyterLab, too, which aligns all cells to the right and has themes of its own."""
@@ -139,6 +137,8 @@ def _number(number: Number, *, bare: bool) -> str:
     if number.key:
         markup = f'<a href="#{ANCHOR}{html.escape(number.key)}">{markup}</a>'
     spread = number.spread_in(bare=bare)
+    if not number.note:
+        spread = spread.replace(" ", "\N{NO-BREAK SPACE}")
     return f'{markup} <span class="interval">({html.escape(spread)})</span>' if spread else markup
 
 

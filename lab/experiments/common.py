@@ -190,4 +190,11 @@ def with_unflagged(trials: pd.DataFrame, tabulate: Callable[[pd.DataFrame], pd.D
         both = {"all": rows, "unflagged": tabulate(unflagged)}
     except UsageError:
         both = {"all": rows}
-    return pd.concat(both, names=["trials", ""]).reset_index("trials")
+    found = pd.concat(both, names=["trials", ""]).reset_index("trials")
+    return mainly(found, "trials", *rows.attrs["main"]) if "main" in rows.attrs else found
+
+
+def mainly(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """Return a wide table with the names of the columns that matter most; a page folds the others."""
+    table.attrs["main"] = list(columns)
+    return table

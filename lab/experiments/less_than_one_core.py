@@ -15,7 +15,7 @@ from lab import units
 from lab.checks import Before, Count, Positive, Seconds, Whole, number
 from lab.cpus import affinity_cpus, quota_cpus
 from lab.experiments.claims import Verdict, Word, weighed
-from lab.experiments.common import accounted, spread
+from lab.experiments.common import accounted, mainly, spread
 from lab.figures import DARK_TO_LIGHT, QUIET, Look, canvas, reference_line
 from lab.hotloop import KernelName
 from lab.load.arrivals import Arrivals
@@ -270,7 +270,7 @@ def _stopped(trials: pd.DataFrame) -> str:
 def table(trials: pd.DataFrame) -> pd.DataFrame:
     """Put every server under every quota in a row: medians over blocks, and ratios to one process."""
     ratios = {(found.quota_cpus, found.workers): found for found in compared(trials)}
-    return pd.DataFrame(
+    rows = pd.DataFrame(
         {
             "quota": quota_name(limit),
             "workers": n,
@@ -288,6 +288,7 @@ def table(trials: pd.DataFrame) -> pd.DataFrame:
         for n, both in _by_workers(mine).items()
         for calm, full in [(both[~_is_full(both)], both[_is_full(both)])]
     )
+    return mainly(rows, "quota", "workers", "work over one process", "p50 over one process")
 
 
 def _of_one(found: Compared | None, measure: str) -> str:

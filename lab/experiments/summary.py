@@ -255,7 +255,7 @@ def _of_loop(row: Stated, iterations: int) -> Stated:
 
 
 def estimate_table(estimates: pd.DataFrame) -> pd.DataFrame:
-    """Put estimates in words: value, interval and its kind, n, and the smallest difference seen."""
+    """Put estimates in words: value, interval and its kind, n, smallest difference seen, and sources."""
     rows = estimates.to_dict("records")
     return pd.DataFrame(
         {
@@ -263,7 +263,6 @@ def estimate_table(estimates: pd.DataFrame) -> pd.DataFrame:
             "quantity": estimates["quantity"],
             "of": estimates["factors"],
             "value": [_valued(row) for row in rows],
-            "which is": estimates["interval"],
             "n": estimates["n"],
             "smallest difference seen": [
                 units.in_percent(row["smallest_told"]) if row["compares"] else "" for row in rows
@@ -276,7 +275,8 @@ def estimate_table(estimates: pd.DataFrame) -> pd.DataFrame:
 def _valued(row: Mapping[Hashable, Any]) -> units.Number:
     """Return the number with its interval, and a link to what it was computed from."""
     low, high = (None if pd.isna(end) else _written(end, row["unit"]) for end in (row["low"], row["high"]))
-    return replace(_written(row["value"], row["unit"]), low=low, high=high, key=row["key"])
+    note = "" if row["interval"] == Interval.MEDIAN else row["interval"]
+    return replace(_written(row["value"], row["unit"]), low=low, high=high, note=note, key=row["key"])
 
 
 def _written(value: float, unit: str) -> units.Number:

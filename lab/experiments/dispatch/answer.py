@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lab import units
 from lab.experiments.claims import Verdict, Word, weighed
-from lab.experiments.common import worded
+from lab.experiments.common import mainly, worded
 from lab.experiments.dispatch.trials import EXPERIMENT, by_arrangement, compared
 from lab.models.statistics import Estimate, estimate, paired_ratio, pairing_gain
 from lab.study.estimates import Stated, stated
@@ -141,7 +141,8 @@ def comparison_table(trials: pd.DataFrame) -> pd.DataFrame:
         }
         for number, one in enumerate(comparisons(trials))
     ]
-    return pd.DataFrame(rows or [{"": "Nothing of several workers was measured."}])
+    table = pd.DataFrame(rows or [{"": "Nothing of several workers was measured."}])
+    return mainly(table, "arrangement", "blocks", "mean latency", "mean over ideal", "requests take")
 
 
 def tail_name(trials: pd.DataFrame) -> str:
@@ -228,7 +229,8 @@ def theory_table(trials: pd.DataFrame) -> pd.DataFrame:
                     "least on top of a loop": units.in_seconds(row["extra_s"]),
                 }
             )
-    return pd.DataFrame(rows)
+    means = ("mean, measured", "mean, theory", "measured over theory")
+    return mainly(pd.DataFrame(rows), "arrangement", "planned", *means)
 
 
 def threads_table(trials: pd.DataFrame) -> pd.DataFrame:
