@@ -7,7 +7,7 @@ import pandas as pd
 
 from lab import units
 from lab.experiments.claims import Verdict, Word, weighed
-from lab.experiments.common import worded
+from lab.experiments.common import mainly, worded
 from lab.experiments.dispatch import answer as dispatch
 from lab.experiments.dispatch.answer import ratio, told
 from lab.experiments.failures.trials import KILL
@@ -200,7 +200,8 @@ def load_table(servers: Sequence[Found], trials: pd.DataFrame) -> pd.DataFrame:
             beside = against(trials, one.server, first.server, part, column)
             row[f"{what}, over {first.name}'s"] = "the reference" if one is first else _beside(beside)
         rows.append(row)
-    return pd.DataFrame(rows)
+    of_tail = (f"{tail} over one ideal queue's", f"tail, over {first.name}'s")
+    return mainly(pd.DataFrame(rows), "server", "overloaded: share of its own limit", *of_tail)
 
 
 def _beside(beside: Estimate | None) -> str:
@@ -231,7 +232,7 @@ def _beside_coins(one: Found, how: str) -> str:
 def keep_table(servers: Sequence[Found]) -> pd.DataFrame:
     """Tabulate memory, the time to the first answer, and what reloads and kills cost."""
     first = servers[0].pss_bytes
-    return pd.DataFrame(
+    rows = pd.DataFrame(
         {
             "server": one.name,
             "memory for each worker (PSS)": _written(one.pss_bytes, _mib, each="look"),
@@ -250,6 +251,8 @@ def keep_table(servers: Sequence[Found]) -> pd.DataFrame:
         }
         for one in servers
     )
+    lost = (f"{kind}: requests lost" for kind in (RELOAD, KILL))
+    return mainly(rows, "server", "memory for each worker (PSS)", "first answer after", *lost)
 
 
 def _over_after(one: Found, kind: str) -> Number | str:

@@ -158,7 +158,8 @@ def table(trials: pd.DataFrame, found: pd.DataFrame | None = None) -> pd.DataFra
         return rows
     sustained = {int(row["workers"]): row for _, row in found.iterrows()}
     searched = pd.DataFrame(_search_in_words(sustained.get(workers)) for workers in rows["workers"])
-    return pd.concat([rows, searched], axis=1)
+    both = pd.concat([rows, searched], axis=1)
+    return common.mainly(both, "workers", rows.columns[1], "speed-up", searched.columns[0])
 
 
 def _search_in_words(row: "pd.Series[Any] | None") -> dict[str, object]:
