@@ -170,12 +170,12 @@ def test_a_number_leads_to_its_estimate_and_a_cell_unfolds(shown: list[Any]) -> 
 
 def test_a_sentence_links_to_estimates_and_to_nothing_else(shown: list[Any]) -> None:
     own = linked("1.80", "speed-up", workers=2)
-    lab.say(f"**Twice {own}** [a](http://x/y) ![b](#estimate-0123456789) [c](#estimate-01) [d](javascript:x)")
+    lab.say(f"**Twice {own}** [a](x/y) ![b](#estimate-0123456789) [c](#estimate-01) [d](javascript:x)")
     page = Page(markdown2html(shown[0].data))
     assert page.find("a") == [{"href": f"#estimate-{key_of('speed-up', workers=2)}"}]
     assert page.text("a") == "1.80"
     assert page.find("img") == []
-    assert "[a](http://x/y) ![b](" in page.text("p")
+    assert "[a](x/y) ![b]" in page.text("p").replace(" (", "(")
 
 
 def test_an_answer_takes_the_place_that_was_held_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,7 @@ def test_flagged_trials_are_listed_with_their_reasons(run: Run, monkeypatch: pyt
 
     def told(*flags: tuple[Flag, ...]) -> str:
         of_each = [*flags, *[()] * (len(trials) - len(flags))]
-        judged = trials.assign(flags=of_each, valid=[not mine for mine in of_each])
+        judged = trials.assign(flags=pd.Series(of_each), valid=[not mine for mine in of_each])
         monkeypatch.setattr(Run, "trials", lambda *_: judged)
         return Page(evidence.section(run, SCALING)).text()
 
