@@ -3,7 +3,6 @@
 import asyncio
 import json
 import socket
-import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -76,7 +75,7 @@ async def in_processes(spec: ServerSpec) -> AsyncIterator[tuple[Work, Workers]]:
     Raises LabError, cancelling what runs in the context, if one of them cannot be kept running.
     """
     runners = Runners()
-    workers = Workers("lab.servers.offload", spec, runners)
+    workers = Workers(main, spec, runners)
     try:
         await workers.scale(spec.count)
         async with asyncio.TaskGroup() as group:
@@ -121,7 +120,3 @@ def main(text: str) -> None:
             run = hotloop.run(kernel, spec.iterations)
             counts.add(requests=1, busy_s=run.duration_s)
             channel.send({"event": "done", "run": asdict(run)})
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -12,7 +12,8 @@ from typing import Any
 from lab import processes
 from lab.channel import Channel
 from lab.errors import LabError
-from lab.servers import dispatch
+from lab.forks import freeze
+from lab.servers import dispatch, worker
 from lab.servers.spec import ServerSpec
 from lab.servers.workers import SIGNALS, Commands, Workers
 
@@ -30,7 +31,7 @@ class Supervisor:
         self._channel = channel
         self._loop = asyncio.get_running_loop()
         self._dispatch = dispatch.for_spec(spec, listener)
-        self._workers = Workers("lab.servers.worker", spec, self._dispatch)
+        self._workers = Workers(worker.main, spec, self._dispatch)
         self._commands = Commands(self._workers)
         self._stopping = False
 
@@ -96,6 +97,7 @@ def main(text: str) -> None:
     arguments = json.loads(text)
     processes.begin(arguments["channel"], arguments["log"])
     channel = Channel.adopt(arguments["channel"])
+    freeze()
     sys.exit(processes.run_loop(_supervise(arguments, channel)))
 
 

@@ -6,10 +6,12 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Self
 
-from lab.channel import Message
+from lab.channel import Channel, Message
 from lab.errors import LabError
-from lab.processes import ending, start_with_channel
+from lab.forks import Body, Forked, fork_with_channel
+from lab.processes import ending
 from lab.servers.counters import SharedCounts, WorkerCounters
 from lab.servers.sockets import REST_S
 from lab.servers.spec import ServerSpec
@@ -18,15 +20,20 @@ log = logging.getLogger(__name__)
 
 
 class WorkerHandle:
-    """A process: started when this is made, then `ready`, perhaps `leaving`, and finally `gone`.
+    """A process: first it starts, then it is `ready`, perhaps `leaving`, and finally `gone`.
 
     Its user sets `on_event`, to hear its other messages, `on_gone`, to hear of its end, and `on_handed_over`,
     to receive the connections that it keeps when it must go, or has no room for.
     """
 
-    def __init__(self, module: str, spec: ServerSpec, index: int, listener: socket.socket | None) -> None:
+    def __init__(
+        self, spec: ServerSpec, index: int, process: Forked, channel: Channel, counts: SharedCounts
+    ) -> None:
         self._spec = spec
         self._index = index
+        self._process = process
+        self._channel = channel
+        self._counts = counts
         self._loop = asyncio.get_running_loop()
         self.ready = asyncio.Event()
         self.leaving = asyncio.Event()
@@ -34,17 +41,20 @@ class WorkerHandle:
         self.on_event: Callable[[WorkerHandle, Message], None] = lambda worker, message: None
         self.on_gone: Callable[[WorkerHandle], None] = lambda worker: None
         self.on_handed_over: Callable[[socket.socket], None] = socket.socket.close
-        arguments = {"spec": asdict(spec), "index": index, "alone": False}
-        fds = {} if listener is None else {"listener": listener.fileno()}
-        with SharedCounts.new() as (self._counts, fd):
-            self._process, self._channel = start_with_channel(
-                module, arguments, fds={**fds, "counts": fd}, log=None, new_session=False
-            )
         self._buried = False
         self._outbox: deque[tuple[Message, socket.socket | None]] = deque()
         self._passed: deque[socket.socket] = deque()
         self._is_waiting_to_send = False
         self._loop.add_reader(self._channel, self._receive)
+
+    @classmethod
+    async def start(cls, body: Body, spec: ServerSpec, index: int, listener: socket.socket | None) -> Self:
+        """Start a process that does `body`. Raises OSError if there can be none."""
+        arguments = {"spec": asdict(spec), "index": index, "alone": False}
+        fds = {} if listener is None else {"listener": listener.fileno()}
+        with SharedCounts.new() as (counts, fd):
+            process, channel = await fork_with_channel(body, arguments, fds={**fds, "counts": fd})
+        return cls(spec, index, process, channel, counts)
 
     @property
     def pid(self) -> int:

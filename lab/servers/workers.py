@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 from lab.channel import Channel, Message
 from lab.errors import LabError
+from lab.forks import Body
 from lab.servers.counters import WorkerCounters
 from lab.servers.dispatch import Dispatch
 from lab.servers.spec import ServerSpec
@@ -45,13 +46,13 @@ class KeptWorker:
     """A worker that is kept running: replaced when it dies, renewed on request, one at a time by `turn`."""
 
     def __init__(
-        self, module: str, index: int, spec: ServerSpec, dispatch: Dispatch, turn: asyncio.Lock
+        self, body: Body, index: int, spec: ServerSpec, dispatch: Dispatch, turn: asyncio.Lock
     ) -> None:
         self.index = index
         self.restarts = 0
         self.worker: WorkerHandle | None = None
         self._since_s = 0.0
-        self._module = module
+        self._body = body
         self._spec = spec
         self._dispatch = dispatch
         self._turn = turn
@@ -110,7 +111,7 @@ class KeptWorker:
             worker.kill()
 
     async def _started(self) -> WorkerHandle:
-        worker = self._spawned()
+        worker = await self._spawned()
         self._alive.add(worker)
         try:
             await worker.accepting()
@@ -121,10 +122,10 @@ class KeptWorker:
             raise
         return worker
 
-    def _spawned(self) -> WorkerHandle:
+    async def _spawned(self) -> WorkerHandle:
         try:
             with self._dispatch.listener() or contextlib.nullcontext() as listener:
-                return WorkerHandle(self._module, self._spec, self.index, listener)
+                return await WorkerHandle.start(self._body, self._spec, self.index, listener)
         except OSError as error:  # too many processes, or too many open files
             raise LabError(f"cannot start a worker: {(error.strerror or str(error)).lower()}") from None
 
@@ -173,8 +174,8 @@ class Workers:
     Changes are made one by one, in the order in which they are requested.
     """
 
-    def __init__(self, module: str, spec: ServerSpec, dispatch: Dispatch) -> None:
-        self._module = module
+    def __init__(self, body: Body, spec: ServerSpec, dispatch: Dispatch) -> None:
+        self._body = body
         self._spec = spec
         self._dispatch = dispatch
         self._kept: list[KeptWorker] = []
@@ -239,7 +240,7 @@ class Workers:
         await self._drop(self._kept[count:])
 
     def _fresh(self, index: int) -> KeptWorker:
-        return KeptWorker(self._module, index, self._spec, self._dispatch, self._one_renewal)
+        return KeptWorker(self._body, index, self._spec, self._dispatch, self._one_renewal)
 
     def _keep(self, kept: KeptWorker) -> None:
         self._keepers[kept] = keeper = asyncio.create_task(kept.keep())

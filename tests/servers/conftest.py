@@ -6,9 +6,13 @@ import pytest
 from helpers.workers import Sabotage
 
 _SABOTEUR = """
-import pathlib, sys
-if "lab.servers.worker" in sys.orig_argv:
+import os, pathlib, sys
+def begin():
     exec(pathlib.Path({!r}).read_text())
+if "lab.servers.worker" in sys.orig_argv:
+    begin()
+if "lab.servers.supervisor" in sys.orig_argv:
+    os.register_at_fork(after_in_child=begin)
 """
 
 
