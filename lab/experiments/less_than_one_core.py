@@ -132,9 +132,10 @@ def compared(trials: pd.DataFrame) -> list[Compared]:
     ]
 
 
-def _compare(
-    limit: float | None, n: int, calm: dict[int, pd.DataFrame], full: dict[int, pd.DataFrame]
-) -> Compared:
+_ByWorkers = dict[int, pd.DataFrame]
+
+
+def _compare(limit: float | None, n: int, calm: _ByWorkers, full: _ByWorkers) -> Compared:
     measures = {
         "work": (full, "work_cpus"), "throughput": (full, "busy_rps"), "p50": (calm, "latency_p50_s"),
         "p90": (calm, "latency_p90_s"),
@@ -311,18 +312,13 @@ def estimates(trials: pd.DataFrame) -> list[Stated]:
     }
     return [
         stated(
-            EXPERIMENT,
-            quantity,
-            ratio,
-            compares=True,
-            sources=found.sources[name],
-            quota=quota_name(found.quota_cpus),
-            workers=found.workers,
+            EXPERIMENT, quantity, ratio, compares=True, sources=found.sources[name],
+            quota=quota_name(found.quota_cpus), workers=found.workers,
         )
         for found in compared(trials)
         for quantity, name in quantities.items()
         if (ratio := getattr(found, name)) is not None
-    ]
+    ]  # fmt: skip
 
 
 def figure(trials: pd.DataFrame) -> Figure | None:
