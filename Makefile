@@ -21,7 +21,7 @@ test: $(READY) $(PEERS) programs
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lab: $(READY) $(PEERS)
-	$(BIN)/jupyter lab --notebook-dir=. notebooks/00-summary.ipynb
+	$(BIN)/jupyter lab --notebook-dir=. notebooks/start.ipynb
 
 bench: $(READY)
 	$(BIN)/pytest -s -v benchmarks

@@ -1,14 +1,16 @@
 """What machine this is: enough to say where a result comes from, but nothing that identifies its owner."""
 
 import platform
+import re
 from pathlib import Path
 from typing import Annotated
 
 import psutil
 from annotated_types import Ge, Gt, Le
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from lab.cpus import affinity_cpus, available_cpus, cpu_groups, host_cpus, quota_cpus
+from lab.errors import UsageError
 from lab.files import read_small
 
 _HYPERVISORS = {
@@ -40,8 +42,23 @@ Cpus = Annotated[int, Ge(1), Le(1_000_000)]
 """A number of CPUs that some machine may have."""
 
 
+def checked_label(text: str) -> str:
+    """Return what its owner calls a machine, such as rack-3; "" if it has no name.
+
+    Raises UsageError for a text that is long, or not fit to be shown anywhere.
+    """
+    if text and not re.fullmatch(r"\w([\w .:@+()-]{0,38}[\w)])?", text):
+        raise UsageError(
+            f"a host label has at most 40 letters, digits, spaces and .:@+()_-, such as rack-3, got {text!r}"
+        )
+    return text
+
+
 class Machine(BaseModel):
-    """One machine, as a manifest keeps it; `quota_cpus` may be a fraction, and is None without a quota."""
+    """One machine, as a manifest keeps it; `quota_cpus` may be a fraction, and is None without a quota.
+
+    `label` is what its owner calls it, "" if nothing.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -57,13 +74,15 @@ class Machine(BaseModel):
     container: str
     governor: str
     python: str
+    label: Annotated[str, AfterValidator(checked_label)] = ""
 
     def __str__(self) -> str:
-        return f"{self.cpu_model}, {self.available_cpus} of {self.host_cpus} CPUs"
+        about = f"{self.cpu_model}, {self.available_cpus} of {self.host_cpus} CPUs"
+        return f"{self.label} ({about})" if self.label else about
 
 
-def describe(root: Path = Path("/")) -> Machine:
-    """Describe this machine; `root` is where /proc and /sys are found."""
+def describe(root: Path = Path("/"), label: str = "") -> Machine:
+    """Describe this machine, called `label` by its owner; `root` is where /proc and /sys are found."""
     return Machine(
         cpu_model=_cpu_model(root),
         architecture=platform.machine(),
@@ -77,6 +96,7 @@ def describe(root: Path = Path("/")) -> Machine:
         container=_container(root),
         governor=read_small(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or "unknown",
         python=f"{platform.python_implementation()} {platform.python_version()}",
+        label=label,
     )
 
 

@@ -5,10 +5,11 @@ It goes to stderr, or nowhere if that is closed. That of a measurement is also i
 
 import contextlib
 import json
+import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,12 +36,18 @@ def display(every_s: float = 0.0) -> Display:
         return _InNotebook()
     if sys.stderr is None or sys.stderr.closed:
         return _Nowhere()
-    if sys.stderr.isatty():
-        from rich.console import Console
+    console = terminal()
+    return _Plain(every_s) if console is None else _OnTerminal(console)
 
-        if (console := Console(stderr=True)).is_interactive:  # a dumb terminal is not
-            return _OnTerminal(console)
-    return _Plain(every_s)
+
+def terminal() -> Any:
+    """Return rich's console on stderr if that is a terminal to draw on; None if it is dumb, or CI's."""
+    if sys.stderr is None or sys.stderr.closed or not sys.stderr.isatty() or os.environ.get("CI"):
+        return None
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return console if console.is_interactive else None
 
 
 def _in_notebook() -> bool:
@@ -231,11 +238,14 @@ class Countdown:
 
 
 @contextlib.contextmanager
-def followed(folder: Path, name: str) -> Iterator[None]:
-    """Meanwhile show, under this name, the progress that a measurement of the run in `folder` reports."""
+def followed(folder: Path, show: Callable[[State | None], None]) -> Iterator[None]:
+    """Meanwhile `show`, twice a second, the progress that a measurement of the run in `folder` reports.
+
+    It is None as long as no measurement has begun.
+    """
     (folder / NAME).unlink(missing_ok=True)
     done = threading.Event()
-    watcher = threading.Thread(target=_follow, args=(folder, name, done), daemon=True)
+    watcher = threading.Thread(target=_follow, args=(folder, show, done), daemon=True)
     watcher.start()
     try:
         yield
@@ -244,10 +254,6 @@ def followed(folder: Path, name: str) -> Iterator[None]:
         watcher.join()
 
 
-def _follow(folder: Path, name: str, done: threading.Event) -> None:
-    line = display()
+def _follow(folder: Path, show: Callable[[State | None], None], done: threading.Event) -> None:
     while not done.wait(_LOOK_AGAIN_S):
-        state = State.read(folder)
-        doing = "running" if state is None else str(state) if state.current else "reading what was measured"
-        line.show(f"{name}: {doing}", state.share if state else 0.0)
-    line.close()
+        show(State.read(folder))

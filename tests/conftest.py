@@ -10,6 +10,8 @@ import psutil
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["helpers.browser"]
+
 _MARK = "SCALING_LAB_TEST_SESSION"
 _PATIENCE_S = 2.0
 

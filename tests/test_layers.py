@@ -14,8 +14,8 @@ ROOT = Path(__file__).parent.parent
 
 HEAVY = {"matplotlib", "numba", "pandas", "pyarrow", "scipy"}
 
-GROUND = {"channel", "checks", "cpus", "errors", "files", "flags", "keeper"}
-GROUND |= {"forks", "machine", "processes", "programs", "progress", "quota", "streams", "units"}
+GROUND = {"cards", "channel", "checks", "cpus", "errors", "files", "flags", "forks", "keeper"}
+GROUND |= {"machine", "processes", "programs", "progress", "quota", "streams", "units"}
 BELOW = {"hotloop", "web", "servers", "load", "models"}
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),
@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "figures": GROUND,
     "notebook": GROUND | {"figures"},
     "experiments": GROUND | BELOW | {"study", "figures"},
-    "report": GROUND | {"study"},
+    "report": GROUND | {"models", "study", "figures", "experiments"},
     "cli": GROUND | BELOW | {"study", "figures", "experiments", "report"},
     "__main__": {"cli"},
     "": {"servers", "load", "errors", "notebook", "study"},

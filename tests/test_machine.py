@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from lab.machine import Machine, describe
+from lab.errors import UsageError
+from lab.machine import Machine, checked_label, describe
 from lab.study.stability import Noise, Snapshot, between, snapshot
 
 X86 = "processor\t: 0\nmodel name\t: Fast CPU 9000\nflags\t\t: fpu{}\n\nprocessor\t: 1\nmodel name\t: other\n"
@@ -86,6 +88,31 @@ def test_this_machine_can_be_described_and_read_back() -> None:
     assert Machine.model_validate_json(machine.model_dump_json()) == machine
     assert 1 <= machine.available_cpus <= machine.host_cpus
     assert machine.memory_bytes > 2**20
+
+
+@pytest.mark.parametrize("label", ["", "rack-3", "Büro (2. Stock)", "a" * 40, "web:1 @home"])
+def test_a_machine_may_have_a_name_and_is_the_same_machine_without(label: str) -> None:
+    machine, nameless = describe(label=label), describe()
+    assert Machine.model_validate_json(machine.model_dump_json()).label == label
+    assert str(machine) == (f"{label} ({nameless})" if label else str(nameless))
+
+
+@pytest.mark.parametrize(
+    "label", [" ", "a" * 41, "two\nlines", "\x1b[31m", "<b>", "a|b", "`x`", "-x", "\u202ex", "x "]
+)
+def test_a_name_that_is_long_or_more_than_text_is_refused(label: str) -> None:
+    with pytest.raises(UsageError, match="at most 40 letters") as caught:
+        checked_label(label)
+    assert "\n" not in str(caught.value)
+    kept = describe().model_dump() | {"label": label}
+    with pytest.raises(ValidationError, match="at most 40 letters"):
+        Machine.model_validate(kept)
+
+
+def test_what_was_kept_before_machines_had_names_still_reads() -> None:
+    kept = describe().model_dump()
+    del kept["label"]
+    assert Machine.model_validate(kept) == describe()
 
 
 def at(

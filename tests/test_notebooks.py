@@ -2,12 +2,13 @@
 
 import ast
 import importlib
+import re
 import statistics
 from collections.abc import Iterator
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import nbformat
 import papermill
@@ -15,10 +16,11 @@ import pytest
 import yaml
 
 from lab import files
-from lab.cli import study as batch
+from lab.experiments import catalog
+from lab.servers.spec import DispatchName
 from lab.study.parameters import Parameters
 
-NAMES = batch.notebooks()
+NAMES = catalog.notebooks()
 PROFILES = sorted((files.notebooks() / "profiles").glob("*/*.yaml"))
 
 every_notebook = pytest.mark.parametrize("name", NAMES)
@@ -108,7 +110,7 @@ def test_every_figure_and_table_has_a_caption(name: str) -> None:
         assert ast.unparse(captions[0]).strip("f'\""), f"empty caption: {ast.unparse(call)}"
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != batch.SUMMARY])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != catalog.SUMMARY])
 def test_a_measuring_notebook_exports_its_figure_and_answers(name: str) -> None:
     saved = [
         ast.unparse(word.value) for _, call in _calls(name) for word in call.keywords if word.arg == "save_as"
@@ -160,14 +162,65 @@ def test_a_profile_sets_what_its_notebook_has_to_valid_values(path: Path) -> Non
 
 
 def test_every_profile_sets_every_notebook_that_it_measures() -> None:
-    assert batch.profiles() == ["full", "quick", "smoke"]
-    for profile in batch.profiles():
-        measuring = set(batch.select([], profile)) - {batch.SUMMARY}
+    assert catalog.profiles() == ["full", "quick", "smoke"]
+    for profile in catalog.profiles():
+        measuring = set(catalog.select([], profile)) - {catalog.SUMMARY}
         assert {path.stem for path in PROFILES if path.parent.name == profile} == measuring
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_quick_is_what_the_notebooks_do_by_themselves(name: str) -> None:
-    settings = batch.profile_parameters("quick", name)
+    settings = catalog.profile_parameters("quick", name)
     defaults = _defaults(name)
     assert settings == {parameter: defaults[parameter] for parameter in settings}
+
+
+_SETS_UP = re.compile(
+    r"lab\.answer|lab\.open_run|common\.settled|(\w+\.)?Parameters\.from_notebook"
+    r"|study\.(open_for_reading|opened|plan|trials_of)"
+)
+"""Calls whose result only prepares what the notebook is about."""
+
+
+def _sets_up(source: str) -> bool:
+    """Say whether a cell only imports, validates, or opens what is to be measured or read."""
+    return all(
+        isinstance(line, ast.Import | ast.ImportFrom)
+        or (isinstance(line, ast.Assign) and isinstance(line.value, ast.Attribute))
+        or (
+            isinstance(line, ast.Assign)
+            and isinstance(line.value, ast.Call)
+            and _SETS_UP.fullmatch(ast.unparse(line.value.func))
+        )
+        for line in ast.parse(source).body
+    )
+
+
+@every_notebook
+def test_cells_that_set_up_stay_out_of_sight_and_no_others(name: str) -> None:
+    _, *cells = _cells(name, "code")
+    hidden = [cell.source for cell in cells if cell.metadata.get("jupyter", {}).get("source_hidden")]
+    assert hidden == [cell.source for cell in cells if "setup" in cell.metadata.get("tags", ())]
+    assert hidden == [cell.source for cell in cells if _sets_up(cell.source)]
+    assert len(hidden) >= 1
+
+
+@every_notebook
+def test_the_help_of_a_choice_names_what_to_choose_from(name: str) -> None:
+    choices = {"dispatch": get_args(DispatchName), "kernel": ("python", "numpy", "numba")}
+    for parameter in choices.keys() & _inspected(name).keys():
+        assert all(choice in _inspected(name)[parameter]["help"] for choice in choices[parameter])
+
+
+EXTRA = sorted(path.stem for path in files.notebooks().glob("*.ipynb") if path.stem not in NAMES)
+
+
+@pytest.mark.parametrize("name", EXTRA)
+def test_a_notebook_beside_the_study_keeps_the_rules_too(name: str) -> None:
+    test_it_is_valid_stripped_and_for_any_python(name)
+    cells = _cells(name)
+    assert cells[0].cell_type == "markdown"
+    assert cells[0].source.startswith("# ")
+    assert cells[0].source.splitlines()[0].endswith("?"), "a notebook is one question"
+    assert max(len(cell.source.splitlines()) for cell in _cells(name, "code")) <= 20
+    assert "start" in EXTRA

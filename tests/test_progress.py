@@ -34,7 +34,7 @@ print("result")
 """
 
 
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("CI", "COLUMNS", "NO_COLOR")}
 
 
 def run(stderr: int, environment: dict[str, str], every_s: float = 0.0) -> None:
@@ -68,8 +68,9 @@ def test_a_terminal_shows_a_bar_and_a_line_that_replace_themselves(environment: 
     assert ("\x1b[9" in told) == (not environment)
 
 
-def test_a_dumb_terminal_is_told_plain_lines() -> None:
-    told = on_terminal({"TERM": "dumb", "FORCE_COLOR": "1"}).split("\r\n")
+@pytest.mark.parametrize("environment", [{"TERM": "dumb", "FORCE_COLOR": "1"}, {"CI": "true"}])
+def test_a_dumb_terminal_is_told_plain_lines_and_so_is_ci(environment: dict[str, str]) -> None:
+    told = on_terminal(environment).split("\r\n")
     assert told == ["[b]one[/b] \\x1b[31m" + "x" * 200, "two", "the last", ""]
 
 

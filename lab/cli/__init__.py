@@ -50,11 +50,12 @@ def _report(run: str) -> None:
 @command.command("export", short_help="Pack a run into one file for a colleague.")
 @click.argument("run")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Where to; else RUN.zip here.")
-def _export(run: str, out: Path | None) -> None:
+@click.option("--force", is_flag=True, help="Replace FILE if it is there already.")
+def _export(run: str, out: Path | None, force: bool) -> None:
     """Pack what RUN measured into one file for a colleague, and print its path."""
     from lab.study.archive import export_run
 
-    write_out(export_run(run, out))
+    write_out(export_run(run, out, force=force))
 
 
 @command.command("import", short_help="Take in a run that a colleague exported.")

@@ -43,16 +43,11 @@ def _row(manifest: Manifest) -> dict[str, str | int]:
     return {
         "run": manifest.run_id,
         "profile": manifest.profile or "-",
-        "state": _state(manifest),
+        "state": manifest.status,
         "trials": len(Store(files.data() / manifest.run_id).trial_ids()),
         "started": manifest.started_at.isoformat(sep=" ", timespec="seconds"),
         "machine": str(manifest.machine),
     }
-
-
-def _state(manifest: Manifest) -> str:
-    """Return a word: a run that notebooks opened by hand has no end at which it would be complete."""
-    return manifest.state if manifest.profile or manifest.state == "complete" else "open"
 
 
 def _table(rows: list[dict[str, str | int]]) -> str:

@@ -101,7 +101,7 @@ def _counts(text: str | None) -> tuple[int, ...]:
 
 def _report(run: Run, kept: dict[str, Any]) -> Path:
     """Execute the notebook on what was measured; return the report. Raises LabError if that fails."""
-    from lab.cli.study import execute  # takes a second to import, in which a wrong command is told
+    from lab.cli.execute import execute  # takes a second to import, in which a wrong command is told
     from lab.report import write_report
 
     failure = execute(NOTEBOOK, run.path / "notebooks" / f"{NOTEBOOK}.ipynb", kept | {"run": run.run_id})

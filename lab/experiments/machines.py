@@ -1,6 +1,7 @@
 """Runs beside each other: their machines, their software, their curves, and which differences are told."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,9 +104,12 @@ def opened(p: Parameters) -> tuple[Shown, ...]:
     others = [_opened(name) for name in p.runs] or [_reference() or own]
     looks = cycle(DARK_TO_LIGHT)
     shown: list[Shown] = []
+    labels = Counter(run.manifest.machine.label for run in (*others, own))
     for run in (*others, own):
         same = sum(run.run_id == earlier.run.run_id for earlier in shown)
         name = f"{run.run_id} ({same + 1})" if same else run.run_id
+        if labels[label := run.manifest.machine.label] == 1:
+            name = label or name
         shown.append(Shown(name, run, next(looks)))
     return tuple(shown)
 
@@ -137,9 +141,11 @@ def machines_table(shown: Sequence[Shown]) -> pd.DataFrame:
     """Put the machines in words, a column each."""
     facts = [summary.machine_table(one.manifest.machine).set_index("") for one in shown]
     table = pd.concat(facts, axis=1).set_axis([one.name for one in shown], axis=1)
-    begun = [f"{one.manifest.started_at:%Y-%m-%d %H:%M} UTC" for one in shown]
-    plan = [one.manifest.profile or "by hand" for one in shown]
-    table.loc["begun"], table.loc["profile"] = begun, plan
+    if "name" in table.index:  # of some machine
+        table = table.reindex(["name", *table.index.drop("name")]).fillna("")
+    table.loc["run"] = [one.run.run_id for one in shown]
+    table.loc["begun"] = [f"{one.manifest.started_at:%Y-%m-%d %H:%M} UTC" for one in shown]
+    table.loc["profile"] = [one.manifest.profile or "by hand" for one in shown]
     return table.rename_axis("").reset_index()
 
 

@@ -147,7 +147,8 @@ def workers_table(
 def machine_table(machine: Machine) -> pd.DataFrame:
     """Put the machine in words: what it has, and what this process may use of it."""
     quota = "none" if machine.quota_cpus is None else f"{machine.quota_cpus:g} CPUs"
-    facts = {
+    named = {"name": machine.label} if machine.label else {}
+    facts = named | {
         "CPU": f"{machine.cpu_model} ({machine.architecture})",
         "CPUs of the host": machine.host_cpus,
         "CPUs by affinity": machine.affinity_cpus,
@@ -208,7 +209,7 @@ def estimates(run: Run, trials: dict[str, pd.DataFrame] | None = None) -> pd.Dat
     `trials` are those of `trials_of`, if they are known already.
     """
     trials, loops = trials_of(run) if trials is None else trials, run.newest(hot_loop.EXPERIMENT)
-    rows = [] if loops is None else hot_loop.estimates(loops, run.names(hot_loop.EXPERIMENT)[-1:])
+    rows = [] if loops is None else hot_loop.estimates(loops, run.by_age(hot_loop.EXPERIMENT)[-1:])
     searching = (single_vs_cluster, rate_sweep, scaling, capacity)
     for experiment in (module.EXPERIMENT for module in searching):
         if (found := sustained.kept(run, experiment)) is not None:

@@ -1,5 +1,6 @@
 """The caller's view of an attack: in goes what to send, where and when; out come records and a summary."""
 
+import html
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +28,7 @@ from lab.load.arrivals import (
 from lab.load.generators import MOST_GENERATORS_PER_CPU, JointLog, OnMessage, joint_figures, offer, warn_above
 from lab.load.log import OUTCOMES
 from lab.load.target import Assignment, Headers, check
-from lab.units import parse_duration, parse_rate
+from lab.units import counted, parse_duration, parse_rate, percent, seconds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +53,7 @@ def _by_todays_names(kept: Mapping[str, Any]) -> dict[str, Any]:
     return {_NAMES_IN_0_1.get(name, name): value for name, value in kept.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What became of every planned request, and the numbers of `lab attack --format json`.
 
@@ -62,6 +63,26 @@ class Result:
     requests: "pd.DataFrame"
     summary: dict[str, Any]
     warmup: "pd.DataFrame"
+
+    def __repr__(self) -> str:
+        summary, p99_s = self.summary, self.summary["latency_s"]["p99"]
+        tail = "" if p99_s is None else f", p99 {seconds(p99_s)}"
+        success = "" if summary["success"] is None else f", {percent(summary['success'])} answered well"
+        doubts = "" if summary["valid"] else ", to be doubted"
+        return f"<Result of {counted(summary['planned'], 'request')}{success}{tail}{doubts}>"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show the report of `lab attack` where it is the value of a notebook's cell."""
+        from lab.load.report import report
+
+        printer.text(report(self.summary))
+
+    def _repr_html_(self) -> str:
+        """Show it so that no line breaks: the text would in a narrow window."""
+        from lab.load.report import report
+
+        style = "margin:0;padding:0;font-size:12px;white-space:pre;overflow-x:auto"
+        return f'<pre style="{style}">{html.escape(report(self.summary))}</pre>'
 
     def save(self, path: str | Path) -> None:
         """Write everything to a Parquet file, whole or not at all. Raises LabError if that is impossible."""

@@ -108,7 +108,7 @@ class _Kept:
 
 def _tables(run: Run, experiment: str) -> list[str]:
     beginnings = (f"sustained-rates-{experiment}", *_TABLES.get(experiment, ()))
-    return [name for beginning in beginnings for name in sorted(run.names(beginning))]
+    return [name for beginning in beginnings for name in sorted(run.by_age(beginning))]
 
 
 def _kept(run: Run, name: str) -> _Kept:

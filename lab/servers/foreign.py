@@ -143,8 +143,12 @@ class ForeignServer(RunningServer):
                     raise
             time.sleep(_POLL_S)
 
-    def __repr__(self) -> str:
-        return self._repr(f"server {self.spec.command[0]}")
+    @property
+    def _kind(self) -> str:
+        return f"server {self.spec.command[0]}"
+
+    def _about(self) -> dict[str, object]:
+        return {"workers": f"{self.spec.workers} asked for"}
 
     def _spawn_logged(self) -> Program:
         with tempfile.NamedTemporaryFile(prefix="scaling-lab-", suffix=".log", delete=False) as log:

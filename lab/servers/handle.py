@@ -28,8 +28,11 @@ _GRACE_S = 1.0
 """How long a process may overrun its time before it is killed."""
 
 _PATIENCE_S = 5.0
-_QUESTION = "workers"
-"""A server that responds answers it at once."""
+_GLANCE_S = 1.0
+"""How long who only looks at a server waits for it."""
+
+_QUESTIONS = ("workers", "counters")
+"""A server that responds answers these at once."""
 
 
 class UnresponsiveError(LabError):
@@ -61,7 +64,7 @@ class Server(RunningServer):
         if not self.spec.has_workers:
             return [self.pid] if self._process.poll() is None else []
         try:
-            pids: list[int] = self._ask(_QUESTION)
+            pids: list[int] = self._ask("workers")
         except UnresponsiveError:
             raise
         except LabError:
@@ -128,8 +131,15 @@ class Server(RunningServer):
                 self._end(failed)
             sockets.listen(*self._address).close()  # proves that nothing listens there
 
-    def __repr__(self) -> str:
-        return self._repr(f"{self.spec.topology} server")
+    @property
+    def _kind(self) -> str:
+        return f"{self.spec.topology} server"
+
+    def _about(self) -> dict[str, object]:
+        return self.spec.facts()
+
+    def _workers_now(self) -> list[int]:
+        return self._ask("workers", _GLANCE_S) if self.spec.has_workers else self.workers
 
     def _start(self, port: int) -> None:
         self._failure: str | None = None
@@ -195,17 +205,18 @@ class Server(RunningServer):
             raise UsageError(f"a {self.spec.topology} server is one process: start a cluster to {command} it")
         self._ask(command, **arguments)
 
-    def _ask(self, command: str, **arguments: Any) -> Any:
+    def _ask(self, command: str, patience_s: float | None = None, **arguments: Any) -> Any:
         """Return the answer to a command. Each has its own channel, so none waits for another."""
+        patience_s = patience_s or _PATIENCE_S
         ours, theirs = Channel.pair()
         with contextlib.closing(ours):
             try:
                 with contextlib.closing(theirs):
-                    self._channel.send({"do": command, **arguments}, passing=theirs, timeout_s=_PATIENCE_S)
-                answer = self._answer(ours, command)
+                    self._channel.send({"do": command, **arguments}, passing=theirs, timeout_s=patience_s)
+                answer = self._answer(ours, command, patience_s)
             except TimeoutError:
                 raise UnresponsiveError(
-                    f"the server, process {self.pid}, has not responded for {_PATIENCE_S:g} s: is it stopped?"
+                    f"the server, process {self.pid}, has not responded for {patience_s:g} s: is it stopped?"
                 ) from None
             except (EOFError, OSError):
                 raise LabError(f"the server is gone: {self._reason()}") from None
@@ -213,15 +224,15 @@ class Server(RunningServer):
             raise LabError(answer["error"])
         return answer["result"]
 
-    def _answer(self, channel: Channel, command: str) -> Message:
+    def _answer(self, channel: Channel, command: str, patience_s: float) -> Message:
         """Wait as long as a change takes, provided that the process making it responds to questions."""
         while True:
             try:
-                return channel.next(_PATIENCE_S)
+                return channel.next(patience_s)
             except TimeoutError:
-                if command == _QUESTION:
+                if command in _QUESTIONS:
                     raise
-                self._ask(_QUESTION)
+                self._ask("workers")
 
     def _reason(self) -> str:
         """Say in one line why it ended, with the end of its log."""

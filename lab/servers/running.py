@@ -7,6 +7,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
+from lab.cards import Card, Shown, listed
+from lab.errors import LabError
 from lab.files import read_small
 
 _LAST_LINES = 6
@@ -15,7 +17,7 @@ _LAST_LINES = 6
 _SOCKETS, _LISTENS = ("/proc/net/tcp", "/proc/net/tcp6"), "0A"
 
 
-class RunningServer(ABC):
+class RunningServer(Shown, ABC):
     """A server that runs in the background; as a context manager, it stops at the end.
 
     url: where it answers. pid: the process that was started. log_path: what its processes print; deleted when
@@ -69,8 +71,32 @@ class RunningServer(ABC):
         tail = " | ".join(line.strip() for line in self.log(_LAST_LINES).splitlines())
         return f"{reason} ({self.log_path}: {tail})" if tail else reason
 
-    def _repr(self, kind: str) -> str:
-        return f"<{kind}, {self.url}, {'stopped' if self._stopped else f'pid {self.pid}'}>"
+    @property
+    @abstractmethod
+    def _kind(self) -> str:
+        """What it is, in a word or two."""
+
+    @abstractmethod
+    def _about(self) -> dict[str, object]:
+        """What is true of it, whether it runs or not."""
+
+    def _workers_now(self) -> list[int]:
+        """The pids of its workers, for who only looks and would not wait."""
+        return self.workers
+
+    def __repr__(self) -> str:
+        return f"<{self._kind}, {self.url}, {'stopped' if self._stopped else f'pid {self.pid}'}>"
+
+    def _card(self) -> Card:
+        about = self._about()
+        if self._stopped:
+            return Card(self._kind, {"state": "stopped", "was at": self.url, **about})
+        try:
+            pids = self._workers_now()
+        except LabError as error:
+            return Card(self._kind, {"state": error, "at": self.url, **about})
+        state = "running" if pids else "it has no workers: has it ended?"
+        return Card(self._kind, {"state": state, "at": self.url, **about, "pids": listed(pids)})
 
     def __enter__(self) -> Self:
         return self

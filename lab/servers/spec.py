@@ -119,6 +119,17 @@ class ServerSpec:
                 " unlimited allows more"
             )
 
+    def facts(self) -> dict[str, object]:
+        """Return what to show of it: how it spreads requests, and what one costs."""
+        spread = {"cluster": self.dispatch, "offload": f"a pool of {self.count} ({self.pool})"}
+        facts: dict[str, object] = {
+            "workers": self.count,
+            "loop": f"{self.kernel}, {self.iterations:,} iterations",
+        }
+        if self.topology in spread:
+            facts = {"dispatch": spread[self.topology]} | facts
+        return facts if self.quota_cpus is None else facts | {"quota": f"{self.quota_cpus:g} CPUs"}
+
     @property
     def has_workers(self) -> bool:
         """Whether the started process leads workers, which can be listed, scaled and recycled."""

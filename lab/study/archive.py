@@ -54,12 +54,13 @@ class BadArchiveError(LabError):
     """What is wrong with an archive that is not taken in."""
 
 
-def export_run(run_id: str, out: Path | None = None) -> Path:
+def export_run(run_id: str, out: Path | None = None, *, force: bool = False) -> Path:
     """Pack a run into `out`, or into `<run_id>.zip` here; return where it is.
 
     Equal runs give equal files. Executed notebooks and figures are left out: they can be remade, and a
     colleague should not have to trust them. Raises UsageError if `run_id` cannot name a run, LabError if
-    there is none, if it has changed since it was complete, is too large, or `out` cannot be written.
+    there is none, if it has changed since it was complete, is too large, if `out` cannot be written, or if it
+    is there already and `force` does not say to replace it.
     """
     folder = files.data() / files.named(run_id)
     if not folder.is_dir():
@@ -70,6 +71,8 @@ def export_run(run_id: str, out: Path | None = None) -> Path:
     names = _finished(folder)
     _check_sizes({name: (folder / name).stat().st_size for name in names})
     place = out or Path.cwd() / f"{run_id}.zip"
+    if place.exists() and not force:
+        raise LabError(f"{place} is there already: name another file, or replace it with --force")
     check_writable(place)
     with replacing(place) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
         hashes = {}

@@ -117,6 +117,7 @@ _LOOP = {"wall_s": "number", "cpu_s": "number"}
 _TABLES: dict[str, dict[str, str]] = {
     "loop-": _LOOP,
     "hot-loop-": _LOOP | {"kernel": "text", "iterations": "whole number", "repeat": "whole number"},
+    "sustained-predicted-": {"sustained": "number"},
     "sustained-": _SEARCH,
 }
 """What each kept table must have, by how its name begins; further columns may be of any plain kind."""

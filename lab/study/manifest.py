@@ -47,6 +47,11 @@ class Manifest(BaseModel):
     files: dict[str, str] = {}
     imported_at: AwareDatetime | None = None
 
+    @property
+    def status(self) -> str:
+        """A word: a run that notebooks opened by hand is open, as it has no end at which it is complete."""
+        return self.state if self.profile or self.state == "complete" else "open"
+
     def completed(self, files: dict[str, str]) -> "Manifest":
         """Return the manifest of the same run, finished now with these files."""
         return self.model_copy(update={"state": "complete", "finished_at": datetime.now(UTC), "files": files})
@@ -57,9 +62,14 @@ class Manifest(BaseModel):
 
 
 def new_manifest(
-    run_id: str, *, profile: str, notebooks: tuple[str, ...], parameters: dict[str, Any]
+    run_id: str,
+    *,
+    profile: str,
+    notebooks: tuple[str, ...],
+    parameters: dict[str, Any],
+    host_label: str = "",
 ) -> Manifest:
-    """Describe a run that starts here and now."""
+    """Describe a run that starts here and now, on a machine of that name."""
     commit, dirty = _git_state(files.checkout())
     return Manifest(
         run_id=run_id,
@@ -70,7 +80,7 @@ def new_manifest(
         git_commit=commit,
         git_dirty=dirty,
         packages=_packages(),
-        machine=describe(),
+        machine=describe(label=host_label),
     )
 
 
@@ -115,10 +125,13 @@ def other_machine(manifest: Manifest) -> str:
     One that was imported began elsewhere, however alike the machines are.
 
     The size of the memory does not count: it changes a little from boot to boot, and the loop needs none.
+    Neither does what its owner calls it.
     """
     if manifest.imported_at:
         return f"it was imported on {manifest.imported_at:%Y-%m-%d}"
-    then, now = (machine.model_dump(exclude={"memory_bytes"}) for machine in (manifest.machine, describe()))
+    then, now = (
+        machine.model_dump(exclude={"memory_bytes", "label"}) for machine in (manifest.machine, describe())
+    )
     return _differences("on another machine", then, now)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
+from lab.cards import Card, Shown, listed
 from lab.checks import Before, Count, complaint
 from lab.errors import UsageError
 from lab.servers.spec import MOST_WORKERS_PER_CPU, most_workers
@@ -59,10 +60,14 @@ DistinctOf = Annotated[tuple[Item, ...], Before(_sequence), AfterValidator(_dist
 """Numbers that all differ."""
 
 
-class Parameters(BaseModel):
+class Parameters(Shown, BaseModel):
     """The base of a notebook's parameters: a field for each variable that its parameters cell sets."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def _card(self) -> Card:
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return Card("Parameters", {name: _written(value) for name, value in values.items()})
 
     @classmethod
     def from_notebook(cls, variables: Mapping[str, Any]) -> Self:
@@ -88,6 +93,11 @@ class Parameters(BaseModel):
             return cls(**values)
         except ValidationError as error:
             raise UsageError("; ".join(_complaint(each, advice) for each in error.errors())) from None
+
+
+def _written(value: Any) -> str:
+    """Write a value as its reader would: a list by its values, nothing as a dash."""
+    return listed(value) if isinstance(value, list | tuple) else str(value) or listed(())
 
 
 def _injected_names(cells: Iterable[str]) -> list[str]:

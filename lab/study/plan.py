@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import AfterValidator
 
+from lab.cards import Card, Shown, listed
 from lab.checks import Count, Positive, Whole, checked
 from lab.cpus import available_cpus
 from lab.errors import UsageError
@@ -22,6 +23,7 @@ from lab.load.log import OUTCOMES
 from lab.load.records import SCHEMA
 from lab.servers.peers import peer
 from lab.servers.spec import DispatchName, Pool, ServerSpec, Topology
+from lab.units import clock, counted
 
 LATENCY = ("min", "mean", "p50", "p90", "p95", "p99", "max")
 SERVICE = ("mean", "p50", "p99")
@@ -254,8 +256,43 @@ class Block:
     trials: tuple[Trial, ...]
 
 
+@dataclass(frozen=True)
+class Plan(Shown, Sequence[Block]):
+    """The blocks of an experiment, in order; its card says what varies, and how long it takes."""
+
+    blocks: tuple[Block, ...]
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.blocks[index]
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """The conditions, each of which every block measures once."""
+        return [trial.condition for trial in self.blocks[0].trials]
+
+    def lasts_s(self) -> float:
+        """Return the seconds for which load is offered; servers that start and drain come on top."""
+        return len(self.blocks) * sum(condition.duration_s for condition in self.conditions)
+
+    def _card(self) -> Card:
+        found = self.conditions
+        columns = [condition.factors() for condition in found]
+        values = {name: sorted({row[name] for row in columns if name in row}, key=str) for name in columns[0]}
+        varied = {name: listed(which) for name, which in values.items() if len(which) > 1}
+        blocks, each = counted(len(self.blocks), "block"), counted(len(found), "condition")
+        return Card(
+            f"Plan of {self.blocks[0].experiment}",
+            {"trials": f"{len(self.blocks) * len(found)}: {each} in {blocks}, each in random order"}
+            | {"load lasts": f"{clock(self.lasts_s())}, and servers' starts"}
+            | {f"{name} varies": varied[name] for name in sorted(varied)},
+        )
+
+
 @checked
-def make_plan(experiment: str, conditions: Sequence[Condition], *, blocks: Count, seed: int) -> list[Block]:
+def make_plan(experiment: str, conditions: Sequence[Condition], *, blocks: Count, seed: int) -> Plan:
     """Plan every condition once in each block, in an order that depends only on `seed` and the conditions.
 
     A trial's id depends only on experiment, block and condition, so it outlives any other change.
@@ -272,7 +309,7 @@ def make_plan(experiment: str, conditions: Sequence[Condition], *, blocks: Count
         raise UsageError(
             f"experiment {experiment} has a condition twice: give each its own labels, or drop one"
         )
-    return [_make_block(experiment, number, conditions, seed) for number in range(1, blocks + 1)]
+    return Plan(tuple(_make_block(experiment, number, conditions, seed) for number in range(1, blocks + 1)))
 
 
 def _make_block(experiment: str, number: int, conditions: Sequence[Condition], seed: int) -> Block:

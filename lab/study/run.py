@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from lab import files
+from lab.cards import Card, Shown, listed
 from lab.errors import LabError, UsageError
 from lab.hotloop import ITERATIONS, measure
 from lab.progress import Countdown
@@ -39,7 +40,7 @@ _ASKED = "asked"
 """The kind of table that lists which trials of an experiment were last asked for."""
 
 
-class Run:
+class Run(Shown):
     """One run, open for reading and adding; `open_run` makes it."""
 
     def __init__(self, folder: Path) -> None:
@@ -50,6 +51,43 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<Run {self.run_id}>"
+
+    def _card(self) -> Card:
+        about, flags = self.manifest, self.flagged()
+        trials, flagged = sum(len(each) for each in flags.values()), sum(map(sum, flags.values()))
+        return Card(
+            f"Run {self.run_id}",
+            {
+                "begun": f"{about.started_at:%Y-%m-%d %H:%M} UTC",
+                "profile": f"{about.profile or 'by hand'}, {about.status}",
+                "machine": about.machine,
+                "notebooks": listed(self.executed()),
+                "trials": f"{trials}, {flagged} flagged",
+                "measured": listed(flags),
+            },
+        )
+
+    def names(self) -> set[str]:
+        """Name its trials, and the tables that it keeps."""
+        tables = {path.stem for path in (self.path / "tables").glob("*.parquet")}
+        return tables | self._store.trial_ids()
+
+    def trial_count(self) -> int:
+        """How many trials it has."""
+        return len(self._store.trial_ids())
+
+    def newest_trial(self) -> dict[str, Any] | None:
+        """Return the row of the trial that was finished last, as it was kept then; None if there is none."""
+        return self._store.newest_trial()
+
+    def executed(self) -> list[str]:
+        """Name the notebooks that `lab study` executed into the run, in order."""
+        return sorted(path.stem for path in (self.path / "notebooks").glob("*.ipynb"))
+
+    def flagged(self) -> dict[str, list[bool]]:
+        """Say, for each experiment of the run, of which of its trials to doubt the result."""
+        experiments = dict.fromkeys(sorted(name.partition(".")[0] for name in self._store.trial_ids()))
+        return {name: (~self._all_trials(name)["valid"]).tolist() for name in experiments}
 
     @property
     def figures(self) -> Path:
@@ -89,14 +127,14 @@ class Run:
 
     def newest(self, beginning: str) -> pd.DataFrame | None:
         """Return the table kept last of those whose names begin like this; None if there is none."""
-        names = self.names(beginning)
+        names = self.by_age(beginning)
         return self.kept(names[-1]) if names else None
 
     def kept(self, name: str) -> pd.DataFrame:
         """Return the table of that name. Raises LabError if the run does not have it."""
         return self._store.table("tables", name)
 
-    def names(self, beginning: str) -> list[str]:
+    def by_age(self, beginning: str) -> list[str]:
         """Name the tables whose names begin like this, the one kept last at the end."""
         return self._store.by_age("tables", beginning)
 
@@ -192,7 +230,7 @@ class Run:
     def _is_finished(self, block: Block) -> bool:
         return not _missing(block, self._store.trial_ids()) and is_closed(self._store, block)
 
-    def _measure_missing(self, experiment: str, plan: list[Block], execute: Execute) -> None:
+    def _measure_missing(self, experiment: str, plan: Sequence[Block], execute: Execute) -> None:
         finished = self._store.trial_ids()
         blocks = [replace(block, trials=_missing(block, finished)) for block in plan]
         todo = [trial for block in blocks for trial in block.trials]
@@ -239,13 +277,15 @@ def open_run(
     profile: str = "",
     notebooks: Sequence[str] = (),
     parameters: Mapping[str, Any] | None = None,
+    host_label: str = "",
 ) -> Run:
     """Open a run to read it, add to it or resume it; begin it if it does not exist yet.
 
     Without an id, notebooks opened by hand share one run: the newest that was begun this way today, on this
-    machine, by this version. `new` begins another. `profile`, `notebooks` and `parameters` are kept in the
-    manifest of a new run; with a profile and no id, a run is always new. Raises UsageError if the id cannot
-    name a folder, LabError if the folder is not a run, is damaged, or cannot be written.
+    machine, by this version. `new` begins another. `profile`, `notebooks`, `parameters` and what the machine
+    is called, `host_label`, are kept in the manifest of a new run; with a profile and no id, a run is always
+    new. Raises UsageError if the id cannot name a folder, LabError if the folder is not a run, is damaged, or
+    cannot be written.
     """
     name = files.named(_of_today() if not run_id and not profile else run_id or NEW)
     if name == NEW:
@@ -253,7 +293,11 @@ def open_run(
     folder = files.data() / name
     if _is_new(folder):
         manifest = manifests.new_manifest(
-            name, profile=profile, notebooks=tuple(notebooks), parameters=dict(parameters or {})
+            name,
+            profile=profile,
+            notebooks=tuple(notebooks),
+            parameters=dict(parameters or {}),
+            host_label=host_label,
         )
         manifests.write_manifest(folder, manifest)
     run = Run(folder)

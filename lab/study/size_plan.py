@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
+from lab.cards import Card, Shown, listed
 from lab.checks import Duration, Seconds, checked
 from lab.cpus import available_cpus
 from lab.errors import UsageError
@@ -19,6 +20,7 @@ from lab.models.sizing import worth_measuring
 from lab.servers.foreign import ForeignSpec
 from lab.study.parameters import WorkerCount
 from lab.study.sustained import Precision
+from lab.units import clock
 
 USUAL_TRIALS, _MOST_TRIALS = 7, 10
 """Of a search: what it takes on a quiet machine, and in whose time it ends."""
@@ -52,8 +54,8 @@ def _sorted(counts: tuple[int, ...]) -> tuple[int, ...]:
 
 
 @checked
-@dataclass(frozen=True, kw_only=True)
-class Plan:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Plan(Shown):
     """What `size` is to measure.
 
     command: how the server starts, as `ForeignSpec` has it; or else url: a server that is already running.
@@ -93,6 +95,15 @@ class Plan:
             )
         if self.command:
             self.spec(1)
+
+    def __repr__(self) -> str:
+        return f"<Plan to size {self.url or self.command[0]}>"  # a command, or headers, may hold a secret
+
+    def _card(self) -> Card:
+        workers = {} if self.url else {"workers": listed(self.counts())}
+        facts = {"path": self.path, **workers, "SLO": ", ".join(map(str, Slo.parse_all(self.slo)))}
+        about = self.url or self.command[0]
+        return Card(f"Plan to size {about}", facts | {"takes": f"about {clock(self.lasts_s())}"})
 
     def counts(self) -> list[int | None]:
         """Return the numbers of workers to measure; None for a server that is already running."""

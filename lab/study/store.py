@@ -162,6 +162,14 @@ class Store:
         labels = [table.drop_columns(TRIALS.names).to_pylist()[0] for table in tables]
         return pd.concat([_frame(known), pd.DataFrame(labels)], axis=1)
 
+    def newest_trial(self) -> dict[str, Any] | None:
+        """Read the row of the trial that was written last; None if there is none."""
+        paths = {path.stat().st_mtime_ns: path for path in (self.folder / "trials").glob("*.parquet")}
+        if not paths:
+            return None
+        row: dict[str, Any] = _read_trial(paths[max(paths)]).to_pylist()[0]
+        return row | {"flags": tuple(map(Flag.from_dict, row["flags"]))}
+
     def costs(self) -> pd.DataFrame:
         """Read what loops cost in every trial of the run: `plan.LOOP` and service_cpu_p50_s."""
         for path in (self.folder / "trials").glob("*.parquet"):

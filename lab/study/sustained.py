@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge, Lt
 
+from lab.cards import Card, Shown
 from lab.checks import Before, Duration, Positive, Rate, Whole, checked
 from lab.cpus import available_cpus
 from lab.load.arrivals import Arrivals
@@ -16,7 +17,7 @@ from lab.load.report import Slo
 from lab.models.statistics import samples_needed
 from lab.study.rate_search import BEYOND, UNSEEN, RateTrial, Search, classified
 from lab.study.trial import Measured
-from lab.units import parse_share
+from lab.units import bounds, counted, parse_share, per_second, percent
 
 Precision = Annotated[Positive, Before(parse_share), Ge(0.005), Lt(1)]
 """A share, as a number or a text such as 5%."""
@@ -32,8 +33,8 @@ _SAME_SPEED = 1.15
 """A loop that takes this many times longer is more than a server's scatter: the machine's speed changed."""
 
 
-@dataclass(frozen=True)
-class Sustained:
+@dataclass(frozen=True, repr=False)
+class Sustained(Shown):
     """The rates between which the highest sustained one lies, in requests per second.
 
     `held_rps` and `failed_rps` are the rates whose trials said so. `lower_rps` and `upper_rps` lie as much
@@ -48,6 +49,19 @@ class Sustained:
     failed_rps: float | None
     reason: str
     trials: tuple[RateTrial, ...]
+
+    def __repr__(self) -> str:
+        return f"<Sustained: {bounds(self.lower_rps, self.upper_rps, per_second)}>"
+
+    def _card(self) -> Card:
+        share, flagged = self.share_of_limit, sum(bool(trial.flags) for trial in self.trials)
+        told = {} if share is None else {"of the own limit": f"{percent(share)} at the lower bound"}
+        reason = {"but": self.reason} if self.reason else {}
+        return Card(
+            f"Sustained: {bounds(self.lower_rps, self.upper_rps, per_second)}",
+            {"server": self.url, "SLO": ", ".join(map(str, self.slos)), "arrivals": self.arrivals}
+            | {"trials": f"{counted(len(self.trials), 'trial')}, {flagged} flagged", **told, **reason},
+        )
 
     @property
     def lower_rps(self) -> float | None:
@@ -168,11 +182,11 @@ def sustained(
     search = Search(offer, slos, duration_s=duration, arrivals=arrivals, on_trial=on_trial)
     guess_rps = BEYOND * available_cpus() / one_s if one_s > 0 else 1 / duration
     try:
-        bounds = search.run(guess_rps, max_rate or MOST_RPS, precision)
+        found = search.run(guess_rps, max_rate or MOST_RPS, precision)
     except KeyboardInterrupt:
-        found = Sustained(url, tuple(slos), arrivals, *search.so_far(), tuple(search.trials))
-        raise Interrupted(found) from None
-    return Sustained(url, tuple(slos), arrivals, *bounds, tuple(search.trials))
+        early = Sustained(url, tuple(slos), arrivals, *search.so_far(), tuple(search.trials))
+        raise Interrupted(early) from None
+    return Sustained(url, tuple(slos), arrivals, *found, tuple(search.trials))
 
 
 def one_at_a_time(url: str, requests: int, options: Mapping[str, Any]) -> Result:

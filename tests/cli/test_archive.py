@@ -13,6 +13,7 @@ from helpers.lab_command import finish
 import lab
 from lab import files
 from lab.cli import main
+from lab.errors import LabError
 from lab.experiments.summary import machine_table
 from lab.machine import describe
 from lab.models.statistics import estimate
@@ -33,6 +34,35 @@ def test_a_run_is_packed_here_and_taken_in_there(home: Path) -> None:
     done = finish(there, "lab", "import", str(home / "reference.zip"), "--as", "colleague")
     assert (done.returncode, done.stdout, done.stderr) == (0, "colleague\n", "")
     assert len(list((there / "data/colleague/trials").iterdir())) == 97
+
+
+def test_a_file_that_is_there_is_replaced_only_on_demand(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(home)
+    open_run("mine", profile="quick", host_label="rack-3")
+    for place, options in (("mine.zip", []), ("other.zip", ["--out", "other.zip"])):
+        Path(place).write_text("precious")
+        with pytest.raises(SystemExit, match="1"):
+            main(["export", "mine", *options])
+        assert (
+            f"{place} is there already: name another file, or replace it with --force"
+            in capsys.readouterr().err
+        )
+        assert Path(place).read_text() == "precious"
+        with pytest.raises(SystemExit, match="0"):
+            main(["export", "mine", *options, "--force"])
+    assert open_run(import_run(Path("other.zip"), "taken")).manifest.machine.label == "rack-3"
+
+
+@pytest.mark.parametrize("label", [HOSTILE, "a" * 41, "a|b"])
+def test_a_machine_with_a_hostile_name_is_not_taken_in(home: Path, label: str) -> None:
+    open_run("mine", profile="quick")
+    sent = changed(
+        export_run("mine", home / "mine.zip"), lambda _, manifest: manifest["machine"].update(label=label)
+    )
+    with pytest.raises(LabError, match="is not taken in: its manifest is of another version, or damaged"):
+        import_run(sent, "hostile")
 
 
 def test_what_is_not_taken_in_is_told_in_one_line(home: Path) -> None:

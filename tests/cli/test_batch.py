@@ -12,7 +12,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from lab import files
 from lab.cli import study as batch
+from lab.cli.execute import execute as execute_notebook
 from lab.errors import LabError, UsageError
+from lab.experiments import catalog
 from lab.report import write_report
 
 PYTHON3 = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
@@ -30,33 +32,33 @@ PYTHON3 = {"kernelspec": {"name": "python3", "display_name": "Python 3", "langua
 def test_notebooks_are_chosen_by_number_or_name_and_keep_their_order(
     wanted: list[str], chosen: list[str]
 ) -> None:
-    assert batch.select(wanted) == chosen
+    assert catalog.select(wanted) == chosen
 
 
 def test_none_chosen_means_all_in_the_order_of_their_numbers_the_summary_last() -> None:
-    *measuring, last = batch.select([])
+    *measuring, last = catalog.select([])
     assert measuring == sorted(measuring)
     assert {"01-hot-loop", "02-single-vs-cluster", "03-rate-sweep", "04-worker-scaling"} <= set(measuring)
     assert last == "00-summary"
 
 
 def test_a_profile_leaves_out_what_it_has_no_file_for_unless_it_is_named() -> None:
-    every = batch.notebooks()
-    assert batch.select([], "smoke") == every
-    assert set(every) - set(batch.select([], "full")) == {"10-your-server"}
-    assert set(every) - set(batch.select([], "quick")) == {
+    every = catalog.notebooks()
+    assert catalog.select([], "smoke") == every
+    assert set(every) - set(catalog.select([], "full")) == {"10-your-server"}
+    assert set(every) - set(catalog.select([], "quick")) == {
         "07-other-servers",
         "10-your-server",
         "12-folk-rules",
     }
-    assert batch.select(["07"], "quick") == ["07-other-servers"]
+    assert catalog.select(["07"], "quick") == ["07-other-servers"]
 
 
 @pytest.mark.parametrize("wanted", ["rate-swep", "2", ""])
 def test_an_unknown_notebook_is_one_line_with_the_known_ones(wanted: str) -> None:
     with pytest.raises(UsageError, match=f"there is no notebook '{wanted}'") as caught:
-        batch.select(["01", wanted])
-    assert all(name in str(caught.value) for name in batch.notebooks())
+        catalog.select(["01", wanted])
+    assert all(name in str(caught.value) for name in catalog.notebooks())
     assert "\n" not in str(caught.value)
 
 
@@ -78,7 +80,7 @@ def execute(notebooks: Path, tmp_path: Path) -> Callable[..., str | None]:
         first = new_code_cell("x = 0  # a number", metadata={"tags": ["parameters"]})
         cells = [new_markdown_cell("# Why?"), first, *map(new_code_cell, sources)]
         nbformat.write(new_notebook(cells=cells, metadata=PYTHON3), notebooks / "01-one.ipynb")
-        return batch.execute(
+        return execute_notebook(
             "01-one", tmp_path / "data" / "run" / "notebooks" / "01-one.ipynb", dict(parameters)
         )
 
@@ -91,16 +93,16 @@ def _report() -> str:
 
 def test_a_profile_sets_what_it_says_and_nothing_else(notebooks: Path) -> None:
     (notebooks / "profiles" / "smoke" / "01-one.yaml").write_text("rate: 20.0\nworkers: [1, 2]\n")
-    assert batch.profiles() == ["smoke"]
-    assert batch.profile_parameters("smoke", "01-one") == {"rate": 20.0, "workers": [1, 2]}
-    assert batch.profile_parameters("smoke", "02-two") == {}
+    assert catalog.profiles() == ["smoke"]
+    assert catalog.profile_parameters("smoke", "01-one") == {"rate": 20.0, "workers": [1, 2]}
+    assert catalog.profile_parameters("smoke", "02-two") == {}
 
 
 @pytest.mark.parametrize("content", ["", "- 1\n- 2", "rate", "rate: [1, 2\nx: 1", "a: b: c"])
 def test_a_malformed_profile_is_one_line_that_names_it(notebooks: Path, content: str) -> None:
     (notebooks / "profiles" / "smoke" / "01-one.yaml").write_text(content)
     with pytest.raises(LabError, match=r"01-one\.yaml must hold one parameter per line") as caught:
-        batch.profile_parameters("smoke", "01-one")
+        catalog.profile_parameters("smoke", "01-one")
     assert "\n" not in str(caught.value)
 
 
@@ -155,7 +157,7 @@ def test_nobodys_settings_reach_a_kernel_and_it_leaves_nothing_in_the_temporary_
     monkeypatch.setitem(os.environ, "JUPYTER_PATH", str(tmp_path))
     monkeypatch.setitem(os.environ, "PYTHONSTARTUP", str(tmp_path / "startup.py"))
     temporary = tmp_path_factory.mktemp("t")
-    monkeypatch.setattr("lab.cli.study.gettempdir", lambda: str(temporary))
+    monkeypatch.setattr("lab.cli.execute.gettempdir", lambda: str(temporary))
     monkeypatch.setitem(os.environ, "IPYTHONDIR", str(profile.parent))
     monkeypatch.setitem(os.environ, "HOME", "/nonexistent")
     assert execute("import tempfile", "print(tempfile.mkdtemp())") is None
@@ -177,7 +179,7 @@ def test_a_kernel_imports_nothing_from_the_folder_it_runs_in(
 def test_a_long_temporary_folder_is_no_obstacle(
     execute: Callable[..., str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lab.cli.study.gettempdir", lambda: "/tmp/" + 100 * "x")  # noqa: S108
+    monkeypatch.setattr("lab.cli.execute.gettempdir", lambda: "/tmp/" + 100 * "x")  # noqa: S108
     assert execute("print('works')") is None
 
 
@@ -246,36 +248,36 @@ def test_malformed_changes_are_one_line(
 def test_a_changed_parameter_is_checked_before_anything_runs(change: dict[str, object], said: str) -> None:
     names = ["01-hot-loop", "02-single-vs-cluster"]
     with pytest.raises(UsageError) as caught:
-        batch.checked_parameters("smoke", names, {"02-single-vs-cluster": change})
+        catalog.checked_parameters("smoke", names, {"02-single-vs-cluster": change})
     assert str(caught.value).startswith(said)
     assert "parameters cell" not in str(caught.value), "that is advice for a notebook"
 
 
 def test_every_profile_is_what_its_notebooks_take() -> None:
-    for profile in batch.profiles():
-        found = batch.checked_parameters(profile, batch.notebooks(), {})
-        assert list(found) == batch.notebooks()
+    for profile in catalog.profiles():
+        found = catalog.checked_parameters(profile, catalog.notebooks(), {})
+        assert list(found) == catalog.notebooks()
 
 
 def test_a_budget_cuts_what_was_not_asked_for_and_the_run_says_what_differs() -> None:
     names = ["02-single-vs-cluster", "03-rate-sweep"]
     asked = {"03-rate-sweep": {"duration_s": 3.0}}
-    whole, beyond, cut = batch.within(float("inf"), "full", names, asked)
-    assert (whole, cut) == (batch.checked_parameters("full", names, asked), "")
+    whole, beyond, cut = catalog.within(float("inf"), "full", names, asked)
+    assert (whole, cut) == (catalog.checked_parameters("full", names, asked), "")
     assert beyond == asked
-    total_s = sum(batch.lasts_s(name, values) for name, values in whole.items())
-    settings, beyond, cut = batch.within(0.8 * total_s, "full", names, asked)
+    total_s = sum(catalog.lasts_s(name, values) for name, values in whole.items())
+    settings, beyond, cut = catalog.within(0.8 * total_s, "full", names, asked)
     assert cut == "blocks to 6, and trials to shorter ones"
     assert settings["03-rate-sweep"]["duration_s"] == 3.0
     assert settings["02-single-vs-cluster"]["duration_s"] == beyond["02-single-vs-cluster"]["duration_s"]
     assert beyond["02-single-vs-cluster"]["duration_s"] < whole["02-single-vs-cluster"]["duration_s"]
-    assert batch.within(0.8 * total_s, "full", names, asked) == (settings, beyond, cut), "so it resumes"
-    assert batch.checked_parameters("full", names, beyond) == settings
+    assert catalog.within(0.8 * total_s, "full", names, asked) == (settings, beyond, cut), "so it resumes"
+    assert catalog.checked_parameters("full", names, beyond) == settings
 
 
 def test_a_budget_too_small_for_anything_is_one_line() -> None:
     with pytest.raises(
         UsageError, match=r"these notebooks take at least .*: give as much, or fewer"
     ) as caught:
-        batch.within(3.0, "quick", ["02-single-vs-cluster"], {})
+        catalog.within(3.0, "quick", ["02-single-vs-cluster"], {})
     assert "\n" not in str(caught.value)

@@ -26,7 +26,9 @@ def notebooks(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Search by script, execute no notebook, and note with what parameters one would have been."""
     executed: list[dict[str, Any]] = []
     monkeypatch.setattr("lab.study.size.Search", Scripted)
-    monkeypatch.setattr("lab.cli.study.execute", lambda name, output, parameters: executed.append(parameters))
+    monkeypatch.setattr(
+        "lab.cli.execute.execute", lambda name, output, parameters: executed.append(parameters)
+    )
     monkeypatch.setattr("lab.report.write_report", lambda run_id, to_come: Path(run_id) / "index.html")
     return executed
 

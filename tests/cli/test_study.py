@@ -17,8 +17,9 @@ from helpers.html_page import Page
 from helpers.lab_command import are_gone, finish, papermill, processes, progress, start, study, until
 
 from lab.cli import main
-from lab.cli import study as batch
 from lab.cli import study as command
+from lab.cli.execute import execute
+from lab.experiments import catalog
 from lab.experiments.instrument.stalls import OPEN
 from lab.machine import describe
 from lab.study.manifest import Manifest, write_manifest
@@ -60,7 +61,7 @@ def _checksums(run: Path, pattern: str = "*/*.parquet") -> dict[str, str]:
 
 def _planned(notebook: str, varied: str) -> int:
     """Return how many trials the smoke profile plans for a server: the values that are varied, per block."""
-    settings = batch.profile_parameters("smoke", notebook)
+    settings = catalog.profile_parameters("smoke", notebook)
     return len(settings[varied]) * int(settings["blocks"])
 
 
@@ -88,13 +89,13 @@ class TestToTheEnd:
     def test_it_tells_how_far_it_is(self, smoke: Ended) -> None:
         lines = smoke.done.stderr.splitlines()
         assert lines[0].startswith(f"run {smoke.run.name}: profile smoke, ")
-        for name in batch.notebooks():
+        for name in catalog.notebooks():
             assert any(line.startswith(f"{name}: done, after ") for line in lines), name
         assert any("trial 2 of 2, about " in line and " s left of these (" in line for line in lines)
 
     def test_every_notebook_is_executed_without_an_error(self, smoke: Ended) -> None:
         executed = sorted(path.stem for path in (smoke.run / "notebooks").glob("*.ipynb"))
-        assert executed == sorted(batch.notebooks())
+        assert executed == sorted(catalog.notebooks())
         for name in executed:
             notebook = nbformat.read(smoke.run / "notebooks" / f"{name}.ipynb", as_version=4)
             cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -117,7 +118,7 @@ class TestToTheEnd:
             assert requests.num_rows == trial["planned"] > 0
 
     def test_the_instrument_shows_the_known_sawtooth_of_a_stall_at_every_rate(self, smoke: Ended) -> None:
-        asked = batch.profile_parameters("smoke", "08-instrument")
+        asked = catalog.profile_parameters("smoke", "08-instrument")
         (path,) = (smoke.run / "tables").glob("stalls-*.parquet")
         stalls = read_table(path).to_pandas()
         assert sorted(stalls["rate"].unique()) == asked["stall_rates"]
@@ -135,7 +136,7 @@ class TestToTheEnd:
     def test_the_manifest_is_complete_and_its_checksums_are_right(self, smoke: Ended) -> None:
         manifest = smoke.manifest
         assert (manifest.state, manifest.profile) == ("complete", "smoke")
-        assert list(manifest.notebooks) == batch.notebooks()
+        assert list(manifest.notebooks) == catalog.notebooks()
         assert manifest.finished_at is not None
         assert manifest.finished_at > manifest.started_at
         assert manifest.files == _checksums(smoke.run)
@@ -149,7 +150,7 @@ class TestToTheEnd:
         page = Page(smoke.report.read_text())
         assert page.fetched() == []
         assert page.find("script") == []
-        assert [article["id"] for article in page.find("article")] == sorted(batch.notebooks())
+        assert [article["id"] for article in page.find("article")] == sorted(catalog.notebooks())
         assert "Answer." in page.text("00-summary")
         assert "was not measured" not in page.text("00-summary")
         assert "The answer appears here" not in page.text()
@@ -220,7 +221,7 @@ class TestTheRunItTakes:
     @pytest.fixture(autouse=True)
     def _measures_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SCALING_LAB_HOME", str(tmp_path))
-        monkeypatch.setattr(batch, "execute", lambda *_: None)
+        monkeypatch.setattr(command, "execute", lambda *_: None)
         monkeypatch.setattr(command, "write_report", lambda run_id, to_come: run_id)
 
     @staticmethod
@@ -269,6 +270,37 @@ class TestTheRunItTakes:
         assert f"{full.run_id}: profile full, " in said
         _, said = self._study(capsys, "--run", full.run_id, "--profile", "smoke")
         assert f"{full.run_id}: profile smoke, " in said
+
+    def test_one_on_a_machine_of_the_same_name(self, capsys: pytest.CaptureFixture[str]) -> None:
+        first, said = self._study(capsys, "--host-label", "rack-3")
+        assert f"run {first}: profile quick, rack-3 (" in said
+        assert open_run(first).manifest.machine.label == "rack-3"
+        begun = open_run("named", profile="quick", notebooks=["01-hot-loop"], host_label="rack-3")
+        taken, _ = self._study(capsys)
+        assert taken == begun.run_id, "without a name, it keeps the one it was begun with"
+        begun = open_run("again", profile="quick", notebooks=["01-hot-loop"], host_label="rack-3")
+        taken, said = self._study(capsys, "--host-label", "rack-4")
+        assert taken != begun.run_id
+        assert said.startswith("not resuming again: it was begun on rack-3; a new run begins")
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (
+                ["--run", "named", "--host-label", "rack-4"],
+                "run named was begun on rack-3: leave out --host-label",
+            ),
+            (["--host-label", "<b>"], "a host label has at most 40 letters"),
+        ],
+    )
+    def test_another_or_an_odd_name_is_one_line(
+        self, options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        open_run("named", profile="quick", notebooks=["01-hot-loop"], host_label="rack-3")
+        with pytest.raises(SystemExit, match="2"):
+            main(["study", "--only", "01", *options])
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"lab: {words}")
 
 
 _ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -338,7 +370,7 @@ class TestToAKill:
             raise AssertionError(f"the study takes no notice of signal {number}")
 
         before = {one: signal.signal(one, unheeded) for one in _ENDING}
-        monkeypatch.setattr(batch, "execute", execute)
+        monkeypatch.setattr(command, "execute", execute)
         try:
             with pytest.raises(SystemExit) as ended:
                 main(["study", "--only", "01"])
@@ -377,7 +409,7 @@ class TestPapermill:
     def test_notebooks_by_hand_add_up_and_the_summary_has_them_all(self, tmp_path: Path) -> None:
         def by_hand(notebook: str, **parameters: object) -> str:
             output = tmp_path / "out.ipynb"
-            assert batch.execute(notebook, output, parameters) is None
+            assert execute(notebook, output, parameters) is None
             return output.read_text()
 
         short = {"iterations": 20_000, "duration_s": 0.5, "blocks": 1}

@@ -9,8 +9,8 @@ import pytest
 from helpers.dispatch_parameters import parameters
 from helpers.trial_rows import trials
 
-from lab.cli import study as batch
 from lab.errors import UsageError
+from lab.experiments import catalog
 from lab.experiments.dispatch import bound
 from lab.experiments.dispatch import trials as study
 from lab.experiments.dispatch.trials import Queue, answers_by_connection, curve, least_overhead_s, queue_of
@@ -103,7 +103,7 @@ def test_quick_has_blocks_enough_for_an_interval_and_requests_for_a_p90(
 ) -> None:
     monkeypatch.setattr(study, "available_cpus", lambda: 2)
     monkeypatch.setattr(plan, "available_cpus", lambda: 2)
-    quick = parameters(**batch.profile_parameters("quick", "05-dispatch"), workers="cpus")
+    quick = parameters(**catalog.profile_parameters("quick", "05-dispatch"), workers="cpus")
     assert quick.blocks >= fewest_trials()
     planned = study.conditions(quick)
     for block in make_plan(study.EXPERIMENT, planned, blocks=quick.blocks, seed=quick.seed):

@@ -10,8 +10,8 @@ from helpers.quotas import needs_a_quota
 from helpers.study_fakes import fake_attack
 
 from lab import cpus
-from lab.cli import study as batch
 from lab.errors import UsageError
+from lab.experiments import catalog
 from lab.experiments.failures import trials as failures
 from lab.experiments.folk_rules import counts, held_up, memory, throttled, workers
 from lab.experiments.folk_rules import trials as study
@@ -185,9 +185,9 @@ def test_a_balancer_that_fails_is_left_out(monkeypatch: pytest.MonkeyPatch) -> N
 def test_in_full_it_takes_at_most_five_minutes_on_two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert PEERS[study.BALANCED].name == study.BALANCED
     monkeypatch.setattr(Peer, "missing", None)
-    lasts_s = batch.lasts_s("12-folk-rules", batch.profile_parameters("full", "12-folk-rules"))
+    lasts_s = catalog.lasts_s("12-folk-rules", catalog.profile_parameters("full", "12-folk-rules"))
     assert 60 < lasts_s <= 300
-    assert batch.lasts_s("12-folk-rules", batch.profile_parameters("smoke", "12-folk-rules")) <= 30
+    assert catalog.lasts_s("12-folk-rules", catalog.profile_parameters("smoke", "12-folk-rules")) <= 30
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from lab import cpus
-from lab.cli import study as batch
 from lab.errors import UsageError
-from lab.experiments import forecast
+from lab.experiments import catalog, forecast
 from lab.experiments.forecast import CALIBRATION_S, SLOWER, SPAWN_S, TRIAL_S, WORKER_CPU_S, fitted, trials_s
 from lab.experiments.worker_scaling.scaling import default_workers
 from lab.servers.peers import Peer
@@ -125,8 +124,8 @@ def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def _lasts_s(profile: str) -> dict[str, float]:
-    parameters = batch.checked_parameters(profile, batch.select([], profile), {})
-    return {name: batch.lasts_s(name, values) for name, values in parameters.items()}
+    parameters = catalog.checked_parameters(profile, catalog.select([], profile), {})
+    return {name: catalog.lasts_s(name, values) for name, values in parameters.items()}
 
 
 def test_each_profile_takes_longer_than_the_one_before(machine: int) -> None:
@@ -140,15 +139,15 @@ def test_servers_of_others_take_as_long_as_there_are_of_them_and_longer_to_start
 ) -> None:
     """Each has a look, and two trials in each of six blocks."""
     monkeypatch.setattr(Peer, "missing", None)
-    settings = batch.profile_parameters("full", "07-other-servers") | {"events": []}
+    settings = catalog.profile_parameters("full", "07-other-servers") | {"events": []}
     one, two, again = (
-        batch.lasts_s("07-other-servers", settings | {"peers": peers})
+        catalog.lasts_s("07-other-servers", settings | {"peers": peers})
         for peers in (["uvicorn"], ["uvicorn", "granian"], ["uvicorn", "granian", "hypercorn"])
     )
     assert two - one == pytest.approx(again - two)
     assert two - one > 13 * forecast.PEER_START_S
     monkeypatch.setattr(Peer, "missing", "pip install it")
-    assert batch.lasts_s("07-other-servers", settings | {"peers": ["uvicorn"]}) < one
+    assert catalog.lasts_s("07-other-servers", settings | {"peers": ["uvicorn"]}) < one
 
 
 def test_the_full_study_fits_an_hour_on_few_cpus_and_little_more_on_many(machine: int) -> None:
@@ -158,13 +157,13 @@ def test_the_full_study_fits_an_hour_on_few_cpus_and_little_more_on_many(machine
 
 
 def test_the_full_study_can_be_cut_to_half_an_hour(machine: int) -> None:
-    settings, _, cut = batch.within(0.5 * HOUR_S, "full", batch.select([], "full"), {})
+    settings, _, cut = catalog.within(0.5 * HOUR_S, "full", catalog.select([], "full"), {})
     assert cut.startswith("blocks")
-    assert sum(batch.lasts_s(name, values) for name, values in settings.items()) <= 0.5 * HOUR_S
+    assert sum(catalog.lasts_s(name, values) for name, values in settings.items()) <= 0.5 * HOUR_S
 
 
 def test_workers_of_the_full_study_grow_in_a_few_steps_to_twice_the_cpus(machine: int) -> None:
-    growth = batch.profile_parameters("full", "04-worker-scaling")["growth"]
+    growth = catalog.profile_parameters("full", "04-worker-scaling")["growth"]
     counts = default_workers(machine, growth)
     assert counts[:2] == [1, 2]
     assert {machine, 2 * machine} <= set(counts)

@@ -117,6 +117,25 @@ def test_a_run_beside_itself_differs_in_nothing_and_says_that_it_is_alone(
     assert "no difference in 2 numbers" in answer
 
 
+def test_a_machine_that_has_a_name_is_called_by_it_unless_two_runs_share_it() -> None:
+    open_run("one", profile="quick", host_label="rack-3")
+    open_run("two", profile="quick", host_label="rack-4")
+    open_run("three", profile="quick", host_label="rack-3")
+    open_run("four", profile="quick")
+    assert [one.name for one in opened(Parameters(run="four", runs=("two", "one")))] == [
+        "rack-4",
+        "rack-3",
+        "four",
+    ]
+    shown = opened(Parameters(run="three", runs=("two", "one")))
+    assert [one.name for one in shown] == ["rack-4", "one", "three"]
+    table = study.machines_table(shown).set_index("")
+    assert list(table.loc["run"]) == ["two", "one", "three"]
+    assert list(table.loc["name"]) == ["rack-4", "rack-3", "rack-3"]
+    named = study.machines_table(opened(Parameters(run="four", runs=("two",)))).set_index("")
+    assert list(named.loc["name"]) == ["rack-4", ""]
+
+
 def test_runs_of_other_plans_are_shown_but_not_compared(made: Callable[..., None]) -> None:
     made("one")
     made("other", profile="smoke")

@@ -16,7 +16,7 @@ from helpers.html_page import Page
 
 from lab import files
 from lab.cli import study
-from lab.experiments import summary
+from lab.experiments import catalog, summary
 from lab.flags import Flag
 from lab.report import evidence
 from lab.study.manifest import Manifest
@@ -132,11 +132,11 @@ def test_the_commands_are_ones_that_lab_takes(run: Run) -> None:
     for line in (again, anew):
         _, _, *words = shlex.split(line)
         given = study.command.make_context("study", list(words)).params
-        names = study.select(given["only"], given["profile"])
+        names = catalog.select(given["only"], given["profile"])
         assert names == ["04-worker-scaling"]
         changes = study.changes(given["assignments"], None)
         assert changes == {"04-worker-scaling": changed["04-worker-scaling"]}
-        settings = study.checked_parameters(given["profile"], names, changes)["04-worker-scaling"]
+        settings = catalog.checked_parameters(given["profile"], names, changes)["04-worker-scaling"]
         assert (settings["blocks"], settings["dispatch"]) == (3, "least-busy")
 
 

@@ -69,6 +69,11 @@ def test_a_run_comes_back_as_it_was(sent: Path, theirs: Path) -> None:
     assert len(open_run("theirs").requests("sweep")) == 60
 
 
+def test_what_a_notebook_predicted_of_a_sustained_rate_is_no_search() -> None:
+    predicted = pa.table({"sustained": [0.8]})
+    check_table("tables/sustained-predicted-0123456789.parquet", parquet(predicted))
+
+
 def test_an_imported_run_goes_on_to_others_as_it_came(theirs: Path, home: Path) -> None:
     import_run(theirs)
     assert export_run("theirs", home / "again.zip").read_bytes() == theirs.read_bytes()
