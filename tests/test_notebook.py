@@ -56,8 +56,26 @@ def test_a_figure_is_an_image_with_alt_text_and_a_caption(figure: Figure, shown:
     assert page.text("figcaption") == "More & <more>"
     assert page.fetched() == []
     kind, _, data = image["src"].partition(",")
-    assert kind == "data:image/png;base64"
-    assert base64.b64decode(data, validate=True).startswith(b"\x89PNG\r\n\x1a\n")
+    assert kind == "data:image/svg+xml;base64"
+    assert Page(base64.b64decode(data, validate=True).decode()).find("svg")
+
+
+def test_hostile_names_stay_words_and_figures_share_no_ids(shown: list[Any]) -> None:
+    hostile = '</text><script>alert(1)</script>"><img src=http://x/ onerror=alert(1)>'
+    for _ in range(2):
+        with canvas(hostile) as (drawn, (axes,)):
+            axes.plot([1, 2], [1, 2], label=hostile)
+            axes.set_xlabel(hostile)
+            axes.legend()
+        lab.show(drawn, caption=hostile)
+    page = Page("".join(output.data for output in shown))
+    assert [tag for tag, _ in page.elements] == ["figure", "img", "figcaption"] * 2
+    assert page.fetched() == []
+    assert not any("id" in attributes for _, attributes in page.elements)
+    for image in page.find("img"):
+        svg = Page(base64.b64decode(image["src"].partition(",")[2]).decode())
+        assert svg.find("script") == svg.find("img") == []
+        assert all(place.startswith("#") for place in svg.fetched()), "only its own parts"
 
 
 def test_sentences_have_emphasis_but_no_html_and_no_image(shown: list[Any]) -> None:
@@ -71,9 +89,18 @@ def test_sentences_have_emphasis_but_no_html_and_no_image(shown: list[Any]) -> N
 
 def test_the_alt_text_says_title_axes_and_series(figure: Figure) -> None:
     assert alt_text(figure) == (
-        'Throughput of "A" & <b>. Chart of requests/s against workers (a trial; a <median>);'
-        " efficiency against workers."
+        'Throughput of "A" & <b>. Chart of requests/s against workers (a trial from 3 at 1 to 4 at 2;'
+        " a <median> from 4 at 1 to 5 at 2); efficiency against workers."
     )
+
+
+def test_the_alt_text_has_the_words_that_stand_in_the_figure() -> None:
+    with canvas("One request took 87 ms") as (figure, (axes,)):
+        axes.plot([87], [0], "o")
+        axes.annotate("87.4 ms", (87, 0))
+        axes.set_yticks([0], ["python"])
+        axes.set_xlabel("time, ms")
+    assert alt_text(figure) == "One request took 87 ms. Chart of python against time, ms (87.4 ms)."
 
 
 def test_the_alt_text_names_each_of_many_alike_panels_once() -> None:
@@ -94,7 +121,8 @@ def test_it_is_kept_as_png_and_svg(figure: Figure, shown: list[Any], tmp_path: P
     lab.show(figure, caption="Kept", save_as=place)
     assert sorted(path.name for path in place.parent.iterdir()) == ["scaling.png", "scaling.svg"]
     width, height = struct.unpack(">II", place.with_suffix(".png").read_bytes()[16:24])
-    assert width / height == pytest.approx(7.4 / 4.2, rel=0.01)
+    across, up = figure.get_size_inches()
+    assert width / height == pytest.approx(across / up, rel=0.01)
     assert Page(place.with_suffix(".svg").read_text()).find("svg")
 
 

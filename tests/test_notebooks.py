@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from lab import files
+from lab.errors import UsageError
 from lab.experiments import catalog
 from lab.servers.spec import DispatchName
 from lab.study.parameters import Parameters
@@ -24,6 +25,11 @@ NAMES = catalog.notebooks()
 PROFILES = sorted((files.notebooks() / "profiles").glob("*/*.yaml"))
 
 every_notebook = pytest.mark.parametrize("name", NAMES)
+
+PLAYGROUND = "playground"
+"""A notebook that measures nothing to keep: no part of a study."""
+
+every_notebook_and_the_playground = pytest.mark.parametrize("name", [*NAMES, PLAYGROUND])
 every_profile = pytest.mark.parametrize("path", PROFILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 
 
@@ -58,7 +64,8 @@ def _defaults(name: str) -> dict[str, Any]:
 
 def _model(name: str) -> type[Parameters]:
     """Find the model of a notebook's parameters: 04-worker-scaling's is in lab.experiments.worker_scaling."""
-    module = importlib.import_module(f"lab.experiments.{name[3:].replace('-', '_')}")
+    place = "lab.playground" if name == PLAYGROUND else f"lab.experiments.{name[3:].replace('-', '_')}"
+    module = importlib.import_module(place)
     model: type[Parameters] = module.Parameters
     return model
 
@@ -70,7 +77,7 @@ def _calls(name: str) -> Iterator[tuple[str, ast.Call]]:
                 yield ast.unparse(node.func), node
 
 
-@every_notebook
+@every_notebook_and_the_playground
 def test_it_is_valid_stripped_and_for_any_python(name: str) -> None:
     notebook = _notebook(name)
     nbformat.validate(notebook)
@@ -81,7 +88,7 @@ def test_it_is_valid_stripped_and_for_any_python(name: str) -> None:
         assert cell.execution_count is None
 
 
-@every_notebook
+@every_notebook_and_the_playground
 def test_cells_are_short(name: str) -> None:
     lengths = [len(cell.source.splitlines()) for cell in _cells(name, "code")]
     assert 2 <= statistics.median(lengths) <= 4
@@ -89,7 +96,7 @@ def test_cells_are_short(name: str) -> None:
     assert max(lengths) <= 20
 
 
-@every_notebook
+@every_notebook_and_the_playground
 def test_prose_leads_through_the_code(name: str) -> None:
     cells = _cells(name)
     assert cells[0].cell_type == "markdown"
@@ -122,7 +129,7 @@ def test_a_measuring_notebook_exports_its_figure_and_answers(name: str) -> None:
     assert called.count("lab.answer") == called.count("tell") == 1
 
 
-@every_notebook
+@every_notebook_and_the_playground
 def test_parameters_are_annotated_literals(name: str) -> None:
     for statement in ast.parse(_parameters_cell(name)).body:
         assert isinstance(statement, ast.AnnAssign), ast.unparse(statement)
@@ -130,7 +137,7 @@ def test_parameters_are_annotated_literals(name: str) -> None:
         ast.literal_eval(statement.value)
 
 
-@every_notebook
+@every_notebook_and_the_playground
 def test_papermill_lists_every_parameter_with_a_help_and_the_model_knows_the_same(name: str) -> None:
     written = {
         ast.unparse(line.target)
@@ -142,12 +149,20 @@ def test_papermill_lists_every_parameter_with_a_help_and_the_model_knows_the_sam
     assert all(about["inferred_type_name"] and about["help"] for about in listed.values())
 
 
-@every_notebook
+@every_notebook_and_the_playground
 def test_the_defaults_are_valid(name: str) -> None:
-    assert "run" in _model(name).from_notebook(_defaults(name)).model_fields_set
+    given = _model(name).from_notebook(_defaults(name)).model_fields_set
+    assert given == set(_defaults(name))
+    assert ("run" in given) == (name != PLAYGROUND)
 
 
-@every_notebook
+def test_the_playground_is_no_part_of_a_study() -> None:
+    assert PLAYGROUND not in NAMES
+    with pytest.raises(UsageError, match="there is no notebook"):
+        catalog.select([PLAYGROUND])
+
+
+@every_notebook_and_the_playground
 def test_parameters_are_checked_before_anything_is_measured(name: str) -> None:
     cells = [cell.source for cell in _cells(name, "code")]
     assert "Parameters.from_notebook(globals())" in cells[1]

@@ -40,11 +40,17 @@ def command(debug: bool) -> None:
 
 @command.command("report")
 @click.argument("run")
-def _report(run: str) -> None:
+@click.option(
+    "--single-file", "in_folder", flag_value=False, default=False, help="All in one page: the default."
+)
+@click.option(
+    "--folder", "in_folder", flag_value=True, help="Pictures, figures and data as files beside the page."
+)
+def _report(run: str, in_folder: bool) -> None:
     """Rebuild the report of RUN, and print its path."""
     from lab.report import write_report
 
-    write_out(write_report(run))
+    write_out(write_report(run, in_folder=in_folder))
 
 
 @command.command("export", short_help="Pack a run into one file for a colleague.")

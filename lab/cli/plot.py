@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _MOST_BINS = 60
 _SHORTEST_S = 0.1
+_FEWEST_PER_BIN = 10
+"""With fewer requests in a bar, a constant rate would look like a comb."""
 _MOST_SAID_BINS = 1000
 _KEEPS_UP = 0.98
 """Below this share of the rate, the rate of good answers is worth mentioning."""
@@ -32,25 +34,28 @@ _KINDS = (".svg", ".png", ".pdf")
 )
 @click.option("--bin", "bin_text", help="Width of a bar, such as 1s; by default, one that fits.")
 def command(records: Path, out: Path | None, bin_text: str | None) -> None:
-    """Draw what `lab attack --out` kept: throughput by outcome, latency quantiles, requests in flight."""
+    """Draw what `lab attack --out` kept: throughput by outcome, latency, requests in flight.
+
+    Few requests are dots, each where it was due; many are a heat map, with a lane for each worker.
+    """
     out = out or records.with_suffix(".svg")
     if out.suffix not in _KINDS:
         raise UsageError(f"cannot draw {out.name}: name a file that ends in .svg, .png or .pdf")
     check_writable(out)
     result = Result.load(records)
-    from lab.figures import over_time as draw
-    from lab.figures import rendered
+    from lab.figures import rendered, timeline
     from lab.load.summary import over_time
     from lab.units import parse_duration
 
     stopped_s = result.summary["stopped_s"]
     requests = _offered(result.requests, stopped_s)
     drawn_s = result.summary["duration_s"] if stopped_s is None else max(stopped_s, _SHORTEST_S)
-    bin_s = parse_duration(bin_text) if bin_text else _fitting(drawn_s)
+    bin_s = parse_duration(bin_text) if bin_text else _fitting(drawn_s, len(requests))
     if drawn_s / bin_s > _MOST_SAID_BINS:
         raise UsageError(f"a bin of {bin_text} makes over {_MOST_SAID_BINS:,} bars: use a wider one")
     url = one_line(result.summary["url"])
-    figure = draw(over_time(requests, bin_s), _title(result.summary), stopped_s, subtitle=url)
+    rows = over_time(requests, bin_s)
+    figure = timeline.over_time(rows, requests, _title(result.summary), stopped_s, subtitle=url)
     write_whole(out, rendered(figure, out.suffix[1:]))
     write_out(str(out))
 
@@ -88,7 +93,8 @@ def _caveat(summary: dict[str, Any]) -> str:
     return f"{str(Flag.from_dict(interruption)).capitalize()}{', not valid' if others else ''}: "
 
 
-def _fitting(duration_s: float) -> float:
-    """The smallest of 0.1, 0.2, 0.5, 1, 2, ... s that gives at most `_MOST_BINS` bars."""
+def _fitting(duration_s: float, count: int) -> float:
+    """The smallest of 0.1, 0.2, 0.5, 1, 2, ... s that gives at most `_MOST_BINS` bars, each of enough."""
+    bars = min(_MOST_BINS, max(1.0, count / _FEWEST_PER_BIN))
     widths_s = (digit * 10.0**power for power in range(-1, 6) for digit in (1, 2, 5))
-    return next(width_s for width_s in widths_s if duration_s / width_s <= _MOST_BINS)
+    return next(width_s for width_s in widths_s if duration_s / width_s <= bars)

@@ -16,7 +16,7 @@ from matplotlib.ticker import NullFormatter
 
 from lab import units
 from lab.cpus import available_cpus
-from lab.figures import DARK_TO_LIGHT, canvas, reference_line
+from lab.figures import DARK_TO_LIGHT, IDEAL, beside, canvas, reference_line
 from lab.flags import Flag, in_words
 from lab.hotloop import SLEEP_STEP_S
 from lab.study.plan import Condition
@@ -280,10 +280,11 @@ def figure(fed: pd.DataFrame) -> Figure:
     loop = units.seconds(fed.loc[fed["iterations"] == short, "loop_s"].iloc[0])
     most, of = most_fed(fed, short), fed["workers"].max()
     title = f"The harness feeds {most if most else 'none'} of up to {of} workers with loops of {loop}"
-    with canvas(title) as (figure, (axes,)):
+    with canvas(title, height=3.3) as (figure, (axes,)):
+        ends: list[tuple[float, float, str, str]] = []
         for (_, mine), look in zip(fed.groupby("iterations"), DARK_TO_LIGHT, strict=False):
             mine = mine.sort_values("workers")
-            label = f"loops of {units.seconds(mine['loop_s'].iloc[0])}"
+            label = f"loops of\n{units.seconds(mine['loop_s'].iloc[0])}"
             axes.plot(
                 mine["workers"],
                 mine["share"],
@@ -292,17 +293,20 @@ def figure(fed: pd.DataFrame) -> Figure:
                 color=look.color,
                 label=label,
             )
+            ends.append((float(mine["workers"].iloc[-1]), float(mine["share"].iloc[-1]), label, look.color))
             lost = mine[mine["flags"].map(len) > 0]
             axes.plot(lost["workers"], lost["share"], "x", color=look.color, markersize=10)
-        reference_line(axes, y=1.0, text="always busy")
+        axes.axhline(1.0, **IDEAL)
+        reference_line(axes, y=1.0, text="ideal: always busy", left=True, linewidth=0)
         fewest = fed[fed["iterations"] == short].sort_values("workers")["share"].iloc[0]
-        reference_line(axes, y=HELD * fewest, text="fed: nine tenths of the fewest workers' share")
+        reference_line(axes, y=HELD * fewest, text="fed from here on", left=True)
         reference_line(axes, x=2 * available_cpus(), text="two for each CPU")
         axes.set_xscale("log", base=2)
         axes.set_xticks(sorted(set(fed["workers"])), labels=[f"{n}" for n in sorted(set(fed["workers"]))])
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_ylim(0, 1.08)
+        least = min(float(fed["share"].min()), HELD * fewest)
+        axes.set_ylim(max(0.0, np.floor(10 * least) / 10 - 0.1), 1.06)
         axes.set_xlabel("sleeping workers (log scale)")
         axes.set_ylabel("share of time kept busy")
-        axes.legend(loc="lower left")
+        beside(axes, ends)
     return figure

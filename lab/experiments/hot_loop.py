@@ -10,7 +10,7 @@ from pydantic import Field
 
 from lab import hotloop, units
 from lab.checks import Count, Positive, Whole
-from lab.figures import DARK_TO_LIGHT, INK, canvas, plain_log_ticks
+from lab.figures import HALO, INK, SERVERS, canvas, plain_log_ticks
 from lab.hotloop import SummingName
 from lab.models.statistics import Estimate, quantile
 from lab.study.estimates import Stated, stated
@@ -153,23 +153,28 @@ def figure(loops: pd.DataFrame, costs: pd.DataFrame) -> Figure:
     slowest = costs.iloc[0]
     cost = f"{units.seconds(slowest['median_s'])} of a core"
     title = f"One request took {cost} with kernel {slowest['kernel']}"
+    if len(costs) > 1:
+        fastest = costs.iloc[-1]
+        title += f", and {units.seconds(fastest['median_s'])} with {fastest['kernel']}"
     kernels = list(costs["kernel"])[::-1]
-    with canvas(title, size=(7.4, 1.3 + 0.75 * len(kernels))) as (figure, (axes,)):
-        for row, (kernel, look) in enumerate(zip(kernels, DARK_TO_LIGHT, strict=False)):
+    with canvas(title, height=0.9 + 0.7 * len(kernels)) as (figure, (axes,)):
+        for row, kernel in enumerate(kernels):
             times_ms = 1000 * loops.loc[loops["kernel"] == kernel, "wall_s"].to_numpy()
             spread = np.linspace(0.22, -0.22, len(times_ms))
-            axes.plot(times_ms, row + spread, look.marker, color=look.color, alpha=0.6, markersize=4)
+            axes.plot(
+                times_ms, row + spread, "o", color=SERVERS["round-robin"].color, alpha=0.55, markersize=4.5
+            )
             median_ms = float(np.median(times_ms))
             axes.plot([median_ms, median_ms], [row - 0.32, row + 0.32], color=INK, linewidth=2.2)
             axes.annotate(
-                f"median {units.seconds(median_ms / 1000)}", (median_ms, row + 0.34), ha="center",
-                va="bottom", fontsize=9,
+                units.seconds(median_ms / 1000), (median_ms, row + 0.34), ha="center", va="bottom",
+                fontweight="bold", bbox=HALO,
             )  # fmt: skip
         axes.set_yticks(range(len(kernels)), kernels)
         axes.set_ylim(-0.6, len(kernels) - 0.3)
         axes.margins(x=0.12)
         axes.set_xscale("log")
         plain_log_ticks(axes.xaxis)
-        axes.set_xlabel("time of one loop, ms (log scale); a dot is one loop, in order from top to bottom")
+        axes.set_xlabel("time of one loop, ms (log scale); a bar marks the median")
         axes.grid(visible=False, axis="y")
     return figure

@@ -327,7 +327,7 @@ def figure(trials: pd.DataFrame) -> Figure | None:
         return None
     panels: dict[str, Any] = {"rows": 2, "columns": 2, "sharex": True, "height_ratios": (2, 1)}
     title = _IN_WORDS[verdict(trials).word]
-    with canvas(title, size=(9.6, 6.2), **panels) as (figure, (rate, latency, stopped, stopped_calm)):
+    with canvas(title, height=5.0, **panels) as (figure, (rate, latency, stopped, stopped_calm)):
         names = sorted(int(n) for n in trials["workers"].unique())
         quotas = by_quota(trials)
         for k, ((limit, mine), look) in enumerate(zip(quotas, DARK_TO_LIGHT, strict=False)):
@@ -341,20 +341,18 @@ def figure(trials: pd.DataFrame) -> Figure | None:
                 _draw(below, some, 100 * throttled_share(some), places, look)
             if limit is not None:
                 allowed_rps = (limit * full["rate"] / offered_cpus(full)).median()
-                reference_line(
-                    rate, y=float(allowed_rps), text=f"what {quota_name(limit)} would allow the loops"
-                )
+                reference_line(rate, y=float(allowed_rps), text="ideal: the quota is used up", left=True)
         latency.plot([], [], "o-", color=QUIET, label="p50")
         latency.plot([], [], "o:", color=QUIET, label="p90", markerfacecolor="white")
         rate.set_title("Throughput, overloaded")
-        rate.set_ylabel("throughput, requests/s")
-        latency.set_title(f"Latency, at a load of {units.percent(trials['load'].min())}")
-        latency.set_ylabel("latency, ms")
+        rate.set_ylabel("requests/s")
+        latency.set_title(f"Latency at {units.percent(trials['load'].min())} load")
+        latency.set_ylabel("ms")
         for above in (rate, latency):
             above.set_ylim(0, 1.25 * above.get_ylim()[1])
-            above.legend(loc="upper left", ncols=3)
+            above.legend(loc="upper left", ncols=2)
         for below in (stopped, stopped_calm):
-            below.set_ylabel("periods in which the\nquota stopped it, %")
+            below.set_ylabel("periods in which\nit was stopped, %" if below is stopped else "")
             below.set_ylim(-5, 105)
             below.set_xlabel("workers")
             below.set_xticks(range(len(names)), [str(n) for n in names])

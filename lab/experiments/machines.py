@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import cycle
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -20,7 +20,9 @@ from lab.errors import LabError, one_line
 from lab.experiments import rate_sweep, summary
 from lab.experiments.worker_scaling import scaling
 from lab.figures import (
+    BAD,
     DARK_TO_LIGHT,
+    IDEAL,
     QUIET,
     Look,
     canvas,
@@ -40,7 +42,7 @@ REFERENCE = "reference"
 """The run that comes with the project."""
 
 _MOST_OTHERS = len(DARK_TO_LIGHT) - 1
-_MOST_DRAWN = 40
+_MOST_DRAWN = 16
 
 
 class Parameters(_Parameters):
@@ -243,12 +245,23 @@ def curves_figure(shown: Sequence[Shown]) -> Figure | None:
     if not any(one.points or len(one.sweep) for one in shown):
         return None
     names = ", ".join(one.name for one in shown)
-    with canvas(f"{names}: scaling and latency", rows=2, columns=2, size=(7.4, 6.4)) as (figure, panels):
+    with canvas(_curves_title(shown, names), rows=2, columns=2, height=5.2) as (figure, panels):
         for one in shown:
             _draw_scaling(panels[0], panels[1], one)
             _draw_sweep(panels[2], panels[3], one)
         _finish(figure, panels)
     return figure
+
+
+def _curves_title(shown: Sequence[Shown], names: str) -> str:
+    """Say how far clustering goes in each run."""
+    gains = [
+        f"{one.name} {units.digits(most.speedup.value)} times with {units.counted(most.workers, 'worker')}"
+        for one in shown
+        if len(one.points) > 1
+        for most in [max(one.points, key=lambda point: point.speedup.value)]
+    ]
+    return f"Speed-up: {', '.join(gains)}" if gains else f"{names}: scaling and latency"
 
 
 def _draw_scaling(absolute: Axes, normalised: Axes, one: Shown) -> None:
@@ -274,31 +287,19 @@ def _draw_sweep(absolute: Axes, normalised: Axes, one: Shown) -> None:
         return
     found = one.sweep.assign(in_services=one.sweep["latency_p95_s"] / one.sweep["service_mean_s"])
     for axes, x, y in ((absolute, "rate", "latency_p95_s"), (normalised, "utilisation", "in_services")):
-        axes.plot(
-            found[x],
-            found[y],
-            one.look.marker,
-            color=one.look.color,
-            alpha=0.6,
-            markersize=4.5,
-            label=one.name,
-        )
+        look: dict[str, Any] = {"marker": one.look.marker, "color": one.look.color, "markersize": 4.5}
+        axes.plot(found[x], found[y], linestyle="none", alpha=0.6, label=one.name, **look)
         cross_flagged(axes, found, x, y)
 
 
 def _finish(figure: Figure, panels: Sequence[Axes]) -> None:
     rates, shares, latency, services = panels
-    titles = (
-        "Scaling, as measured",
-        "... as a share of the ideal",
-        "Latency, as measured",
-        "... in service times",
-    )
+    titles = "Scaling, as measured", "... over the ideal", "Latency, as measured", "... in service times"
     labels = (
-        ("workers", "highest throughput, requests/s"),
-        ("workers", "speed-up / workers with a CPU"),
-        ("offered rate, requests/s", "latency p95, s"),
-        ("utilisation", "latency p95 / mean service time"),
+        ("workers", "requests/s"),
+        ("workers", "share of the ideal"),
+        ("offered rate, requests/s", "p95, s"),
+        ("utilisation", "p95 / service time"),
     )
     for axes, title, (across, up) in zip(panels, titles, labels, strict=True):
         axes.set_title(title)
@@ -307,7 +308,8 @@ def _finish(figure: Figure, panels: Sequence[Axes]) -> None:
     for axes in (rates, shares):
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    reference_line(shares, y=1, text="ideal")
+    shares.axhline(1, **IDEAL)
+    reference_line(shares, y=1, text="ideal", linewidth=0)
     reference_line(services, x=1, text="all workers busy")
     for axes in (latency, services):
         if axes.lines:
@@ -318,7 +320,7 @@ def _finish(figure: Figure, panels: Sequence[Axes]) -> None:
         for axes in reversed(panels)
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(list(known.values()), list(known), loc="outside lower left", ncols=3, fontsize=8.5)
+    figure.legend(list(known.values()), list(known), loc="outside lower left", ncols=2)
 
 
 def differences_figure(compared: Beside) -> Figure | None:
@@ -335,12 +337,13 @@ def differences_figure(compared: Beside) -> Figure | None:
     told = sum(one.told is True for one in known)
     count = "1 difference" if told == 1 else f"{told or 'No'} differences"
     title = f"{count} told in {units.counted(len(known), 'number')}"
+    if told:
+        most = max((one for one in known if one.told), key=lambda one: abs(math.log(one.ratio)))
+        title += f"; the largest: {units.digits(most.ratio)} times the {most.quantity}"
     sizes = [len(rows) for _, rows in groups]
-    height = 1.3 + 0.24 * (sum(sizes) + 2 * len(sizes))
-    with canvas(title, rows=len(groups), size=(7.4, height), sharex=True, height_ratios=sizes) as (
-        figure,
-        panels,
-    ):
+    height = 0.8 + 0.36 * sum(sizes) + 0.4 * len(sizes)
+    grid: dict[str, Any] = {"sharex": True, "height_ratios": sizes}
+    with canvas(title, rows=len(groups), height=height, **grid) as (figure, panels):
         for axes, (title, rows) in zip(panels, groups, strict=True):
             _draw_differences(axes, title, rows)
         panels[-1].set_xlabel(f"ratio to {drawn[0].base}")
@@ -353,7 +356,7 @@ def _grouped(rows: Sequence[Difference]) -> Iterator[tuple[str, list[Difference]
 
 
 def _draw_differences(axes: Axes, title: str, rows: Sequence[Difference]) -> None:
-    for told, look, label in ((True, DARK_TO_LIGHT[1], "told"), (False, DARK_TO_LIGHT[0], "not told")):
+    for told, look, label in ((True, Look(BAD, "s"), "told"), (False, Look(QUIET, "o"), "not told")):
         places = [place for place, one in enumerate(rows) if one.told is told]
         if not places:
             continue
@@ -366,14 +369,15 @@ def _draw_differences(axes: Axes, title: str, rows: Sequence[Difference]) -> Non
         )  # fmt: skip
     many = len({one.run for one in rows}) > 1
     names = [f"{one.run}: {_named(one)}" if many else _named(one) for one in rows]
-    axes.set_yticks(range(len(rows)), names, fontsize=7)
+    axes.set_yticks(range(len(rows)), names, fontsize=8)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xscale("log")
     plain_log_ticks(axes.xaxis)
-    axes.axvline(1, color=QUIET, linewidth=1.0, zorder=1)
+    axes.axvline(1, **IDEAL)
     axes.set_title(title)
     axes.grid(visible=False, axis="y")
 
 
 def _named(one: Difference) -> str:
-    return f"{one.quantity} ({one.factors})"
+    """Name a difference in two lines: what, and of what."""
+    return f"{one.quantity}\n({one.factors})"

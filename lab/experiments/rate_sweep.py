@@ -11,7 +11,19 @@ from pydantic import Field
 from lab.checks import Positive
 from lab.experiments import sustained
 from lab.experiments.common import Iterations, Workers, by_server, named_by
-from lab.figures import DARK_TO_LIGHT, QUIET, Look, canvas, cross_flagged, plain_log_ticks, reference_line
+from lab.figures import (
+    IDEAL,
+    QUIET,
+    SLO,
+    SMALL,
+    Look,
+    beside,
+    canvas,
+    cross_flagged,
+    plain_log_ticks,
+    reference_line,
+    server_look,
+)
 from lab.load.arrivals import Arrivals
 from lab.models.statistics import estimate
 from lab.study.estimates import Stated, stated
@@ -92,33 +104,39 @@ def figure(trials: pd.DataFrame, found: pd.DataFrame) -> Figure:
     (`sustained.bounds`), drawn as bands. Nothing here depends on the machine's speed.
     """
     percentile, loops = int(found["slo_percentile"].iloc[0]), float(found["slo_loops"].iloc[0])
-    with canvas(sustained.title(found), rows=2, size=(7.4, 7.0), sharex=True) as (figure, panels):
+    with canvas(sustained.title(found), rows=2, height=5.8, sharex=True) as (figure, panels):
         answered, latency = panels
         known = _measures(trials, percentile).dropna(subset=["share", "tail", "half"])
-        for (server, mine), look in zip(by_server(known), DARK_TO_LIGHT, strict=False):
+        ends: list[tuple[float, float, str, str]] = []
+        for server, mine in by_server(known):
+            look = server_look(server)
             _series(answered, mine, "share", look, server)
-            _series(latency, mine, "tail", look, f"{server}: p{percentile}")
-            _series(latency, mine, "half", look, f"{server}: p50", hollow=True)
-        for (_, bounds), look in zip(by_server(found), DARK_TO_LIGHT, strict=False):
+            ends.append(
+                (*_series(latency, mine, "tail", look, f"p{percentile}"), f"p{percentile}", look.color)
+            )
+            ends.append((*_series(latency, mine, "half", look, "p50", hollow=True), "p50", look.color))
+        for server, bounds in by_server(found):
             for axes in (answered, latency):
-                _band(axes, bounds.iloc[0], look)
+                _band(axes, bounds.iloc[0], server_look(server))
         top = max(1.0, float(known["utilisation"].max()))
-        answered.plot([0, 1, top], [0, 1, 1], color=QUIET, linewidth=1.0, label="ideal: all that can be")
+        answered.plot([0, 1, top], [0, 1, 1], **IDEAL)
         cross_flagged(answered, known, "utilisation", "share")
         cross_flagged(latency, known, "utilisation", "tail")
-        answered.set_title("Answered; bands: where the sustained rate lies")
-        answered.set_ylabel("throughput, share of the own limit")
-        answered.set_ylim(bottom=0)
+        answered.set_ylabel("throughput,\nshare of the own limit")
+        answered.set_ylim(0, 1.12)
+        answered.annotate(
+            "ideal: all that can be", (0.5, 0.5), xytext=(-4, 4), textcoords="offset points", ha="right",
+            fontsize=SMALL, color=QUIET,
+        )  # fmt: skip
         answered.legend(loc="lower right")
-        latency.set_title("Latency from the due time")
         latency.set_yscale("log")
         plain_log_ticks(latency.yaxis)
         latency.set_ylabel("latency, in loops (log scale)")
-        reference_line(latency, y=loops, text=f"SLO for p{percentile}")
-        latency.set_ylim(bottom=0.8, top=6 * latency.get_ylim()[1])  # room for the legend
-        latency.legend(loc="upper left", fontsize=9, ncols=2)
+        reference_line(latency, y=loops, text=f"SLO for p{percentile}", left=True, **SLO)
+        latency.set_ylim(bottom=0.8)
         latency.set_xlabel("offered, share of the own limit (own utilisation)")
         latency.set_xlim(left=0)
+        beside(latency, ends)
     return figure
 
 
@@ -130,7 +148,8 @@ def _band(axes: Axes, bounds: "pd.Series[float]", look: Look) -> None:
 
 def _series(
     axes: Axes, trials: pd.DataFrame, column: str, look: Look, label: str, *, hollow: bool = False
-) -> None:
+) -> tuple[float, float]:
+    """Draw trials, and a line through the medians; return where that ends."""
     style: dict[str, Any] = {
         "color": look.color, "markerfacecolor": "white" if hollow else look.color, "markersize": 5,
     }  # fmt: skip
@@ -138,4 +157,5 @@ def _series(
     medians = trials.groupby(_step(trials))[["utilisation", column]].median().sort_values("utilisation")
     axes.plot(trials["utilisation"], trials[column], look.marker, alpha=0.7, **style)
     axes.plot(medians["utilisation"], medians[column], linestyle=line, color=look.color, linewidth=1.6)
-    axes.plot([], [], look.marker, linestyle=line, label=label, **style)
+    axes.plot([], [], marker=look.marker, linestyle=line, label=label, **style)
+    return float(medians["utilisation"].iloc[-1]), float(medians[column].iloc[-1])

@@ -1,10 +1,12 @@
 """The article's own experiment: one process and a cluster under the same constant rate."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lab import units
@@ -21,7 +23,8 @@ from lab.experiments.common import (
     with_unflagged,
     worded,
 )
-from lab.figures import DARK_TO_LIGHT, INK, canvas, reference_line
+from lab.figures import INK, THEORY, beside, canvas, reference_line, server_look
+from lab.figures.timeline import MANY, draw_lanes, workers_apart
 from lab.models.overload import overload
 from lab.models.statistics import Estimate, estimate, fewest_trials, paired_ratio
 from lab.study.estimates import Stated, stated
@@ -265,40 +268,67 @@ def _with_service_times(trials: pd.DataFrame) -> pd.DataFrame:
     return trials.assign(service_mean_s=trials["service_mean_s"].fillna(trials["loop_s"]))
 
 
+def figure(trials: pd.DataFrame, requests: pd.DataFrame) -> Figure:
+    """Draw each request's latency where it was due, and the line that theory predicts for its server.
+
+    A failed request is a cross, at the time it took to fail. Many requests are a heat map, with a lane for
+    one process and for each worker of the cluster.
+    """
+    predicted = dict(by_server(theory(trials)))
+    top_s = 1.12 * float(
+        np.nanmax([*requests["latency_s"], *(each["latency_s"].max() for each in predicted.values())])
+    )
+    lanes = _lanes(requests) if len(requests) >= MANY else []
+    rows, height = (len(lanes), 0.6 + 1.05 * len(lanes)) if lanes else (1, 3.5)
+    with canvas(_finding(trials), rows=rows, height=height, sharex=True, sharey=True) as (figure, panels):
+        if lanes:
+            draw_lanes(panels, [(name, mine) for name, _, mine in lanes])
+        else:
+            _draw_dots(panels[0], by_server(requests))
+        panels[0].set_ylim(0, top_s)
+        panels[-1].set_xlabel("when the request was due, s from the start")
+        for axes, (_, server, _) in zip(panels, lanes, strict=True) if lanes else ():
+            axes.plot(predicted[server]["due_s"], predicted[server]["latency_s"], **THEORY)
+            axes.set_ylabel("latency, s")
+            beside(axes, [_end(predicted[server], "theory")])
+        if not lanes:
+            panels[0].set_ylabel("latency from the due time, s")
+            for line in predicted.values():
+                panels[0].plot(line["due_s"], line["latency_s"], **THEORY)
+            reference_line(panels[0], y=float(trials["loop_s"].median()), text="the loop alone", left=True)
+            beside(panels[0], [_end(line, f"theory:\n{name}") for name, line in predicted.items()])
+    return figure
+
+
+def _lanes(requests: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
+    """Split requests into lanes: each with its name, and that of its server."""
+    return [
+        (f"{server}: {worker}" if worker and server != "one process" else server, server, mine)
+        for server, all_of_it in by_server(requests)
+        for worker, mine in workers_apart(all_of_it, "trial_id")
+    ]
+
+
 _FAILED = ("x", "+", "1", "2")
 """The markers of failures: here, too, a server differs by shape and not by colour alone."""
 
 
-def figure(trials: pd.DataFrame, requests: pd.DataFrame) -> Figure:
-    """Draw each request's latency where it was due, and the line that theory predicts for its server.
-
-    A failed request is a cross, in its server's shape, at the time it took to fail.
-    """
-    predicted = theory(trials)
-    with canvas(_finding(trials)) as (figure, (axes,)):
-        for (server, mine), (_, line), look, cross in zip(
-            by_server(requests), by_server(predicted), DARK_TO_LIGHT, _FAILED, strict=False
-        ):
-            ok = mine["outcome"] == "ok"
+def _draw_dots(axes: Axes, servers: Sequence[tuple[str, pd.DataFrame]]) -> None:
+    drawn: dict[str, Any] = {"linestyle": "none", "alpha": 0.65, "clip_on": False}
+    for (server, mine), failed in zip(servers, _FAILED, strict=False):
+        look, ok = server_look(server), mine["outcome"] == "ok"
+        axes.plot(
+            mine.loc[ok, "due_s"], mine.loc[ok, "latency_s"], marker=look.marker, color=look.color,
+            markersize=4.5, label=server, **drawn,
+        )  # fmt: skip
+        if not ok.all():
             axes.plot(
-                mine.loc[ok, "due_s"], mine.loc[ok, "latency_s"], look.marker, color=look.color,
-                markersize=4, alpha=0.65, rasterized=True, label=f"{server}: answered",
+                mine.loc[~ok, "due_s"], mine.loc[~ok, "latency_s"], marker=failed, color=look.color,
+                markersize=5, label=f"{server}: failed", **drawn,
             )  # fmt: skip
-            if not ok.all():
-                axes.plot(
-                    mine.loc[~ok, "due_s"], mine.loc[~ok, "latency_s"], cross, color=look.color,
-                    markersize=5, rasterized=True, label=f"{server}: failed",
-                )  # fmt: skip
-            axes.plot(line["due_s"], line["latency_s"], linestyle=look.line, color=INK, linewidth=1.3)
-            end = line.iloc[-1]
-            axes.annotate(
-                "theory", (end["due_s"], end["latency_s"]), xytext=(3, 0), textcoords="offset points",
-                va="center", fontsize=8.5, color=INK,
-            )  # fmt: skip
-        top_s = np.nanmax(np.concatenate([requests["latency_s"], predicted["latency_s"]]))
-        axes.set_ylim(0, 1.12 * top_s)
-        reference_line(axes, y=float(trials["loop_s"].median()), text="the loop alone")
-        axes.set_xlabel("when the request was due, s from the start")
-        axes.set_ylabel("latency from the due time, s")
-        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.13), ncols=2)  # below: dots may be anywhere
-    return figure
+    axes.legend(loc="upper left")
+
+
+def _end(line: pd.DataFrame, name: str) -> tuple[float, float, str, str]:
+    last = line.iloc[-1]
+    return float(last["due_s"]), float(last["latency_s"]), name, INK

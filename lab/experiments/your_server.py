@@ -11,7 +11,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lab.checks import Seconds
-from lab.figures import DARK_TO_LIGHT, GRID, INK, QUIET, canvas, reference_line
+from lab.figures import (
+    GRID,
+    HALO,
+    IDEAL,
+    INK,
+    QUIET,
+    SERVERS,
+    SLO,
+    SMALL,
+    beside,
+    canvas,
+    reference_line,
+)
 from lab.hotloop import SLEEP_STEP_S
 from lab.models.sizing import Limit, Sized
 from lab.study.advice import memory
@@ -137,24 +149,30 @@ def figure(found: Size) -> Figure | None:
     if not rows:
         return None
     workers = [row.workers or 0 for row in rows]
-    with canvas(_title(found), columns=3, size=(10.4, 3.8)) as (figure, (rate, tail, use)):
-        _draw_rates(rate, rows, found.verdict.workers)
-        _line(tail, workers, [row.p99_s_at_80 for row in rows], "p99 at .8")
-        _line(tail, workers, [row.p50_s_at_80 for row in rows], "p50 at .8", hollow=True)
-        _line(tail, workers, [row.alone_s for row in rows], "one at a time", quiet=True)
+    with canvas(_title(found), rows=3, height=6.6, height_ratios=(1.3, 1.2, 1)) as (
+        figure,
+        (rate, tail, use),
+    ):
+        ideal = _draw_rates(rate, rows, found.verdict.workers)
+        ends = [
+            *_line(tail, workers, [row.p99_s_at_80 for row in rows], "p99"),
+            *_line(tail, workers, [row.p50_s_at_80 for row in rows], "p50", hollow=True),
+            *_line(tail, workers, [row.alone_s for row in rows], "one at a time", quiet=True),
+        ]
+        tail.set_ylim(0, 1.2 * tail.get_ylim()[1])
         for slo in found.slos:
             if slo.name == "p99" and 1000 * slo.limit < 2 * tail.get_ylim()[1]:  # else it is far above all
-                reference_line(tail, y=1000 * slo.limit, text=f"SLO, {slo.name}")
+                reference_line(tail, y=1000 * slo.limit, text=f"SLO, {slo.name}", left=True, **SLO)
         tail.set_title("Latency at .8 of it")
-        tail.set_ylabel("latency, ms")
+        tail.set_ylabel("ms")
         _draw_use(use, rows, found.cpus)
         for axes in (rate, tail):
             axes.set_xticks(_apart(workers))
-            axes.set_xlim(0, max(workers) * 1.08)
-            axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
-        for axes in (rate, tail, use):
-            axes.set_xlabel("workers")
-            axes.legend(loc="upper left", fontsize=8.5)
+            axes.set_xlim(0, max(workers) * 1.02)
+            axes.set_ylim(bottom=0)
+        use.set_xlabel("workers")
+        beside(rate, ideal)
+        beside(tail, ends)
     return figure
 
 
@@ -170,29 +188,39 @@ def _title(found: Size) -> str:
     return f"Take {counted(taken.workers, 'worker')}; what limits it: {_LIMITS.get(taken.limit, taken.limit)}"
 
 
-def _draw_rates(axes: Axes, rows: Sequence[Sized], taken: int | None) -> None:
-    """Draw the bounds of each rate, and what as many times one worker's would be."""
-    look = DARK_TO_LIGHT[0]
+_Label = tuple[float, float, str, str]
+"""Where a line ends, its name and its colour."""
+
+
+def _draw_rates(axes: Axes, rows: Sequence[Sized], taken: int | None) -> list[_Label]:
+    """Draw the bounds of each rate, and as many times one worker's; return the label of that line."""
+    look, ideal = SERVERS["round-robin"], list[_Label]()
     known = [row for row in rows if row.lower_rps]
     middles = [((row.lower_rps or 0.0) + (row.upper_rps or row.lower_rps or 0.0)) / 2 for row in known]
     off = [middle - (row.lower_rps or 0.0) for middle, row in zip(middles, known, strict=True)]
     axes.errorbar(
         [row.workers or 0 for row in known], middles, yerr=off, marker=look.marker, color=look.color,
-        capsize=4, elinewidth=1.2, label="sustained, between its bounds",
+        capsize=4, elinewidth=1.2,
     )  # fmt: skip
     for middle, row in zip(middles, known, strict=True):
         if taken and row.workers == taken:
             axes.plot(
-                taken, middle, "o", markersize=14, color=DARK_TO_LIGHT[1].color, fillstyle="none",
-                label="recommended", zorder=4,
+                taken, middle, "o", markersize=14, markeredgewidth=2, color=INK, fillstyle="none", zorder=4
+            )
+            axes.annotate(
+                "recommended", (taken, middle), xytext=(9, -9), textcoords="offset points", va="top",
+                fontsize=SMALL, fontweight="bold", bbox=HALO,
             )  # fmt: skip
     if known:
         each = middles[0] / (known[0].workers or 1)
         last = rows[-1].workers or 1
         top = 1.15 * max(middles)
-        axes.plot([0, min(last, top / each)], [0, min(each * last, top)], ":", color=QUIET, label="ideal")
+        end = min(last, top / each), min(each * last, top)
+        axes.plot([0, end[0]], [0, end[1]], **IDEAL)
+        ideal = [(*end, "ideal", QUIET)]
     axes.set_title("Sustained rate")
     axes.set_ylabel("requests/s")
+    return ideal
 
 
 def _draw_use(axes: Axes, rows: Sequence[Sized], cpus: float) -> None:
@@ -206,15 +234,18 @@ def _draw_use(axes: Axes, rows: Sequence[Sized], cpus: float) -> None:
         "others": [100 * (row.others_cpu or 0.0) for row in rows],  # when they used more: see `Sized`
     }
     below = [0.0] * len(rows)
-    for (label, shares), color in zip(used.items(), (DARK_TO_LIGHT[0].color, QUIET, GRID), strict=True):
+    for (label, shares), color in zip(
+        used.items(), (SERVERS["round-robin"].color, "#8a97a3", GRID), strict=True
+    ):
         values = [min(value, max(0.0, 100 - low)) for value, low in zip(shares, below, strict=True)]
         axes.bar(range(len(rows)), values, 0.7, below, color=color, edgecolor=INK, linewidth=0.5, label=label)
         below = [low + value for low, value in zip(below, values, strict=True)]
     axes.set_xticks(range(len(rows)), [str(row.workers) for row in rows])
-    axes.set_ylim(0, 140)
-    axes.set_yticks(range(0, 101, 20))
+    axes.set_ylim(0, 150)
+    axes.set_yticks(range(0, 101, 50))
+    axes.legend(loc="upper left", ncols=3, columnspacing=1)
     axes.set_title("Who uses the CPUs then")
-    axes.set_ylabel("share of all CPU time, %")
+    axes.set_ylabel("% of CPU time")
 
 
 def _line(
@@ -225,14 +256,18 @@ def _line(
     *,
     hollow: bool = False,
     quiet: bool = False,
-) -> None:
+) -> list[_Label]:
+    """Draw what is known of a series; return the label of its end."""
     points = [(n, 1000 * value) for n, value in zip(workers, values_s, strict=True) if value is not None]
-    if points:
-        look = DARK_TO_LIGHT[1 if hollow else 0]
-        axes.plot(
-            *zip(*points, strict=True), linestyle=":" if quiet else look.line,
-            marker="." if quiet else look.marker, color=QUIET if quiet else look.color, label=label,
-        )  # fmt: skip
+    if not points:
+        return []
+    look = SERVERS["round-robin"]
+    color = QUIET if quiet else look.color
+    axes.plot(
+        *zip(*points, strict=True), linestyle=":" if hollow or quiet else "-", color=color,
+        marker="." if quiet else look.marker, markerfacecolor="white" if hollow else color, label=label,
+    )  # fmt: skip
+    return [(*points[-1], label, color)]
 
 
 def answer(found: Size) -> str:

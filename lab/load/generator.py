@@ -110,7 +110,7 @@ def main() -> None:
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
     assigned, due_s = pickle.load(stdin)  # noqa: S301  (our starter wrote it)
     log = Log(len(due_s))  # before it is ready: that of a long plan takes a tenth of a second
-    realtime = assigned.realtime and _take_realtime_priority()
+    realtime = assigned.realtime and take_realtime_priority()
     _say(stdout, {"ready": os.getpid()})
     run_loop(_attack(assigned, due_s, log, float(stdin.readline()), stdin, stdout, realtime))
     os._exit(0)  # `_obey` holds stdin's lock; a usual exit would wait a second for it
@@ -179,7 +179,7 @@ def _say(stdout: BinaryIO, message: dict[str, Any]) -> None:
     stdout.flush()
 
 
-def _take_realtime_priority() -> bool:
+def take_realtime_priority() -> bool:
     """Get a CPU whenever something is due, if the system allows: else busy workers delay it by up to 4 ms.
 
     On a machine of its own, a client would not be delayed by the server, either.

@@ -1,40 +1,33 @@
-"""Executed notebooks in, one HTML page out: it opens without a network, and its code is folded."""
+"""Executed notebooks in, one HTML page out: the answer first, then every notebook. It needs no network."""
 
-import html
+import base64
+import hashlib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import nbformat
 from jinja2 import Environment, FileSystemLoader
-from nbconvert import HTMLExporter
-from pygments.formatters import HtmlFormatter
 
-from lab import files
+from lab import files, units
 from lab.errors import LabError
+from lab.experiments import summary
 from lab.files import write_whole
-from lab.report import evidence
+from lab.report import evidence, front, replay
+from lab.report.article import TEMPLATES, Article, read
 from lab.study import manifest
-from lab.study.run import run_in
+from lab.study.archive import export_run
+from lab.study.run import Run, run_in
+from lab.study.store import Store
 
-_TEMPLATES = Path(__file__).parent / "templates"
-
-
-@dataclass(frozen=True)
-class _Page:
-    """One notebook in the report: its file's name, first heading, cells as HTML, and how it failed."""
-
-    name: str
-    title: str
-    body: str
-    failure: str
+_EMBEDDED = re.compile(r'(?<=src=")data:image/([a-z]+);base64,([^"]+)')
 
 
-def write_report(run_id: str, to_come: Sequence[str] | None = None) -> Path:
+def write_report(run_id: str, to_come: Sequence[str] | None = None, *, in_folder: bool = False) -> Path:
     """Write `reports/<run_id>/index.html` from the run's executed notebooks; return its path.
 
+    It is a single file; with `in_folder`, its pictures, the run's figures and its data are files beside it.
     The page says which notebooks are still to run: those in `to_come`, or else those planned for the run but
     never executed. Raises LabError if the run has no executed notebook yet, or if one of them cannot be read;
     UsageError if `run_id` cannot name a run.
@@ -49,16 +42,11 @@ def write_report(run_id: str, to_come: Sequence[str] | None = None) -> Path:
         )
     if to_come is None:
         to_come = _never_executed(folder, {path.stem for path in executed})
-    page = files.reports() / run_id / "index.html"
-    pages = [_with_evidence(folder, _page(path)) for path in executed]
-    write_whole(page, _render(run_id, pages, to_come).encode())
-    return page
-
-
-def _with_evidence(folder: Path, page: _Page) -> _Page:
-    if not (folder / manifest.NAME).exists():
-        return page
-    return replace(page, body=page.body + evidence.section(run_in(folder), page.name[3:]))
+    place = files.reports() / run_id
+    beside = _put_beside(place, folder) if in_folder else []
+    page = _render(folder, [read(path) for path in executed], to_come, beside)
+    write_whole(place / "index.html", (_detached(page, place) if in_folder else page).encode())
+    return place / "index.html"
 
 
 def _executing(folder: Path) -> str:
@@ -73,43 +61,106 @@ def _never_executed(folder: Path, executed: set[str]) -> list[str]:
     return [name for name in manifest.read_manifest(folder).notebooks if name not in executed]
 
 
-def _render(run_id: str, pages: Sequence[_Page], to_come: Sequence[str]) -> str:
-    environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=False)  # noqa: S701 - escaped below
-    css = "".join(sheet.read_text() for sheet in sorted(_TEMPLATES.glob("*.css"))) + HtmlFormatter(
-        style="friendly"
-    ).get_style_defs(".highlight")
-    template = environment.get_template("page.html.j2")
-    return template.render(run_id=html.escape(run_id), pages=pages, to_come=to_come, css=css)
+def _render(folder: Path, articles: list[Article], to_come: Sequence[str], beside: Sequence[Path]) -> str:
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
+    environment.globals.update(digits=units.digits)
+    run = run_in(folder) if (folder / manifest.NAME).exists() else None
+    return environment.get_template("page.html.j2").render(
+        run_id=folder.name,
+        articles=articles,
+        to_come=to_come,
+        css="".join(path.read_text() for path in sorted(TEMPLATES.glob("*.css"))),
+        script=(TEMPLATES / "page.js").read_text(),
+        sections={one.name: _sections(run, one) for one in articles},
+        links={one.name: _links(folder, one, beside) for one in articles},
+        packed=next((f"data/{path.name}" for path in beside if path.suffix == ".zip"), ""),
+        **_front(environment, run),
+    )
 
 
-def _page(path: Path) -> _Page:
+def _front(environment: Environment, run: Run | None) -> dict[str, Any]:
+    """Return what the first screen and the verdicts say; nothing of a folder that only holds notebooks."""
+    if run is None:
+        return {"setting": []}
+    found: dict[str, Any] = {"setting": front.setting(run.manifest)}
     try:
-        return _converted(path.stem, path.read_text(encoding="utf-8"))
-    except Exception as error:
-        raise LabError(f"{path} is not a readable notebook ({error}): run its notebook again") from error
+        trials = summary.trials_of(run)
+        found["verdicts"] = front.judged(summary.verdicts(run, trials)) if trials else []
+        headline = front.headline(run, trials)
+    except LabError as error:
+        return found | {"trouble": str(error)}
+    if headline:
+        drawn = environment.get_template("picture.svg.j2").render(
+            picture=headline.picture, **headline.picture.ticks
+        )
+        found |= {"headline": headline, "picture": drawn}
+    return found
 
 
-@lru_cache(maxsize=16)  # `lab study` writes the report after each notebook
-def _converted(name: str, content: str) -> _Page:
-    notebook = nbformat.reads(content, as_version=4)
-    body, _ = _exporter().from_notebook_node(notebook)
-    return _Page(name, _title(notebook, name), body, _failure(notebook))
+_SECTIONS: dict[str, list[Callable[[Run], str]]] = {"05-dispatch": [replay.section]}
+"""What a notebook ends with beside its own results."""
 
 
-@cache  # it compiles its templates but once
-def _exporter() -> HTMLExporter:
-    return HTMLExporter(
-        template_name="lab", extra_template_basedirs=[str(_TEMPLATES)],
-        exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True,
-    )  # fmt: skip
+def _sections(run: Run | None, article: Article) -> list[str]:
+    """Return the sections that a notebook ends with, as HTML; none where the run's data cannot be read."""
+    try:
+        own = [section(run) for section in _SECTIONS.get(article.name, []) if run]
+        return [*own, evidence.section(run, article.experiment)] if run else own
+    except LabError:
+        return []  # the first screen says why
 
 
-def _title(notebook: nbformat.NotebookNode, default: str) -> str:
-    headings = (re.match(r"# (.+)", cell.source) for cell in notebook.cells if cell.cell_type == "markdown")
-    return next((html.escape(heading[1]) for heading in headings if heading), default)
+@dataclass(frozen=True)
+class _Link:
+    """A file or some files of a run: as a link, or with an empty `href` as text."""
+
+    text: str
+    href: str = ""
 
 
-def _failure(notebook: nbformat.NotebookNode) -> str:
-    outputs = (output for cell in notebook.cells for output in cell.get("outputs", ()))
-    errors = (f"{output.ename}: {output.evalue}" for output in outputs if output.output_type == "error")
-    return next(errors, "")
+def _links(folder: Path, article: Article, beside: Sequence[Path]) -> list[_Link]:
+    """Name the data and figures of a notebook, by their paths; or link to those beside the page."""
+    if mine := [path for path in beside if path.stem in (*article.figures, article.experiment)]:
+        return [_Link(path.name, f"{path.parent.name}/{path.name}") for path in mine]
+    counts = {
+        kind: len(
+            [
+                *(folder / kind).glob(f"{article.experiment}.*"),
+                *(folder / kind).glob(f"{article.experiment}-*"),
+            ]
+        )
+        for kind in ("trials", "requests", "events", "tables")
+    }
+    data = [
+        _Link(f"data/{folder.name}/{kind}/{article.experiment}* ({units.counted(count, 'file')})")
+        for kind, count in counts.items()
+        if count
+    ]
+    figures = [f"{files.figures().name}/{folder.name}/{name}.svg" for name in article.figures]
+    return [*data, *(_Link(path) for path in figures if (files.home() / path).exists())]
+
+
+def _put_beside(place: Path, folder: Path) -> list[Path]:
+    """Put a run's figures, trials and export beside its page, and return their paths."""
+    run, put = run_in(folder), []
+    for figure in sorted(run.figures.glob("*.svg")):
+        put.append(place / "figures" / figure.name)
+        write_whole(put[-1], figure.read_bytes())
+    for experiment in sorted({trial_id.partition(".")[0] for trial_id in Store(folder).trial_ids()}):
+        put.append(place / "data" / f"{experiment}.csv")
+        write_whole(put[-1], run.trials(experiment).to_csv(index=False).encode())
+    put.append(place / "data" / f"{run.run_id}.zip")
+    export_run(run.run_id, put[-1])
+    return put
+
+
+def _detached(page: str, place: Path) -> str:
+    """Write the pictures of a page into files beside it, and return the page that shows those."""
+
+    def into_file(embedded: re.Match[str]) -> str:
+        content = base64.b64decode(embedded[2])
+        name = f"figures/{hashlib.sha256(content).hexdigest()[:16]}.{embedded[1]}"
+        write_whole(place / name, content)
+        return name
+
+    return _EMBEDDED.sub(into_file, page)

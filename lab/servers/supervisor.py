@@ -34,6 +34,8 @@ class Supervisor:
         self._workers = Workers(worker.main, spec, self._dispatch)
         self._commands = Commands(self._workers)
         self._stopping = False
+        self._drain_s = spec.drain_s
+        self._draining: asyncio.Timeout | None = None
 
     async def run(self) -> int:
         """Serve until told to stop, or until a worker cannot be kept running; return the exit status."""
@@ -63,6 +65,9 @@ class Supervisor:
     def _stop(self, main: "asyncio.Task[Any]") -> None:
         if self._stopping:
             self._workers.kill()
+            self._drain_s = 0.0  # what waits for a worker waits in vain
+            if self._draining:
+                self._draining.reschedule(self._loop.time())
         else:
             self._stopping = True
             main.cancel()
@@ -78,7 +83,7 @@ class Supervisor:
         await self._commands.cancel()
         self._dispatch.close()
         try:
-            async with asyncio.timeout(self._spec.drain_s):
+            async with asyncio.timeout(self._drain_s) as self._draining:
                 await self._dispatch.emptied()
                 await self._workers.close()
         except TimeoutError:

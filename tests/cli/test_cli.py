@@ -110,7 +110,7 @@ def test_a_report_of_no_run_is_one_line_and_status_1(capsys: pytest.CaptureFixtu
 def test_what_a_command_raises_becomes_a_line_and_a_status(
     error: BaseException, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(run: str) -> NoReturn:
+    def fail(run: str, in_folder: bool) -> NoReturn:
         raise error
 
     monkeypatch.setattr("lab.report.write_report", fail)

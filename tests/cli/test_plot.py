@@ -1,15 +1,18 @@
-"""The title of `lab plot`: what a reader who sees nothing else must know, from results made by hand."""
+"""`lab plot`: its title says what a reader must know first; it draws no more than its requests tell."""
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from helpers.load_rows import GENERATOR, rows
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from lab.cli import main
+from lab.figures import timeline
 from lab.load.attack import summarized
 from lab.load.log import Outcome
 
@@ -50,14 +53,13 @@ def test_the_title_says_what_a_result_is_worth(
     kept: dict[str, Any] = {"generator": GENERATOR | health, "errors": {}, "warmup_errors": {}}
     requests = rows([0.02] * len(outcomes), outcomes)
     summarized(requests, stages=None, stopped_s=stopped_s, **asked, **kept).save(tmp_path / "a.parquet")
-    figures = import_module("lab.figures")
     drawn = []
 
-    def drawing(table: pd.DataFrame, title: str, *more: Any, **about: Any) -> Figure:
+    def drawing(table: pd.DataFrame, requests: pd.DataFrame, title: str, *more: Any, **about: Any) -> Figure:
         drawn.append(title)
         return Figure()
 
-    monkeypatch.setattr(figures, "over_time", drawing)
+    monkeypatch.setattr(timeline, "over_time", drawing)
     with pytest.raises(SystemExit, match="0"):
         main(["plot", str(tmp_path / "a.parquet")])
     assert drawn == [title]
@@ -77,16 +79,89 @@ def test_of_a_long_plan_only_what_was_offered_is_drawn_and_its_end_is_marked(
     }
     kept: dict[str, Any] = {"generator": GENERATOR, "errors": {}, "warmup_errors": {}}
     summarized(requests, stages=None, stopped_s=stopped_s, **asked, **kept).save(tmp_path / "a.parquet")
-    figures = import_module("lab.figures")
-    draw, drawn = figures.over_time, list[Figure]()
+    draw, drawn = timeline.over_time, list[Figure]()
 
     def drawing(*drawn_of: Any, **about: Any) -> Figure:
         drawn.append(draw(*drawn_of, **about))
         return drawn[-1]
 
-    monkeypatch.setattr(figures, "over_time", drawing)
+    monkeypatch.setattr(timeline, "over_time", drawing)
     with pytest.raises(SystemExit, match="0"):
         main(["plot", str(tmp_path / "a.parquet")])
-    first, *_, last = drawn[0].axes
+    first, last = drawn[0].axes[0], drawn[0].axes[-1]
     assert last.get_xlim()[1] <= max(stopped_s, 0) + 1
     assert [text.get_text() for text in first.texts] == ["interrupted"]
+
+
+def _drawn(
+    requests: pd.DataFrame,
+    rate: float,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *options: str,
+) -> Figure:
+    """Return what `lab plot` draws of these requests."""
+    asked: dict[str, Any] = {"url": "http://x/", "arrivals": "constant", "rate": rate}
+    kept: dict[str, Any] = {"generator": GENERATOR, "errors": {}, "warmup_errors": {}}
+    result = summarized(
+        requests, stages=None, stopped_s=None, duration_s=len(requests) / rate, **asked, **kept
+    )
+    result.save(tmp_path / "a.parquet")
+    draw, drawn = timeline.over_time, list[Figure]()
+
+    def drawing(*drawn_of: Any, **about: Any) -> Figure:
+        drawn.append(draw(*drawn_of, **about))
+        return drawn[-1]
+
+    monkeypatch.setattr(timeline, "over_time", drawing)
+    with pytest.raises(SystemExit, match="0"):
+        main(["plot", str(tmp_path / "a.parquet"), *options])
+    return drawn[0]
+
+
+def _panel(figure: Figure, label: str) -> list[Axes]:
+    return [axes for axes in figure.axes if axes.get_ylabel() == label]
+
+
+def test_a_constant_rate_is_no_comb_and_each_request_is_a_dot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """75 requests at 15/s: in tenths of a second, they would come by one and by two."""
+    figure = _drawn(rows([0.02] * 75, interval_s=1 / 15), 15, tmp_path, monkeypatch)
+    (throughput,), (latency,) = _panel(figure, "requests/s"), _panel(figure, "latency")
+    bars = [patch for patch in throughput.patches if isinstance(patch, Rectangle)]
+    assert {round(bar.get_height(), 6) for bar in bars} == {15.0}
+    assert min(bar.get_height() * bar.get_width() for bar in bars) >= 10, "each of enough requests"
+    (dots,) = latency.lines
+    assert np.asarray(dots.get_xdata()).tolist() == pytest.approx((np.arange(75) / 15).tolist())
+    assert not _panel(figure, "in flight"), "one at a time is no queue"
+
+
+def test_a_handful_of_requests_has_dots_and_no_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = _drawn(rows([0.02] * 5, [OK, OK, FAILED, OK, OK], interval_s=1), 1, tmp_path, monkeypatch)
+    (latency,) = figure.axes
+    assert [len(np.asarray(line.get_xdata())) for line in latency.lines] == [4, 1]
+    assert not latency.patches
+
+
+@pytest.mark.parametrize(("rate", "drawn"), [(20.0, {"p50"}), (400.0, {"p50", "p99"})])
+def test_a_percentile_is_drawn_only_where_there_are_samples_for_it(
+    rate: float, drawn: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bins of one second and of two workers, 10 requests have a median and 200 a p99."""
+    requests = rows([0.02] * int(30 * rate), interval_s=1 / rate)
+    figure = _drawn(requests, rate, tmp_path, monkeypatch, "--bin", "1s")
+    lanes = _panel(figure, "latency")
+    assert len(lanes) == 2, "one for each worker"
+    for axes in lanes:
+        assert {str(line.get_label()) for line in axes.lines} == drawn
+        assert axes.collections, "many requests are a heat map"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("outcomes", [[DROPPED] * 500, [FAILED] * 500, [UNFINISHED], [OK, UNFINISHED]])
+def test_whatever_was_kept_is_drawn(
+    outcomes: list[Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _drawn(rows([0.02] * len(outcomes), outcomes), 10, tmp_path, monkeypatch).axes
+    assert (tmp_path / "a.svg").stat().st_size > 1000

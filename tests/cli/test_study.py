@@ -149,7 +149,7 @@ class TestToTheEnd:
     def test_the_report_needs_no_network_and_answers_first(self, smoke: Ended) -> None:
         page = Page(smoke.report.read_text())
         assert page.fetched() == []
-        assert page.find("script") == []
+        assert not any(script.get("src") for script in page.find("script"))
         assert [article["id"] for article in page.find("article")] == sorted(catalog.notebooks())
         assert "Answer." in page.text("00-summary")
         assert "was not measured" not in page.text("00-summary")
@@ -162,7 +162,7 @@ class TestToTheEnd:
         assert len(images) >= 7
         assert all(len(image.get("alt", "")) > 40 for image in images)
         assert "No description has been provided" not in page.markup
-        assert len(page.find("figcaption")) == len(images)
+        assert len(page.find("figcaption")) == len(page.find("figure"))
 
     def test_nothing_of_it_is_left_running(self, smoke: Ended) -> None:
         assert processes(smoke.home) == []

@@ -13,6 +13,7 @@ from lab.errors import LabError, UsageError
 from lab.experiments.capacity import balancing, figure, plan, prediction, score
 from lab.experiments.capacity import case as study
 from lab.experiments.capacity.case import Case, Parameters, Sustained
+from lab.figures import title_of
 from lab.models.balancing import Policy, policies
 from lab.models.capacity import highest_utilisation
 from lab.models.simulation import waits
@@ -267,7 +268,7 @@ def test_a_billion_a_second_is_planned_and_drawn() -> None:
     steps = plan.staircase(mine, plan.up_to(mine, 1e9, 2))
     drawn = figure.staircase(steps, mine, 1e9, found, validated=0, cpus=2)
     assert drawn is not None
-    assert "120," in drawn.get_suptitle()
+    assert "120," in title_of(drawn)
     assert "**120,012,002 workers**" in plan.answer(mine, 1e9, "as given", 2, 0, found, 2, 0)
 
 
@@ -340,7 +341,7 @@ def test_a_policy_that_never_settles_has_no_latency_in_table_or_figure() -> None
 def test_simulated_policies_are_drawn_with_a_label_each() -> None:
     found = policies(variations=(0.0, 1.0), replications=2, requests=2000)
     equal, _ = figure.policies(found, 99).axes
-    assert {text.get_text() for text in equal.texts} == {*balancing.NAMES.values(), "(no wait at all)"}
+    assert {text.get_text() for text in equal.texts} == {*balancing.NAMES.values(), "ideal: no wait"}
     told = balancing.overtakes(found)
     assert not told["where"].str.contains("vary").any(), "two replications tell nothing"
 

@@ -142,7 +142,7 @@ def test_controls_are_told_with_their_doubts() -> None:
 
 def test_the_figure_shows_a_line_for_each_loop_and_crosses_the_flagged() -> None:
     (axes,) = control.figure(CONTROLS).axes
-    assert axes.get_legend_handles_labels()[1] == ["loops of 11.8 ms", "loops of 82.4 ms"]
+    assert axes.get_legend_handles_labels()[1] == ["loops of\n11.8 ms", "loops of\n82.4 ms"]
     crossed = [np.asarray(line.get_xdata()).tolist() for line in axes.lines if line.get_marker() == "x"]
     assert [16] in crossed
 

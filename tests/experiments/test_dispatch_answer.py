@@ -12,6 +12,7 @@ from lab.experiments.claims import Word
 from lab.experiments.dispatch import answer as words
 from lab.experiments.dispatch import figure as views
 from lab.experiments.dispatch.trials import queue_of
+from lab.figures import title_of
 from lab.models.statistics import busiest_by_chance, estimate
 
 NEVER_ALIKE = (0.99, 1.01, 1.0, 0.995, 1.005, 1.002)
@@ -213,8 +214,8 @@ def test_figures_say_in_their_titles_what_the_trials_can_tell() -> None:
     told, not_told = (views.comparison_figure(chosen) for chosen in (made, made[made["block"] < 4]))
     assert told
     assert not_told
-    assert told.get_suptitle() == "Random arrivals: requests take longer than with round-robin with shared"
-    assert not_told.get_suptitle().endswith("?")
+    assert title_of(told) == "Random arrivals: requests take longer than with round-robin with shared"
+    assert title_of(not_told).endswith("?")
     latency = views.latency_figure(made, "poisson")
     assert latency
     assert [axes.get_title("left") for axes in latency.axes if axes.axison] == [

@@ -14,7 +14,7 @@ from lab.experiments.folk_rules import counts, held_up, memory, replicas, thrott
 from lab.experiments.folk_rules import rules as study
 from lab.experiments.folk_rules.rules import Ruling, exceeds, with_tail
 from lab.experiments.folk_rules.trials import CENTRAL, HASHED
-from lab.figures import rendered
+from lab.figures import rendered, title_of
 from lab.flags import Flag
 from lab.models.queueing import mdc_wait_quantile
 from lab.models.statistics import Estimate, Interval
@@ -303,7 +303,7 @@ def test_figures_draw_what_was_compared_and_their_titles_say_the_verdict() -> No
         held_up.figure(events(least_busy=0, reuseport=8), beside(50.0, 5.0)),
         throttled.figure(held(5, 6, 4, 5, 3, 7)),
     ]
-    titles = [figure.get_suptitle() for figure in drawn if figure]
+    titles = [title_of(figure) for figure in drawn if figure]
     assert titles == [
         "5 workers do no better than 2",
         "Replicas are as good as workers by some ways to choose, but not by others",

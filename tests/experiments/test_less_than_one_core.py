@@ -12,6 +12,7 @@ from helpers.trial_rows import trials
 from lab.errors import UsageError
 from lab.experiments import less_than_one_core as study
 from lab.experiments.claims import Word
+from lab.figures import title_of
 from lab.flags import Flag
 from lab.models.statistics import Estimate, Interval
 from lab.quota import QuotaError
@@ -267,7 +268,7 @@ def test_the_figure_shows_throttling_below_throughput_and_latency() -> None:
     figure = study.figure(found)
     assert figure is not None
     rate, latency, stopped, stopped_calm = figure.axes
-    assert figure.get_suptitle() == "Given less than one core, clustering makes no difference"
+    assert title_of(figure) == "Given less than one core, clustering makes no difference"
     assert rate.get_legend_handles_labels()[1] == ["0.5 CPUs", "1 CPU", "all CPUs"]
     assert latency.get_legend_handles_labels()[1] == ["p50", "p90"]
     assert "%" in stopped.get_ylabel()

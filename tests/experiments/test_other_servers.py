@@ -12,6 +12,7 @@ from lab.experiments.other_servers import figure as views
 from lab.experiments.other_servers import servers as named
 from lab.experiments.other_servers import trials as study
 from lab.experiments.other_servers.analysis import Found, found
+from lab.figures import title_of
 from lab.models.simulation import waits
 from lab.servers.peers import Peer
 from lab.study.estimates import table_of
@@ -156,11 +157,11 @@ def test_what_loops_and_workers_buy_is_told_apart() -> None:
     )
     figure = views.speed_figure(servers, trials)
     assert figure is not None
-    assert figure.get_suptitle().endswith("?"), "one block states nothing"
+    assert title_of(figure).endswith("?"), "one block states nothing"
     rows = pd.concat([trials.assign(block=block) for block in range(1, 7)])
     figure = views.speed_figure(servers, rows)
     assert figure is not None
-    assert "5.0 times as much, more workers 1.9 times" in figure.get_suptitle()
+    assert "5.0 times as much, more workers 1.9 times" in title_of(figure)
 
 
 def test_an_ideal_server_is_at_1_and_one_that_wastes_half_of_its_time_is_not() -> None:
@@ -254,4 +255,4 @@ def test_the_figure_has_a_row_for_each_server_nearest_first_and_says_who_is() ->
     rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert rows[-1] == "granian"
     assert set(rows) == {"ours, least-busy", "uvicorn", "granian"}
-    assert figure.get_suptitle().endswith("furthest: granian")
+    assert title_of(figure).endswith("furthest: granian")

@@ -13,6 +13,7 @@ from lab.errors import LabError
 from lab.experiments import rate_sweep, single_vs_cluster, summary, worker_scaling
 from lab.experiments.claims import Verdict, Word
 from lab.experiments.worker_scaling import answer as scaling_answer
+from lab.figures import title_of
 from lab.flags import Flag
 from lab.machine import describe
 from lab.models.statistics import Interval
@@ -86,7 +87,7 @@ def test_figures_are_drawn_from_what_was_measured() -> None:
     scaling, sweep, _ = summary.figures(open_run(), {worker_scaling.EXPERIMENT: SCALED})
     assert scaling is not None
     assert sweep is None
-    assert "1.80 times" in scaling.get_suptitle()
+    assert "1.80 times" in title_of(scaling)
 
 
 def test_the_health_table_counts_flags_and_finds_the_worst() -> None:

@@ -112,10 +112,8 @@ class JupyterLab:
 
     def others(self) -> list[int]:
         """Return the pids of whatever its kernels have started, and still runs."""
-        alive = (
-            one for one in self.program.processes() if one.pid not in (self.program.pid, *self.kernels())
-        )
-        return [one.pid for one in alive if "resource_tracker" not in " ".join(_words(one))]
+        ours = {self.program.pid, *self.kernels()}
+        return [one.pid for one in self.program.processes() if one.pid not in ours and _words(one)]
 
 
 @contextmanager
@@ -169,6 +167,7 @@ def _url(runtime: Path, program: Program, log: Path) -> str:
 
 
 def _words(process: psutil.Process) -> list[str]:
+    """Return its command line; nothing once it has ended, even if nobody has waited for it yet."""
     try:
         return process.cmdline()
     except psutil.Error:

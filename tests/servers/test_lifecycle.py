@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -245,3 +246,15 @@ def test_the_log_tells_the_sum_and_the_worker() -> None:
         total = get(server.url).body.removeprefix("Result number is ")
         until(lambda: server.log(lines=1).endswith(f" {server.pid} {total}"))
     assert server.log() == ""
+
+
+def test_two_signals_at_once_end_it_though_connections_wait_for_a_worker() -> None:
+    with serve(workers=1, iterations=ENDLESS, drain_s=600) as server, ExitStack() as stack:
+        pids = {server.pid, *server.workers}
+        for _ in range(20):  # more than the worker takes before it answers
+            stack.enter_context(Connection(server.url)).ask()
+        computing(server.workers)
+        server.send_signal(signal.SIGINT)
+        server.send_signal(signal.SIGTERM)
+        server.wait()
+        until(lambda: all(gone(pid) for pid in pids), 2)

@@ -1,6 +1,5 @@
 """The staircase from a rate to its workers, and the latency of balancing policies."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,19 +7,31 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from lab import units
 from lab.experiments.capacity.balancing import NAMES, latency, nodes, overtakes, pick, variations
 from lab.experiments.capacity.case import Case, Sustained, rate_in_words
-from lab.figures import DARK_TO_LIGHT, GRID, INK, QUIET, Look, canvas, plain_log_ticks
+from lab.figures import (
+    BAD,
+    GRID,
+    HALO,
+    IDEAL,
+    INK,
+    QUIET,
+    SERVERS,
+    SLO,
+    SMALL,
+    Look,
+    beside,
+    canvas,
+    legend_below,
+    plain_log_ticks,
+)
 from lab.models.balancing import POLICIES, Policy, alone
 
-_PLAN, _MEASURED = DARK_TO_LIGHT[0], DARK_TO_LIGHT[1]
-_LEAST: dict[str, Any] = {"color": QUIET, "linewidth": 1.2, "linestyle": (0, (1, 1.5))}
-_HALO = [withStroke(linewidth=2.5, foreground="white")]
+_PLAN = SERVERS["round-robin"]
 _MANY = 40
 """From so many workers on, axes are logarithmic."""
 
@@ -41,18 +52,18 @@ def staircase(
     if needed:
         room = f" + {units.percent(case.headroom)}" if case.headroom else ""
         title = f"{rate_in_words(rate_rps)}{room}, {case.slo}: {units.counted(needed, 'worker')}"
-    with canvas(title, size=(7.8, 4.8)) as (figure, (axes,)):
+    with canvas(title, height=4.6) as (figure, (axes,)):
         _scaled(axes, steps)
         _ground(axes, cpus, int(steps["workers"].max()))
         _stairs(axes, steps, validated, cpus)
         _measured(axes, sustained, case.loop_s)
         _band(axes, steps)
-        _ideal(axes, case)
         if needed:
             _asked(axes, rate_rps, case.headroom, needed)
         axes.set_xlabel("offered rate, requests/s")
         axes.set_ylabel("workers")
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        legend_below(figure, axes, columns=1)
+        _ideal(axes, case)
     return figure
 
 
@@ -81,7 +92,7 @@ def _ground(axes: Axes, cpus: int, most: int) -> None:
     axes.annotate(
         f"hatched: more workers than the {units.counted(cpus, 'CPU')} here",
         (0, 1), xycoords="axes fraction", xytext=(6, -6), textcoords="offset points",
-        va="top", fontsize=9, color=QUIET, path_effects=_HALO, zorder=5,
+        va="top", fontsize=SMALL, color=QUIET, bbox=HALO, zorder=5,
     )  # fmt: skip
 
 
@@ -121,14 +132,9 @@ def _ideal(axes: Axes, case: Case) -> None:
     """Draw the fewest workers that any arrangement could need."""
     low, high = axes.get_xlim()
     is_log = axes.get_xscale() == "log"
-    at = math.sqrt(low * high) if is_log else 0.55 * high
     rates = np.geomspace(low, high, 100) if is_log else np.linspace(low, high, 100)
-    axes.plot(rates, rates * case.mean_s, **_LEAST)
-    axes.annotate(
-        "the fewest possible:\nevery worker always busy", (at, at * case.mean_s), xytext=(8, -6),
-        textcoords="offset points", ha="left", va="top", fontsize=9, color=QUIET, path_effects=_HALO,
-        zorder=5,
-    )  # fmt: skip
+    axes.plot(rates, rates * case.mean_s, **IDEAL)
+    beside(axes, [(high, high * case.mean_s, "ideal:\nalways\nbusy", QUIET)])
 
 
 def _measured(axes: Axes, sustained: Sustained, loop_s: float) -> None:
@@ -137,7 +143,7 @@ def _measured(axes: Axes, sustained: Sustained, loop_s: float) -> None:
         return
     ends = [sustained.rate_rps(share, loop_s) for share in (sustained.share.low, sustained.share.high)]
     axes.plot(
-        ends, [sustained.workers] * 2, "|-", color=_MEASURED.color,
+        ends, [sustained.workers] * 2, "|-", color=SLO["color"],
         linewidth=5, markersize=13, markeredgewidth=2.5, solid_capstyle="butt", zorder=6,
         label="measured here: the sustained rate lies in between",
     )  # fmt: skip
@@ -153,16 +159,16 @@ def _asked(axes: Axes, rate_rps: float, headroom: float, needed: int) -> None:
     axes.plot([planned_rps], [needed], "o", color=INK, markersize=9, zorder=8)
     axes.annotate(
         f"{rate_in_words(rate_rps)}{room}:\n{units.counted(needed, 'worker')}", (planned_rps, needed),
-        xytext=(-6, 8), textcoords="offset points", ha="right", va="bottom", fontsize=9.5,
-        fontweight="bold", path_effects=_HALO, zorder=9,
+        xytext=(9, -7), textcoords="offset points", ha="left", va="top",
+        fontweight="bold", bbox=HALO, zorder=9,
     )  # fmt: skip
 
 
 _LOOKS: Mapping[str, Look] = {
-    "random": DARK_TO_LIGHT[3],
-    "round-robin": DARK_TO_LIGHT[1],
-    "two-choices": DARK_TO_LIGHT[2],
-    "shortest": DARK_TO_LIGHT[0],
+    "random": SERVERS["reuseport"],
+    "round-robin": SERVERS["round-robin"],
+    "two-choices": Look("#c9a227", "P", "-."),
+    "shortest": SERVERS["least-busy"],
     "central": Look(INK, "*", "-"),
 }
 _LAWS = {0.0: "constant", 1.0: "exponential"}
@@ -171,16 +177,22 @@ _LAWS = {0.0: "constant", 1.0: "exponential"}
 def policies(found: Sequence[Policy], percentile: int) -> Figure:
     """Draw the latency of each policy against the variation of service times, a panel per slowest node."""
     speeds = sorted({one.slowest for one in found}, reverse=True)
-    size = (5.4 * len(speeds), 4.8)
-    with canvas(_finding(found), columns=len(speeds), size=size, sharey=True) as (figure, panels):
+    height = 0.3 + 3.0 * len(speeds)
+    with canvas(_finding(found), rows=len(speeds), height=height, sharex=True, sharey=True) as (
+        figure,
+        panels,
+    ):
+        labels = []
         for axes, slowest in zip(panels, speeds, strict=True):
-            _panel(axes, pick(found, slowest=slowest), percentile / 100)
+            labels.append(_panel(axes, pick(found, slowest=slowest), percentile / 100))
             axes.set_title(f"Nodes: {nodes(slowest)}")
-            axes.set_xlabel("how much service times vary (coefficient of variation)")
+        panels[-1].set_xlabel("how much service times vary (coefficient of variation)")
         panels[0].set_yscale("log")
         panels[0].set_ylim(0.8, 4 * panels[0].get_ylim()[1])  # room for words
         plain_log_ticks(panels[0].yaxis)
-        panels[0].set_ylabel(f"p{percentile} latency, mean service times (log scale)")
+        for axes, ends in zip(panels, labels, strict=True):
+            axes.set_ylabel(f"p{percentile}, in mean service times")
+            beside(axes, ends)
     return figure
 
 
@@ -192,10 +204,11 @@ def _finding(found: Sequence[Policy]) -> str:
     return "Simulated: round robin does as well as one queue only while all requests take equally long"
 
 
-def _panel(axes: Axes, found: Sequence[Policy], quantile: float) -> None:
+def _panel(axes: Axes, found: Sequence[Policy], quantile: float) -> list[tuple[float, float, str, str]]:
+    """Draw each policy; return the labels of the lines' ends."""
     places = {variation: place for place, variation in enumerate(variations(found))}
     least = [alone(variation, quantile) for variation in places]
-    axes.plot(list(places.values()), least, **_LEAST)
+    axes.plot(list(places.values()), least, **IDEAL)
     ends, lost = {"": least[-1]}, []
     for policy in POLICIES:
         known = {places[one.variation]: latency(one) for one in pick(found, policy=policy)}
@@ -211,31 +224,21 @@ def _panel(axes: Axes, found: Sequence[Policy], quantile: float) -> None:
             markersize=10 if look.marker == "*" else 6, linewidth=2.4 if policy == "central" else 1.8,
         )  # fmt: skip
         ends[policy] = values[-1]
-    for name, height in _apart(ends).items():
-        axes.annotate(
-            NAMES.get(name, "(no wait at all)"), (len(places) - 1, height), xytext=(10, 0), va="center",
-            textcoords="offset points", fontsize=9, color=INK if name else QUIET, path_effects=_HALO,
-        )  # fmt: skip
     if lost:
         axes.annotate(
             f"not drawn: {' and '.join(lost)}.\n"
             "The slow node gets more than it can do,\nso its queue has no end.",
-            (0.02, 0.98), xycoords="axes fraction", va="top", fontsize=9.5, fontweight="bold",
-            color=DARK_TO_LIGHT[1].color,
+            (0.02, 0.98), xycoords="axes fraction", va="top", fontsize=SMALL, fontweight="bold",
+            color=BAD,
         )  # fmt: skip
     axes.set_xticks(list(places.values()), [_named(variation) for variation in places])
-    axes.set_xlim(-0.3, len(places) - 1 + 1.5)
+    axes.set_xlim(-0.3, len(places) - 0.8)
+    return [
+        (len(places) - 1, value, NAMES.get(name, "ideal: no wait"), _LOOKS[name].color if name else QUIET)
+        for name, value in ends.items()
+    ]
 
 
 def _named(variation: float) -> str:
     law = _LAWS.get(variation)
     return f"{variation:g}\n{law}" if law else f"{variation:g}"
-
-
-def _apart(ends: Mapping[str, float], least: float = 1.35) -> dict[str, float]:
-    """Return heights for labels on a logarithmic axis, each at least so many times the one below."""
-    placed: dict[str, float] = {}
-    below = 0.0
-    for name, value in sorted(ends.items(), key=lambda end: end[1]):
-        placed[name] = below = max(value, below * least)
-    return placed

@@ -12,7 +12,18 @@ from lab.experiments.capacity.case import EXPERIMENT, Parameters, Sustained
 from lab.experiments.capacity.prediction import BAND, PERCENTILES, SUSTAINED, latency
 from lab.experiments.common import worded
 from lab.experiments.dispatch.trials import played_as
-from lab.figures import DARK_TO_LIGHT, QUIET, Look, canvas, cross_flagged, plain_log_ticks, reference_line
+from lab.figures import (
+    LIGHTER,
+    QUIET,
+    SERVERS,
+    SLO,
+    Look,
+    canvas,
+    cross_flagged,
+    legend_below,
+    plain_log_ticks,
+    reference_line,
+)
 from lab.models.statistics import Estimate, crossing, proportion
 from lab.study.estimates import Stated, stated
 from lab.study.run import Run
@@ -164,10 +175,13 @@ def title(scored: pd.DataFrame) -> str:
     )
 
 
+_LOOKS = (SERVERS["round-robin"], Look(LIGHTER, "o"))
+
+
 def figure(predicted: pd.DataFrame, scored: pd.DataFrame, sustained: Sustained, p: Parameters) -> Figure:
     """Draw the bands that were written first, then the trials as dots, against own utilisation."""
-    with canvas(title(scored), size=(7.4, 4.8)) as (figure, (axes,)):
-        for percentile, look in zip(reversed(PERCENTILES), DARK_TO_LIGHT, strict=False):
+    with canvas(title(scored), height=4.0) as (figure, (axes,)):
+        for percentile, look in zip(reversed(PERCENTILES), _LOOKS, strict=True):
             _band(axes, predicted[predicted["percentile"] == percentile], f"p{percentile}", look)
             mine = scored[scored["percentile"] == percentile]
             axes.plot(mine["utilisation"], mine["measured"], look.marker, color=look.color)
@@ -178,12 +192,14 @@ def figure(predicted: pd.DataFrame, scored: pd.DataFrame, sustained: Sustained, 
         axes.set_xlim(0, 1.02 * max(1.0, float(np.nan_to_num(scored["utilisation"].max()))))
         axes.set_xlabel("offered, share of the own limit (own utilisation)")
         axes.set_ylabel("latency, in own service times (log scale)")
-        reference_line(axes, y=p.slo_loops, text=f"SLO for p{p.slo_percentile}")
-        reference_line(axes, x=sustained.highest, text="sustained,\npredicted")
+        reference_line(axes, y=p.slo_loops, text=f"SLO for p{p.slo_percentile}", left=True, **SLO)
+        reference_line(axes, x=sustained.highest, text="sustained,\npredicted", color=SLO["color"])
         if sustained.share:
-            shade: dict[str, Any] = {"color": DARK_TO_LIGHT[2].color, "alpha": 0.3, "linewidth": 0}
-            axes.axvspan(sustained.share.low, sustained.share.high, label="sustained, measured", **shade)
+            low, high = sustained.share.low, sustained.share.high
+            shade: dict[str, Any] = {"color": SLO["color"], "alpha": 0.25, "linewidth": 0}
+            axes.axvspan(low, high, label="sustained rate, measured", **shade)
         _key(axes)
+        legend_below(figure, axes)
     return figure
 
 
@@ -194,7 +210,7 @@ def _band(axes: Axes, band: pd.DataFrame, name: str, look: Look) -> None:
     axes.plot(ends.index, ends["middle"], linestyle=look.line, color=look.color, linewidth=1.2)
     axes.annotate(
         name, (ends.index[0], ends["middle"].iloc[0]), xytext=(-5, 0), textcoords="offset points",
-        ha="right", va="center", fontsize=10, fontweight="bold", color=look.color,
+        ha="right", va="center", fontweight="bold", color=look.color,
     )  # fmt: skip
 
 
@@ -202,7 +218,6 @@ def _key(axes: Axes) -> None:
     """Say once for all percentiles what is drawn."""
     axes.fill_between([], [], [], color=QUIET, alpha=0.3, linewidth=0, label="predicted: nine of ten trials")
     axes.plot([], [], "o", color=QUIET, label="measured: a trial")
-    axes.legend(loc="upper left")
 
 
 def sustained_in(

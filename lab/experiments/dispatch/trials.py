@@ -232,14 +232,15 @@ def curve(queue: Queue, workers: int, arrivals: str, tail_share: float) -> pd.Da
     constant arrivals: no wait except by hash), else simulated.
     """
     rows = [
-        (u, *(_latency(queue, workers, float(u), arrivals, q) for q in (0.5, tail_share)))
+        (u, *(latency(queue, workers, float(u), arrivals, q) for q in (0.5, tail_share)))
         for u in np.linspace(0.05, 0.95, 19)
         if queue != Queue.GIL
     ]
     return pd.DataFrame(rows, columns=["utilisation", "p50", "tail"])
 
 
-def _latency(queue: Queue, workers: int, utilisation: float, arrivals: str, quantile: float) -> float:
+def latency(queue: Queue, workers: int, utilisation: float, arrivals: str, quantile: float) -> float:
+    """Return a quantile of a queue's latency, in service times, as `curve` draws it."""
     if arrivals == "poisson" and queue != Queue.BATCHES:
         sharing = 1 if queue in (Queue.HASHED, Queue.ONE) else workers
         return 1 + mdc_wait_quantile(quantile, sharing, utilisation)

@@ -22,7 +22,8 @@ from lab.experiments.failures.trials import (
     SCALE,
     around,
 )
-from lab.figures import DARK_TO_LIGHT, INK, QUIET, canvas, plain_log_ticks, reference_line
+from lab.figures import BAD, HALO, INK, PALE, SMALL, canvas, reference_line
+from lab.figures.timeline import draw_lanes
 from lab.models.statistics import Estimate, estimate, proportion
 from lab.study.estimates import Stated, stated
 from lab.units import counted, percent, seconds
@@ -279,38 +280,50 @@ def _held(part: Part, mine: pd.DataFrame) -> tuple[str, bool | None]:
 
 
 _MARGIN_S = 0.1
-_LOOKS = (DARK_TO_LIGHT[0], DARK_TO_LIGHT[2])
 _TITLES: dict[str, tuple[str, str, str]] = {
-    KILL: ("kill", "kill -9", "its successor"),
-    RECYCLE: ("recycle", "a worker is asked to leave", "its successor"),
+    KILL: ("kill", "kill -9", "the killed worker, then its successor"),
+    RECYCLE: ("recycle", "a worker is asked to leave", "the leaving worker, then its successor"),
     BLOCK: ("blocked worker", "a long request arrives", "the blocked worker"),
     SCALE: ("change of number", "one worker more, then less", "the new worker"),
 }
-"""Of each kind that is drawn: the noun, what happens at 0, and which worker stands out."""
+"""Of each kind that is drawn: the noun, what happens at 0, and which worker has a lane of its own."""
 
 
 def figure(events: pd.DataFrame, requests: pd.DataFrame, kind: str) -> Figure | None:
-    """Lay the failures of the first dispatch over each other, new connections; None if there are none."""
+    """Lay the failures of the first dispatch over each other, new connections; None if there are none.
+
+    A heat map with two lanes: one for the worker that failed and its successor, one for the others.
+    """
     found = next((each for each in servers(events, kind) if each[1] == "new"), None)
     if found is None:
         return None
     dispatch, _, mine, calm = found
     noun, happens, its = _TITLES[kind]
     near = around(requests, events, mine, _MARGIN_S)
-    with canvas(f"{_title(kind, noun, mine)} ({dispatch})", size=(8.6, 3.9)) as (figure, (axes,)):
-        _answers(axes, near[near["outcome"] == "ok"], its)
-        _losses(axes, near[near["outcome"] != "ok"])
-        full_s = mine["took_s"].median()
-        if full_s > 0:
-            axes.axvspan(0, full_s, color=QUIET, alpha=0.16, linewidth=0, zorder=0)
-        reference_line(axes, x=0, text=happens)
-        if (before_s := float(calm["latency_s"].median())) > 0:
-            lowest, highest = axes.get_ylim()  # after a slow event, all answers may be far above
-            axes.set_ylim(min(lowest, before_s / 2.2), max(highest, before_s * 2.2))
-            reference_line(axes, y=before_s, text="before the first")
-        axes.set_xlabel("time at which the request was due, from the event, s")
-        axes.set_ylabel("latency")
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
+    answered, lost = near[near["outcome"] == "ok"], near[near["outcome"] != "ok"]
+    owns = answered["by_its_worker"] | answered["by_ended"]
+    full_s, before_s = mine["took_s"].median(), float(calm["latency_s"].median())
+    grid: dict[str, Any] = {"rows": 2, "sharex": True, "sharey": True}
+    with canvas(f"{_title(kind, noun, mine)} ({dispatch})", height=4.0, **grid) as (figure, panels):
+        draw_lanes(
+            panels, [(its, answered[owns]), ("the other workers", answered[~owns])], x="since_s", log=True
+        )
+        if before_s > 0:
+            lowest, highest = panels[0].get_ylim()  # after a slow event, all answers may be far above
+            panels[0].set_ylim(min(lowest, before_s / 2), max(highest, before_s * 2))
+        for axes in panels:
+            if full_s > 0:
+                axes.axvspan(0, full_s, color=PALE, alpha=0.25, linewidth=0, zorder=0)
+            if before_s > 0:
+                reference_line(axes, y=before_s, text="" if axes is panels[0] else "before the first")
+            reference_line(axes, x=0, text="")
+            axes.set_ylabel("latency")
+        panels[0].annotate(
+            happens, (0, 0), xycoords=("data", "axes fraction"), xytext=(3, 3), textcoords="offset points",
+            fontsize=SMALL,
+        )  # fmt: skip
+        _losses(panels[0], lost)
+        panels[-1].set_xlabel("time at which the request was due, from the event, s")
     return figure
 
 
@@ -322,19 +335,13 @@ def _title(kind: str, noun: str, mine: pd.DataFrame) -> str:
     return f"{_lost_in(mine, noun)}; {again}"
 
 
-def _answers(axes: Axes, answered: pd.DataFrame, its: str) -> None:
-    for which, look, kind in zip((False, True), _LOOKS, ("another worker", its), strict=True):
-        mine = answered[answered["by_its_worker"] == which]
-        axes.plot(mine["since_s"], mine["latency_s"], look.marker, color=look.color, markersize=4, alpha=0.7,
-                  label=f"answered by {kind}", rasterized=True)  # fmt: skip
-    axes.set_yscale("log")
-    if len(answered):
-        axes.set_ylim(answered["latency_s"].min() / 2.2, answered["latency_s"].max() * 2.2)
-    plain_log_ticks(axes.yaxis, units.seconds)
-
-
 def _losses(axes: Axes, lost: pd.DataFrame) -> None:
+    """Cross the requests that were lost, at the foot of the lane of the worker that failed."""
     if len(lost):
-        axes.plot(lost["since_s"], [0.05] * len(lost), "X", color=DARK_TO_LIGHT[1].color, markersize=8,
-                  markeredgecolor=INK, markeredgewidth=0.5, transform=axes.get_xaxis_transform(),
-                  label=f"lost: {len(lost)}", zorder=5)  # fmt: skip
+        axes.plot(
+            lost["since_s"], [0.2] * len(lost), "X", color=BAD, markersize=8, markeredgecolor=INK,
+            markeredgewidth=0.5, transform=axes.get_xaxis_transform(), zorder=5, label="lost",
+        )  # fmt: skip
+        axes.annotate(f"lost: {len(lost)}", (float(lost["since_s"].max()), 0.2), xytext=(8, 0), va="center",
+                      xycoords=axes.get_xaxis_transform(), textcoords="offset points", fontsize=SMALL,
+                      fontweight="bold", color=BAD, bbox=HALO)  # fmt: skip

@@ -264,12 +264,14 @@ def around(
     """Lay some of these events over each other: their requests, due `since_s` after their event began.
 
     They are the answered ones that were due from `margin_s` before it to as long after it, and all its lost
-    ones. `by_its_worker` says which were answered by the blocked worker, or by the successor.
+    ones. `by_its_worker` says which were answered by the blocked worker, or by the successor, and `by_ended`
+    which by a worker that answered nothing due after the event was over: the one that was ended.
     """
     found: list[pd.DataFrame] = []
     for trial_id, mine in which.groupby("trial_id", sort=False):
         of_trial = requests[requests["trial_id"] == trial_id]
         begun_s = events.loc[events["trial_id"] == trial_id, "begun_s"].to_numpy()
+        last_due_s = of_trial.groupby("worker")["due_s"].max()
         lost, owner_s = of_trial["outcome"] != "ok", begun_s[_owners(of_trial, begun_s)]
         for _, event in mine.iterrows():
             since_s = of_trial["due_s"] - event["begun_s"]
@@ -278,5 +280,7 @@ def around(
             )
             shown = of_trial[(near & ~lost) | (lost & (owner_s == event["begun_s"]))]
             its = shown["worker"] == pd.to_numeric(event["detail"], errors="coerce")
-            found.append(shown.assign(since_s=since_s, by_its_worker=its))
+            over_s = event["begun_s"] + np.nan_to_num(event["took_s"], nan=REPLACED_WITHIN_S)
+            ended = shown["worker"].isin(last_due_s.index[last_due_s < over_s])
+            found.append(shown.assign(since_s=since_s, by_its_worker=its, by_ended=ended & ~its))
     return pd.concat(found)

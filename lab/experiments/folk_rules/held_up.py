@@ -5,7 +5,6 @@ from dataclasses import replace
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
 from lab import units
 from lab.experiments.claims import Word
@@ -30,7 +29,18 @@ from lab.experiments.folk_rules.rules import (
 )
 from lab.experiments.folk_rules.trials import BESIDE, CLUSTER, INLINE, POOL, THREAD
 from lab.experiments.other_servers.analysis import against, estimated
-from lab.figures import DARK_TO_LIGHT, INK, QUIET, canvas, plain_log_ticks, reference_line
+from lab.figures import (
+    HALO,
+    INK,
+    QUIET,
+    SERVERS,
+    SMALL,
+    Look,
+    canvas,
+    plain_log_ticks,
+    reference_line,
+    server_look,
+)
 from lab.models.statistics import Estimate
 from lab.study.run import Run
 
@@ -150,7 +160,7 @@ def figure(events: pd.DataFrame, trials: pd.DataFrame) -> Figure | None:
     if events.empty and trials.empty:
         return None
     panels = (len(events) > 0) + (len(trials) > 0)
-    with canvas(_title(events, trials), columns=panels, size=(5.2 * panels, 3.4)) as (figure, axes):
+    with canvas(_title(events, trials), rows=panels, height=2.5 * panels) as (figure, axes):
         if len(events):
             _draw_waiting(axes[0], events)
         if len(trials):
@@ -178,10 +188,10 @@ def _draw_waiting(axes: Axes, events: pd.DataFrame) -> None:
             100 * mine["waited"] / mine["due"],
             [height] * len(mine),
             ".",
-            color=DARK_TO_LIGHT[0].color,
-            alpha=0.4,
+            color=server_look(name).color,
+            alpha=0.6,
         )
-        _dot(axes, height, one, 100.0)
+        _dot(axes, height, one, 100.0, server_look(name))
     reference_line(axes, x=100 * failures_answer.MOST_WAITING, text="a tenth")
     axes.set_yticks(range(len(order)), order)
     axes.set_ylim(len(order) - 0.4, -0.6)
@@ -195,13 +205,12 @@ def _draw_tails(axes: Axes, trials: pd.DataFrame) -> None:
     places = [place for place in (POOL, CLUSTER, THREAD, INLINE) if place in set(trials["server"])]
     for height, place in enumerate(places):
         mine = trials[trials["server"] == place]
-        axes.plot(1000 * mine["tail_s"], [height] * len(mine), ".", color=DARK_TO_LIGHT[0].color, alpha=0.4)
+        axes.plot(1000 * mine["tail_s"], [height] * len(mine), ".", color=_PLACE.color, alpha=0.5)
         if one := _tail(trials, place):
-            _dot(axes, height, one, 1000.0)
+            _dot(axes, height, one, 1000.0, _PLACE)
             axes.annotate(
                 units.seconds(one.value), (1000 * one.value, height), xytext=(0, 8), ha="center",
-                textcoords="offset points", fontsize=8.5,
-                path_effects=[withStroke(linewidth=2.5, foreground="white")],
+                textcoords="offset points", fontsize=SMALL, bbox=HALO,
             )  # fmt: skip
     slow_s = float((trials["blocking"] * trials["loop_s"]).median())
     axes.axvline(1000 * slow_s, color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
@@ -218,7 +227,9 @@ def _draw_tails(axes: Axes, trials: pd.DataFrame) -> None:
 _ARTICLE = {INLINE: "the ", THREAD: "a ", POOL: "a ", CLUSTER: "a worker of a "}
 
 
-def _dot(axes: Axes, height: float, found: Estimate, scale: float) -> None:
-    look = DARK_TO_LIGHT[0]
+_PLACE = SERVERS["round-robin"]
+
+
+def _dot(axes: Axes, height: float, found: Estimate, scale: float, look: Look) -> None:
     axes.plot([scale * found.low, scale * found.high], [height, height], color=look.color)
     axes.plot(scale * found.value, height, look.marker, color=look.color, markersize=8, markeredgecolor=INK)

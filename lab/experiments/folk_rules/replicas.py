@@ -28,7 +28,7 @@ from lab.experiments.folk_rules.rules import (
 )
 from lab.experiments.folk_rules.trials import BALANCED, CENTRAL, HASHED, TAIL, named
 from lab.experiments.other_servers.analysis import against, estimated
-from lab.figures import DARK_TO_LIGHT, canvas, reference_line
+from lab.figures import SERVERS, THEORY, canvas, legend_below, reference_line
 from lab.models.queueing import mdc_wait_quantile
 from lab.study.run import Run
 from lab.units import counted
@@ -162,9 +162,9 @@ def figure(tails: pd.DataFrame, n: int) -> Figure | None:
     if tails.empty or CENTRAL not in set(tails["server"]):
         return None
     names = {server: name for server, name in shown(n).items() if server in set(tails["server"])}
-    title, look = _TITLES[ruling(tails, n).verdict.word], DARK_TO_LIGHT[0]
-    mark: dict[str, Any] = {"color": DARK_TO_LIGHT[1].color, "markeredgewidth": 3}
-    with canvas(title, size=(8.2, 1.7 + 0.5 * len(names))) as (figure, (axes,)):
+    title, look = _TITLES[ruling(tails, n).verdict.word], SERVERS["round-robin"]
+    mark: dict[str, Any] = {"color": THEORY["color"], "markeredgewidth": 3}
+    with canvas(title, height=1.4 + 0.5 * len(names)) as (figure, (axes,)):
         for height, server in enumerate(names):
             mine = tails[tails["server"] == server]
             if theory := estimated(mine["theory"]):
@@ -179,11 +179,11 @@ def figure(tails: pd.DataFrame, n: int) -> Figure | None:
         )  # fmt: skip
         axes.plot([], [], "|", markersize=14, label="theory", **mark)
         reference_line(axes, x=1, text="one ideal queue")
-        axes.set_yticks(range(len(names)), list(names.values()))
+        axes.set_yticks(range(len(names)), [name.replace(" behind", "\nbehind") for name in names.values()])
         axes.set_ylim(len(names) - 0.4, -0.8)
         largest = tails.groupby("server")["over_ideal"].median().max()
         axes.set_xlim(0, max(2.0, min(1.08 * axes.get_xlim()[1], MOST_SHOWN * largest)))
-        axes.set_xlabel(f"{tail_name(tails)} of latency, multiples of one ideal queue's")
+        axes.set_xlabel(f"{tail_name(tails)} over one ideal queue's")
         axes.grid(visible=False, axis="y")
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        legend_below(figure, axes)
     return figure

@@ -23,7 +23,7 @@ from lab.experiments.folk_rules.rules import (
 )
 from lab.experiments.less_than_one_core import quota_name, throttled_share
 from lab.experiments.other_servers.analysis import estimated
-from lab.figures import DARK_TO_LIGHT, INK, canvas
+from lab.figures import BAD, INK, SERVERS, canvas
 from lab.models.statistics import Estimate
 from lab.quota import QuotaError
 from lab.study.run import Run
@@ -128,16 +128,16 @@ def figure(trials: pd.DataFrame) -> Figure | None:
         "the same,\nwithout a quota": free["held_up"],
     }
     halo = [withStroke(linewidth=3, foreground="white")]
-    with canvas(_TITLES[ruling(trials).verdict.word], size=(7.4, 3.6)) as (figure, (axes,)):
+    with canvas(_TITLES[ruling(trials).verdict.word], height=3.2) as (figure, (axes,)):
         for height, shares in enumerate(rows.values()):
-            look = DARK_TO_LIGHT[1 if shares.name == "held_up" else 0]
+            color = BAD if shares.name == "held_up" else SERVERS["round-robin"].color
             if (found := estimated(100 * shares)) is None:
                 continue
-            axes.barh(height, found.value, 0.55, color=look.color)
+            axes.barh(height, found.value, 0.55, color=color)
             axes.plot([found.low, found.high], [height, height], color=INK, linewidth=1.4, path_effects=halo)
             axes.annotate(
                 f"{found.value:.0f} %", (found.high, height), xytext=(6, 0), va="center",
-                textcoords="offset points", fontsize=11, fontweight="bold",
+                textcoords="offset points", fontweight="bold",
             )  # fmt: skip
         axes.set_yticks(range(len(rows)), list(rows))
         axes.set_ylim(len(rows) - 0.5, -0.5)

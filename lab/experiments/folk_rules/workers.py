@@ -28,7 +28,7 @@ from lab.experiments.folk_rules.rules import (
 from lab.experiments.folk_rules.trials import OVERLOAD, TAIL, named, numbers
 from lab.experiments.other_servers.analysis import against, estimated
 from lab.experiments.worker_scaling import scaling
-from lab.figures import DARK_TO_LIGHT, INK, QUIET, canvas, reference_line
+from lab.figures import IDEAL, INK, PALE, QUIET, SERVERS, SMALL, canvas, reference_line
 from lab.models.statistics import Estimate
 from lab.study.plan import Condition
 from lab.study.run import Run
@@ -157,33 +157,34 @@ def figure(
     counts, word = numbers(n), ruling(rates, tails, n, cpus).verdict.word
     title = _TITLES[word].format(many=2 * n + 1, few=n)
     panels = 3 if memory else 2
-    with canvas(title, columns=panels, size=(3.5 * panels, 3.9)) as (figure, (work, tail, *size)):
+    with canvas(title, rows=panels, height=0.4 + 1.9 * panels, sharex=True) as (figure, (work, tail, *size)):
         work.set_title("Work in overload (more is better)")
-        work.set_ylabel("CPUs' worth of loops")
+        work.set_ylabel("CPUs' worth\nof loops")
         tail.set_title("The slowest wait (less is better)")
-        tail.set_ylabel(f"{tail_name(tails)} at one rate,\nmultiples of one ideal queue's")
+        tail.set_ylabel(f"{tail_name(tails)} over an\nideal queue's")
         for place, many in enumerate(counts):
             _bar(work, place, _of(rates, many, "work_cpus"), many in (n, 2 * n + 1))
             _bar(tail, place, _of(tails, many, "over_ideal"), many in (n, 2 * n + 1))
             for axes in size if memory else ():
                 mib = many * memory.value / 2**20 if memory else 0.0
                 _bar(axes, place, Estimate(mib, mib, mib, 1), many in (n, 2 * n + 1))
+        (size[-1] if size else tail).set_xlabel("workers")
         for axes in size:
             axes.set_title("Memory (less is better)")
-            axes.set_ylabel("MiB: one worker, times their number")
+            axes.set_ylabel("MiB")
         for axes in (work, tail, *size):
             axes.set_xticks(range(len(counts)), [_tick(many, n) for many in counts])
             axes.set_xlim(-0.6, len(counts) - 0.4)
             axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
-            axes.set_xlabel("workers")
             axes.grid(visible=False, axis="x")
         work.set_ylim(0, max(work.get_ylim()[1], 1.15 * cpus))
         shown = [found.value for many in counts if (found := _of(tails, many, "over_ideal"))]
         tail.set_ylim(0, min(tail.get_ylim()[1], MOST_SHOWN * max(shown, default=1.0)))
-        reference_line(work, y=cpus, text=f"all {counted(cpus, 'CPU')}")
+        work.axhline(cpus, **IDEAL)
+        reference_line(work, y=cpus, text=f"ideal: all {counted(cpus, 'CPU')}", left=True, linewidth=0)
         if counts[0] < n:
             tail.annotate(
-                "too few\nfor this\nrate", (counts.index(1), 0), xytext=(0, 5), ha="center", fontsize=8.5,
+                "too few\nfor this\nrate", (counts.index(1), 0), xytext=(0, 5), ha="center", fontsize=SMALL,
                 textcoords="offset points", color=QUIET,
             )  # fmt: skip
     return figure
@@ -198,7 +199,7 @@ def _bar(axes: Axes, place: int, found: Estimate | None, compared: bool) -> None
     """Draw a bar with its interval; those that are compared are dark."""
     if found is None:
         return
-    color = DARK_TO_LIGHT[0].color if compared else "#b8c4ce"
+    color = SERVERS["round-robin"].color if compared else PALE
     axes.bar(place, found.value, 0.62, color=color)
     if found.high > found.low:
         halo = [withStroke(linewidth=3, foreground="white")]

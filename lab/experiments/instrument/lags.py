@@ -9,7 +9,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from lab import units
-from lab.figures import DARK_TO_LIGHT, Look, canvas, plain_log_ticks, reference_line
+from lab.figures import (
+    DARK_TO_LIGHT,
+    HALO,
+    SMALL,
+    Look,
+    canvas,
+    legend_below,
+    plain_log_ticks,
+    reference_line,
+)
 from lab.load.ceiling import measure_ceiling, reasons
 from lab.load.summary import LEAST_LAG_S
 from lab.study.run import Run, table_name
@@ -91,7 +100,7 @@ def figure(lags: pd.DataFrame) -> Figure:
     """Draw median and p99 of the send lag against the offered rate; a try that did not hold is a cross."""
     new, kept = (rate_or_none(ceilings(lags)[keepalive]) for keepalive in LABELS)
     title = f"Believed up to: {new} with new connections, {kept} with kept ones"
-    with canvas(title, size=(7.8, 4.6)) as (figure, (axes,)):
+    with canvas(title, height=4.4) as (figure, (axes,)):
         for (keepalive, label), look in zip(LABELS.items(), DARK_TO_LIGHT, strict=False):
             mine = lags[lags["keepalive"] == keepalive]
             held = mine[mine["held"]]
@@ -110,10 +119,10 @@ def figure(lags: pd.DataFrame) -> Figure:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         plain_log_ticks(axes.yaxis, units.seconds)
-        axes.margins(x=0.1)
+        axes.margins(x=0.1, y=0.12)
         axes.set_xlabel("offered rate, requests/s (log scale)")
         axes.set_ylabel("send lag: sent - due (log scale)")
-        figure.legend(loc="outside lower center", ncols=2, fontsize=9)
+        legend_below(figure, axes, columns=1)
     return figure
 
 
@@ -130,5 +139,5 @@ def _lost(axes: Axes, label: str, lags: pd.DataFrame, look: Look) -> None:
         held = lags.loc[lags["rate_rps"] == rate_rps, "held"]
         axes.annotate(
             f"{held.sum()} of {len(held)} held", (rate_rps, at_s), xytext=(0, 7), textcoords="offset points",
-            ha="center", fontsize=8.5, color=look.color,
+            ha="center", fontsize=SMALL, color=look.color, bbox=HALO,
         )  # fmt: skip

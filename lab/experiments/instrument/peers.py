@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from lab import units
 from lab.errors import LabError
-from lab.figures import DARK_TO_LIGHT, QUIET, canvas, plain_log_ticks
+from lab.figures import HALO, LIGHTER, SERVERS, Look, canvas, plain_log_ticks
 from lab.flags import Flag, in_words
 from lab.load import peers
 from lab.load.peers import Job, Measured, Numbers, Tool
@@ -185,6 +185,8 @@ def _whole(count: float) -> str:
 _SHOWN = {"p50_s": -0.22, "p90_s": 0.0, "p99_s": 0.22}
 """Quantiles, and how far below its tool's line each is drawn."""
 
+_LOOKS = (Look(LIGHTER, "o"), SERVERS["round-robin"], Look("#a4243b", "^"))
+
 
 def figure(seen: pd.DataFrame, rate_rps: int) -> Figure | None:
     """Draw p50, p90 and p99 of each tool, ours on top; a bar spans what a tool rounds away.
@@ -198,23 +200,27 @@ def figure(seen: pd.DataFrame, rate_rps: int) -> Figure | None:
     found = verdicts(seen)
     agree, others = found.count("agrees"), units.counted(len(found) - found.count(""), "other tool")
     title = f"At {rate_rps:,}/s ours agrees with {agree} of {others} that keep to a rate"
-    with canvas(title, size=(7.8, 2.0 + 0.5 * len(told))) as (figure, (axes,)):
-        for (name, below), look in zip(_SHOWN.items(), DARK_TO_LIGHT, strict=False):
+    with canvas(title, height=1.2 + 0.42 * len(told)) as (figure, (axes,)):
+        for (name, below), look in zip(_SHOWN.items(), _LOOKS, strict=True):
             for place, (_, row) in enumerate(told.iterrows()):
                 height = [place + below] * 2
-                color = QUIET if row["schedule"] == "closed" else look.color
+                color = "#9aa5b1" if row["schedule"] == "closed" else look.color
                 span_s = np.array([-1, 1]) * row["resolution_s"] + row[name]
                 axes.plot(span_s.clip(least_s), height, color=color, linewidth=4, alpha=0.35)
                 axes.plot(max(row[name], least_s), height[0], look.marker, color=color, markersize=7)
             axes.axvline(told[name].iloc[0], color=look.color, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-            axes.plot([], [], look.marker, color=look.color, label=name.removesuffix("_s"))
+            axes.annotate(
+                name.removesuffix("_s"), (told[name].iloc[0], -0.5), xytext=(0, 2), va="bottom",
+                ha={"p50_s": "center", "p90_s": "right", "p99_s": "left"}[name],
+                textcoords="offset points", color=look.color, fontweight="bold", bbox=HALO,
+                annotation_clip=False,
+            )  # fmt: skip
         axes.set_yticks(range(len(told)), [_label(row) for _, row in told.iterrows()])
-        axes.invert_yaxis()
+        axes.set_ylim(len(told) - 0.5, -0.5)
         axes.set_xscale("log")
         plain_log_ticks(axes.xaxis, units.seconds)
-        axes.set_xlabel("latency (log scale); dashed: ours; grey: a closed loop, at a rate of its own")
+        axes.set_xlabel("latency (log scale); dashed: ours;\ngrey: a closed loop, at a rate of its own")
         axes.grid(visible=False, axis="y")
-        figure.legend(loc="outside lower center", ncols=len(_SHOWN))
     return figure
 
 

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from lab import units
 from lab.errors import LabError
-from lab.figures import DARK_TO_LIGHT, INK, canvas
-from lab.figures import over_time as draw_over_time
+from lab.figures import BAD, SERVERS, THEORY, Look, canvas, timeline
 from lab.flags import Flag, in_words
 from lab.load.attack import attack
 from lab.load.log import Outcome
@@ -152,14 +151,15 @@ def figure(stalls: pd.DataFrame) -> Figure:
         f"a closed loop says {units.seconds(p99['closed_s'])}"
     )
     with canvas(title) as (figure, (axes,)):
-        for (loop, label), look in zip(LABELS.items(), DARK_TO_LIGHT, strict=False):
+        for (loop, label), look in zip(LABELS.items(), (SERVERS["round-robin"], Look(BAD, "o")), strict=True):
             mine = requests[requests["loop"] == loop]
             axes.plot(
-                mine["due_s"], mine["latency_s"], look.marker, color=look.color, markersize=4.5,
-                alpha=0.7, label=label, rasterized=True,
+                mine["due_s"], mine["latency_s"], look.marker, color=look.color,
+                markersize=4.5 if loop == OPEN else 7, alpha=0.7, label=label,
+                markerfacecolor=look.color if loop == OPEN else "none",
             )  # fmt: skip
         ours = requests[requests["loop"] == OPEN].sort_values("due_s")
-        axes.plot(ours["due_s"], _known_s(ours), color=INK, linewidth=1.2, label="known answer")
+        axes.plot(ours["due_s"], _known_s(ours), label="known answer", **THEORY)
         axes.set_xlabel("when the request was due, s from the start")
         axes.set_ylabel("latency from the due time, s")
         axes.set_ylim(bottom=-0.02 * float(requests["latency_s"].max()))
@@ -171,15 +171,22 @@ def over_time_figure(stalls: pd.DataFrame) -> Figure:
     """Draw the open loop's attack at the highest rate, moment by moment."""
     moments = stall_over_time(stalls)
     most, due, ok = moments["in_flight"].max(), moments["due"].sum(), moments["ok"].sum()
-    return draw_over_time(
-        moments, f"A stall makes {most:,} requests wait at once; {ok:,} of {due:,} are answered"
+    return timeline.over_time(
+        moments,
+        _at_highest_rate(stalls),
+        f"A stall makes {most:,} requests wait at once; {ok:,} of {due:,} are answered",
     )
 
 
 def stall_over_time(stalls: pd.DataFrame) -> pd.DataFrame:
     """Return the open loop's attack at the highest rate, a row per fraction of the stall."""
-    mine = stalls[(stalls["rate"] == stalls["rate"].max()) & (stalls["loop"] == OPEN)]
+    mine = _at_highest_rate(stalls)
     return over_time(mine, max(mine["stall_s"].iloc[0] / _BINS_IN_A_STALL, mine["due_s"].max() / _MOST_BINS))
+
+
+def _at_highest_rate(stalls: pd.DataFrame) -> pd.DataFrame:
+    highest: pd.DataFrame = stalls[(stalls["rate"] == stalls["rate"].max()) & (stalls["loop"] == OPEN)]
+    return highest
 
 
 def closed_loop(url: str, *, rate: float, duration_s: float) -> pd.DataFrame:

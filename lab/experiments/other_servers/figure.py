@@ -20,11 +20,11 @@ from lab.experiments.other_servers.analysis import (
     tail_name,
 )
 from lab.experiments.other_servers.servers import is_ours
-from lab.figures import DARK_TO_LIGHT, INK, QUIET, Look, canvas, plain_log_ticks
+from lab.figures import IDEAL, INK, ONE, SERVERS, SMALL, Look, canvas, legend_below, plain_log_ticks
 from lab.models.statistics import Estimate
 
-_OURS, _PEER = DARK_TO_LIGHT[0], Look(QUIET, "o")
-_ONE, _ALL = DARK_TO_LIGHT[1], DARK_TO_LIGHT[0]
+_OURS, _PEER = SERVERS["round-robin"], Look("#8a97a3", "o")
+_ONE, _ALL = ONE, SERVERS["round-robin"]
 _MARKERS = dict(zip(HOW, "vs^", strict=True))
 
 
@@ -38,37 +38,41 @@ def servers_figure(servers: Sequence[Found], trials: pd.DataFrame) -> Figure | N
     if not shown:
         return None
     delays = any(one.delayed for one in shown)
-    columns, size = 4 if delays else 3, (11.6 if delays else 9.8, 2.0 + 0.36 * len(shown))
-    with canvas(_title(shown), columns=columns, size=size, sharey=True) as (figure, panels):
+    height = 2.2 + 2 * 0.27 * len(shown)
+    with canvas(_title(shown), rows=2, columns=2, height=height, sharey=True) as (figure, panels):
         tail = tail_name(trials)
-        _panel(panels[0], "What overload leaves", "share of its own limit", 1.0)
-        _panel(panels[1], "How long the slowest wait", f"{tail}, multiples of an ideal queue's", 1.0)
-        _panel(panels[2], "Who answers", "busiest worker over its fair share", 1.0)
+        _panel(panels[0], "In overload", "share of its\nown limit", 1.0)
+        _panel(panels[1], "The slowest wait", f"{tail} over an\nideal queue's", 1.0)
+        _panel(panels[2], "Who answers", "busiest worker over\nits fair share", 1.0)
         for height, one in enumerate(shown):
             look = _OURS if is_ours(one.server) else _PEER
             _dot(panels[0], height, one.limit, look)
             _dot(panels[1], height, one.tail, look)
             for offset, (how, marker) in zip((-0.22, 0.0, 0.22), _MARKERS.items(), strict=True):
-                _dot(panels[2], height + offset, getattr(one, how), Look(look.color, marker), size=4.5)
+                _dot(panels[2], height + offset, getattr(one, how), Look(look.color, marker), size=4)
             if delays:
                 _dot(panels[3], height, one.delayed, look)
+        if not delays:
+            panels[3].set_axis_off()
         if delays:
-            _panel(panels[3], "Held up by a slow request", "share of others that it delays", 0.0)
+            _panel(panels[3], "A slow request", "share of others\nthat it delays", 0.0)
             panels[3].set_xlim(-0.03, 1.03)
             panels[3].xaxis.set_major_formatter(PercentFormatter(1))
         panels[0].xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         panels[0].xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         _log(panels[1])
         panels[0].set_yticks(range(len(shown)), [one.name for one in shown])
-        for tick, one in zip(panels[0].get_yticklabels(), shown, strict=True):
-            tick.set_fontweight("bold" if is_ours(one.server) else "normal")
+        for axes in panels[::2]:
+            for tick, one in zip(axes.get_yticklabels(), shown, strict=True):
+                tick.set_fontsize(SMALL)
+                tick.set_fontweight("bold" if is_ours(one.server) else "normal")
         panels[0].set_ylim(len(shown) - 0.4, -0.6)
         for how, marker in _MARKERS.items():
             panels[2].plot([], [], marker, color=INK, markersize=4.5, label=f"connections: {HOW[how]}")
         for look, whose in ((_OURS, "ours"), (_PEER, "a server that others wrote")):
             panels[2].plot([], [], color=look.color, linewidth=5, label=whose)
-        panels[2].plot([], [], color=QUIET, linestyle=(0, (4, 3)), label="the ideal")
-        figure.legend(*panels[2].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        panels[2].plot([], [], **IDEAL, label="the ideal")
+        legend_below(figure, panels[2])
     return figure
 
 
@@ -89,11 +93,11 @@ def _title(shown: Sequence[Found]) -> str:
 
 def _panel(axes: Axes, title: str, name: str, ideal: float) -> None:
     axes.set_title(title)
-    axes.set_xlabel(name, fontsize=9)
-    axes.axvline(ideal, color=QUIET, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
+    axes.set_xlabel(name)
+    axes.axvline(ideal, **IDEAL)
 
 
-def _dot(axes: Axes, height: float, found: Estimate | None, look: Look, size: float = 6.5) -> None:
+def _dot(axes: Axes, height: float, found: Estimate | None, look: Look, size: float = 5.5) -> None:
     if found is None:
         return
     axes.plot([found.low, found.high], [height, height], color=look.color, linewidth=1.8, alpha=0.7)
@@ -103,7 +107,7 @@ def _dot(axes: Axes, height: float, found: Estimate | None, look: Look, size: fl
 def _log(axes: Axes) -> None:
     """Ratios are alike on both sides of 1 on such an axis."""
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(0.5, 0.7, 1, 1.5, 2, 3)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(0.5, 1, 2)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_locator(NullLocator())
 
@@ -113,12 +117,12 @@ def speed_figure(servers: Sequence[Found], trials: pd.DataFrame) -> Figure | Non
     known = speeds(servers, trials)
     if not known:
         return None
-    with canvas(_speed_title(known), size=(7.4, 1.9 + 0.65 * len(known))) as (figure, (axes,)):
+    with canvas(_speed_title(known), height=1.4 + 0.65 * len(known)) as (figure, (axes,)):
         for height, speed in enumerate(known):
             for found, look, aside in ((speed.one, _ONE, 0.12), (speed.all, _ALL, -0.12)):
                 _dot(axes, height + aside, found, look, size=8)
                 axes.annotate(
-                    units.per_second(found.value), (found.value, height + aside), ha="center", fontsize=8.5,
+                    units.per_second(found.value), (found.value, height + aside), ha="center", fontsize=SMALL,
                     xytext=(0, -7 if aside > 0 else 7), textcoords="offset points",
                     va="top" if aside > 0 else "bottom",
                 )  # fmt: skip
@@ -131,7 +135,7 @@ def speed_figure(servers: Sequence[Found], trials: pd.DataFrame) -> Figure | Non
         axes.margins(x=0.12)
         axes.set_xlabel("requests per second in overload (log scale)")
         axes.grid(visible=False, axis="y")
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        legend_below(figure, axes)
     return figure
 
 

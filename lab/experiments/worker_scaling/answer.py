@@ -18,7 +18,18 @@ from lab.experiments.common import spread, worded
 from lab.experiments.sustained import times_as_much
 from lab.experiments.worker_scaling import scaling
 from lab.experiments.worker_scaling.scaling import EXPERIMENT, highest
-from lab.figures import DARK_TO_LIGHT, INK, QUIET, canvas, cross_flagged, reference_line
+from lab.figures import (
+    HALO,
+    IDEAL,
+    INK,
+    QUIET,
+    SLO,
+    beside,
+    canvas,
+    cross_flagged,
+    reference_line,
+    server_look,
+)
 from lab.models.scaling import LOSSES, Point
 from lab.models.statistics import Estimate, estimate, fewest_trials
 from lab.study.estimates import Stated, linked, stated
@@ -181,29 +192,18 @@ def figure(trials: pd.DataFrame, cpus: float, found: pd.DataFrame | None = None)
     points = scaling.points(trials)
     if not points:
         return None
-    look = DARK_TO_LIGHT[0]
+    look = server_look(str(trials["dispatch"].iloc[0]))
     told, workers = highest(trials), [point.workers for point in points]
     most, base_rps = workers[-1], points[0].throughput_rps.value
     rates = [point.throughput_rps for point in points]
-    with canvas(_title(trials, points, cpus)) as (figure, (axes,)):
-        axes.plot([0, most], [0, base_rps * most], color=QUIET, linewidth=1.2)
-        axes.annotate(
-            "ideal: every worker adds as much as the first", (most, base_rps * most), ha="right", va="top",
-            xytext=(-12, 4), textcoords="offset points", fontsize=8.5, color=QUIET,
-        )  # fmt: skip
-        axes.plot(
-            told["workers"],
-            told["highest_rps"],
-            ".",
-            color=look.color,
-            alpha=0.45,
-            label="highest throughput: a trial",
-        )
+    with canvas(_title(trials, points, cpus), height=3.7) as (figure, (axes,)):
+        axes.plot([0, most], [0, base_rps * most], **IDEAL)
+        axes.plot(told["workers"], told["highest_rps"], ".", color=look.color, alpha=0.45)
         axes.errorbar(
             workers, [rate.value for rate in rates],
             yerr=[[rate.value - rate.low for rate in rates], [rate.high - rate.value for rate in rates]],
             marker=look.marker, color=look.color, capsize=4, elinewidth=1.2,
-            label="highest throughput: median over blocks",
+            label="highest throughput; a dot is a trial",
         )  # fmt: skip
         cross_flagged(axes, told, "workers", "highest_rps")
         if found is not None:
@@ -215,17 +215,17 @@ def figure(trials: pd.DataFrame, cpus: float, found: pd.DataFrame | None = None)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="lower right")
         reference_line(axes, x=cpus, text=f"{cpus:g} CPUs")
+        beside(axes, [(float(most), base_rps * most, "ideal", QUIET)])
     return figure
 
 
 def _draw_sustained(axes: Axes, found: pd.DataFrame) -> None:
     """Draw each search as the stretch between its bounds, the held rate marked."""
-    look = DARK_TO_LIGHT[1]
     width_rps = found["upper_rps"] - found["lower_rps"]
     axes.errorbar(
-        found["workers"], found["lower_rps"], yerr=[0 * width_rps, width_rps], marker=look.marker,
-        linestyle=look.line, color=look.color, capsize=6, elinewidth=2.4,
-        label="sustained rate: lower to upper bound",
+        found["workers"], found["lower_rps"], yerr=[0 * width_rps, width_rps], marker="o", linestyle="-.",
+        color=SLO["color"], capsize=6, elinewidth=2.4,
+        label="sustained rate, between its bounds",
     )  # fmt: skip
 
 
@@ -240,13 +240,15 @@ def _title(trials: pd.DataFrame, points: list[Point], cpus: float) -> str:
     return f"{gain}; {top.workers} to {most}: {units.digits(over.value)} times" if over else gain
 
 
+_REACHED = "#0b3c5d"
+
 SEGMENTS = {
-    "on_cpu": (DARK_TO_LIGHT[1].color, ""),
-    "cpu_speed": (DARK_TO_LIGHT[2].color, "////"),
-    "in_loop": (DARK_TO_LIGHT[3].color, ""),
-    "busy": ("#ffffff", "...."),
+    "on_cpu": "#cf5a6f",
+    "cpu_speed": "#6cc4b8",
+    "in_loop": "#f4d35e",
+    "busy": "#eef2f5",
 }
-"""Colour and hatch of each loss, from the measured speed-up upwards."""
+"""The colour of each loss, from the measured speed-up upwards: lighter and lighter."""
 
 _LEAST_NAMED = 0.005
 """A loss below this share of the ideal is too thin to see, so it is not named."""
@@ -258,21 +260,17 @@ def stack_figure(stacks: pd.DataFrame, cpus: float) -> Figure | None:
         return None
     one = pd.Series({"workers": 1.0, "speedup": 1.0} | {f"lost_{name}": 0.0 for name in LOSSES})
     bars = [one, *(scaling.middle(mine) for _, mine in stacks.groupby("workers"))]
-    with canvas(_stack_title(stacks, cpus), size=(7.4, 4.8)) as (figure, (axes,)):
+    with canvas(_stack_title(stacks, cpus), height=4.2) as (figure, (axes,)):
         axes.grid(axis="x", visible=False)
         for place, bar in enumerate(bars):
             _bar(axes, place, bar)
-        _names(axes, len(bars), bars[-1])
         reference_line(axes, y=cpus, text="")
-        axes.annotate(
-            f"{cpus:g} CPUs give no more", (0, cpus), xycoords=("axes fraction", "data"), xytext=(4, 3),
-            textcoords="offset points", fontsize=8.5, color=QUIET,
-        )  # fmt: skip
         axes.set_xticks(range(len(bars)), [f"{bar['workers']:g}" for bar in bars])
-        axes.set_xlim(-0.5, len(bars) * 1.32 - 0.3)
+        axes.set_xlim(-0.5, len(bars) - 0.4)
         axes.set_ylim(0, 1.1 * max(axes.dataLim.ymax, float(bars[-1]["workers"])))
-        axes.set_xlabel("workers", x=0.5 / 1.32)
-        axes.set_ylabel("speed-up over one worker, in workers' worth")
+        axes.set_xlabel("workers")
+        axes.set_ylabel("speed-up, in workers' worth")
+        _names(axes, len(bars), bars[-1], cpus)
     return figure
 
 
@@ -291,37 +289,33 @@ def _bar(axes: Axes, place: int, bar: "pd.Series[float]") -> None:
     A factor that gained has no segment: the stack then ends above the ideal by what it gained.
     """
     ideal, reached = bar["workers"], bar["speedup"]
-    axes.bar(place, reached, 0.62, color=DARK_TO_LIGHT[0].color)
+    axes.bar(place, reached, 0.62, color=_REACHED)
     top = reached
-    for name, (color, hatch) in SEGMENTS.items():
+    for name, color in SEGMENTS.items():
         lost = max(0.0, ideal * bar[f"lost_{name}"])
-        axes.bar(place, lost, 0.62, bottom=top, color=color, hatch=hatch, edgecolor="white", linewidth=0.8)
+        axes.bar(place, lost, 0.62, bottom=top, color=color, edgecolor="white", linewidth=0.8)
         top += lost
     axes.plot([place - 0.36, place + 0.36], [ideal, ideal], color=INK, linewidth=1.6)
     axes.annotate(
         f"{units.digits(reached)}\nof {ideal:g}", (place, max(ideal, top)), xytext=(0, 4),
-        textcoords="offset points", ha="center", fontsize=9, fontweight="bold",
+        textcoords="offset points", ha="center", fontweight="bold", bbox=HALO,
     )  # fmt: skip
 
 
-def _names(axes: Axes, bars: int, bar: "pd.Series[float]") -> None:
+def _names(axes: Axes, bars: int, bar: "pd.Series[float]", cpus: float) -> None:
     """Name the segments of the last bar beside it, far enough apart to read, each with what it took."""
-    ideal, top = bar["workers"], bar["speedup"]
-    labels = [(top / 2, f"measured: {units.digits(top)}")]
+    ideal, top, right = bar["workers"], bar["speedup"], bars - 1 + 0.31
+    labels = [(right, top / 2, f"measured: {units.digits(top)}", _REACHED)]
     for name in SEGMENTS:
         share = bar[f"lost_{name}"]
         if share >= _LEAST_NAMED:
-            labels.append((top + ideal * share / 2, f"{LOSSES[name]}: {_plain(ideal * share)}"))
+            height = top + ideal * share / 2
+            labels.append((right, height, f"{LOSSES[name]}: {_plain(ideal * share)}", INK))
         top += max(0.0, ideal * share)
     if top - ideal >= _LEAST_NAMED * ideal:
-        labels.append((top, f"gained elsewhere: {_plain(top - ideal)}"))
-    free = -1.0
-    for height, text in labels:
-        free = max(height, free + 0.065 * ideal)
-        axes.annotate(
-            text, (bars - 0.69, height), xytext=(1.08 * bars - 0.69, free), va="center", fontsize=9.5,
-            arrowprops={"arrowstyle": "-", "color": QUIET, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 0},
-        )  # fmt: skip
+        labels.append((right, top, f"gained elsewhere: {_plain(top - ideal)}", INK))
+    most = f"{units.counted(cpus, 'CPU')} give{'s' if cpus == 1 else ''} no more"
+    beside(axes, [*labels, (right, cpus, most, QUIET)])
 
 
 def _plain(workers: float) -> str:
