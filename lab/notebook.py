@@ -4,8 +4,12 @@ import base64
 import html
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from lab.units import ANCHOR, Fold, Number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,6 +18,9 @@ if TYPE_CHECKING:
 
 _BEFORE_UNIT = re.compile(r"(?<=[\d+]) (?=(?:%|s|ms|µs)(?!\w))")
 """The space in 99.9+ % and 87.2 ms, where no line may break."""
+
+_FOREIGN = re.compile(rf"\]\((?!#{ANCHOR}[0-9a-f]{{10}}\))")
+"""The middle of a link that does not lead to an estimate."""
 
 _PIXELS_PER_INCH = 110
 """At which a figure is shown where there is room for it."""
@@ -93,16 +100,94 @@ def _series(axes: "Axes") -> Iterator[str]:
 
 
 def table(frame: "pd.DataFrame", *, caption: str, folded: bool = False) -> None:
-    """Show a table of ready-made text and numbers under a caption, without its index.
+    """Show a table under a caption, without its index: cells of text, numbers, `units.Number` or `Fold`.
 
-    A long one may be `folded`: then only its caption is seen, until the reader opens it.
+    A long one may be `folded`: then only its caption is seen, until the reader opens it. A wide one may name
+    its main columns in `frame.attrs["main"]`: then all are seen once the reader opens what is below those.
     """
-    body = frame.to_html(index=False, border=0, justify="unset", na_rep="–", classes="lab")
+    columns = [_column(str(name), list(cells)) for name, cells in frame.items()]
+    first = [column for column in columns if column.name in frame.attrs.get("main", ())] or columns
+    head = "" if folded else f"<caption>{html.escape(caption)}</caption>"
+    markup = _grid(first, head)
+    if len(first) < len(columns):
+        markup += _folded(f"all {len(columns)} columns", _grid(columns))
     if folded:
-        markup = f'<details class="table"><summary>{html.escape(caption)}</summary>{body}</details>'
-    else:
-        markup = body.replace("<thead>", f"<caption>{html.escape(caption)}</caption><thead>", 1)
-    _display_html(_unbroken(markup))
+        markup = _folded(caption, markup)
+    _display_html(_unbroken(f"<style>{_LOOK}</style>{markup}"))
+
+
+_LOOK = (
+    "table.lab th,table.lab td{text-align:left;vertical-align:top}"
+    "table.lab .number{text-align:right;font-variant-numeric:tabular-nums}"
+    "table.lab .interval{color:var(--quiet,var(--jp-ui-font-color2,#616e7c))}"
+    "table.lab caption{text-align:left}"
+)
+"""For JupyterLab, too, which aligns all cells to the right and has themes of its own."""
+
+
+@dataclass(frozen=True)
+class _Column:
+    name: str
+    head: str
+    cells: Sequence[str]
+    is_number: bool
+
+
+def _column(name: str, values: Sequence[object]) -> _Column:
+    """Write a column; if all of its numbers have one unit, that stands in the head alone."""
+    numbers = [value for value in values if isinstance(value, Number)]
+    found = {unit for number in numbers for unit in number.units}
+    (unit,) = found if len(found) == 1 else [""]
+    written = {"/s": "requests/s"}.get(unit, unit)
+    cells = [_cell(value, bare=bool(unit)) for value in values]
+    known = [value for value in values if not _is_missing(value)]
+    told = sum(isinstance(value, Number | Real) and not isinstance(value, bool) for value in known)
+    return _Column(name, f"{name}, {written}" if written else name, cells, 0 < told >= len(known) / 2)
+
+
+def _is_missing(value: object) -> bool:
+    """Say whether there is nothing to show: an empty text, None, nan, or what pandas calls missing."""
+    return value is None or str(value) in ("", "nan", "NaT", "<NA>")
+
+
+def _cell(value: object, *, bare: bool) -> str:
+    if isinstance(value, Number):
+        return _number(value, bare=bare)
+    if isinstance(value, Fold):
+        return _folded(value.words, html.escape(value.text))
+    if value != "" and _is_missing(value):
+        return "–"
+    return html.escape(f"{value:.6g}" if isinstance(value, float) else str(value))
+
+
+def _number(number: Number, *, bare: bool) -> str:
+    alone = replace(number, low=None, high=None, note="")
+    markup = html.escape(number.digits if bare else str(alone))
+    if number.key:
+        markup = f'<a href="#{ANCHOR}{html.escape(number.key)}">{markup}</a>'
+    spread = number.spread_in(bare=bare)
+    if not number.note:
+        spread = spread.replace(" ", "\N{NO-BREAK SPACE}")
+    return f'{markup} <span class="interval">({html.escape(spread)})</span>' if spread else markup
+
+
+def _grid(columns: Sequence[_Column], head: str = "") -> str:
+    """Write columns as a table."""
+    of = [' class="number"' if column.is_number else "" for column in columns]
+    heads = "".join(
+        f'<th scope="col"{kind}>{html.escape(column.head)}</th>'
+        for kind, column in zip(of, columns, strict=True)
+    )
+    rows = zip(*(column.cells for column in columns), strict=True)
+    body = "".join(
+        f"<tr>{''.join(f'<td{kind}>{cell}</td>' for kind, cell in zip(of, row, strict=True))}</tr>"
+        for row in rows
+    )
+    return f'<table class="lab">{head}<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _folded(words: str, markup: str) -> str:
+    return f'<details class="table"><summary>{html.escape(words)}</summary>{markup}</details>'
 
 
 def answer() -> Callable[[str], None]:
@@ -125,8 +210,12 @@ def say(text: str) -> None:
 
 
 def _without_markup(text: str) -> str:
-    """Leave a text its emphasis, but no HTML and no image: names in it may come from an imported run."""
-    return _unbroken(text.replace("<", "&lt;").replace("](", "]\\("))
+    """Leave a text its emphasis and links to estimates, but no HTML, image or link to elsewhere.
+
+    Names in it may come from an imported run.
+    """
+    plain = text.replace("<", "&lt;").replace("![", "!\\[")
+    return _unbroken(_FOREIGN.sub(r"]\\(", plain))
 
 
 def _unbroken(text: str) -> str:

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from numbers import Real
 from reprlib import repr
 
@@ -12,13 +13,97 @@ _NONE = "–"
 """What to show where there is no number."""
 
 
-def seconds(value_s: float) -> str:
-    """Write a time: 8.31 s, 87.2 ms, 140 µs."""
+ANCHOR = "estimate-"
+"""How the anchor of an estimate begins, before its key: where a page says what it was computed from."""
+
+
+@dataclass(frozen=True, eq=False)
+class Number:
+    """A number as a table shows it: its digits and unit, and where it may lie, with a note on that.
+
+    A table puts a unit that all of a column have into its head, and sets the rest apart. As text it is all in
+    one, 1.93 (1.88 to 1.97), which it also equals. `key` is that of the estimate which says where it is from.
+    """
+
+    digits: str
+    unit: str = ""
+    low: "Number | None" = None
+    high: "Number | None" = None
+    note: str = ""
+    key: str = ""
+
+    def __str__(self) -> str:
+        return f"{self._alone} ({self.spread})" if self.spread else self._alone
+
+    @property
+    def _alone(self) -> str:
+        return self.digits + (self.unit if self.unit.startswith("/") or not self.unit else f" {self.unit}")
+
+    @property
+    def spread(self) -> str:
+        """Where it may lie, with units: range of 2 blocks: 1.88 to 1.97."""
+        return self.spread_in(bare=False)
+
+    def spread_in(self, *, bare: bool) -> str:
+        """Where it may lie; `bare` of units, which then stand elsewhere."""
+        ends = " to ".join(end.digits if bare else str(end) for end in (self.low, self.high) if end)
+        return ": ".join(filter(None, (self.note, ends)))
+
+    @property
+    def units(self) -> set[str]:
+        """The units of itself and its ends; a number that is not there has none."""
+        return {one.unit for one in (self, self.low, self.high) if one and one.digits != _NONE}
+
+    def __eq__(self, other: object) -> bool:
+        return str(self) == str(other) if isinstance(other, str | Number) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Text that a table's cell folds away under a few words."""
+
+    words: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.words
+
+
+def in_seconds(value_s: float) -> Number:
+    """Return a time: 8.31 s, 87.2 ms, 140 µs."""
     if not math.isfinite(value_s):
-        return _NONE
+        return Number(_NONE)
     rounded_s = abs(float(f"{value_s:.2e}"))
     unit, size_s = ("s", 1.0) if rounded_s >= 1 else ("ms", 1e-3) if rounded_s >= 1e-3 else ("µs", 1e-6)
-    return f"{digits(value_s / size_s)} {unit}"
+    return Number(digits(value_s / size_s), unit)
+
+
+def in_requests(rate_rps: float) -> Number:
+    """Return a rate of requests: 11.4/s."""
+    return Number(digits(rate_rps), "/s") if math.isfinite(rate_rps) else Number(_NONE)
+
+
+def in_percent(share: float) -> Number:
+    """Return a share from 0 to 1: 73.6 %. Only all reads 100 %, and only nothing reads 0 %."""
+    if not math.isfinite(share):
+        return Number(_NONE)
+    rounded = round(100 * share, 1)
+    if rounded == 100 and share < 1:
+        return Number("99.9+", "%")
+    return Number("<0.1" if rounded == 0 and share > 0 else f"{rounded + 0.0:g}", "%")
+
+
+def plain(value: float) -> Number:
+    """Return a number without a unit, with three significant digits."""
+    return Number(digits(value))
+
+
+def seconds(value_s: float) -> str:
+    """Write a time: 8.31 s, 87.2 ms, 140 µs."""
+    return str(in_seconds(value_s))
 
 
 def clock(value_s: float) -> str:
@@ -32,19 +117,20 @@ def clock(value_s: float) -> str:
 
 def per_second(rate_rps: float) -> str:
     """Write a rate: 11.4/s."""
-    return f"{digits(rate_rps)}/s" if math.isfinite(rate_rps) else _NONE
+    return str(in_requests(rate_rps))
 
 
 def percent(share: float) -> str:
     """Write a share from 0 to 1: 73.6 %. Only all reads 100 %, and only nothing reads 0 %."""
-    if not math.isfinite(share):
-        return _NONE
-    rounded = round(100 * share, 1)
-    if rounded == 100 and share < 1:
-        return "99.9+ %"
-    if rounded == 0 and share > 0:
-        return "<0.1 %"
-    return f"{rounded + 0.0:g} %"
+    return str(in_percent(share))
+
+
+def between(low: float | None, high: float | None, write: Callable[[float], Number]) -> Number:
+    """Return what lies between two bounds, as `bounds` writes it, with the unit apart if both have one."""
+    ends = [write(end) for end in (low, high) if end is not None and not math.isnan(end)]
+    if not ends or len({end.unit for end in ends}) > 1:
+        return Number(bounds(low, high, lambda end: str(write(end))))
+    return Number(bounds(low, high, lambda end: write(end).digits), ends[0].unit)
 
 
 def bounds(low: float | None, high: float | None, write: Callable[[float], str]) -> str:

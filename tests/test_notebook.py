@@ -15,8 +15,11 @@ from matplotlib.figure import Figure
 from nbconvert.filters import markdown2html
 
 import lab
+from lab import units
 from lab.figures import canvas, rendered
 from lab.notebook import alt_text
+from lab.study.estimates import key_of, linked
+from lab.units import Fold, Number
 
 
 @pytest.fixture
@@ -153,6 +156,54 @@ def test_a_long_table_is_folded_under_its_caption(shown: list[Any]) -> None:
     assert page.text("summary") == "Rates & <rates>"
     assert page.text("td") == "5.00/s"
     assert page.text("caption") == ""
+
+
+def test_numbers_stand_right_with_a_unit_in_the_head_and_their_intervals_apart(shown: list[Any]) -> None:
+    rates = [
+        Number("5.00", "/s", Number("4.00", "/s"), Number("6.00", "/s")),
+        Number("9.00", "/s", note="1 block"),
+        Number("–"),
+    ]
+    times = [units.in_seconds(0.1), units.in_seconds(2.0), ""]
+    lab.table(
+        pd.DataFrame({"server": ["a", "b", "c"], "rate": rates, "time": times, "n": [1, 2, 3]}), caption=""
+    )
+    page = Page(shown[0].data)
+    assert page.text("th") == "server rate, requests/s time n"
+    assert [cell.get("class", "") for cell in page.find("th")] == ["", "number", "number", "number"]
+    assert page.text("span") == "(4.00 to 6.00) (1 block)"
+    assert page.text("td") == "a 5.00 (4.00 to 6.00) 100 ms 1 b 9.00 (1 block) 2.00 s 2 c – 3"
+
+
+def test_a_wide_table_shows_what_matters_and_folds_the_rest(shown: list[Any]) -> None:
+    frame = pd.DataFrame({"server": ["<a>"], "rate": ["5/s"], "lag": ["1 ms"]})
+    frame.attrs["main"] = ["server", "rate"]
+    lab.table(frame, caption="Rates")
+    page = Page(shown[0].data)
+    assert page.text("th") == "server rate server rate lag"
+    assert page.text("summary") == "all 3 columns"
+    frame.attrs["main"] = ["of another frame"]
+    lab.table(frame, caption="Rates")
+    assert Page(shown[1].data).text("th") == "server rate lag"
+
+
+def test_a_number_leads_to_its_estimate_and_a_cell_unfolds(shown: list[Any]) -> None:
+    frame = pd.DataFrame({"value": [Number("1.8", key="<x>")], "from": [Fold("2 <trials>", "a.b01 & a.b02")]})
+    lab.table(frame, caption="")
+    page = Page(shown[0].data)
+    assert page.find("a") == [{"href": "#estimate-<x>"}]
+    assert page.text("summary") == "2 <trials>"
+    assert page.text("details") == "2 <trials> a.b01 & a.b02"
+
+
+def test_a_sentence_links_to_estimates_and_to_nothing_else(shown: list[Any]) -> None:
+    own = linked("1.80", "speed-up", workers=2)
+    lab.say(f"**Twice {own}** [a](x/y) ![b](#estimate-0123456789) [c](#estimate-01) [d](javascript:x)")
+    page = Page(markdown2html(shown[0].data))
+    assert page.find("a") == [{"href": f"#estimate-{key_of('speed-up', workers=2)}"}]
+    assert page.text("a") == "1.80"
+    assert page.find("img") == []
+    assert "[a](x/y) ![b]" in page.text("p").replace(" (", "(")
 
 
 def test_an_answer_takes_the_place_that_was_held_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

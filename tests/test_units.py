@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -260,3 +261,22 @@ def _outcome(parse: Callable[[str], float], text: str) -> str:
         return str(parse(text))
     except UsageError as error:
         return str(error)
+
+
+def test_a_number_knows_its_unit_and_reads_as_its_text() -> None:
+    found = replace(units.in_seconds(0.1), low=units.in_seconds(0.09), high=units.in_seconds(1.2))
+    assert str(found) == "100 ms (90.0 ms to 1.20 s)"
+    assert found == "100 ms (90.0 ms to 1.20 s)"
+    assert found.units == {"ms", "s"}
+    assert units.in_requests(12) == "12.0/s"
+    assert units.in_percent(0.9999) == "99.9+ %"
+    assert units.in_seconds(math.nan).units == set()
+    assert replace(units.plain(1.8), note="1 block") == "1.80 (1 block)"
+    assert hash(units.plain(2)) == hash("2.00")
+
+
+def test_bounds_of_one_unit_have_it_once() -> None:
+    assert units.between(0.02, 0.03, units.in_seconds) == "20.0 to 30.0 ms"
+    assert units.between(0.02, 3.0, units.in_seconds) == "20.0 ms to 3.00 s"
+    assert units.between(9.0, math.nan, units.in_requests) == "at least 9.00/s"
+    assert units.between(None, None, units.plain) == "none found"

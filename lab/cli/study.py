@@ -127,6 +127,9 @@ def command(
                 if not _execute(run, name, parameters[name], watching):
                     failures.append(name)
                 report = write_report(run.run_id, to_come=names[names.index(name) + 1 :])
+        if catalog.SUMMARY not in names:
+            _state(run)
+            report = write_report(run.run_id, to_come=())
     except KeyboardInterrupt:
         tell("stopped; run the same command again to resume")
         raise
@@ -136,6 +139,13 @@ def command(
         run.seal()
     write_out(report)
     return 1 if failures else 0
+
+
+def _state(run: Run) -> None:
+    """Have the run keep its estimates, as the summary would: a report links its numbers to their trials."""
+    from lab.experiments.summary import estimates  # takes a second to import
+
+    estimates(run)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Annotated, Any, TypeVar
 
 import pandas as pd
@@ -16,7 +16,7 @@ from lab.models.scaling import WorkerTime, worker_time
 from lab.models.statistics import Estimate, fewest_trials
 from lab.study.parameters import Parameters, startable
 from lab.study.run import Run
-from lab.units import counted, digits
+from lab.units import Number, counted, plain
 
 
 def _workers(value: Any) -> int | str:
@@ -105,18 +105,23 @@ def spread_is(blocks: int) -> str:
     return f"range over {counted(blocks, 'block')}, too few for a confidence interval"
 
 
-def spread(found: Estimate, write: Callable[[float], str] = digits) -> str:
+def spread(found: Estimate, write: Callable[[float], Number | str] = plain) -> str:
     """Write where an estimate may lie: 1.88 to 1.97; or of how many blocks that is only the range."""
-    ends = f"{write(found.low)} to {write(found.high)}"
+    return worded(found, write).spread
+
+
+def worded(found: Estimate, write: Callable[[float], Number | str] = plain, each: str = "block") -> Number:
+    """Return an estimate with where it may lie, 1.93 (1.88 to 1.97); `each` is what was measured often."""
+    value, low, high = (
+        one if isinstance(one := write(end), Number) else Number(one)
+        for end in (found.value, found.low, found.high)
+    )
     if found.is_interval:
-        return ends
-    blocks = counted(found.trials, "block")
-    return f"range of {blocks}: {ends}" if found.trials > 1 else blocks
-
-
-def worded(found: Estimate, write: Callable[[float], str] = digits) -> str:
-    """Write an estimate with where it may lie: 1.93 (1.88 to 1.97)."""
-    return f"{write(found.value)} ({spread(found, write)})"
+        return replace(value, low=low, high=high)
+    measured = counted(found.trials, each)
+    if found.trials == 1:
+        return replace(value, note=measured)
+    return replace(value, low=low, high=high, note=f"range of {measured}")
 
 
 _TIMES = [column.name for column in fields(WorkerTime) if column.name != "workers"]
@@ -185,4 +190,11 @@ def with_unflagged(trials: pd.DataFrame, tabulate: Callable[[pd.DataFrame], pd.D
         both = {"all": rows, "unflagged": tabulate(unflagged)}
     except UsageError:
         both = {"all": rows}
-    return pd.concat(both, names=["trials", ""]).reset_index("trials")
+    found = pd.concat(both, names=["trials", ""]).reset_index("trials")
+    return mainly(found, "trials", *rows.attrs["main"]) if "main" in rows.attrs else found
+
+
+def mainly(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """Return a wide table with the names of the columns that matter most; a page folds the others."""
+    table.attrs["main"] = list(columns)
+    return table

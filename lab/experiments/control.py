@@ -246,11 +246,11 @@ def table(fed: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "iterations": fed["iterations"].map("{:,}".format),
-            "loop": fed["loop_s"].map(units.seconds),
+            "loop": fed["loop_s"].map(units.in_seconds),
             "sleeping workers": fed["workers"],
-            "offered rate": fed["rate_rps"].map(units.per_second),
-            "answered while all could be busy": fed["throughput_rps"].map(units.per_second),
-            "share of the own limit": fed["share"].map(units.percent),
+            "offered rate": fed["rate_rps"].map(units.in_requests),
+            "answered while all could be busy": fed["throughput_rps"].map(units.in_requests),
+            "share of the own limit": fed["share"].map(units.in_percent),
             "generators": fed["generators"],
             "fed": fed["held"].map({True: "yes", False: "no"}),
             "flagged because": fed["flags"].map(in_words),

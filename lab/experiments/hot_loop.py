@@ -89,18 +89,18 @@ def costs(loops: pd.DataFrame) -> pd.DataFrame:
     return costs.assign(times_as_fast=costs["median_s"].max() / costs["median_s"])
 
 
-def estimates(loops: pd.DataFrame) -> list[Stated]:
+def estimates(loops: pd.DataFrame, sources: Sequence[str] = ()) -> list[Stated]:
     """State what a loop takes, and how many times as fast each other kernel is as the slowest.
 
     All loops are of one minute of one machine: one look at its speed, however many they are, so the range of
-    their times is no interval.
+    their times is no interval. `sources` names the table that holds them.
     """
     of: dict[str, Any] = {"iterations": int(loops["iterations"].iloc[0])} if "iterations" in loops else {}
     slowest, *faster = known = costs(loops).to_dict("records")
     times = [
         stated(
             EXPERIMENT, "time of one loop, median",
-            Estimate(cost["median_s"], cost["min_s"], cost["max_s"], trials=1), "s",
+            Estimate(cost["median_s"], cost["min_s"], cost["max_s"], trials=1), "s", sources=sources,
             kernel=cost["kernel"], **of,
         )
         for cost in known
@@ -108,7 +108,8 @@ def estimates(loops: pd.DataFrame) -> list[Stated]:
     return times + [
         stated(
             EXPERIMENT, f"times as fast as kernel {slowest['kernel']}",
-            Estimate(ratio, ratio, ratio, trials=1), compares=True, kernel=cost["kernel"], **of,
+            Estimate(ratio, ratio, ratio, trials=1), compares=True, sources=sources, kernel=cost["kernel"],
+            **of,
         )
         for cost in faster
         for ratio in [cost["times_as_fast"]]
@@ -120,11 +121,11 @@ def cost_table(costs: pd.DataFrame, rate_rps: float) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "kernel": costs["kernel"],
-            "one loop, median": costs["median_s"].map(units.seconds),
-            "p95": costs["p95_s"].map(units.seconds),
-            "of it on the CPU": costs["cpu_share"].map(units.percent),
-            "loops/s per core": costs["loops_rps"].map(units.digits),
-            f"cores busy at {units.per_second(rate_rps)}": (rate_rps * costs["median_s"]).map(units.digits),
+            "one loop, median": costs["median_s"].map(units.in_seconds),
+            "p95": costs["p95_s"].map(units.in_seconds),
+            "of it on the CPU": costs["cpu_share"].map(units.in_percent),
+            "loops/s per core": costs["loops_rps"].map(units.plain),
+            f"cores busy at {units.per_second(rate_rps)}": (rate_rps * costs["median_s"]).map(units.plain),
         }
     )
 

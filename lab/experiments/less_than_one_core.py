@@ -1,6 +1,7 @@
 """Given less than one core, does clustering make a difference? One process and clusters under CPU quotas."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from lab import units
 from lab.checks import Before, Count, Positive, Seconds, Whole, number
 from lab.cpus import affinity_cpus, quota_cpus
 from lab.experiments.claims import Verdict, Word, weighed
-from lab.experiments.common import accounted, spread
+from lab.experiments.common import accounted, mainly, spread
 from lab.figures import DARK_TO_LIGHT, QUIET, Look, canvas, reference_line
 from lab.hotloop import KernelName
 from lab.load.arrivals import Arrivals
@@ -104,7 +105,7 @@ def measure(run: Run, p: Parameters) -> tuple[pd.DataFrame, str]:
 class Compared:
     """A cluster beside one process under the same quota (None: all CPUs), by ratios within blocks.
 
-    None where no block has both.
+    None where no block has both. `sources` are the ids of the trials behind each, by its name.
     """
 
     quota_cpus: float | None
@@ -116,26 +117,35 @@ class Compared:
     p90: Estimate | None
     can_be_told: bool
     """Whether both were offered more than the quota allows, and the quota was what held them back."""
+    sources: Mapping[str, tuple[str, ...]]
 
 
 def compared(trials: pd.DataFrame) -> list[Compared]:
     """Compare each cluster with one process: work and throughput where overloaded, latency where not."""
     trials = trials.assign(work_cpus=trials["busy_rps"] * loop_cpu_s(trials))
     return [
-        Compared(
-            quota_cpus=limit,
-            workers=n,
-            work=_ratio(full[n], full[1], "work_cpus"),
-            throughput=_ratio(full[n], full[1], "busy_rps"),
-            p50=_ratio(calm[n], calm[1], "latency_p50_s"),
-            p90=_ratio(calm[n], calm[1], "latency_p90_s"),
-            can_be_told=_was_limited(full[n]) and _was_limited(full[1]),
-        )
+        _compare(limit, n, calm, full)
         for limit, mine in by_quota(trials)
         for calm, full in [(_by_workers(mine[~_is_full(mine)]), _by_workers(mine[_is_full(mine)]))]
         for n in sorted(set(calm) & set(full) - {1})
         if 1 in calm and 1 in full
     ]
+
+
+_ByWorkers = dict[int, pd.DataFrame]
+
+
+def _compare(limit: float | None, n: int, calm: _ByWorkers, full: _ByWorkers) -> Compared:
+    measures = {
+        "work": (full, "work_cpus"), "throughput": (full, "busy_rps"), "p50": (calm, "latency_p50_s"),
+        "p90": (calm, "latency_p90_s"),
+    }  # fmt: skip
+    paired = {name: _paired(of[n], of[1], column) for name, (of, column) in measures.items()}
+    return Compared(
+        limit, n, **{name: _ratio(pairs) for name, pairs in paired.items()},
+        can_be_told=_was_limited(full[n]) and _was_limited(full[1]),
+        sources={name: (*pairs["trial_id_over"], *pairs["trial_id_under"]) for name, pairs in paired.items()},
+    )  # fmt: skip
 
 
 def by_quota(trials: pd.DataFrame) -> list[tuple[float | None, pd.DataFrame]]:
@@ -154,12 +164,16 @@ def _is_full(trials: pd.DataFrame) -> "pd.Series[bool]":
     return trials["load"] > _MIDWAY
 
 
-def _ratio(over: pd.DataFrame, under: pd.DataFrame, column: str) -> Estimate | None:
-    pairs = over.merge(under, on="block", suffixes=("_over", "_under"))
-    pairs = pairs[(pairs[f"{column}_over"] > 0) & (pairs[f"{column}_under"] > 0)]
-    if pairs.empty:
-        return None
-    return paired_ratio(list(pairs[f"{column}_over"]), list(pairs[f"{column}_under"]))
+def _paired(over: pd.DataFrame, under: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return both numbers of each block that has them, over and under, and the ids of their trials."""
+    columns = ["block", "trial_id", column]
+    pairs = over[columns].merge(under[columns], on="block", suffixes=("_over", "_under"))
+    pairs = pairs.rename(columns={f"{column}_over": "over", f"{column}_under": "under"})
+    return pairs[(pairs["over"] > 0) & (pairs["under"] > 0)]
+
+
+def _ratio(pairs: pd.DataFrame) -> Estimate | None:
+    return paired_ratio(list(pairs["over"]), list(pairs["under"])) if len(pairs) else None
 
 
 def throttled_share(trials: pd.DataFrame) -> "pd.Series[float]":
@@ -257,17 +271,17 @@ def _stopped(trials: pd.DataFrame) -> str:
 def table(trials: pd.DataFrame) -> pd.DataFrame:
     """Put every server under every quota in a row: medians over blocks, and ratios to one process."""
     ratios = {(found.quota_cpus, found.workers): found for found in compared(trials)}
-    return pd.DataFrame(
+    rows = pd.DataFrame(
         {
             "quota": quota_name(limit),
             "workers": n,
-            "throughput, overloaded": units.per_second(full["busy_rps"].median()),
+            "throughput, overloaded": units.in_requests(full["busy_rps"].median()),
             "over one process": _of_one(ratios.get((limit, n)), "throughput"),
             "work over one process": _of_one(ratios.get((limit, n)), "work"),
             "periods stopped, overloaded": _stopped(full),
-            "p50 latency": units.seconds(calm["latency_p50_s"].median()),
+            "p50 latency": units.in_seconds(calm["latency_p50_s"].median()),
             "p50 over one process": _of_one(ratios.get((limit, n)), "p50"),
-            "p90 latency": units.seconds(calm["latency_p90_s"].median()),
+            "p90 latency": units.in_seconds(calm["latency_p90_s"].median()),
             "p90 over one process": _of_one(ratios.get((limit, n)), "p90"),
             "periods stopped": _stopped(calm),
         }
@@ -275,6 +289,7 @@ def table(trials: pd.DataFrame) -> pd.DataFrame:
         for n, both in _by_workers(mine).items()
         for calm, full in [(both[~_is_full(both)], both[_is_full(both)])]
     )
+    return mainly(rows, "quota", "workers", "work over one process", "p50 over one process")
 
 
 def _of_one(found: Compared | None, measure: str) -> str:
@@ -297,17 +312,13 @@ def estimates(trials: pd.DataFrame) -> list[Stated]:
     }
     return [
         stated(
-            EXPERIMENT,
-            quantity,
-            ratio,
-            compares=True,
-            quota=quota_name(found.quota_cpus),
-            workers=found.workers,
+            EXPERIMENT, quantity, ratio, compares=True, sources=found.sources[name],
+            quota=quota_name(found.quota_cpus), workers=found.workers,
         )
         for found in compared(trials)
         for quantity, name in quantities.items()
         if (ratio := getattr(found, name)) is not None
-    ]
+    ]  # fmt: skip
 
 
 def figure(trials: pd.DataFrame) -> Figure | None:

@@ -181,7 +181,7 @@ def differences_table(compared: Beside) -> pd.DataFrame:
             "experiment": one.experiment,
             "quantity": one.quantity,
             "of": one.factors,
-            f"ratio to {one.base}": units.digits(one.ratio),
+            f"ratio to {one.base}": units.plain(one.ratio),
             "from": "" if one.low is None else units.digits(one.low),
             "to": "" if one.high is None else units.digits(one.high),
             "": in_words(one),

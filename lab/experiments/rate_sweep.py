@@ -69,10 +69,13 @@ def estimates(trials: pd.DataFrame, found: pd.DataFrame | None = None) -> list[S
         for step, mine in server.groupby(_step(server)):
             offered: dict[str, Any] = {"load" if mine["load"].notna().all() else "rate": float(step)}
             rows += [
-                stated(EXPERIMENT, quantity, estimate(list(known)), **named_by(mine), **offered)
+                stated(
+                    EXPERIMENT, quantity, estimate(list(known)), sources=mine.loc[known.index, "trial_id"],
+                    **named_by(mine), **offered,
+                )
                 for quantity, column in columns.items()
                 if len(known := mine[column].dropna())
-            ]
+            ]  # fmt: skip
     return rows
 
 

@@ -99,10 +99,10 @@ def _medians_in_words(trials: pd.DataFrame) -> pd.DataFrame:
         {
             "server": f"here, {server}",
             "planned": f"{mine['planned'].median():.0f}",
-            "answered well": units.percent(mine["success"].median()),
-            "throughput": units.per_second(mine["throughput_rps"].median()),
-            "fastest": units.seconds(mine["latency_min_s"].median()),
-            "slowest": units.seconds(mine["latency_max_s"].median()),
+            "answered well": units.in_percent(mine["success"].median()),
+            "throughput": units.in_requests(mine["throughput_rps"].median()),
+            "fastest": units.in_seconds(mine["latency_min_s"].median()),
+            "slowest": units.in_seconds(mine["latency_max_s"].median()),
         }
         for server, mine in by_server(trials)
     )
@@ -116,11 +116,11 @@ def beside_theory(trials: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "server": server,
-                "mean, measured": units.seconds(mean_s),
-                "mean, theory": units.seconds(expected["latency_s"].mean()),
-                "slowest, measured": units.seconds(slowest_s),
-                "slowest, theory": units.seconds(expected["latency_s"].max()),
-                "mean, measured / theory": units.digits(mean_s / expected["latency_s"].mean()),
+                "mean, measured": units.in_seconds(mean_s),
+                "mean, theory": units.in_seconds(expected["latency_s"].mean()),
+                "slowest, measured": units.in_seconds(slowest_s),
+                "slowest, theory": units.in_seconds(expected["latency_s"].max()),
+                "mean, measured / theory": units.plain(mean_s / expected["latency_s"].mean()),
             }
         )
     return pd.DataFrame(rows)
@@ -146,11 +146,15 @@ def gain(trials: pd.DataFrame) -> Estimate | None:
 
     Both are of the time in which all workers could be busy. `trials` are those of `common.accounted`.
     """
-    rates = trials.pivot_table(index="block", columns="topology", values="busy_rps", aggfunc="median")
-    if not {"single", "cluster"} <= set(rates):
-        return None
-    rates = rates[rates["single"] > 0].dropna()
+    rates = _paired(trials)
     return paired_ratio(list(rates["cluster"]), list(rates["single"])) if len(rates) else None
+
+
+def _paired(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the throughput of both servers, a row per block that has both."""
+    rates = trials.pivot_table(index="block", columns="topology", values="busy_rps", aggfunc="median")
+    both = rates.reindex(columns=["single", "cluster"])
+    return both[both["single"] > 0].dropna()
 
 
 _STATED = {
@@ -175,14 +179,22 @@ def estimates(trials: pd.DataFrame) -> list[Stated]:
     """State what the article's load does to each server, and the ratio of their throughputs."""
     at = " at the article's load"
     rows = [
-        stated(EXPERIMENT, quantity + at, estimate(list(known)), **named_by(mine))
+        stated(
+            EXPERIMENT, quantity + at, estimate(list(known)), sources=mine.loc[known.index, "trial_id"],
+            **named_by(mine),
+        )
         for _, mine in by_server(_measures(trials))
         for quantity, column in _STATED.items()
         if len(known := mine[column].dropna())
-    ]
+    ]  # fmt: skip
     if (more := gain(trials)) is not None:
         cluster = named_by(trials[trials["topology"] == "cluster"])
-        rows.append(stated(EXPERIMENT, "throughput over one process" + at, more, compares=True, **cluster))
+        paired = trials[trials["block"].isin(_paired(trials).index)]["trial_id"]
+        rows.append(
+            stated(
+                EXPERIMENT, "throughput over one process" + at, more, compares=True, sources=paired, **cluster
+            )
+        )  # fmt: skip
     return rows
 
 

@@ -1,8 +1,9 @@
 """The answer of a whole run: how far clustering goes, how many workers a rate needs, what claims hold."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -18,6 +19,8 @@ from lab.experiments.dispatch import answer as dispatch_answer
 from lab.experiments.dispatch import trials as dispatch
 from lab.experiments.failures import answer as failures_answer
 from lab.experiments.failures import trials as failures
+from lab.experiments.folk_rules import estimates as folk_estimates
+from lab.experiments.folk_rules import rules as folk_rules
 from lab.experiments.other_servers import analysis as others_analysis
 from lab.experiments.other_servers import answer as others_answer
 from lab.experiments.other_servers import trials as others
@@ -43,6 +46,7 @@ _ADDED: dict[str, Callable[[Run, pd.DataFrame], pd.DataFrame]] = {
     others.EXPERIMENT: others_analysis.beside_ideal,
     capacity.EXPERIMENT: lambda _, trials: trials,
     less_than_one_core.EXPERIMENT: accounted,
+    folk_rules.EXPERIMENT: lambda _, trials: trials,
 }
 """The experiments, in reading order, and what the page of each adds to its trials."""
 
@@ -132,8 +136,8 @@ def workers_table(
     needed = [workers_needed(rate, [service_s], slo_s=slo_s).workers for rate in rates_rps]
     return pd.DataFrame(
         {
-            "offered rate": [units.per_second(rate) for rate in rates_rps],
-            "workers kept busy on average": [units.digits(rate * service_s) for rate in rates_rps],
+            "offered rate": [units.in_requests(rate) for rate in rates_rps],
+            "workers kept busy on average": [units.plain(rate * service_s) for rate in rates_rps],
             "workers needed": needed,
             f"on these {cpus} CPUs": ["fits" if n and n <= cpus else "needs more CPUs" for n in needed],
         }
@@ -168,8 +172,8 @@ def health_table(trials: dict[str, pd.DataFrame]) -> pd.DataFrame:
             "blocks": mine["block"].nunique(),
             "trials": len(mine),
             "flagged": int((~mine["valid"]).sum()),
-            "worst send lag, p99": units.seconds(mine["send_lag_p99_s"].max()),
-            "most CPU time stolen": units.percent(mine["steal"].max()),
+            "worst send lag, p99": units.in_seconds(mine["send_lag_p99_s"].max()),
+            "most CPU time stolen": units.in_percent(mine["steal"].max()),
             "loop time, end / start of a block": _range(mine["loop_drift"]),
             "loop time, trial / usual in the run": _range(mine["loop_ratio"]),
         }
@@ -205,13 +209,12 @@ def estimates(run: Run, trials: dict[str, pd.DataFrame] | None = None) -> pd.Dat
     `trials` are those of `trials_of`, if they are known already.
     """
     trials, loops = trials_of(run) if trials is None else trials, run.newest(hot_loop.EXPERIMENT)
-    rows = [] if loops is None else hot_loop.estimates(loops)
+    rows = [] if loops is None else hot_loop.estimates(loops, run.by_age(hot_loop.EXPERIMENT)[-1:])
     searching = (single_vs_cluster, rate_sweep, scaling, capacity)
     for experiment in (module.EXPERIMENT for module in searching):
         if (found := sustained.kept(run, experiment)) is not None:
-            known = {replace(row, experiment="") for row in rows}  # a search that several notebooks show
-            more = sustained.estimates(experiment, found)
-            rows += [row for row in more if replace(row, experiment="") not in known]
+            known = {_of_no_page(row) for row in rows}  # a search that several notebooks show
+            rows += [row for row in sustained.estimates(experiment, found) if _of_no_page(row) not in known]
     stating: dict[str, Callable[[pd.DataFrame], list[Stated]]] = {
         single_vs_cluster.EXPERIMENT: single_vs_cluster.estimates,
         rate_sweep.EXPERIMENT: partial(
@@ -223,6 +226,7 @@ def estimates(run: Run, trials: dict[str, pd.DataFrame] | None = None) -> pd.Dat
         failures.EXPERIMENT: lambda mine: failures_answer.estimates(_events(run, mine)),
         others.EXPERIMENT: others_answer.estimates,
         capacity.EXPERIMENT: partial(score.estimates, run),
+        folk_rules.EXPERIMENT: partial(folk_estimates.estimates, run),
     }
     for experiment, state in stating.items():
         if (mine := trials.get(experiment)) is not None:
@@ -231,6 +235,10 @@ def estimates(run: Run, trials: dict[str, pd.DataFrame] | None = None) -> pd.Dat
     found = table_of(rows)
     run.keep("estimates", found)
     return found
+
+
+def _of_no_page(row: Stated) -> Stated:
+    return replace(row, experiment="", sources=())
 
 
 _MOST = 0.5
@@ -248,29 +256,50 @@ def _of_loop(row: Stated, iterations: int) -> Stated:
 
 
 def estimate_table(estimates: pd.DataFrame) -> pd.DataFrame:
-    """Put estimates in words: value, interval and its kind, n, and the smallest difference seen."""
+    """Put estimates in words: value, interval and its kind, n, smallest difference seen, and sources."""
     rows = estimates.to_dict("records")
     return pd.DataFrame(
         {
             "experiment": estimates["experiment"],
             "quantity": estimates["quantity"],
             "of": estimates["factors"],
-            "value": [_valued(row["value"], row["unit"]) for row in rows],
-            "from": [_valued(row["low"], row["unit"]) for row in rows],
-            "to": [_valued(row["high"], row["unit"]) for row in rows],
-            "which is": estimates["interval"],
+            "value": [_valued(row) for row in rows],
             "n": estimates["n"],
             "smallest difference seen": [
-                units.percent(row["smallest_told"]) if row["compares"] else "" for row in rows
+                units.in_percent(row["smallest_told"]) if row["compares"] else "" for row in rows
             ],
+            "from": [units.Fold(_counted(row["sources"]), _listed(row["sources"])) for row in rows],
         }
     )
 
 
-def _valued(value: float, unit: str) -> str:
+def _valued(row: Mapping[Hashable, Any]) -> units.Number:
+    """Return the number with its interval, and a link to what it was computed from."""
+    low, high = (None if pd.isna(end) else _written(end, row["unit"]) for end in (row["low"], row["high"]))
+    note = "" if row["interval"] == Interval.MEDIAN else row["interval"]
+    return replace(_written(row["value"], row["unit"]), low=low, high=high, note=note, key=row["key"])
+
+
+def _written(value: float, unit: str) -> units.Number:
     if unit == "s":
-        return units.seconds(value)
-    return units.per_second(value) if unit.endswith("/s") else f"{units.digits(value)} {unit}".rstrip()
+        return units.in_seconds(value)
+    return units.in_requests(value) if unit.endswith("/s") else replace(units.plain(value), unit=unit)
+
+
+def _counted(sources: Sequence[str]) -> str:
+    """Count trials and tables, which a run names without a dot."""
+    tables = sum("." not in source for source in sources)
+    counts = {"trial": len(sources) - tables, "table": tables}
+    return ", ".join(units.counted(count, noun) for noun, count in counts.items() if count)
+
+
+def _listed(sources: Sequence[str]) -> str:
+    """Name sources, those of one experiment together: worker-scaling: b01.5e1f0c9a77d2, b02.0c9a77d25e1f."""
+    of: dict[str, list[str]] = {}
+    for source in sources:
+        experiment, _, trial = source.partition(".")
+        of.setdefault(experiment, []).append(trial)
+    return "; ".join(f"{name}: {', '.join(mine)}" if any(mine) else name for name, mine in of.items())
 
 
 def consistency(estimates: pd.DataFrame) -> str:

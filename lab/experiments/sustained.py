@@ -17,10 +17,10 @@ from lab.errors import UsageError
 from lab.experiments.common import by_server, resolve
 from lab.hotloop import KernelName
 from lab.load.report import Slo
-from lab.models.statistics import Interval, samples_needed
+from lab.models.statistics import Estimate, Interval, samples_needed
 from lab.progress import Told
 from lab.servers.spec import DispatchName
-from lab.study.estimates import Stated, named
+from lab.study.estimates import Stated, linked, stated
 from lab.study.parameters import Parameters
 from lab.study.plan import BEFORE, Condition, capacity_rps
 from lab.study.rate_search import RateTrial, Search
@@ -245,13 +245,18 @@ def searched(
 ) -> pd.DataFrame:
     """Search for the sustained rate of each server, and return `bounds` of them."""
     trials = search(run, servers, objective, seed=seed)
-    run.keep(f"{KEPT}-{experiment}", trials)
+    run.keep(table_name(experiment), trials)
     return bounds(trials)
+
+
+def table_name(experiment: str) -> str:
+    """Name the table in which a run keeps the trials of a page's searches."""
+    return f"{KEPT}-{experiment}"
 
 
 def kept(run: Run, experiment: str) -> pd.DataFrame | None:
     """Return the bounds that an experiment of the run has found, or None."""
-    trials = run.newest(f"{KEPT}-{experiment}")
+    trials = run.newest(table_name(experiment))
     return None if trials is None else bounds(trials)
 
 
@@ -286,10 +291,11 @@ def table(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "server": server,
-            "sustained rate": _span(row, "rps", units.per_second),
-            "of the own limit": _span(row, "share", units.percent),
-            "worth of calibrated CPUs": _span(row, "cpus", units.digits),
-            "trials": f"{row['trials']}, {row['flagged']} flagged",
+            "sustained rate": _between(row, "rps", units.in_requests),
+            "of the own limit": _between(row, "share", units.in_percent),
+            "worth of calibrated CPUs": _between(row, "cpus", units.plain),
+            "trials": row["trials"],
+            "flagged": row["flagged"],
             "doubts": row["reason"] or ("" if row["consistent"] else "the machine changed its speed"),
         }
         for server, row in _each(found)
@@ -304,18 +310,23 @@ def estimates(experiment: str, found: pd.DataFrame) -> list[Stated]:
     unconfirmed = (found["reason"] != "") & found[["lower_rps", "upper_rps"]].notna().all(axis=1)
     rows = []
     for _, row in found[~unconfirmed].iterrows():
-        several = {} if row["topology"] == "single" else {"dispatch": row["dispatch"]}
-        about = named(
-            topology=row["topology"], workers=row["workers"], slo=row["objective"], loop=row["iterations"],
-            arrivals=row["arrivals"], **several,
-        )  # fmt: skip
         for quantity, of, unit in _QUANTITIES:
             low, high = row[f"lower_{of}"], row[f"upper_{of}"]
-            middle = pd.Series([low, high]).mean()
+            middle = float(pd.Series([low, high]).mean())
+            bounds_ = Estimate(middle, low, high, row["trials"], Interval.SEARCH)
             rows.append(
-                Stated(experiment, quantity, about, middle, low, high, unit, Interval.SEARCH, row["trials"])
+                stated(experiment, quantity, bounds_, unit, sources=[table_name(experiment)], **_about(row))
             )
     return rows
+
+
+def _about(row: "pd.Series[Any]") -> dict[str, Any]:
+    """Return the factors of a search: its server, and what it asked."""
+    several = {} if row["topology"] == "single" else {"dispatch": row["dispatch"]}
+    return several | {
+        "topology": row["topology"], "workers": row["workers"], "slo": row["objective"],
+        "loop": row["iterations"], "arrivals": row["arrivals"],
+    }  # fmt: skip
 
 
 _QUANTITIES = (("sustained rate", "rps", "requests/s"), ("sustained rate, of the own limit", "share", ""))
@@ -335,7 +346,8 @@ def _sustains(server: str, row: "pd.Series[Any]") -> str:
         return f"for {server}, no sustained rate was found: {row['reason']}"
     does = "sustains" if row["topology"] == "single" or row["workers"] == 1 else "sustain"
     doubt = f" ({row['reason']})" if row["reason"] else ""
-    return f"{server} {does} **{_span(row, 'rps', units.per_second)}**{doubt}"
+    rates = linked(_span(row, "rps", units.per_second), _QUANTITIES[0][0], **_about(row))
+    return f"{server} {does} **{rates}**{doubt}"
 
 
 def _times(found: pd.DataFrame) -> str | None:
@@ -350,6 +362,10 @@ def _times(found: pd.DataFrame) -> str | None:
     if middle > several["workers"].iloc[-1]:
         text += ", more than its workers can: the machine changed its speed"
     return text
+
+
+def _between(row: "pd.Series[Any]", what: str, write: Callable[[float], units.Number]) -> units.Number:
+    return units.between(row[f"lower_{what}"], row[f"upper_{what}"], write)
 
 
 def _span(row: "pd.Series[Any]", what: str, write: Callable[[float], str]) -> str:

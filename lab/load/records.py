@@ -1,7 +1,8 @@
 """The columns of a request record: their schema, and files of records, written whole or not at all."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,9 +124,8 @@ def read(path: str | Path) -> "pd.DataFrame":
 
 def read_with_metadata(path: str | Path) -> "tuple[pd.DataFrame, dict[str, Any]]":
     """Return the records of a file, and their metadata. Raises LabError as `read` does."""
-    try:
-        with Path(path).open("rb") as file:
-            table = pq.ParquetFile(file).read()
+    with _reading(path), Path(path).open("rb") as file:
+        table = pq.ParquetFile(file).read()
         if table.schema.equals(_BEFORE_CPU_TIME):
             table = table.add_column(_CPU_AT, SCHEMA.field(_CPU_AT), pa.nulls(len(table), pa.float64()))
         if not table.schema.equals(SCHEMA):
@@ -135,6 +135,25 @@ def read_with_metadata(path: str | Path) -> "tuple[pd.DataFrame, dict[str, Any]]
         kept = json.loads((table.schema.metadata or {}).get(_METADATA, b"{}"))
         json.dumps(kept, allow_nan=False)  # refuse what JSON does not know as a number
         return requests, kept
+
+
+def glimpse(path: str | Path, rows: int = 0) -> "tuple[int, pd.DataFrame]":
+    """Return how many records a file holds, and the first of them, without reading the rest.
+
+    Raises LabError as `read` does; but what is not read is not validated either.
+    """
+    with _reading(path), Path(path).open("rb") as file:
+        kept = pq.ParquetFile(file)
+        first = next(kept.iter_batches(rows), None) if rows else None
+        shown = kept.schema_arrow.empty_table() if first is None else pa.Table.from_batches([first])
+        return kept.metadata.num_rows, shown.to_pandas()
+
+
+@contextmanager
+def _reading(path: str | Path) -> Iterator[None]:
+    """Turn whatever is wrong with a file of records into one line."""
+    try:
+        yield
     except FileNotFoundError:
         raise LabError(f"no such file: {path}") from None
     except IsADirectoryError:

@@ -2,9 +2,7 @@
 
 import base64
 import hashlib
-import json
 import re
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ from lab import files, units
 from lab.errors import LabError
 from lab.experiments import summary
 from lab.files import write_whole
-from lab.report import front, planner, replay
+from lab.report import evidence, front, planner, replay
 from lab.report.article import TEMPLATES, Article, read
 from lab.study import manifest
 from lab.study.archive import export_run
@@ -53,16 +51,8 @@ def write_report(run_id: str, to_come: Sequence[str] | None = None, *, in_folder
 
 def _executing(folder: Path) -> str:
     """Return the command that executes the notebooks of a run, with what they measured it with."""
-    words = ["lab", "study", "--run", folder.name]
-    if (folder / manifest.NAME).exists():
-        about = manifest.read_manifest(folder)
-        if (files.notebooks() / "profiles" / about.profile).is_dir():
-            words += ["--profile", about.profile]
-        words += [word for name in about.notebooks for word in ("--only", name)]
-        for name, values in about.parameters.items():
-            for key, value in values.items() if isinstance(values, dict) else ():
-                words += ["-p", f"{name}.{key}={json.dumps(value)}"]
-    return shlex.join(words)
+    known = (folder / manifest.NAME).exists()
+    return evidence.made_by(manifest.read_manifest(folder) if known else None, folder.name)
 
 
 def _never_executed(folder: Path, executed: set[str]) -> list[str]:
@@ -117,7 +107,8 @@ _SECTIONS: dict[str, list[Callable[[Run], str]]] = {
 def _sections(run: Run | None, article: Article) -> list[str]:
     """Return the sections that a notebook ends with, as HTML; none where the run's data cannot be read."""
     try:
-        return [section(run) for section in _SECTIONS.get(article.name, []) if run]
+        own = [section(run) for section in _SECTIONS.get(article.name, []) if run]
+        return [*own, evidence.section(run, article.experiment)] if run else own
     except LabError:
         return []  # the first screen says why
 

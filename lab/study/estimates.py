@@ -1,11 +1,13 @@
 """What a run states: each number with its interval, in one shape; and whether two runs agree."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
 import pandas as pd
 
 from lab.models.statistics import Estimate, Interval
+from lab.units import ANCHOR
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,8 @@ class Stated:
     speed is in. A bound of a search that was not found is nan. `n` counts what is independent: blocks,
     events, or the trials of a search. `compares` is of a ratio of two conditions; `smallest_told` is then the
     smallest difference that would have been seen, as a share, or None if these blocks would have shown none.
+    `sources` are what it was computed from: trials by their ids, or tables of the run by their names. `key`
+    stands for quantity and factors where pages link to it (`key_of`).
     """
 
     experiment: str
@@ -30,6 +34,8 @@ class Stated:
     n: int
     compares: bool = False
     smallest_told: float | None = None
+    sources: tuple[str, ...] = ()
+    key: str = ""
 
 
 def stated(
@@ -39,13 +45,20 @@ def stated(
     unit: str = "",
     *,
     compares: bool = False,
+    sources: Iterable[str] = (),
     **factors: object,
 ) -> Stated:
     """State an estimate. `compares` is for a ratio of two conditions: it says what would have been seen."""
     return Stated(
         experiment, quantity, named(**factors), found.value, found.low, found.high, unit, found.interval,
         found.trials, compares, found.smallest_told if compares else None,
+        tuple(dict.fromkeys(sources)), key_of(quantity, **factors),
     )  # fmt: skip
+
+
+def key_of(quantity: str, **factors: object) -> str:
+    """Return the name by which pages link to this number of a run: ten hexadecimal digits."""
+    return hashlib.sha256(f"{quantity}/{named(**factors)}".encode()).hexdigest()[:10]
 
 
 def named(**factors: object) -> str:
@@ -54,6 +67,11 @@ def named(**factors: object) -> str:
         f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in sorted(factors.items())
     )
+
+
+def linked(text: str, quantity: str, **factors: object) -> str:
+    """Return a number's text as a link, in Markdown, to where a page says what it was computed from."""
+    return f"[{text}](#{ANCHOR}{key_of(quantity, **factors)})"
 
 
 COLUMNS = tuple(field.name for field in fields(Stated))
@@ -65,7 +83,8 @@ def table_of(rows: Iterable[Stated]) -> pd.DataFrame:
     frame = frame.astype(
         {"value": float, "low": float, "high": float, "smallest_told": float, "n": int, "compares": bool}
     )
-    return frame.assign(interval=frame["interval"].map(str))[frame["value"].notna()].reset_index(drop=True)
+    texts = frame.assign(interval=frame["interval"].map(str), sources=frame["sources"].map(list))
+    return texts[frame["value"].notna()].reset_index(drop=True)
 
 
 def contradictions(estimates: pd.DataFrame) -> pd.DataFrame:

@@ -127,8 +127,16 @@ class Run(Shown):
 
     def newest(self, beginning: str) -> pd.DataFrame | None:
         """Return the table kept last of those whose names begin like this; None if there is none."""
-        name = self._store.newest("tables", beginning)
-        return None if name is None else self._store.table("tables", name)
+        names = self.by_age(beginning)
+        return self.kept(names[-1]) if names else None
+
+    def kept(self, name: str) -> pd.DataFrame:
+        """Return the table of that name. Raises LabError if the run does not have it."""
+        return self._store.table("tables", name)
+
+    def by_age(self, beginning: str) -> list[str]:
+        """Name the tables whose names begin like this, the one kept last at the end."""
+        return self._store.by_age("tables", beginning)
 
     def measure(
         self,
@@ -194,6 +202,10 @@ class Run(Shown):
         return records.merge(
             rows[["trial_id", "block", *FACTORS, *labels]], on="trial_id", validate="many_to_one"
         )
+
+    def glimpse(self, trial_id: str, rows: int = 0) -> tuple[int, pd.DataFrame]:
+        """Return how many requests a trial has, and the first of them, without reading the rest."""
+        return self._store.glimpse(trial_id, rows)
 
     def calibrations(self) -> pd.DataFrame:
         """Return every calibration of the run: block, kernel, iterations, at, loop_s."""

@@ -184,6 +184,10 @@ class Store:
             return _frame(records.SCHEMA.empty_table()).assign(trial_id="")
         return pd.concat(frames, names=["trial_id"]).reset_index("trial_id").reset_index(drop=True)
 
+    def glimpse(self, trial_id: str, rows: int) -> tuple[int, pd.DataFrame]:
+        """Return how many requests a trial has, and the first of them."""
+        return records.glimpse(self._path("requests", trial_id), rows)
+
     def events(self, trial_ids: list[str]) -> pd.DataFrame:
         """Read the events of these trials, if any, with the column `trial_id` in front."""
         paths = {trial_id: self._path("events", trial_id) for trial_id in trial_ids}
@@ -205,10 +209,10 @@ class Store:
     def has_table(self, kind: str, name: str) -> bool:
         return self._path(kind, name).exists()
 
-    def newest(self, kind: str, beginning: str) -> str | None:
-        """Name the table written last of those whose names begin like this; None if there is none."""
-        found = sorted((self.folder / kind).glob(f"{beginning}*.parquet"))
-        return max(found, key=lambda path: path.stat().st_mtime).stem if found else None
+    def by_age(self, kind: str, beginning: str) -> list[str]:
+        """Name the tables whose names begin like this, the one written last at the end."""
+        found = sorted((self.folder / kind).glob(f"{beginning}*.parquet"), reverse=True)
+        return [path.stem for path in sorted(found, key=lambda path: path.stat().st_mtime)]
 
     def table(self, kind: str, name: str) -> pd.DataFrame:
         return _frame(read_table(self._path(kind, name)))

@@ -236,7 +236,7 @@ def test_machines_and_cost_by_rate_and_without_a_price() -> None:
 
 def test_larger_machines_may_be_busier() -> None:
     table = plan.size_table(case(0.1), 0.04)
-    costs = [float(cost) for cost in table["cost per million requests"]]
+    costs = [float(str(cost)) for cost in table["cost per million requests"]]
     assert costs == sorted(costs, reverse=True)
 
 

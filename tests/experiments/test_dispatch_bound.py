@@ -59,8 +59,8 @@ def test_idle_time_and_latency_stand_beside_what_unequal_loops_cost() -> None:
     table = both(p, bound_2=1.02).set_index("bound")
     assert list(table.index) == ["1", "2", "none"]
     idle = table["idle, overloaded"]
-    assert idle["1"].startswith("10 % (")
-    assert idle["2"].startswith("<0.1 % (")
+    assert str(idle["1"]).startswith("10 % (")
+    assert str(idle["2"]).startswith("<0.1 % (")
     assert table["mean over ideal, equal loops"]["2"] == "1.02 (1.02 to 1.02)"
     for column in ("mean over ideal, unequal loops, simulated", "p99 over ideal, unequal loops, simulated"):
         ratios = table[column].astype(float)

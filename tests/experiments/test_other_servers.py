@@ -232,9 +232,9 @@ def test_what_is_done_to_a_server_is_counted_by_what_was_done() -> None:
     assert one.delayed is not None
     assert one.delayed.value == 0.5
     table = words.keep_table([one])
-    assert table["reload: over after"][0].startswith("500 ms")
+    assert str(table["reload: over after"][0]).startswith("500 ms")
     assert table["kill: over after"][0] == "not in time"
-    assert table["memory for each worker (PSS)"][0].startswith("50 MiB")
+    assert str(table["memory for each worker (PSS)"][0]).startswith("50 MiB")
 
 
 def test_one_process_has_nobody_to_share_with() -> None:

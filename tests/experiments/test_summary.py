@@ -6,6 +6,7 @@ from typing import Any, cast
 import pandas as pd
 import pytest
 from helpers.busy_workers import BusyRun, measured, scaled
+from helpers.html_page import unlinked
 from helpers.trial_rows import found_rates, trials
 
 from lab.errors import LabError
@@ -35,7 +36,7 @@ MEASURED = {
 
 
 def _answer(*measured: str, found: pd.DataFrame | None = None) -> str:
-    return summary.answer({name: MEASURED[name] for name in measured}, found, cpus=2)
+    return unlinked(summary.answer({name: MEASURED[name] for name in measured}, found, cpus=2))
 
 
 def test_the_answer_is_of_sustained_rates_and_scaling_and_there_is_one() -> None:
@@ -301,7 +302,11 @@ def test_estimates_are_shown_with_their_units_and_what_would_have_been_seen() ->
     rows = scaling_answer.estimates(measured(*(6 * [{1: 10.0, 2: 18.0}])), cpus=2)
     stated = table_of([*rows[:2], rows[4]])
     table = summary.estimate_table(stated)
-    assert table["value"].tolist() == ["10.0/s", "18.0/s", "1.80"]
+    ends = ["10.0/s (10.0/s to 10.0/s)", "18.0/s (18.0/s to 18.0/s)", "1.80 (1.80 to 1.80)"]
+    assert table["value"].tolist() == ends
+    assert [value.key for value in table["value"]] == stated["key"].tolist()
+    assert table["from"].map(str).tolist() == ["6 trials", "6 trials", "12 trials"]
+    assert all(name.partition(".")[2] in table["from"].iloc[0].text for name in stated["sources"].iloc[0])
     assert table["smallest difference seen"].tolist() == ["", "", "0 %"]
     assert table["n"].tolist() == [6, 6, 6]
     assert summary.consistency(stated) == "Of the run's 3 estimates, none is stated with two values."

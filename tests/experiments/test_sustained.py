@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.html_page import unlinked
 from helpers.simulated_servers import Simulated, believed
 from helpers.trial_rows import found_rates
 
@@ -139,7 +140,7 @@ def test_a_trial_that_others_disturbed_is_repeated_and_said_so(monkeypatch: pyte
 
 
 def test_the_answer_is_the_pair_and_how_many_times() -> None:
-    text = sustained.answer(found_rates())
+    text = unlinked(sustained.answer(found_rates()))
     for said in (
         "9.00/s to 9.50/s",
         "17.0/s to 18.0/s",
@@ -154,7 +155,7 @@ def test_a_bound_that_is_missing_is_explained_and_compared_with_nothing() -> Non
     found = found_rates()
     found.loc[0, ["lower_rps", "lower_share", "lower_cpus"]] = math.nan
     found.loc[0, "reason"] = "even 1.00/s is too much: requests fail"
-    text = sustained.answer(found)
+    text = unlinked(sustained.answer(found))
     assert "For one process, no sustained rate was found: even 1.00/s is too much: requests fail" in text
     assert "times as much" not in text
     assert "nan" not in text
@@ -168,7 +169,7 @@ def test_a_bound_that_is_missing_is_explained_and_compared_with_nothing() -> Non
 def test_bounds_that_are_not_confirmed_are_doubted_where_they_stand_and_not_compared() -> None:
     found = found_rates()
     found.loc[1, "reason"] = "others disturbed 5 trials of 17.5/s"
-    text = sustained.answer(found)
+    text = unlinked(sustained.answer(found))
     assert "2 workers sustain **17.0/s to 18.0/s** (others disturbed 5 trials of 17.5/s)" in text
     assert "times as much" not in text
     assert {"workers=2" in row.factors for row in sustained.estimates("rate-sweep", found)} == {False}
@@ -176,13 +177,13 @@ def test_bounds_that_are_not_confirmed_are_doubted_where_they_stand_and_not_comp
 
 def test_without_an_upper_bound_it_is_at_least_the_lower() -> None:
     found = found_rates(upper_rps=math.nan, upper_share=math.nan, upper_cpus=math.nan, reason="it ended")
-    assert "One process sustains **at least 9.00/s**" in sustained.answer(found)
+    assert "One process sustains **at least 9.00/s**" in unlinked(sustained.answer(found))
     assert sustained.table(found)["of the own limit"].tolist() == ["at least 90 %", "at least 85 %"]
 
 
 def test_no_rate_at_all_is_one_sentence() -> None:
     missing = {f"{bound}_{of}": math.nan for bound in ("lower", "upper") for of in ("rps", "share", "cpus")}
-    text = sustained.answer(found_rates(**missing, reason="the bounds did not settle"))
+    text = unlinked(sustained.answer(found_rates(**missing, reason="the bounds did not settle")))
     assert text.count("the bounds did not settle") == 2
     assert sustained.title(found_rates(**missing, reason="")) == "No sustained rate was found"
     assert "shares" not in text

@@ -53,3 +53,8 @@ class Page(HTMLParser):
             url for style in styles for url in re.findall(r"url\(\s*['\"]?([^'\")]*)|@import.*", style)
         ]
         return [value[:80] for value in values if not value.startswith("data:")]
+
+
+def unlinked(text: str) -> str:
+    """Return a text in Markdown without its links to estimates: only what they say."""
+    return re.sub(r"\[([^]]*)\]\(#estimate-[0-9a-f]{10}\)", r"\1", text)

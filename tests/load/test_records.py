@@ -64,6 +64,19 @@ def test_a_file_of_the_version_before_is_read(tmp_path: Path) -> None:
     assert summary["generator"]["realtime"]
 
 
+def test_a_glimpse_counts_all_rows_and_reads_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "requests.parquet"
+    records.write(path, rows([0.1] * 50))
+    count, first = records.glimpse(path, 2)
+    assert (count, len(first)) == (50, 2)
+    assert first["due_s"].tolist() == records.read(path)["due_s"].tolist()[:2]
+    assert records.glimpse(path)[1].empty
+    path.write_bytes(path.read_bytes()[:40])
+    for damaged in (path, tmp_path / "none"):
+        with pytest.raises(LabError):
+            records.glimpse(damaged)
+
+
 def test_a_file_is_replaced_not_mended(tmp_path: Path) -> None:
     records.write(tmp_path / "a.parquet", rows([0.1] * 50))
     records.write(tmp_path / "a.parquet", rows([0.1]))

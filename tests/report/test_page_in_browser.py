@@ -122,13 +122,13 @@ def test_on_a_phone_the_contents_are_a_menu(reader: Reader, report: Path) -> Non
 
 
 def test_code_unfolds_by_one_click_for_one_and_one_for_all(page: Page) -> None:
-    shown = page.locator("details pre").filter(visible=True)
+    shown = page.locator("details.code pre").filter(visible=True)
     assert shown.count() == 0
     page.locator("details.code summary").first.click()
     assert shown.count() == 1
     assert "show(curve)" in shown.first.inner_text()
     page.get_by_role("button", name="Show all code").click()
-    assert shown.count() == page.locator("details pre").count() > 4
+    assert shown.count() == page.locator("details.code pre").count() > 4
     page.get_by_role("button", name="Hide all code").click()
     assert shown.count() == 0
 

@@ -14,7 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.models.statistics import Estimate, Interval, estimate, proportion
-from lab.study.estimates import COLUMNS, Agreement, Stated, agreement, contradictions, named, stated, table_of
+from lab.study.estimates import (
+    COLUMNS,
+    Agreement,
+    Stated,
+    agreement,
+    contradictions,
+    key_of,
+    linked,
+    named,
+    stated,
+    table_of,
+)
 
 SIX = estimate([0.9, 1.0, 1.1, 1.2, 1.3, 1.5])
 
@@ -27,6 +38,16 @@ def test_an_estimate_is_a_row_with_its_name_and_interval() -> None:
     assert row.interval is Interval.MEDIAN
     assert row.smallest_told == pytest.approx(1.5 / 1.15 - 1)
     assert stated("dispatch", "latency", SIX, "s").smallest_told is None, "it compares nothing"
+
+
+def test_an_estimate_names_its_sources_once_and_has_a_key_that_its_machine_does_not_change() -> None:
+    row = stated("dispatch", "latency", SIX, sources=["d.b01.a", "d.b01.b", "d.b01.a"], workers=2)
+    assert row.sources == ("d.b01.a", "d.b01.b")
+    assert row.key == key_of("latency", workers=2)
+    assert replace(row, factors="workers=2, loop=1000").key == row.key
+    assert key_of("latency", workers=4) != row.key
+    assert linked("1.15", "latency", workers=2) == f"[1.15](#estimate-{row.key})"
+    assert table_of([row])["sources"].tolist() == [["d.b01.a", "d.b01.b"]]
 
 
 def test_the_name_of_factors_does_not_depend_on_their_order() -> None:

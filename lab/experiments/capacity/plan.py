@@ -81,7 +81,7 @@ def table(case: Case, rate_rps: float, validated: int, cpus: int) -> pd.DataFram
                 "workers": _count(needed.workers),
                 "at the fastest to the slowest speed seen": _band(case, rate),
                 "busy on average": _amount(needed.erlangs),
-                "utilisation": units.percent(needed.utilisation),
+                "utilisation": units.in_percent(needed.utilisation),
                 "known by": status(needed.workers or 0, validated, cpus),
             }
         )
@@ -148,7 +148,7 @@ def checked(case: Case, sustained: Sustained) -> pd.DataFrame:
             {
                 "workers": sustained.workers,
                 "sustained, of the own limit": worded(sustained.share, units.percent),
-                "its lower end, as a rate": units.per_second(rate_rps),
+                "its lower end, as a rate": units.in_requests(rate_rps),
                 "workers by this plan": _count(needed),
                 "says as many": "yes" if needed == sustained.workers else "no",
             }
@@ -186,16 +186,16 @@ def size_table(case: Case, price_per_core_hour: float) -> pd.DataFrame:
     )
 
 
-def _fleet(case: Case, rate_rps: float, cpus_per_machine: int, price: float) -> dict[str, str]:
+def _fleet(case: Case, rate_rps: float, cpus_per_machine: int, price: float) -> dict[str, object]:
     found = machines(case, rate_rps, cpus_per_machine)
-    row = {
+    row: dict[str, object] = {
         "machines": _count(found.machines),
         "workers": _count(found.workers or None),
-        "utilisation": units.percent(found.utilisation),
+        "utilisation": units.in_percent(found.utilisation),
     }
     if price and found.machines:
-        row["cost per hour"] = units.digits(found.workers * price)
-        row["cost per million requests"] = units.digits(cost_per_million(rate_rps, found.workers, price))
+        row["cost per hour"] = units.plain(found.workers * price)
+        row["cost per million requests"] = units.plain(cost_per_million(rate_rps, found.workers, price))
     return row
 
 

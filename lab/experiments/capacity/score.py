@@ -130,13 +130,13 @@ def score_table(scored: pd.DataFrame) -> pd.DataFrame:
         worst = mine.sort_values("miss").iloc[-1]
         rows.append(
             {
-                "load": units.digits(load),
+                "load": units.plain(load),
                 "own utilisation": _range(mine["utilisation"]),
                 "latency": f"p{percentile}",
                 "band, in service times": _range(pd.concat([mine["low"], mine["high"]])),
                 "measured": _range(mine["measured"]),
                 "inside": f"{counts['inside'].sum()} of {len(counts)}",
-                "largest miss": units.percent(worst["miss"]) if worst["miss"] else "none",
+                "largest miss": units.in_percent(worst["miss"]) if worst["miss"] else "none",
                 "likely cause": worst["cause"],
             }
         )
@@ -157,7 +157,7 @@ def written_before(predicted: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFram
         {
             "predictions written": [f"{written:%Y-%m-%d %H:%M:%S}"],
             "first trial began": [f"{began:%Y-%m-%d %H:%M:%S}"],
-            "before": [units.seconds(ahead_s) if ahead_s > 0 else "no: these trials were known before"],
+            "before": [units.in_seconds(ahead_s) if ahead_s > 0 else "no: these trials were known before"],
         }
     )
 
@@ -230,10 +230,16 @@ def sustained_in(
     on how long they last.
     """
     latency = trials[f"latency_p{slo_percentile}_s"] / trials["service_mean_s"]
-    counts = trials["valid"].astype(bool) & (trials["utilisation"] < 1) & latency.notna()
+    counts = _counts(trials, slo_percentile)
     at, took = trials.loc[counts, "utilisation"].to_numpy(float), latency[counts].to_numpy(float)
     share = crossing(at, took, slo_loops) if len(at) else None
     return Sustained(int(predicted["workers"].iloc[0]), share, float(predicted["sustained"].iloc[0]))
+
+
+def _counts(trials: pd.DataFrame, percentile: int) -> "pd.Series[bool]":
+    """Mark the trials that `sustained_in` counts."""
+    known = trials[f"latency_p{percentile}_s"].notna() & trials["service_mean_s"].notna()
+    return trials["valid"].astype(bool) & (trials["utilisation"] < 1) & known
 
 
 def estimates(run: Run, trials: pd.DataFrame) -> list[Stated]:
@@ -244,23 +250,27 @@ def estimates(run: Run, trials: pd.DataFrame) -> list[Stated]:
         return []
     scored, workers = score(bands, several, run.requests(several)), int(several["workers"].iloc[0])
     rows = [
-        stated(EXPERIMENT, INSIDE, share, workers=workers, percentile=percentile)
+        stated(
+            EXPERIMENT, INSIDE, share, workers=workers, percentile=percentile,
+            sources=scored.loc[scored["scored"], "trial_id"],
+        )
         for percentile in PERCENTILES
         if (share := inside(scored, percentile)) is not None
-    ]
+    ]  # fmt: skip
     if "slo_loops" in foretold:
         row = foretold.iloc[0]
         percentile, loops = int(row["slo_percentile"]), float(row["slo_loops"])
         found = sustained_in(several, bands.assign(sustained=row["sustained"]), percentile, loops)
         if found.share:
             asked: dict[str, Any] = {"workers": workers, "percentile": percentile, "loops": loops}
-            rows.append(stated(EXPERIMENT, OWN_LIMIT, found.share, **asked))
+            sources = several.loc[_counts(several, percentile), "trial_id"]
+            rows.append(stated(EXPERIMENT, OWN_LIMIT, found.share, sources=sources, **asked))
     return rows
 
 
 def sustained_table(sustained: Sustained, slo: str) -> pd.DataFrame:
     """Put the sustained rate that was predicted beside the measured, as own utilisation."""
-    cells = {"objective": slo, "predicted, of the own limit": units.percent(sustained.highest)}
+    cells = {"objective": slo, "predicted, of the own limit": units.in_percent(sustained.highest)}
     if sustained.share is None:
         return pd.DataFrame([cells | {"measured": "too few trials, or none on one side of the objective"}])
     cells["measured"] = worded(sustained.share, units.percent)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lab import units
 from lab.experiments.claims import Verdict, Word, weighed
-from lab.experiments.common import spread
+from lab.experiments.common import mainly, worded
 from lab.experiments.dispatch.trials import EXPERIMENT, by_arrangement, compared
 from lab.models.statistics import Estimate, estimate, paired_ratio, pairing_gain
 from lab.study.estimates import Stated, stated
@@ -44,7 +44,8 @@ def told(ratio: Estimate, matters: float = LATENCY_MATTERS) -> Told | None:
 class Comparison:
     """An arrangement over the reference: mean latency, its tail, the mean over ideal; what pairing gained.
 
-    `each` is the ratio of mean latencies in each block, of which `mean` is the median.
+    `each` is the ratio of mean latencies in each block, of which `mean` is the median. `sources` are the ids
+    of the trials that were paired.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Comparison:
     tail: Estimate
     over_ideal: Estimate
     pairing: float
+    sources: tuple[str, ...]
 
 
 def comparisons(trials: pd.DataFrame) -> list[Comparison]:
@@ -82,6 +84,7 @@ def _compare(name: str, mine: pd.DataFrame, reference: pd.DataFrame) -> Comparis
         tail=paired_ratio(*tail),
         over_ideal=paired_ratio(*over_ideal),
         pairing=pairing_gain(*mean),
+        sources=(*pairs["trial_id"], *pairs["trial_id_reference"]),
     )
 
 
@@ -133,12 +136,13 @@ def comparison_table(trials: pd.DataFrame) -> pd.DataFrame:
             f"{tail} latency": ratio(one.tail) if number else "1",
             "mean over ideal": f"{ratio(one.over_ideal)}: {_TAKE[told(one.over_ideal)]}" if number else "1",
             "smallest difference to be seen": _percent(one.mean.smallest_told) if number else "",
-            "pairing gained": units.digits(one.pairing) if number else "",
+            "pairing gained": units.plain(one.pairing) if number else "",
             "requests take": _TAKE[told(one.mean)] if number else "the reference",
         }
         for number, one in enumerate(comparisons(trials))
     ]
-    return pd.DataFrame(rows or [{"": "Nothing of several workers was measured."}])
+    table = pd.DataFrame(rows or [{"": "Nothing of several workers was measured."}])
+    return mainly(table, "arrangement", "blocks", "mean latency", "mean over ideal", "requests take")
 
 
 def tail_name(trials: pd.DataFrame) -> str:
@@ -169,10 +173,14 @@ class Share:
 
 def share(trials: pd.DataFrame) -> Share | None:
     """Return how evenly one arrangement shared its answers; None if there were none."""
-    answered = trials[trials["connections"] > 0]
+    answered = _answered(trials)
     if answered.empty:
         return None
     return Share(estimate(list(answered["busiest"])), np.median(np.stack(list(answered["coins"])), axis=0))
+
+
+def _answered(trials: pd.DataFrame) -> pd.DataFrame:
+    return trials[trials["connections"] > 0]
 
 
 _UNEVEN = {"more": "more", "less": "less", "alike": "as much", None: "cannot be told"}
@@ -213,15 +221,16 @@ def theory_table(trials: pd.DataFrame) -> pd.DataFrame:
                     "planned": f"{mine['arrivals'].iloc[0]}, {units.percent(row['load'])}",
                     "trials": len(mine),
                     "own utilisation": _span(mine["utilisation"]),
-                    "mean, measured": units.seconds(row["latency_mean_s"]),
-                    "mean, theory": units.seconds(row["theory_s"]),
+                    "mean, measured": units.in_seconds(row["latency_mean_s"]),
+                    "mean, theory": units.in_seconds(row["theory_s"]),
                     "measured over theory": ratio(estimate(list(over))) if len(over) else "–",
-                    f"{tail}, measured": units.seconds(row["tail_s"]),
-                    f"{tail}, theory": units.seconds(row["theory_tail_s"]),
-                    "least on top of a loop": units.seconds(row["extra_s"]),
+                    f"{tail}, measured": units.in_seconds(row["tail_s"]),
+                    f"{tail}, theory": units.in_seconds(row["theory_tail_s"]),
+                    "least on top of a loop": units.in_seconds(row["extra_s"]),
                 }
             )
-    return pd.DataFrame(rows)
+    means = ("mean, measured", "mean, theory", "measured over theory")
+    return mainly(pd.DataFrame(rows), "arrangement", "planned", *means)
 
 
 def threads_table(trials: pd.DataFrame) -> pd.DataFrame:
@@ -233,10 +242,10 @@ def threads_table(trials: pd.DataFrame) -> pd.DataFrame:
             "threads": int(row["workers"]),
             "pool": name,
             "trials": len(group),
-            "offered": units.per_second(row["rate"]),
-            "answered": units.per_second(row["throughput_rps"]),
-            "own utilisation": units.percent(row["utilisation"]),
-            "mean latency": units.seconds(row["latency_mean_s"]),
+            "offered": units.in_requests(row["rate"]),
+            "answered": units.in_requests(row["throughput_rps"]),
+            "own utilisation": units.in_percent(row["utilisation"]),
+            "mean latency": units.in_seconds(row["latency_mean_s"]),
         }
         for name, group in by_arrangement(mine[mine["load"] == mine["load"].max()])
         for row in [group.median(numeric_only=True)]
@@ -248,15 +257,21 @@ def estimates(trials: pd.DataFrame) -> list[Stated]:
     """State how each arrangement compares with the reference, and its busiest worker's share."""
     found = comparisons(trials)
     ratios = [
-        stated(EXPERIMENT, f"{quantity} over {found[0].name}'s", each, compares=True, arrangement=one.name)
+        stated(
+            EXPERIMENT, f"{quantity} over {found[0].name}'s", each, compares=True, sources=one.sources,
+            arrangement=one.name,
+        )
         for one in found[1:]
         for quantity, each in (("mean latency", one.mean), ("mean latency over ideal", one.over_ideal))
-    ]
+    ]  # fmt: skip
     shares = [
-        stated(EXPERIMENT, "busiest worker over its fair share", shared.found, arrangement=one.name)
+        stated(
+            EXPERIMENT, "busiest worker over its fair share", shared.found, arrangement=one.name,
+            sources=_answered(one.trials)["trial_id"],
+        )
         for one in found
         if (shared := share(one.trials))
-    ]
+    ]  # fmt: skip
     return ratios + shares
 
 
@@ -306,9 +321,9 @@ def _either(one: bool | None, other: bool | None) -> bool | None:
     return True if True in (one, other) else None if None in (one, other) else False
 
 
-def ratio(found: Estimate) -> str:
-    """Write a ratio with its interval, or of how many blocks it has only a range."""
-    return f"{found.value:.2f} ({spread(found, '{:.2f}'.format)})"
+def ratio(found: Estimate) -> units.Number:
+    """Return a ratio with its interval, or of how many blocks it has only a range."""
+    return worded(found, "{:.2f}".format)
 
 
 def _span(shares: "pd.Series[float]") -> str:

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lab.experiments.common import spread
+from lab.experiments.common import worded
 from lab.experiments.control import busy_share
 from lab.experiments.dispatch.trials import AS_NONE, Parameters, arrangements, compared
 from lab.models.simulation import waits
 from lab.models.statistics import estimate
 from lab.study.plan import Condition
 from lab.study.run import Run
-from lab.units import percent
+from lab.units import Number, in_percent
 
 EXPERIMENT = "dispatch-bounds"
 
@@ -72,7 +72,7 @@ def table(overloaded: pd.DataFrame, trials: pd.DataFrame, p: Parameters) -> pd.D
         rows.append(
             {
                 "bound": "none" if bound == AS_NONE else str(bound),
-                "idle, overloaded": _estimated(idle.get(bound), percent),
+                "idle, overloaded": _estimated(idle.get(bound), in_percent),
                 "mean over ideal, equal loops": _estimated(latency.get(bound), "{:.2f}".format),
                 "mean over ideal, unequal loops, simulated": f"{mean:.2f}",
                 "p99 over ideal, unequal loops, simulated": f"{tail:.2f}",
@@ -81,11 +81,10 @@ def table(overloaded: pd.DataFrame, trials: pd.DataFrame, p: Parameters) -> pd.D
     return pd.DataFrame(rows)
 
 
-def _estimated(values: "pd.Series[float] | None", write: "Callable[[float], str]") -> str:
+def _estimated(values: "pd.Series[float] | None", write: "Callable[[float], Number | str]") -> Number | str:
     if values is None or values.dropna().empty:
         return "not measured"
-    found = estimate(list(values.dropna()))
-    return f"{write(found.value)} ({spread(found, write)})"
+    return worded(estimate(list(values.dropna())), write)
 
 
 @lru_cache(maxsize=64)

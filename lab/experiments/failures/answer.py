@@ -91,9 +91,13 @@ class Measure:
     of: Callable[[pd.DataFrame], "pd.Series[Any]"]
     unit: str = ""
 
+    def known(self, mine: pd.DataFrame) -> pd.DataFrame:
+        """Return the events that have it."""
+        return mine[self.of(mine).notna()]
+
     def found(self, mine: pd.DataFrame) -> Estimate | None:
         """Estimate it from events; None if no event has it. The event is the unit, whatever its requests."""
-        values = self.of(mine).dropna()
+        values = self.of(self.known(mine))
         if values.empty:
             return None
         if values.dtype == bool:
@@ -137,7 +141,7 @@ def loads(trials: pd.DataFrame) -> pd.DataFrame:
             "dispatch": trials["dispatch"],
             "connections": trials["keepalive"].map({False: "new", True: "kept"}),
             "block": trials["block"],
-            "offered rate": trials["rate"].map(units.per_second),
+            "offered rate": trials["rate"].map(units.in_requests),
             "planned load": trials["load"].map(percent),
             "own utilisation of the workers": trials["utilisation"].map(percent),
         }
@@ -199,7 +203,7 @@ def estimates(events: pd.DataFrame) -> list[Stated]:
     return [
         stated(
             EXPERIMENT, f"{kind}: {measure.quantity}", found, "s" if measure.unit == "s" else "",
-            dispatch=dispatch, connections=connections,
+            sources=measure.known(mine)["trial_id"], dispatch=dispatch, connections=connections,
         )
         for kind, measures in MEASURES.items()
         for dispatch, connections, mine, _ in servers(events, kind)

@@ -55,18 +55,19 @@ def events(run: Run, p: Parameters) -> tuple[pd.DataFrame, str]:
     """
     if not p.asks("slow"):
         return pd.DataFrame(), ""
-    known = _blocks(run, run.trials(failures.EXPERIMENT))
+    known = blocks(run, run.trials(failures.EXPERIMENT))
     taken = [*known.loc[known["kind"] == BLOCK, "dispatch"].unique()] if len(known) else []
     found = [known]
     if missing := tuple(one for one in p.dispatches if one not in taken):
         wanted = planned.slow_ones(p.model_copy(update={"dispatches": missing}))
         trials = run.measure(EXPERIMENT, wanted, blocks=1, seed=p.seed, execute=failures.EXECUTE)
-        found.append(_blocks(run, trials))
+        found.append(blocks(run, trials))
     source = f"The events of {', '.join(taken)} are notebook 06's." if taken else ""
     return measured(*found), source
 
 
-def _blocks(run: Run, trials: pd.DataFrame) -> pd.DataFrame:
+def blocks(run: Run, trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the slow requests that trials with new connections met, and the calm before them."""
     new = trials[~trials["keepalive"].astype(bool)]
     if new.empty:
         return new
@@ -84,7 +85,7 @@ def slow_ruling(events: pd.DataFrame, source: str = "") -> Ruling:
         return nothing("slow", "no request was due while a slow one ran")
     parts = [{Word.HOLDS: True, Word.NOT_HERE: False}.get(one.word) for one in judged]
     shares = [
-        f"{dispatch}: {written(_WAITED.found(mine), units.percent)} in {units.counted(len(mine), 'event')}"
+        f"{dispatch}: {written(_WAITED.found(mine), units.in_percent)} in {units.counted(len(mine), 'event')}"
         for dispatch, _, mine, _ in failures_answer.servers(events, BLOCK)
     ]
     meanwhile = "Of the requests due meanwhile, this share waited for the slow one, in the median event"
@@ -122,7 +123,7 @@ def pool_ruling(trials: pd.DataFrame) -> Ruling:
     found = by_trials("pool", trials, judge)
     if not found.evidence:
         return nothing("pool", "no block has all of the places")
-    pool = written(_tail(trials, POOL), units.seconds)
+    pool = written(_tail(trials, POOL), units.in_seconds)
     control = against(trials, POOL, ALONE, BESIDE, "tail_s")
     without = f", {times(control)} what it is without any slow request" if control else ""
     return Ruling(
@@ -144,9 +145,9 @@ def pool_table(trials: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "the slow request runs in": "(there is none)" if place == ALONE else place,
-            "p50 of the others": written(estimated(mine["latency_p50_s"]), units.seconds),
-            f"{tail_name(trials)} of the others": written(_tail(trials, place), units.seconds),
-            "slowest": written(estimated(mine["latency_max_s"]), units.seconds),
+            "p50 of the others": written(estimated(mine["latency_p50_s"]), units.in_seconds),
+            f"{tail_name(trials)} of the others": written(_tail(trials, place), units.in_seconds),
+            "slowest": written(estimated(mine["latency_max_s"]), units.in_seconds),
             "over the pool's": (
                 "the reference" if place == POOL else times(against(trials, place, POOL, BESIDE, "tail_s"))
             ),

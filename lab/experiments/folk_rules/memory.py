@@ -30,6 +30,9 @@ from lab.units import counted
 RATE_RPS = 5000.0
 """As many as a few workers can answer of loops so short, on connections that clients keep."""
 
+KEPT = "starts-of-workers"
+"""The table in which a run keeps the looks that the notebook last showed."""
+
 _AT_ONCE = 16
 """No more are sent before others are answered: a queue would take memory, too."""
 
@@ -59,7 +62,9 @@ def measure(run: Run, p: Parameters) -> tuple[pd.DataFrame, str]:
         ]
     except UntoldError as error:
         return pd.DataFrame(), str(error)
-    return pd.concat(looks, ignore_index=True), ""
+    found = pd.concat(looks, ignore_index=True)
+    run.keep(KEPT, found)
+    return found, ""
 
 
 def look(workers: int, requests: int, seed: int = 0) -> pd.DataFrame:
@@ -99,20 +104,22 @@ def after(looks: pd.DataFrame) -> Estimate | None:
     return estimated(looks["after_bytes"]) if len(looks) else None
 
 
+def growth(looks: pd.DataFrame) -> Estimate:
+    """Return how many times as large the largest worker is after its requests as when it was warm."""
+    return paired_ratio(list(looks["after_bytes"]), list(looks["warm_bytes"]))
+
+
 def ruling(looks: pd.DataFrame, why_not: str = "") -> Ruling:
     """Judge whether warm workers grow: the largest one afterwards, over the largest one when warm."""
     if looks.empty:
         return nothing("memory", why_not) if why_not else nothing("memory")
-    warming, growth = (
-        paired_ratio(list(looks[later]), list(looks[earlier]))
-        for later, earlier in (("warm_bytes", "fresh_bytes"), ("after_bytes", "warm_bytes"))
-    )
+    warming, grown = paired_ratio(list(looks["warm_bytes"]), list(looks["fresh_bytes"])), growth(looks)
     told = (
         f"A worker takes {written(estimated(looks['fresh_bytes']), amount)} at first, and {times(warming)} as"
         f" much once its server has answered {WARM} requests. After {looks['answered'].median():,.0f}, it is"
-        f" {times(growth)} as large as after those {WARM}."
+        f" {times(grown)} as large as after those {WARM}."
     )
-    return Ruling("memory", _by_starts(told), verdict("memory", [exceeds(growth, MATTERS)], told))
+    return Ruling("memory", _by_starts(told), verdict("memory", [exceeds(grown, MATTERS)], told))
 
 
 def _by_starts(text: str) -> str:
@@ -132,4 +139,4 @@ def table(looks: pd.DataFrame, n: int) -> pd.DataFrame:
         "workers of this size that the free memory has room for": f"{room:,.0f}",
         "starts": f"{len(looks)}",
     }
-    return pd.DataFrame({"": rows.keys(), "memory (PSS)": [_by_starts(text) for text in rows.values()]})
+    return pd.DataFrame({"": rows.keys(), "memory (PSS)": [_by_starts(str(cell)) for cell in rows.values()]})

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from lab.checks import Count, Positive, Seconds, Whole
 from lab.experiments.claims import Verdict, Word, weighed
-from lab.experiments.common import Workers, spread
+from lab.experiments.common import Workers, spread, worded
 from lab.experiments.dispatch.trials import TAILS, Utilisation
 from lab.hotloop import MOST_TIMES, KernelName
 from lab.models.simulation import waits
@@ -19,7 +19,7 @@ from lab.models.statistics import Estimate, samples_needed
 from lab.servers.spec import DispatchName
 from lab.study.parameters import DistinctOf, ListOf
 from lab.study.parameters import Parameters as _Parameters
-from lab.units import counted, digits, percent
+from lab.units import Number, counted, digits, percent, plain
 
 EXPERIMENT = "folk-rules"
 
@@ -225,9 +225,9 @@ def ideal_s(requests: pd.DataFrame, workers: int, overhead_s: float = 0.0) -> ND
     return waits(requests["due_s"].to_numpy(float), takes_s, workers) + takes_s
 
 
-def written(found: Estimate | None, write: Callable[[float], str] = digits) -> str:
-    """Write an estimate with where it may lie: 1.93 (1.88 to 1.97); a dash for none."""
-    return f"{write(found.value)} ({spread(found, write)})" if found else "–"
+def written(found: Estimate | None, write: Callable[[float], Number | str] = plain) -> Number:
+    """Return an estimate with where it may lie: 1.93 (1.88 to 1.97); a dash for none."""
+    return worded(found, write) if found else Number("–")
 
 
 def times(found: Estimate | None) -> str:

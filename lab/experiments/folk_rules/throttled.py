@@ -82,7 +82,7 @@ def ruling(trials: pd.DataFrame, why_not: str = "") -> Ruling:
         if not (share := by_the_quota(mine)):
             return [], ""
         far = exceeds(estimated(mine["used"]), FAR) is False
-        return [exceeds(share, MOST_SLOW) if far else None], written(share, percent)
+        return [exceeds(share, MOST_SLOW) if far else None], str(written(share, percent))
 
     found = by_trials("quota", at_any_speed(trials), judge)
     quota = quota_name(float(trials["quota_cpus"].max()))
@@ -93,6 +93,11 @@ def ruling(trials: pd.DataFrame, why_not: str = "") -> Ruling:
         f" {HELD_UP:g} times as long as in one ideal queue, beyond those that did without a quota."
     )
     return Ruling("quota", told, found)
+
+
+def used(trials: pd.DataFrame) -> Estimate | None:
+    """Return which share of the quota loops used."""
+    return estimated(trials.loc[trials["part"] == planned.HELD, "used"])
 
 
 def by_the_quota(trials: pd.DataFrame) -> Estimate | None:

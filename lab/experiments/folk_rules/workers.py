@@ -54,10 +54,11 @@ def measure(run: Run, p: Parameters) -> tuple[pd.DataFrame, pd.DataFrame, list[i
     found = planned.measure(run, p, [*missing, *planned.tails(p)])
     tails, mine = found[found["part"] == TAIL], found[found["part"] == OVERLOAD]
     rates = pd.concat([known, mine], ignore_index=True) if taken else mine
-    return _with_work(run, rates), tails.reset_index(drop=True), taken
+    return with_work(run, rates), tails.reset_index(drop=True), taken
 
 
-def _with_work(run: Run, rates: pd.DataFrame) -> pd.DataFrame:
+def with_work(run: Run, rates: pd.DataFrame) -> pd.DataFrame:
+    """Add work_cpus to overloads, as `measure` says."""
     if rates.empty:
         return rates
     found = scaling.accounted(run, rates)

@@ -80,11 +80,11 @@ def lag_table(lags: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "connections": rates["keepalive"].map(LABELS),
-            "offered rate": rates["rate_rps"].map(units.per_second),
+            "offered rate": rates["rate_rps"].map(units.in_requests),
             "held": [f"{row.held}\u00a0of\u00a0{row.tries}" for row in rates.itertuples()],
-            "send lag, median": rates["lag_p50_s"].map(units.seconds),
+            "send lag, median": rates["lag_p50_s"].map(units.in_seconds),
             "send lag, p99": list(map(_range, rates["lag_low_s"], rates["lag_high_s"])),
-            "CPU of sending one": rates["cpu_per_request_s"].map(units.seconds),
+            "CPU of sending one": rates["cpu_per_request_s"].map(units.in_seconds),
             "counts agree": rates["reconciled"].map({True: "yes", False: "no"}),
             "why one did not hold": rates["reason"].fillna(""),
         }

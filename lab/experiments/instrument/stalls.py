@@ -101,12 +101,12 @@ def known_answer_table(known: pd.DataFrame) -> pd.DataFrame:
     """Put the known answers, and what was measured, in words."""
     return pd.DataFrame(
         {
-            "rate": known["rate"].map(units.per_second),
+            "rate": known["rate"].map(units.in_requests),
             "latency": known["quantile"],
-            "known": known["known_s"].map(units.seconds),
-            LABELS[OPEN]: known["open_s"].map(units.seconds),
-            LABELS[CLOSED]: known["closed_s"].map(units.seconds),
-            "service time": known["service_s"].map(units.seconds),
+            "known": known["known_s"].map(units.in_seconds),
+            LABELS[OPEN]: known["open_s"].map(units.in_seconds),
+            LABELS[CLOSED]: known["closed_s"].map(units.in_seconds),
+            "service time": known["service_s"].map(units.in_seconds),
         }
     )
 
@@ -131,7 +131,7 @@ def attack_table(stalls: pd.DataFrame) -> pd.DataFrame:
     found = attacks(stalls)
     return pd.DataFrame(
         {
-            "rate": found["rate"].map(units.per_second),
+            "rate": found["rate"].map(units.in_requests),
             "generator": found["loop"].map(LABELS),
             "sent": found["sent"],
             "read by the server": found["server_count"],

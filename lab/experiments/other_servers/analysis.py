@@ -183,8 +183,13 @@ HOW = {"few": "few kept", "many": "many kept", "new": "a new one each"}
 
 def estimated(values: "pd.Series[float]") -> Estimate | None:
     """Return the estimate of the numbers that are finite; None if none is."""
-    known = pd.to_numeric(values, errors="coerce").replace([np.inf, -np.inf], np.nan).dropna()
+    known = finite(values)
     return estimate(list(known)) if len(known) else None
+
+
+def finite(values: "pd.Series[float]") -> "pd.Series[float]":
+    """Return the numbers that are finite, in their rows."""
+    return pd.to_numeric(values, errors="coerce").replace([np.inf, -np.inf], np.nan).dropna()
 
 
 MATTERS = 1.02

@@ -7,7 +7,7 @@ import pandas as pd
 
 from lab import units
 from lab.experiments.claims import Verdict, Word, weighed
-from lab.experiments.common import spread
+from lab.experiments.common import mainly, worded
 from lab.experiments.dispatch import answer as dispatch
 from lab.experiments.dispatch.answer import ratio, told
 from lab.experiments.failures.trials import KILL
@@ -21,6 +21,7 @@ from lab.experiments.other_servers.analysis import (
     against,
     bought,
     estimated,
+    finite,
     speeds,
     tail_name,
 )
@@ -28,6 +29,7 @@ from lab.experiments.other_servers.servers import ACCEPTS, KEPT, PEERS, label
 from lab.experiments.other_servers.trials import ALL_OF_NODE, EXPERIMENT, OVERLOAD, RELOAD, TAIL
 from lab.models.statistics import Estimate
 from lab.study.estimates import Stated, stated
+from lab.units import Number
 
 
 def answer(servers: Sequence[Found], trials: pd.DataFrame) -> str:
@@ -105,12 +107,15 @@ def estimates(trials: pd.DataFrame) -> list[Stated]:
         ("busiest worker over its fair share, by server", TAIL, NEW),
     )
     return [
-        stated(EXPERIMENT, quantity, found, server=server)
+        stated(
+            EXPERIMENT, quantity, found, server=server,
+            sources=mine.loc[finite(mine.loc[mine["part"] == part, column]).index, "trial_id"],
+        )
         for server, mine in trials.groupby("server", sort=False)
         for quantity, part, column in measures
         if (column != NEW or mine["workers"].max() > 1)
         and (found := estimated(mine.loc[mine["part"] == part, column]))
-    ]
+    ]  # fmt: skip
 
 
 def verdicts(trials: pd.DataFrame) -> list[Verdict]:
@@ -185,9 +190,9 @@ def load_table(servers: Sequence[Found], trials: pd.DataFrame) -> pd.DataFrame:
     for one in servers:
         row = {
             "server": one.name,
-            "its own loop": _written(one.own_s, units.seconds),
+            "its own loop": _written(one.own_s, units.in_seconds),
             "overloaded: share of its own limit": _written(one.limit),
-            "random arrivals: own utilisation": _written(one.utilisation, units.percent),
+            "random arrivals: own utilisation": _written(one.utilisation, units.in_percent),
             f"{tail}, in its own loops": _written(one.own_tail),
             f"{tail} over one ideal queue's": _written(one.tail),
         }
@@ -195,7 +200,8 @@ def load_table(servers: Sequence[Found], trials: pd.DataFrame) -> pd.DataFrame:
             beside = against(trials, one.server, first.server, part, column)
             row[f"{what}, over {first.name}'s"] = "the reference" if one is first else _beside(beside)
         rows.append(row)
-    return pd.DataFrame(rows)
+    of_tail = (f"{tail} over one ideal queue's", f"tail, over {first.name}'s")
+    return mainly(pd.DataFrame(rows), "server", "overloaded: share of its own limit", *of_tail)
 
 
 def _beside(beside: Estimate | None) -> str:
@@ -211,7 +217,7 @@ def share_table(servers: Sequence[Found]) -> pd.DataFrame:
                 f"{name}: busiest worker over its fair share": _beside_coins(one, how)
                 for how, name in HOW.items()
             },
-            "delayed by a slow request": _written(one.delayed, units.percent),
+            "delayed by a slow request": _written(one.delayed, units.in_percent),
         }
         for one in servers
     )
@@ -226,14 +232,14 @@ def _beside_coins(one: Found, how: str) -> str:
 def keep_table(servers: Sequence[Found]) -> pd.DataFrame:
     """Tabulate memory, the time to the first answer, and what reloads and kills cost."""
     first = servers[0].pss_bytes
-    return pd.DataFrame(
+    rows = pd.DataFrame(
         {
             "server": one.name,
             "memory for each worker (PSS)": _written(one.pss_bytes, _mib, each="look"),
             f"memory, over {servers[0].name}'s": (
                 f"{one.pss_bytes.value / first.value:.2f}" if one.pss_bytes and first else NONE
             ),
-            "first answer after": _written(one.ready_s, units.seconds, each="look"),
+            "first answer after": _written(one.ready_s, units.in_seconds, each="look"),
             **{
                 f"{kind}: {what}": text
                 for kind in (RELOAD, KILL)
@@ -245,11 +251,13 @@ def keep_table(servers: Sequence[Found]) -> pd.DataFrame:
         }
         for one in servers
     )
+    lost = (f"{kind}: requests lost" for kind in (RELOAD, KILL))
+    return mainly(rows, "server", "memory for each worker (PSS)", "first answer after", *lost)
 
 
-def _over_after(one: Found, kind: str) -> str:
+def _over_after(one: Found, kind: str) -> Number | str:
     never = one.lost.get(kind) and not one.took_s.get(kind)
-    return "not in time" if never else _written(one.took_s.get(kind), units.seconds)
+    return "not in time" if never else _written(one.took_s.get(kind), units.in_seconds)
 
 
 def _mib(size: float) -> str:
@@ -261,8 +269,8 @@ def speed_table(servers: Sequence[Found], trials: pd.DataFrame) -> pd.DataFrame:
     rows = [
         {
             "loop": speed.loop,
-            "one process": _written(speed.one, units.per_second),
-            "all workers": _written(speed.all, units.per_second),
+            "one process": _written(speed.one, units.in_requests),
+            "all workers": _written(speed.all, units.in_requests),
             "times, by the loop": _written(speed.by_loop),
             "times, by the workers": _written(speed.by_workers),
             "times, by both": _written(speed.by_both),
@@ -273,7 +281,7 @@ def speed_table(servers: Sequence[Found], trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def _written(
-    found: Estimate | None, write: Callable[[float], str] = "{:.2f}".format, each: str = "block"
-) -> str:
-    """Write an estimate with where it may lie; `each` is what was measured several times."""
-    return f"{write(found.value)} ({spread(found, write).replace('block', each)})" if found else NONE
+    found: Estimate | None, write: Callable[[float], Number | str] = "{:.2f}".format, each: str = "block"
+) -> Number:
+    """Return an estimate with where it may lie; `each` is what was measured several times."""
+    return worded(found, write, each) if found else Number(NONE)

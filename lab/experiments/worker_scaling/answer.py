@@ -32,9 +32,11 @@ from lab.figures import (
 )
 from lab.models.scaling import LOSSES, Point
 from lab.models.statistics import Estimate, estimate, fewest_trials
-from lab.study.estimates import Stated, stated
+from lab.study.estimates import Stated, linked, stated
 
 CPUS_AT_WORK = "highest throughput, in CPUs' worth of loops"
+SPEEDUP = "speed-up over one worker"
+"""What numbers are called where they are stated."""
 
 
 def answer(trials: pd.DataFrame, cpus: int, found: pd.DataFrame | None = None) -> str:
@@ -46,12 +48,17 @@ def answer(trials: pd.DataFrame, cpus: int, found: pd.DataFrame | None = None) -
     if top is None:
         return "**Answer.** Cannot be told: no block overloaded both one worker and several."
     most = int(trials["workers"].max())
-    parts = [_gain(top, cpus), _sustained(found, top.workers), _beyond(trials, top.workers, most)]
+    parts = [
+        _gain(top, cpus, trials["dispatch"].iloc[0]),
+        _sustained(found, top.workers),
+        _beyond(trials, top.workers, most),
+    ]
     return " ".join(filter(None, ("**Answer.**", *parts)))
 
 
-def _gain(top: Point, cpus: int) -> str:
-    gain = f"{_on(top.workers, cpus)} answer {units.digits(top.speedup.value)} times what one does"
+def _gain(top: Point, cpus: int, dispatch: str) -> str:
+    value = linked(units.digits(top.speedup.value), SPEEDUP, workers=top.workers, dispatch=dispatch)
+    gain = f"{_on(top.workers, cpus)} answer {value} times what one does"
     blocks = units.counted(top.speedup.trials, "block")
     if not top.speedup.is_interval:
         return f"Cannot be told from {blocks}: here, {gain} ({spread(top.speedup)}).{_doubt(top, cpus)}"
@@ -94,35 +101,60 @@ def _sustained(found: pd.DataFrame | None, workers: int) -> str:
 def estimates(trials: pd.DataFrame, cpus: int) -> list[Stated]:
     """State the highest throughput of each number of workers, its speed-up, and the factors of that."""
     dispatch, points, known = trials["dispatch"].iloc[0], scaling.points(trials), scaling.stacks(trials)
+    told = scaling.highest(trials)
 
-    def of(quantity: str, found: Estimate, **factors: Any) -> Stated:
-        return stated(EXPERIMENT, quantity, found, compares=True, dispatch=dispatch, **factors)
+    def of(quantity: str, found: Estimate, sources: pd.DataFrame, **factors: Any) -> Stated:
+        compared: dict[str, Any] = {"compares": True, "sources": sources["trial_id"], "dispatch": dispatch}
+        return stated(EXPERIMENT, quantity, found, **compared, **factors)
 
     rates = [
         stated(
             EXPERIMENT, "highest throughput", point.throughput_rps, "requests/s", workers=point.workers,
-            dispatch=dispatch,
+            dispatch=dispatch, sources=_of(_paired(told, point.workers, 1), point.workers)["trial_id"],
         )
         for point in points
     ]  # fmt: skip
     cpus_at_work = [
-        stated(EXPERIMENT, CPUS_AT_WORK, found, workers=workers, dispatch=dispatch)
+        stated(
+            EXPERIMENT, CPUS_AT_WORK, found, workers=workers, dispatch=dispatch,
+            sources=_of(told, workers)["trial_id"],
+        )
         for workers, found in scaling.cpus_at_work(trials).items()
-    ]
+    ]  # fmt: skip
     gains = [
-        of("speed-up over one worker", point.speedup, workers=point.workers)
+        of(SPEEDUP, point.speedup, _paired(told, point.workers, 1), workers=point.workers)
         for point in points
         if point.workers > 1
     ]
     factors = [
-        of(f"factor of the speed-up: {called}", estimate(list(mine[name])), workers=workers)
+        of(
+            f"factor of the speed-up: {called}", estimate(list(mine[name])),
+            _paired(told[told["block"].isin(mine["block"])], int(str(workers)), 1), workers=workers,
+        )
         for workers, mine in known.groupby("workers")
         for name, called in scaling.FACTORS.items()
-    ]
+    ]  # fmt: skip
     top, most = scaling.per_cpu(points, cpus), int(trials["workers"].max())
     over = scaling.ratio(trials, most, top.workers) if top and top.workers < most else None
-    more = [of(f"throughput of {most} workers over that of {top.workers}", over)] if top and over else []
+    more = [
+        of(
+            f"throughput of {most} workers over that of {one.workers}", ratio,
+            _paired(told, most, one.workers),
+        )
+        for one, ratio in [(top, over)]
+        if one and ratio
+    ]  # fmt: skip
     return [*rates, *cpus_at_work, *gains, *factors, *more]
+
+
+def _of(trials: pd.DataFrame, workers: int) -> pd.DataFrame:
+    return trials[trials["workers"] == workers]
+
+
+def _paired(trials: pd.DataFrame, many: int, few: int) -> pd.DataFrame:
+    """Return the trials of two numbers of workers in the blocks that have both."""
+    both = trials[trials["workers"].isin([many, few])]
+    return both[both.groupby("block")["workers"].transform("nunique") == len({many, few})]
 
 
 def verdict(trials: pd.DataFrame, cpus: int) -> Verdict:

@@ -158,17 +158,18 @@ def table(trials: pd.DataFrame, found: pd.DataFrame | None = None) -> pd.DataFra
         return rows
     sustained = {int(row["workers"]): row for _, row in found.iterrows()}
     searched = pd.DataFrame(_search_in_words(sustained.get(workers)) for workers in rows["workers"])
-    return pd.concat([rows, searched], axis=1)
+    both = pd.concat([rows, searched], axis=1)
+    return common.mainly(both, "workers", rows.columns[1], "speed-up", searched.columns[0])
 
 
-def _search_in_words(row: "pd.Series[Any] | None") -> dict[str, str]:
+def _search_in_words(row: "pd.Series[Any] | None") -> dict[str, object]:
     names = ("sustained rate, requests/s", "as a share of the own limit")
     if row is None:
         return dict.fromkeys(names, "")
     if row["reason"]:
         return dict(zip(names, (row["reason"], ""), strict=True))
     bounds = ((row[f"lower_{kind}"], row[f"upper_{kind}"]) for kind in ("rps", "share"))
-    cells = [f"{units.digits(lower)} to {units.digits(upper)}" for lower, upper in bounds]
+    cells = [units.between(lower, upper, units.plain) for lower, upper in bounds]
     return dict(zip(names, cells, strict=True))
 
 
@@ -176,11 +177,11 @@ def _by_workers(trials: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
     return [(int(mine["workers"].iloc[0]), mine) for _, mine in trials.groupby("workers")]
 
 
-def _point_in_words(point: Point | None, cpus: Estimate | None, trials: pd.DataFrame) -> dict[str, str]:
+def _point_in_words(point: Point | None, cpus: Estimate | None, trials: pd.DataFrame) -> dict[str, object]:
     names = ("highest throughput, requests/s", "in CPUs' worth of loops", "speed-up", "efficiency")
     found = (point.throughput_rps, cpus, point.speedup, point.efficiency) if point else ()
     untold = f"was not overloaded (utilisation below {OVERLOADED:g}): cannot be told"
-    cells = [worded(one) if one else "" for one in found] or [untold, "", "", ""]
+    cells: list[object] = [worded(one) if one else "" for one in found] or [untold, "", "", ""]
     blocks = point.speedup.trials if point else 0
     return dict(zip(names, cells, strict=True)) | {"blocks": f"{blocks} of {trials['block'].nunique()}"}
 
@@ -201,8 +202,8 @@ def beyond(trials: pd.DataFrame, cpus: int) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "CPUs, and workers": more,
-            "speed-up, at least": [units.digits(found.low) for found in least],
-            "at most": [units.digits(found.high) for found in most],
+            "speed-up, at least": [units.plain(found.low) for found in least],
+            "at most": [units.plain(found.high) for found in most],
         }
     )
 
