@@ -47,7 +47,7 @@ def test_every_path_that_is_named_exists_and_holds_what_is_said(page: Page) -> N
     paths = re.compile(r"(?:lab|tests|notebooks|data|figures|benchmarks|docs)/[\w./-]+")
     for span in page.spans():
         if paths.fullmatch(span) and not re.search(r"[A-Z]{3}|14-|greeting", span):
-            assert (ROOT / span).exists() or span in COMING, span
+            assert (ROOT / span).exists(), span
     for name, path in re.findall(r"`(\w+)` \(`([\w./]+\.py)`\)", page.prose.replace("\n", " ")):
         assert re.search(rf"\b{name}\b", (ROOT / path).read_text()), f"{path} has no {name}"
 
@@ -59,11 +59,7 @@ def test_every_option_that_is_named_exists(page: Page) -> None:
     known = {option for one in commands if one for param in one.params for option in param.opts}
     known |= {"--debug", "--help-notebook"}
     named = {word for span in page.spans() for word in re.findall(r"(?<!\S)--[a-z][\w-]*", span)}
-    assert named - known - COMING == set()
-
-
-COMING = {"notebooks/playground.ipynb", "notebooks/start.ipynb", "--folder", "--host-label"}
-"""Parts of this version that are merged beside these pages."""
+    assert named - known == set()
 
 
 @every_page

@@ -17,7 +17,7 @@ from lab.notebook import alt_text
 from lab.study.plan import FACTORS, NOT_LABELS
 from lab.study.run import find_runs, open_run
 from lab.study.store import Store
-from lab.units import counted, per_second, seconds
+from lab.units import counted, digits, per_second, seconds
 
 ALL = "all"
 NOTHING = "nothing"
@@ -80,17 +80,17 @@ def drawn(experiment: str, trials: pd.DataFrame, across: str, by: str) -> Figure
     title = f"{experiment}: up to {per_second(best['throughput_rps'])}, at {across} {_written(best[across])}"
     if by not in (NOTHING, across):
         title += f", {by} {best[by]}"
-    with canvas(_plain(title), columns=2, size=(9.0, 3.9)) as (figure, (left, right)):
+    with canvas(_plain(title), rows=2, height=5.4) as (figure, (upper, lower)):
         for place, (value, some) in enumerate(slices):
             name = str(value) if by == NOTHING else f"{by} {value}"
-            _line(left, some, across, "throughput_rps", place, name)
-            _line(right, some, across, "latency_p99_s", place, name)
-        left.set(xlabel=_plain(across), ylabel="throughput, requests/s")
-        left.set_ylim(0)
-        right.set(xlabel=_plain(across), ylabel="p99 of latency", yscale="log")
-        plain_log_ticks(right.yaxis, seconds)
+            _line(upper, some, across, "throughput_rps", place, name)
+            _line(lower, some, across, "latency_p99_s", place, name)
+        upper.set(xlabel=_plain(across), ylabel="throughput, requests/s")
+        upper.set_ylim(0)
+        lower.set(xlabel=_plain(across), ylabel="p99 of latency", yscale="log")
+        plain_log_ticks(lower.yaxis, seconds)
         values = trials[across]
-        for axes, y in ((left, "throughput_rps"), (right, "latency_p99_s")):
+        for axes, y in ((upper, "throughput_rps"), (lower, "latency_p99_s")):
             if not _is_numeric(values):
                 continue
             cross_flagged(axes, trials, across, y)
@@ -100,7 +100,7 @@ def drawn(experiment: str, trials: pd.DataFrame, across: str, by: str) -> Figure
             elif values.nunique() <= _MOST_TICKS:
                 axes.set_xticks(sorted(values.unique()))
         if len(slices) > 1 or not trials["valid"].all():
-            figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+            figure.legend(*upper.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
@@ -121,7 +121,7 @@ def _is_numeric(values: "pd.Series[Any]") -> bool:
 
 
 def _written(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return digits(value) if isinstance(value, float) else str(value)
 
 
 def _plain(text: str) -> str:

@@ -29,8 +29,9 @@ def write_report(run_id: str, to_come: Sequence[str] | None = None, *, in_folder
 
     It is a single file; with `in_folder`, its pictures, the run's figures and its data are files beside it.
     The page says which notebooks are still to run: those in `to_come`, or else those planned for the run but
-    never executed. Raises LabError if the run has no executed notebook yet, or if one of them cannot be read;
-    UsageError if `run_id` cannot name a run.
+    never executed. While a study has some in `to_come`, it leaves out what takes time: the sections beside
+    the notebooks' own results. Raises LabError if the run has no executed notebook yet, or if one of them
+    cannot be read; UsageError if `run_id` cannot name a run.
     """
     folder = files.data() / files.named(run_id)
     if not folder.is_dir():
@@ -40,11 +41,12 @@ def write_report(run_id: str, to_come: Sequence[str] | None = None, *, in_folder
         raise LabError(
             f"run {run_id!r} has no executed notebooks to report: `{_executing(folder)}` makes them"
         )
+    is_interim = bool(to_come)
     if to_come is None:
         to_come = _never_executed(folder, {path.stem for path in executed})
     place = files.reports() / run_id
     beside = _put_beside(place, folder) if in_folder else []
-    page = _render(folder, [read(path) for path in executed], to_come, beside)
+    page = _render(folder, [read(path) for path in executed], to_come, beside, is_interim=is_interim)
     write_whole(place / "index.html", (_detached(page, place) if in_folder else page).encode())
     return place / "index.html"
 
@@ -61,7 +63,9 @@ def _never_executed(folder: Path, executed: set[str]) -> list[str]:
     return [name for name in manifest.read_manifest(folder).notebooks if name not in executed]
 
 
-def _render(folder: Path, articles: list[Article], to_come: Sequence[str], beside: Sequence[Path]) -> str:
+def _render(
+    folder: Path, articles: list[Article], to_come: Sequence[str], beside: Sequence[Path], *, is_interim: bool
+) -> str:
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
     environment.globals.update(digits=units.digits)
     run = run_in(folder) if (folder / manifest.NAME).exists() else None
@@ -71,7 +75,7 @@ def _render(folder: Path, articles: list[Article], to_come: Sequence[str], besid
         to_come=to_come,
         css="".join(path.read_text() for path in sorted(TEMPLATES.glob("*.css"))),
         script=(TEMPLATES / "page.js").read_text(),
-        sections={one.name: _sections(run, one) for one in articles},
+        sections={} if is_interim else {one.name: _sections(run, one) for one in articles},
         links={one.name: _links(folder, one, beside) for one in articles},
         packed=next((f"data/{path.name}" for path in beside if path.suffix == ".zip"), ""),
         **_front(environment, run),

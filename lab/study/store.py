@@ -8,6 +8,7 @@ read at any time.
 import fcntl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,20 @@ class Store:
 
 
 def _read_trial(path: Path) -> pa.Table:
+    """Read a trial's row, once for each state of its file."""
+    try:
+        state = path.stat()
+    except OSError:
+        return _read_trial_now(path)  # which says what is wrong
+    return _read_trial_of(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _read_trial_of(path: Path, mtime_ns: int, size: int) -> pa.Table:
+    return _read_trial_now(path)
+
+
+def _read_trial_now(path: Path) -> pa.Table:
     """Read a trial's row. Schema version 1 kept sentences; we only note whether there were any."""
     table = _reading(path, lambda: pq.ParquetFile(path).read())
     if "invalid_because" in table.schema.names:
