@@ -3,8 +3,9 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -21,20 +22,16 @@ from lab.models.statistics import Estimate, Interval, samples_needed
 from lab.progress import Told
 from lab.servers.spec import DispatchName
 from lab.study.estimates import Stated, linked, stated
+from lab.study.own_search import OwnSearch, in_turns
 from lab.study.parameters import Parameters
 from lab.study.plan import BEFORE, Condition, capacity_rps
-from lab.study.rate_search import RateTrial, Search
 from lab.study.run import Run
 from lab.study.stability import between, measured_loop_s, snapshot
-from lab.study.sustained import Precision, Sustained
+from lab.study.sustained import Precision
 from lab.study.trial import Attacked, Execute, serve_and_attack
-from lab.units import counted, per_second
+from lab.units import counted
 
 _USUAL_TRIALS = 7
-_BEYOND = 1.5
-"""Times the calibrated capacity: where a search begins, in overload."""
-_MOST = 4.0
-"""Times the calibrated capacity: where it ends, as no server of ours can be that fast."""
 _REQUESTS_PRECISELY = 6
 """Requests of a trial x precision, at least: with fewer than 120 at 5 %, simulated searches miss the capacity
 more often than one time in twenty."""
@@ -84,30 +81,25 @@ def search(
     Of a condition, the rate does not matter; a trial lasts its `duration_s`, or as long as the objective
     needs requests. Searches that the run has are not repeated. The columns are the server (topology, workers,
     dispatch, peer), those of `RateTrial`, and of the search: `lower_rps`, `upper_rps` (nan where none), both
-    as shares of the own limit, `reason`, `consistent`, and `loop_cpu_s`, the loop's CPU time as calibrated
-    before each trial.
+    as shares of the own limit, `reason` and `consistent`.
     """
     if not servers:
         raise UsageError("there is no server to search: name at least one")
-    show = Told(run.path, "sustained")
-    try:
-        found = [_search_or_read(run, server, objective, seed, execute, show.show) for server in servers]
-    finally:
-        show.close()
-    return pd.concat(found, ignore_index=True)
+    named = {_name(server, objective, seed): server for server in servers}
+    kept = run.by_age("sustained-")
+    missing = {name: server for name, server in named.items() if name not in kept}
+    searched = _search_now(run, missing, objective, seed, execute)
+    tables = [_whole(run.table(name, partial(searched.__getitem__, name))) for name in named]
+    return pd.concat(tables, ignore_index=True)
 
 
-def _search_or_read(
-    run: Run, server: Condition, objective: Objective, seed: int, execute: Execute, show: Any
-) -> pd.DataFrame:
+def _name(server: Condition, objective: Objective, seed: int) -> str:
     identity = asdict(replace(server, rate=1.0, load=None)) | asdict(objective) | {"seed": seed}
     for name in _LATER:
         if identity[name] == BEFORE[name]:
             del identity[name]  # searches older than this factor keep their names
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-    return _whole(
-        run.table(f"sustained-{digest}", lambda: _search_now(server, objective, seed, execute, show))
-    )
+    return f"sustained-{digest}"
 
 
 def _whole(trials: pd.DataFrame) -> pd.DataFrame:
@@ -116,36 +108,44 @@ def _whole(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def _search_now(
-    server: Condition, objective: Objective, seed: int, execute: Execute, show: Any
-) -> pd.DataFrame:
-    loop_s = measured_loop_s(server.kernel, server.iterations)
-    limit_rps = capacity_rps(server.workers, loop_s, server.quota_cpus)
-    duration_s = max(server.duration_s, objective.least_requests() / limit_rps)
+    run: Run, servers: Mapping[str, Condition], objective: Objective, seed: int, execute: Execute
+) -> dict[str, pd.DataFrame]:
+    """Search for the rates of several servers, which take turns; return the trials of each, by its name."""
+    searches = {name: _search_of(server, objective, seed, execute) for name, server in servers.items()}
+    show = Told(run.path, "sustained")
 
-    loops_cpu_s: list[float] = []
+    def told(_: OwnSearch) -> None:
+        done = [len(search.trials) for search in searches.values()]
+        shares = [
+            1.0 if search.is_over else count / (count + _USUAL_TRIALS / 2)
+            for search, count in zip(searches.values(), done, strict=True)
+        ]
+        size = counted(len(searches), "server")
+        show.show(f"sustained rate of {size}: trial {sum(done)}", sum(shares) / len(shares))
 
-    def offer(rate_rps: float, asked_s: float, number: int) -> Attacked:
-        loops_cpu_s.append(measured_loop_s(server.kernel, server.iterations))
+    try:
+        in_turns([*searches.values()], told)
+    finally:
+        show.close()
+    return {name: _table(servers[name], search, objective) for name, search in searches.items()}
+
+
+def _search_of(server: Condition, objective: Objective, seed: int, execute: Execute) -> OwnSearch:
+    limit_rps = capacity_rps(
+        server.workers, measured_loop_s(server.kernel, server.iterations), server.quota_cpus
+    )
+
+    def offer(rate_rps: float, duration_s: float, number: int) -> Attacked:
         before = snapshot()
-        offered = execute(replace(server, rate=rate_rps, load=None, duration_s=asked_s), seed + number)
+        offered = execute(replace(server, rate=rate_rps, load=None, duration_s=duration_s), seed + number)
         noise = [flag.to_dict() for flag in between(before, snapshot()).flags()]
         return Attacked(offered.requests, {**offered.summary, "flags": [*offered.summary["flags"], *noise]})
 
-    def told(trial: RateTrial, trials: Sequence[RateTrial]) -> None:
-        size = counted(server.workers, "worker")
-        share = len(trials) / (len(trials) + _USUAL_TRIALS / 2)
-        show(f"sustained rate of {size}: trial {len(trials)}, {per_second(trial.rate)}", share)
-
-    slos = objective.slos(loop_s)
-    searching = Search(
-        offer, slos, duration_s=duration_s, arrivals=server.arrivals,
-        workers=server.workers, cpus=_cpus(server), on_trial=told,
+    return OwnSearch(
+        offer, objective.slos, duration_s=max(server.duration_s, objective.least_requests() / limit_rps),
+        arrivals=server.arrivals, workers=server.workers, cpus=_cpus(server), likely_rps=limit_rps,
+        precision=objective.precision,
     )  # fmt: skip
-    bounds = searching.run(_BEYOND * limit_rps, _MOST * limit_rps, objective.precision)
-    found = Sustained("", tuple(slos), server.arrivals, *bounds, tuple(searching.trials))
-    return _table(server, found, loops_cpu_s).assign(
-        objective=str(objective), slo_percentile=objective.percentile, slo_loops=objective.loops
-    )
 
 
 def _cpus(server: Condition) -> float:
@@ -153,23 +153,25 @@ def _cpus(server: Condition) -> float:
     return math.inf if server.kernel == "sleep" else min(available_cpus(), server.quota_cpus or math.inf)
 
 
-def _table(server: Condition, found: Sustained, loops_cpu_s: list[float]) -> pd.DataFrame:
+def _table(server: Condition, search: OwnSearch, objective: Objective) -> pd.DataFrame:
     rows = pd.DataFrame(
         [
             {name: getattr(server, name) for name in _SERVER}
             | {name: value for name, value in vars(trial).items() if name not in ("latency_s", "generator")}
             | {f"latency_{name}_s": value for name, value in trial.latency_s.items()}
-            for trial in found.trials
+            for trial in search.trials
         ]
     )
-    rows["missed"] = [", ".join(trial.missed) for trial in found.trials]
+    rows["missed"] = [", ".join(trial.missed) for trial in search.trials]
     numbers = [name for name in rows.columns if name in _NUMBERS or name.startswith("latency_")]
     rows[numbers] = rows[numbers].astype(float)
+    lower, upper = (_or_nan(share) for share in search.bounds)
+    lower_rps, upper_rps = (_or_nan(rate_rps) for rate_rps in search.bounds_rps)
     return rows.assign(
-        iterations=server.iterations, arrivals=server.arrivals, loop_cpu_s=loops_cpu_s, reason=found.reason,
-        held_rps=_or_nan(found.held_rps), failed_rps=_or_nan(found.failed_rps),
-        lower_rps=_or_nan(found.lower_rps), upper_rps=_or_nan(found.upper_rps), consistent=found.consistent,
-        lower_share=_or_nan(found.utilisation[0]), upper_share=_or_nan(found.utilisation[1]),
+        iterations=server.iterations, arrivals=server.arrivals, reason=search.reason,
+        lower_rps=lower_rps, upper_rps=upper_rps,
+        lower_share=lower, upper_share=upper, consistent=search.consistent,
+        objective=str(objective), slo_percentile=objective.percentile, slo_loops=objective.loops,
     )  # fmt: skip
 
 
@@ -180,9 +182,9 @@ def _or_nan(value: float | None) -> float:
 def bounds(trials: pd.DataFrame) -> pd.DataFrame:
     """Return what each search found, a row per server, fewest workers first.
 
-    `lower_rps` and `upper_rps` depend on the machine's speed; `lower_share` and `upper_share`, the median own
-    utilisation at them, do not: they are shares of what the server's own service times allow. `lower_cpus`
-    and `upper_cpus` are the bounds x the calibrated loop: how many CPUs' worth of loops was answered.
+    `lower_share` and `upper_share`, as own utilisation, do not depend on the machine's speed: they are shares
+    of what the server's own service times allow. `lower_rps` and `upper_rps` are these at the usual speed of
+    the search's trials, and `loop_s` is the CPU time of a loop then.
     """
     rows = []
     for server, mine in _whole(trials).groupby(list(_SERVER), sort=False):
@@ -190,8 +192,9 @@ def bounds(trials: pd.DataFrame) -> pd.DataFrame:
         row: dict[str, Any] = dict(zip(_SERVER, server, strict=True))
         for bound in ("lower", "upper"):
             row[f"{bound}_rps"], row[f"{bound}_share"] = first[f"{bound}_rps"], first[f"{bound}_share"]
-            tested = sound[sound["rate"] == first["held_rps" if bound == "lower" else "failed_rps"]]
-            row[f"{bound}_cpus"] = first[f"{bound}_rps"] * tested["loop_cpu_s"].median()
+        row["loop_s"] = sound["service_cpu_s"].median()
+        limits_rps = (mine["rate"] / mine["utilisation"]).where(mine["flags"].map(len) == 0)
+        row["limits_rps"] = limits_rps.tolist()
         row |= {name: first[name] for name in (*_ASKED, *_FOUND)}
         rows.append(row | {"trials": len(mine), "flagged": len(mine) - len(sound)})
     return pd.DataFrame(rows).sort_values(["workers", "topology"], ignore_index=True)
@@ -200,13 +203,20 @@ def bounds(trials: pd.DataFrame) -> pd.DataFrame:
 def times_as_much(less: "pd.Series[Any]", more: "pd.Series[Any]") -> tuple[float, float, float]:
     """Return how many times the sustained rate of one search is that of another: middle, least and most.
 
-    Rates are compared at the machine's speed of each search, by `lower_cpus` and `upper_cpus`. All are nan
-    where a search has a reason to say: a bound is missing, or not confirmed.
+    Their trials took turns, so that both met the machine at the same speeds: of the limits that the pairs of
+    trials tell, the ratio is the geometric mean, give or take two standard errors. All are nan where a search
+    has a reason to say: a bound is missing, or not confirmed.
     """
     if less["reason"] or more["reason"]:
         return math.nan, math.nan, math.nan
-    low, high = more["lower_cpus"] / less["upper_cpus"], more["upper_cpus"] / less["lower_cpus"]
-    return float(np.sqrt(low * high)), float(low), float(high)
+    pairs = zip(less["limits_rps"], more["limits_rps"], strict=False)
+    logs = np.array([math.log(many / one) for one, many in pairs if one > 0 and many > 0])
+    if len(logs) < 2:
+        return math.nan, math.nan, math.nan
+    times, error = math.exp(logs.mean()), math.exp(2 * float(logs.std(ddof=1)) / math.sqrt(len(logs)))
+    low = more["lower_share"] / less["upper_share"] * times
+    high = more["upper_share"] / less["lower_share"] * times
+    return float(np.sqrt(low * high)), float(low / error), float(high * error)
 
 
 KEPT = "sustained-rates"
@@ -293,7 +303,6 @@ def table(found: pd.DataFrame) -> pd.DataFrame:
             "server": server,
             "sustained rate": _between(row, "rps", units.in_requests),
             "of the own limit": _between(row, "share", units.in_percent),
-            "worth of calibrated CPUs": _between(row, "cpus", units.plain),
             "trials": row["trials"],
             "flagged": row["flagged"],
             "doubts": row["reason"] or ("" if row["consistent"] else "the machine changed its speed"),

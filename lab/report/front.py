@@ -146,8 +146,7 @@ def _by_sustained_rates(found: pd.DataFrame, answered: tuple[Mark, ...], cpus: i
 
 def _objective(row: "pd.Series[Any]") -> str:
     """Write what a sustained rate must meet, in seconds as calibrated during its search."""
-    loop_s = row["lower_cpus"] / row["lower_rps"]
-    return f"p{row['slo_percentile']} ≤ {units.seconds(row['slo_loops'] * loop_s)}".replace(
+    return f"p{row['slo_percentile']} ≤ {units.seconds(row['slo_loops'] * row['loop_s'])}".replace(
         " ", "\N{NO-BREAK SPACE}"
     )
 

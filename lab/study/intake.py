@@ -107,8 +107,8 @@ def _misfit(kind: str, stem: str, schema: pa.Schema) -> str:
 
 _SEARCH = dict.fromkeys(("topology", "dispatch", "objective", "arrivals", "reason"), "text")
 _SEARCH |= dict.fromkeys(("workers", "iterations", "slo_percentile"), "whole number")
-_SEARCH |= dict.fromkeys(("rate", "lower_rps", "upper_rps", "held_rps", "failed_rps"), "number")
-_SEARCH |= dict.fromkeys(("loop_cpu_s", "lower_share", "upper_share", "slo_loops"), "number")
+_SEARCH |= dict.fromkeys(("rate", "lower_rps", "upper_rps"), "number")
+_SEARCH |= dict.fromkeys(("lower_share", "upper_share", "slo_loops"), "number")
 _SEARCH |= {"consistent": "truth"}
 _PROSE = {"reason", "detail"}
 """Columns with sentences, which pages show as text, and figures do not."""

@@ -92,11 +92,67 @@ class _UnsettledError(Exception):
     """A search has taken more trials than one that settles."""
 
 
-class Search:
-    """Measures for MLRsearch, and keeps every trial: `offer` is what a server's load is made with.
+@dataclass(frozen=True)
+class Judge:
+    """Says whether a trial was good: it meets the SLOs, and its latency does not grow.
 
     Without a number of `workers`, it is that of the processes that have answered; they share `cpus`.
     """
+
+    slos: Sequence[Slo]
+    arrivals: str
+    workers: int | None = None
+    cpus: float = math.inf
+
+    def judged(self, offered: Measured, rate_rps: float) -> RateTrial:
+        """Judge a load that was offered."""
+        summary = offered.summary
+        missed = [slo.name for slo in self.slos if slo.missed(summary)]
+        done, offered_share = (self._share(summary, rate) for rate in (summary["throughput"], rate_rps))
+        # more than the workers' own service times allow, though it is too little to be seen to grow
+        over = done is not None and offered_share is not None and done <= 1 < offered_share
+        if over or _grows(offered.requests, self.arrivals) or _ends_late(offered.requests, self.slos):
+            missed.append(BACKLOG)
+        flags = tuple(map(Flag.from_dict, summary["flags"]))
+        return RateTrial(
+            rate=rate_rps,
+            requests=summary["planned"],
+            good=not missed and not flags,
+            missed=tuple(missed),
+            flags=flags,
+            throughput=summary["throughput"],
+            service_s=summary["service_s"]["mean"],
+            service_cpu_s=summary["service_cpu_s"]["mean"],
+            share_of_limit=done,
+            utilisation=offered_share,
+            blur=self._blur(offered),
+            latency_s=dict(summary["latency_s"]),
+            generator={
+                "cpu_s": summary["generator"]["cpu_s"],
+                "send_lag_p99_s": summary["send_lag_s"]["p99"],
+            },
+        )
+
+    def _share(self, summary: Mapping[str, Any], rate_rps: float) -> float | None:
+        """Return a rate as a share of the own limit, where the server says its service times."""
+        service_s, cpu_s = (summary[name]["mean"] for name in ("service_s", "service_cpu_s"))
+        workers = self.workers or len(summary["workers"])
+        if service_s is None or not workers:
+            return None
+        return float(share_of_limit(rate_rps, service_s, cpu_s or math.nan, workers, self.cpus))
+
+    def _blur(self, offered: Measured) -> float:
+        """Return two standard errors of the mean that shares count, as a share of it; 0 if it is not said."""
+        service_s, cpu_s = (offered.requests[name] for name in ("service_s", "service_cpu_s"))
+        workers = self.workers or max(1, len(offered.summary["workers"]))
+        shares = pd.Series(share_of_limit(1.0, service_s, cpu_s, workers, self.cpus)).dropna()
+        if len(shares) < 2 or not shares.mean():
+            return 0.0
+        return float(2 * shares.std() / shares.mean() / math.sqrt(len(shares)))
+
+
+class Search:
+    """Measures for MLRsearch, and keeps every trial: `offer` is what a server's load is made with."""
 
     def __init__(
         self,
@@ -110,11 +166,8 @@ class Search:
         on_trial: Callable[[RateTrial, Sequence[RateTrial]], None] | None = None,
     ) -> None:
         self._offer = offer
-        self._slos = slos
+        self._judge = Judge(slos, arrivals, workers, cpus)
         self._duration_s = duration_s
-        self._arrivals = arrivals
-        self._workers = workers
-        self._cpus = cpus
         self._on_trial = on_trial
         self.trials: list[RateTrial] = []
 
@@ -152,7 +205,7 @@ class Search:
             initial_trial_duration=self._duration_s, final_trial_duration=self._duration_s,
             duration_sum=_TRIALS_A_BOUND * self._duration_s, preceding_targets=1, fail_fast=False,
         )  # fmt: skip
-        fewest = _LEAST_REQUESTS if self._arrivals == "poisson" else 1  # fewer might be none
+        fewest = _LEAST_REQUESTS if self._judge.arrivals == "poisson" else 1  # fewer might be none
         least_rps = min(max(top_rps / _DOWN_TO, fewest / self._duration_s), top_rps / 2)
         config = Config()
         config.goals, config.warmup_duration = (goal,), 0.0
@@ -169,7 +222,7 @@ class Search:
         if unbelieved := self._unbelieved(rate_rps):
             return unbelieved
         for tried in range(1, _TRIES_DISTURBED + 1):
-            trial = self._judged(self._offer(rate_rps, duration_s, len(self.trials)), rate_rps)
+            trial = self._judge.judged(self._offer(rate_rps, duration_s, len(self.trials)), rate_rps)
             self.trials.append(trial)
             if self._on_trial:
                 self._on_trial(trial, self.trials)
@@ -184,62 +237,17 @@ class Search:
         tries = [trial for trial in self.trials if trial.rate == rate_rps]
         return tries[-1] if tries and all(trial.flags for trial in tries) else None
 
-    def _judged(self, offered: Measured, rate_rps: float) -> RateTrial:
-        summary = offered.summary
-        missed = [slo.name for slo in self._slos if slo.missed(summary)]
-        done, offered_share = (self._share(summary, rate) for rate in (summary["throughput"], rate_rps))
-        # more than the workers' own service times allow, though it is too little to be seen to grow
-        over = done is not None and offered_share is not None and done <= 1 < offered_share
-        if over or _grows(offered.requests, self._arrivals) or _ends_late(offered.requests, self._slos):
-            missed.append(BACKLOG)
-        flags = tuple(map(Flag.from_dict, summary["flags"]))
-        return RateTrial(
-            rate=rate_rps,
-            requests=summary["planned"],
-            good=not missed and not flags,
-            missed=tuple(missed),
-            flags=flags,
-            throughput=summary["throughput"],
-            service_s=summary["service_s"]["mean"],
-            service_cpu_s=summary["service_cpu_s"]["mean"],
-            share_of_limit=done,
-            utilisation=offered_share,
-            blur=self._blur(offered),
-            latency_s=dict(summary["latency_s"]),
-            generator={
-                "cpu_s": summary["generator"]["cpu_s"],
-                "send_lag_p99_s": summary["send_lag_s"]["p99"],
-            },
-        )
-
-    def _share(self, summary: Mapping[str, Any], rate_rps: float) -> float | None:
-        """Return a rate as a share of the own limit, where the server says its service times."""
-        service_s, cpu_s = (summary[name]["mean"] for name in ("service_s", "service_cpu_s"))
-        workers = self._workers or len(summary["workers"])
-        if service_s is None or not workers:
-            return None
-        return float(share_of_limit(rate_rps, service_s, cpu_s or math.nan, workers, self._cpus))
-
-    def _blur(self, offered: Measured) -> float:
-        """Return two standard errors of the mean that shares count, as a share of it; 0 if it is not said."""
-        service_s, cpu_s = (offered.requests[name] for name in ("service_s", "service_cpu_s"))
-        workers = self._workers or max(1, len(offered.summary["workers"]))
-        shares = pd.Series(share_of_limit(1.0, service_s, cpu_s, workers, self._cpus)).dropna()
-        if len(shares) < 2 or not shares.mean():
-            return 0.0
-        return float(2 * shares.std() / shares.mean() / math.sqrt(len(shares)))
-
     def _told(
         self, lower_rps: float | None, upper_rps: float | None, max_rps: float
     ) -> tuple[float | None, float | None, str]:
         if unbelieved := self._unbelieved(upper_rps):
-            why = f"the load generator cannot be believed at {per_second(unbelieved.rate)}: "
+            told = f"the load generator cannot be believed at {per_second(unbelieved.rate)}: "
             above = [rate for rate in classified(self.trials)[1] if rate > (lower_rps or 0.0)]
-            return lower_rps, min(above, default=None), why + in_words(unbelieved.flags)
+            return lower_rps, min(above, default=None), told + in_words(unbelieved.flags)
         if lower_rps is None:
             bad = [trial for trial in self.trials if not trial.good]
             last = min(bad, key=lambda trial: (bool(trial.flags), trial.rate))
-            return None, upper_rps, f"even {per_second(last.rate)} is too much: {_why(last)}"
+            return None, upper_rps, f"even {per_second(last.rate)} is too much: {why(last)}"
         if upper_rps is None:
             return lower_rps, None, f"the search ended at {per_second(max_rps)}, which is sustained"
         return lower_rps, upper_rps, ""
@@ -292,7 +300,8 @@ def classified(trials: Sequence[RateTrial]) -> tuple[list[float], list[float]]:
     return held, failed
 
 
-def _why(trial: RateTrial) -> str:
+def why(trial: RateTrial) -> str:
+    """Say what a trial missed."""
     latencies = [name for name in trial.missed if name in trial.latency_s]
     parts = [
         f"{name} is {seconds(value)}" for name in latencies if (value := trial.latency_s[name]) is not None

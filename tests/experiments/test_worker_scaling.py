@@ -289,11 +289,16 @@ def test_no_base_or_no_cluster_is_no_evidence() -> None:
 SEARCHED = pd.DataFrame(
     [
         {"workers": 1, "lower_rps": 9.5, "upper_rps": 10.0, "lower_share": 0.95, "upper_share": 1.0}
-        | {"lower_cpus": 0.95, "upper_cpus": 1.0, "reason": ""},
+        | {"lower_share": 0.95, "upper_share": 1.0, "limits_rps": [10.0] * 7, "reason": ""},
         {"workers": 2, "lower_rps": 25.0, "upper_rps": 26.0, "lower_share": 0.93, "upper_share": 0.98}
-        | {"lower_cpus": 1.86, "upper_cpus": 1.96, "reason": ""},
+        | {"lower_share": 0.93, "upper_share": 0.98, "limits_rps": [20.0] * 7, "reason": ""},
         {"workers": 4, "lower_rps": math.nan, "upper_rps": 9.0, "lower_share": math.nan, "upper_share": 1.0}
-        | {"lower_cpus": math.nan, "upper_cpus": 1.0, "reason": "even 9.00/s is too much"},
+        | {
+            "lower_share": math.nan,
+            "upper_share": 1.0,
+            "limits_rps": [],
+            "reason": "even 9.00/s is too much",
+        },
     ]
 )
 

@@ -2,15 +2,20 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from helpers.simulated_servers import Simulated
 from numpy.typing import NDArray
 
+from lab.experiments.sustained import times_as_much
 from lab.load.report import Slo
 from lab.models.statistics import Estimate, estimate, paired_ratio, proportion
+from lab.study.own_search import OwnSearch, in_turns
 from lab.study.rate_search import Search
 from lab.study.sustained import Sustained
+from lab.study.trial import Attacked
 
 Random = np.random.Generator
 
@@ -85,6 +90,47 @@ def of_searches(searches: int, requests: int) -> Searches:
         rates.append([(rate or np.nan) / limit_rps for rate in (found.lower_rps, found.upper_rps)])
         trials.append(len(search.trials))
     return Searches(_around_1(shares), _around_1(rates), trials)
+
+
+def of_own_searches(pairs: int, requests: int, speeds: float) -> Searches:
+    """Search for the shares that one and two workers sustain, in turns, on a machine that changes its speed.
+
+    Its speed scatters by `speeds` from trial to trial, service times by 20 % within them, and the calibration
+    is off. `as_rates` is of the ratio of the two, which is 2.
+    """
+    shares: list[object] = []
+    ratios: list[tuple[float, float]] = []
+    trials: list[int] = []
+    for seed in range(pairs):
+        random = np.random.default_rng(seed)
+        both = [_own_search(random, workers, requests, speeds) for workers in (1, 2)]
+        in_turns(both, lambda _: None)
+        one, two = (_row(search) for search in both)
+        _, low, high = times_as_much(one, two)
+        ratios.append((low / 2, high / 2))
+        shares += [search.bounds for search in both]
+        trials += [len(search.trials) for search in both]
+    return Searches(_around_1(shares), _around_1(ratios), trials)
+
+
+def _own_search(random: Random, workers: int, requests: int, speeds: float) -> OwnSearch:
+    def offer(rate_rps: float, duration_s: float, number: int) -> Attacked:
+        loop_s = 0.0128 * random.lognormal(sigma=speeds)
+        return Simulated(random=random, loop_s=loop_s, workers=workers)(rate_rps, duration_s, number)
+
+    likely_rps = random.uniform(0.7, 1.4) * workers / 0.0128
+    return OwnSearch(
+        offer, lambda loop_s: Slo.parse_all([f"p95={10 * loop_s:.9f}s"]), requests / likely_rps, "constant",
+        workers, 2, likely_rps, 0.05,
+    )  # fmt: skip
+
+
+def _row(search: OwnSearch) -> "pd.Series[Any]":
+    lower, upper = search.bounds
+    limits_rps = [trial.rate / trial.utilisation for trial in search.trials if trial.utilisation]
+    return pd.Series(
+        {"reason": search.reason, "lower_share": lower, "upper_share": upper, "limits_rps": limits_rps}
+    )
 
 
 def _around_1(bounds: object) -> float:

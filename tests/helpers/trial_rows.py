@@ -67,7 +67,7 @@ def found_rates(**changes: Any) -> pd.DataFrame:
             "topology": topology, "workers": workers, "dispatch": dispatch,
             "lower_rps": low, "upper_rps": high,
             "lower_share": low / 10 / workers, "upper_share": high / 10 / workers,
-            "lower_cpus": low / 10, "upper_cpus": high / 10,
+            "limits_rps": [10.0 * workers] * 7,
         }
         for topology, workers, dispatch, low, high in servers
     ]  # fmt: skip

@@ -1,0 +1,101 @@
+"""The search in own utilisation: known limits are found however the machine changes its speed."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from helpers import coverage
+from helpers.simulated_servers import Simulated
+
+from lab.flags import Flag
+from lab.load.report import Slo
+from lab.study.own_search import OwnSearch, in_turns
+from lab.study.trial import Attacked
+
+LOOP_S = 0.0128
+
+
+def slos(loop_s: float) -> list[Slo]:
+    return Slo.parse_all([f"p95={3 * loop_s:.9f}s"])
+
+
+def search(offer: Callable[[float, float, int], Attacked], likely_rps: float = 2 / LOOP_S) -> OwnSearch:
+    return OwnSearch(
+        offer, slos, duration_s=1.0, arrivals="constant", workers=2, cpus=2, likely_rps=likely_rps,
+        precision=0.05,
+    )  # fmt: skip
+
+
+def ended(*searches: OwnSearch) -> list[str]:
+    """Carry out searches in turns; return whose trial came when."""
+    order: list[str] = []
+    in_turns(searches, lambda one: order.append("ab"[searches.index(one)]))
+    return order
+
+
+def test_the_limit_is_inside_the_bounds_at_any_speed_of_the_machine() -> None:
+    found = coverage.of_own_searches(40, requests=120, speeds=0.1)
+    assert found.as_shares >= 0.95
+    assert found.as_rates >= 0.95, "as ratios of two servers that took turns"
+    assert np.median(found.trials) <= 12
+
+
+def test_at_one_speed_it_takes_few_trials_and_the_bounds_are_near() -> None:
+    one = search(Simulated(noise=0.0))
+    ended(one)
+    lower, upper = one.bounds
+    assert lower is not None
+    assert upper is not None
+    assert 0.9 < lower <= 1.0 <= upper < 1.1
+    assert one.consistent
+    assert one.reason == ""
+    assert len(one.trials) <= 8
+    assert one.limit_rps == pytest.approx(2 / LOOP_S, rel=0.01)
+
+
+def test_servers_take_turns_until_each_is_done() -> None:
+    order = ended(search(Simulated(noise=0.0)), search(Simulated(noise=0.2)))
+    least = min(order.count("a"), order.count("b"))
+    assert "".join(order)[: 2 * least] == "ab" * least
+
+
+@pytest.mark.parametrize("times", [0.4, 2.5])
+def test_a_likely_limit_that_is_far_off_does_no_harm(times: float) -> None:
+    one = search(Simulated(noise=0.02), likely_rps=times * 2 / LOOP_S)
+    ended(one)
+    assert (one.bounds[0] or 0) <= 1.0 <= (one.bounds[1] or 0)
+
+
+def test_a_server_that_fails_is_given_up_at_once() -> None:
+    one = search(Simulated(fails=True))
+    ended(one)
+    assert len(one.trials) == 1
+    assert one.bounds[0] is None
+    assert "requests fail" in one.reason
+
+
+def test_flagged_trials_do_not_count_and_are_not_repeated_for_ever() -> None:
+    server = Simulated(noise=0.0)
+
+    def disturbed(rate_rps: float, duration_s: float, number: int) -> Attacked:
+        made = server(rate_rps, duration_s, number)
+        flags = [Flag("others_cpu", 0.5, 0.1).to_dict()] if number % 2 or always else []
+        return Attacked(made.requests, {**made.summary, "flags": flags})
+
+    always = False
+    every_other = search(disturbed)
+    ended(every_other)
+    assert (every_other.bounds[0] or math.nan) <= 1.0 <= (every_other.bounds[1] or math.nan)
+    always = True
+    never = search(disturbed)
+    ended(never)
+    assert len(never.trials) == 5
+    assert never.bounds == (None, None)
+    assert never.reason.startswith("5 of 5 trials are flagged: ")
+
+
+def test_a_machine_that_changes_its_speed_is_said() -> None:
+    one = search(Simulated(noise=0.02, slower=1.08))
+    ended(one)
+    assert not one.consistent
