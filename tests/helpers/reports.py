@@ -113,7 +113,8 @@ def keep_sustained_rates(run: Run, **changes: Any) -> None:
             "rate": rate, "flags": [], "iterations": 1000, "arrivals": "constant",
             "service_cpu_s": 0.1, "utilisation": rate / 10 / workers,
             "objective": "p95 within 3 times the loop", "slo_percentile": 95, "slo_loops": 3.0,
-            "reason": "", "consistent": True, "lower_share": low / 10 / workers, "upper_share": high / 10 / workers,
+            "reason": "", "consistent": True,
+            "lower_share": low / 10 / workers, "upper_share": high / 10 / workers,
             "lower_rps": low, "upper_rps": high,
         }
         for topology, workers, low, high in servers
