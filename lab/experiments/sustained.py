@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -182,26 +182,31 @@ def bounds(trials: pd.DataFrame) -> pd.DataFrame:
 
     `lower_rps` and `upper_rps` depend on the machine's speed; `lower_share` and `upper_share`, the median own
     utilisation at them, do not: they are shares of what the server's own service times allow. `lower_cpus`
-    and `upper_cpus` are the bounds x the calibrated loop: how many CPUs' worth of loops was answered.
+    and `upper_cpus` are the bounds x the loop as calibrated at each, the lesser first: how many CPUs' worth
+    of loops was answered. `loop_s` is that loop at the lower bound.
     """
     rows = []
     for server, mine in _whole(trials).groupby(list(_SERVER), sort=False):
         first, sound = mine.iloc[0], mine[mine["flags"].map(len) == 0]
         row: dict[str, Any] = dict(zip(_SERVER, server, strict=True))
-        for bound in ("lower", "upper"):
+        for bound, at in (("lower", "held_rps"), ("upper", "failed_rps")):
             row[f"{bound}_rps"], row[f"{bound}_share"] = first[f"{bound}_rps"], first[f"{bound}_share"]
-            tested = sound[sound["rate"] == first["held_rps" if bound == "lower" else "failed_rps"]]
-            row[f"{bound}_cpus"] = first[f"{bound}_rps"] * tested["loop_cpu_s"].median()
+            tested_s = sound.loc[sound["rate"] == first[at], "loop_cpu_s"].median()
+            row[f"{bound}_cpus"] = first[f"{bound}_rps"] * tested_s
+            row.setdefault("loop_s", tested_s)
+        if row["lower_cpus"] > row["upper_cpus"]:  # the machine was slower at the lower rate
+            row["lower_cpus"], row["upper_cpus"] = row["upper_cpus"], row["lower_cpus"]
         row |= {name: first[name] for name in (*_ASKED, *_FOUND)}
         rows.append(row | {"trials": len(mine), "flagged": len(mine) - len(sound)})
     return pd.DataFrame(rows).sort_values(["workers", "topology"], ignore_index=True)
 
 
 def times_as_much(less: "pd.Series[Any]", more: "pd.Series[Any]") -> tuple[float, float, float]:
-    """Return how many times the sustained rate of one search is that of another: middle, least and most.
+    """Return how many times the work sustained in one search is that of another: middle, least and most.
 
-    Rates are compared at the machine's speed of each search, by `lower_cpus` and `upper_cpus`. All are nan
-    where a search has a reason to say: a bound is missing, or not confirmed.
+    Work is rate x loop, by `lower_cpus` and `upper_cpus`: the machine's speed, which may differ between
+    searches, is not in it. All are nan where a search has a reason to say: a bound is missing, or not
+    confirmed.
     """
     if less["reason"] or more["reason"]:
         return math.nan, math.nan, math.nan
@@ -267,7 +272,7 @@ def answer(found: pd.DataFrame, *, shares: bool = True) -> str:
     if found["lower_rps"].isna().all():
         return text
     if (times := _times(found)) is not None:
-        text += f" That is {times}."
+        text += f" Counted in CPU time, as the machine's speed changes, that is {times}."
     if shares:
         parts = [f"{_span(row, 'share', units.percent)} for {server}" for server, row in _each(found)]
         text += f" As shares of what their own service times allow: {', '.join(parts)}."
@@ -315,12 +320,30 @@ def estimates(experiment: str, found: pd.DataFrame) -> list[Stated]:
             middle = float(pd.Series([low, high]).mean())
             bounds_ = Estimate(middle, low, high, row["trials"], Interval.SEARCH)
             rows.append(
-                stated(experiment, quantity, bounds_, unit, sources=[table_name(experiment)], **_about(row))
+                stated(experiment, quantity, bounds_, unit, sources=[table_name(experiment)], **about(row))
             )
-    return rows
+    return [*rows, *_compared(experiment, found)]
 
 
-def _about(row: "pd.Series[Any]") -> dict[str, Any]:
+WORK = "sustained work, over that of one process"
+"""What `times_as_much` says, as an estimate."""
+
+
+def _compared(experiment: str, found: pd.DataFrame) -> Iterator[Stated]:
+    """State how many times the work of one process each cluster sustains, where `times_as_much` can tell."""
+    for one, row in _pairs(found):
+        if not math.isnan((times := times_as_much(one, row))[0]):
+            told = Estimate(*times, int(one["trials"] + row["trials"]), Interval.SEARCH)
+            yield stated(experiment, WORK, told, sources=[table_name(experiment)], **about(row))
+
+
+def _pairs(found: pd.DataFrame) -> "list[tuple[pd.Series[Any], pd.Series[Any]]]":
+    """Return the rows of one process and of each cluster."""
+    single, several = (found[found["topology"] == topology] for topology in ("single", "cluster"))
+    return [(one, row) for _, one in single.head(1).iterrows() for _, row in several.iterrows()]
+
+
+def about(row: "pd.Series[Any]") -> dict[str, Any]:
     """Return the factors of a search: its server, and what it asked."""
     several = {} if row["topology"] == "single" else {"dispatch": row["dispatch"]}
     return several | {
@@ -346,22 +369,26 @@ def _sustains(server: str, row: "pd.Series[Any]") -> str:
         return f"for {server}, no sustained rate was found: {row['reason']}"
     does = "sustains" if row["topology"] == "single" or row["workers"] == 1 else "sustain"
     doubt = f" ({row['reason']})" if row["reason"] else ""
-    rates = linked(_span(row, "rps", units.per_second), _QUANTITIES[0][0], **_about(row))
+    rates = linked(_span(row, "rps", units.per_second), _QUANTITIES[0][0], **about(row))
     return f"{server} {does} **{rates}**{doubt}"
 
 
 def _times(found: pd.DataFrame) -> str | None:
-    """Say how many times the cluster's rate is, in words; None if `times_as_much` cannot tell."""
-    single, several = found[found["topology"] == "single"], found[found["topology"] == "cluster"]
-    if single.empty or several.empty:
-        return None
-    middle, low, high = times_as_much(single.iloc[0], several.iloc[-1])
-    if math.isnan(middle):
-        return None
-    text = f"**{units.digits(middle)} times as much** ({units.digits(low)} to {units.digits(high)})"
-    if middle > several["workers"].iloc[-1]:
-        text += ", more than its workers can: the machine changed its speed"
-    return text
+    """Say how many times the cluster's work is, in words; None if `times_as_much` cannot tell."""
+    for one, row in _pairs(found)[-1:]:
+        middle, low, high = times_as_much(one, row)
+        if not math.isnan(middle):
+            times = linked(units.digits(middle), WORK, **about(row))
+            text = f"**{times} times as much** ({units.digits(low)} to {units.digits(high)}):"
+            text += f" {worth(row)} CPUs' worth of loops over {worth(one)}"
+            excess = ", more than its workers can: the machine changed its speed"
+            return text + (excess if low > row["workers"] else "")
+    return None
+
+
+def worth(row: "pd.Series[Any]") -> str:
+    """Write how much work a search found sustained, in CPUs' worth of loops: 1.70 to 1.80."""
+    return _span(row, "cpus", units.digits)
 
 
 def _between(row: "pd.Series[Any]", what: str, write: Callable[[float], units.Number]) -> units.Number:

@@ -11,6 +11,8 @@ from lab import units
 from lab.experiments import rate_sweep, single_vs_cluster, summary, sustained
 from lab.experiments.claims import Verdict, Word
 from lab.experiments.worker_scaling import scaling
+from lab.experiments.worker_scaling.answer import SPEEDUP
+from lab.study.estimates import key_of
 from lab.study.manifest import Manifest
 from lab.study.run import Run
 
@@ -74,12 +76,13 @@ class Picture:
 class Headline:
     """What a run found, at a glance: a sentence, its number and what that is, and what to know beside it.
 
-    `experiments` may have measured it.
+    `experiments` may have measured it; `key` is that of the number's estimate (`estimates.key_of`).
     """
 
     experiments: tuple[str, ...]
     sentence: str
     number: Mark
+    key: str
     meaning: str
     notes: tuple[str, ...]
     picture: Picture
@@ -113,6 +116,7 @@ def headline(run: Run, trials: dict[str, pd.DataFrame]) -> Headline | None:
         f"{units.counted(top.workers, 'worker')} on {units.counted(cpus, 'CPU')} answer up to"
         f" {units.per_second(top.throughput_rps.value)}: {units.digits(number.value)} times one",
         number,
+        key_of(SPEEDUP, workers=top.workers, dispatch=scaled["dispatch"].iloc[0]),
         "times the highest throughput of one worker",
         (*notes, *_flagged(int((~scaled["valid"]).sum()), len(scaled))),
         Picture(answered, None, cpus),
@@ -120,7 +124,7 @@ def headline(run: Run, trials: dict[str, pd.DataFrame]) -> Headline | None:
 
 
 def _by_sustained_rates(found: pd.DataFrame, answered: tuple[Mark, ...], cpus: int) -> Headline | None:
-    """Tell how many times the rate of one process a cluster sustains; None if a search did not end."""
+    """Tell how many times the work of one process a cluster sustains; None if a search did not end."""
     singles, clusters = (found[(found["topology"] == "single") == single] for single in (True, False))
     if singles.empty or clusters.empty:
         return None
@@ -130,15 +134,20 @@ def _by_sustained_rates(found: pd.DataFrame, answered: tuple[Mark, ...], cpus: i
         return None
     workers, number = int(several["workers"]), Mark(int(several["workers"]), *times)
     rates = [units.bounds(row["lower_rps"], row["upper_rps"], units.per_second) for row in (several, one)]
-    notes = [f"{rates[0]}, one process {rates[1]}; compared at the machine's speed during each search"]
+    notes = [
+        "Work is the CPU time of the loops, as the machine's speed changes:"
+        f" {sustained.worth(several)} CPUs' worth, one process {sustained.worth(one)}",
+        f"In requests: {rates[0]}, one process {rates[1]}",
+    ]
     if not found["consistent"].all():
         notes.append("The machine changed its speed during a search")
     return Headline(
         (single_vs_cluster.EXPERIMENT, rate_sweep.EXPERIMENT),
         f"{units.counted(workers, 'worker')} sustain {units.per_second(several['lower_rps'])}"
-        f" at {_objective(several)}: {units.digits(number.value)} times one process",
+        f" at {_objective(several)}: {units.digits(number.value)} times the work of one process",
         number,
-        "times what one process sustains",
+        key_of(sustained.WORK, **sustained.about(several)),
+        "times the work that one process sustains",
         (*notes, *_flagged(int(found["flagged"].sum()), int(found["trials"].sum()))),
         Picture(answered or (Mark(1, 1.0, 1.0, 1.0),), number, cpus),
     )
@@ -146,8 +155,7 @@ def _by_sustained_rates(found: pd.DataFrame, answered: tuple[Mark, ...], cpus: i
 
 def _objective(row: "pd.Series[Any]") -> str:
     """Write what a sustained rate must meet, in seconds as calibrated during its search."""
-    loop_s = row["lower_cpus"] / row["lower_rps"]
-    return f"p{row['slo_percentile']} ≤ {units.seconds(row['slo_loops'] * loop_s)}".replace(
+    return f"p{row['slo_percentile']} ≤ {units.seconds(row['slo_loops'] * row['loop_s'])}".replace(
         " ", "\N{NO-BREAK SPACE}"
     )
 

@@ -200,8 +200,26 @@ def test_rates_and_shares_are_stated_as_bounds_of_a_search() -> None:
     rows = sustained.estimates("rate-sweep", found_rates())
     assert {row.interval for row in rows} == {Interval.SEARCH}
     shares = [end for row in rows if row.unit == "" for end in (row.low, row.high)]
-    assert shares == pytest.approx([0.9, 0.95, 0.85, 0.9])
-    assert len({(row.quantity, row.factors) for row in rows}) == 4
+    assert shares == pytest.approx([0.9, 0.95, 0.85, 0.9, 1.7 / 0.95, 2.0])
+    assert rows[-1].key in sustained.answer(found_rates()), "the answer's ratio leads to this estimate"
+    assert len({(row.quantity, row.factors) for row in rows}) == 5
+
+
+def test_work_is_between_its_bounds_though_the_machine_was_slower_at_the_lower_rate() -> None:
+    """A loop that took 1.2 times as long there puts the bounds in CPUs the other way round."""
+    trials = search(open_run(), [SINGLE, CLUSTER], execute=Servers())
+    slow = (trials["workers"] == 1) & (trials["rate"] == trials["held_rps"])
+    as_it_was = bounds(trials)
+    trials.loc[slow, "loop_cpu_s"] *= 1.2
+    one, several = (row for _, row in bounds(trials).iterrows())
+    assert one["lower_cpus"] == as_it_was["upper_cpus"][0]
+    assert one["lower_cpus"] < one["upper_cpus"] == pytest.approx(1.2 * as_it_was["lower_cpus"][0])
+    assert one["loop_s"] == pytest.approx(1.2 * LOOP_S)
+    _, low, high = times_as_much(one, several)
+    assert (low, high) == (
+        several["lower_cpus"] / one["upper_cpus"],
+        several["upper_cpus"] / one["lower_cpus"],
+    )
 
 
 def test_a_search_without_a_lower_bound_is_stated_with_its_upper_alone() -> None:

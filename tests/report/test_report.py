@@ -272,14 +272,16 @@ def test_the_first_screen_is_of_what_the_run_measured(home: Path) -> None:
     write_notebook(run.path / "notebooks" / "02-single-vs-cluster.ipynb", prose("# One or two?"))
     reports.keep_sustained_rates(run)
     page = _report()
-    assert "2 workers sustain 17.0/s at p95 ≤ 300 ms: 1.89 times one process." in page.text("headline")
+    assert "2 workers sustain 17.0/s at p95 ≤ 300 ms: 1.89 times the work of one process." in page.text(
+        "headline"
+    )
     assert "1.89× 1.79 to 2.00" in page.text("answer")
     assert "How it was measured" in page.text("answer")
     assert str(run.manifest.machine) in page.text("answer")
     assert "Clustering multiplies the rate that is answered" in page.text("claims")
     assert "A process manager does the same" in page.text("claims")
     reports.keep_sustained_rates(run, reason="stopped")
-    assert "times one process" not in _report().text("headline"), "a search that did not end tells nothing"
+    assert "work of one process" not in _report().text("headline"), "a search that did not end tells nothing"
 
 
 def test_data_and_figures_are_named_in_a_file_and_linked_in_a_folder(home: Path) -> None:
