@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -277,7 +277,7 @@ def answer(found: pd.DataFrame, *, shares: bool = True) -> str:
     if found["lower_rps"].isna().all():
         return text
     if (times := _times(found)) is not None:
-        text += f" That is {times}."
+        text += f" At the same speed of the machine, that is {times}."
     if shares:
         parts = [f"{_span(row, 'share', units.percent)} for {server}" for server, row in _each(found)]
         text += f" As shares of what their own service times allow: {', '.join(parts)}."
@@ -324,12 +324,30 @@ def estimates(experiment: str, found: pd.DataFrame) -> list[Stated]:
             middle = float(pd.Series([low, high]).mean())
             bounds_ = Estimate(middle, low, high, row["trials"], Interval.SEARCH)
             rows.append(
-                stated(experiment, quantity, bounds_, unit, sources=[table_name(experiment)], **_about(row))
+                stated(experiment, quantity, bounds_, unit, sources=[table_name(experiment)], **about(row))
             )
-    return rows
+    return [*rows, *_compared(experiment, found)]
 
 
-def _about(row: "pd.Series[Any]") -> dict[str, Any]:
+RATIO = "sustained rate, over that of one process"
+"""What `times_as_much` says, as an estimate."""
+
+
+def _compared(experiment: str, found: pd.DataFrame) -> Iterator[Stated]:
+    """State how many times the rate of one process each cluster sustains, where `times_as_much` can tell."""
+    for one, row in _pairs(found):
+        if not math.isnan((times := times_as_much(one, row))[0]):
+            told = Estimate(*times, int(one["trials"] + row["trials"]), Interval.SEARCH)
+            yield stated(experiment, RATIO, told, sources=[table_name(experiment)], **about(row))
+
+
+def _pairs(found: pd.DataFrame) -> "list[tuple[pd.Series[Any], pd.Series[Any]]]":
+    """Return the rows of one process and of each cluster."""
+    single, several = (found[found["topology"] == topology] for topology in ("single", "cluster"))
+    return [(one, row) for _, one in single.head(1).iterrows() for _, row in several.iterrows()]
+
+
+def about(row: "pd.Series[Any]") -> dict[str, Any]:
     """Return the factors of a search: its server, and what it asked."""
     several = {} if row["topology"] == "single" else {"dispatch": row["dispatch"]}
     return several | {
@@ -355,22 +373,20 @@ def _sustains(server: str, row: "pd.Series[Any]") -> str:
         return f"for {server}, no sustained rate was found: {row['reason']}"
     does = "sustains" if row["topology"] == "single" or row["workers"] == 1 else "sustain"
     doubt = f" ({row['reason']})" if row["reason"] else ""
-    rates = linked(_span(row, "rps", units.per_second), _QUANTITIES[0][0], **_about(row))
+    rates = linked(_span(row, "rps", units.per_second), _QUANTITIES[0][0], **about(row))
     return f"{server} {does} **{rates}**{doubt}"
 
 
 def _times(found: pd.DataFrame) -> str | None:
     """Say how many times the cluster's rate is, in words; None if `times_as_much` cannot tell."""
-    single, several = found[found["topology"] == "single"], found[found["topology"] == "cluster"]
-    if single.empty or several.empty:
-        return None
-    middle, low, high = times_as_much(single.iloc[0], several.iloc[-1])
-    if math.isnan(middle):
-        return None
-    text = f"**{units.digits(middle)} times as much** ({units.digits(low)} to {units.digits(high)})"
-    if middle > several["workers"].iloc[-1]:
-        text += ", more than its workers can: the machine changed its speed"
-    return text
+    for one, row in _pairs(found)[-1:]:
+        middle, low, high = times_as_much(one, row)
+        if not math.isnan(middle):
+            times = linked(units.digits(middle), RATIO, **about(row))
+            text = f"**{times} times as much** ({units.digits(low)} to {units.digits(high)})"
+            excess = ", more than its workers can: the machine changed its speed"
+            return text + (excess if low > row["workers"] else "")
+    return None
 
 
 def _between(row: "pd.Series[Any]", what: str, write: Callable[[float], units.Number]) -> units.Number:

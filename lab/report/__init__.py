@@ -69,16 +69,20 @@ def _render(
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
     environment.globals.update(digits=units.digits)
     run = run_in(folder) if (folder / manifest.NAME).exists() else None
+    sections = {} if is_interim else {one.name: _sections(run, one) for one in articles}
+    found = _front(environment, run)
+    anchor = f'id="{units.ANCHOR}{found["headline"].key}"' if "headline" in found else ""
     return environment.get_template("page.html.j2").render(
         run_id=folder.name,
         articles=articles,
         to_come=to_come,
         css="".join(path.read_text() for path in sorted(TEMPLATES.glob("*.css"))),
         script=(TEMPLATES / "page.js").read_text(),
-        sections={} if is_interim else {one.name: _sections(run, one) for one in articles},
+        sections=sections,
+        followed=bool(anchor) and any(anchor in text for own in sections.values() for text in own),
         links={one.name: _links(folder, one, beside) for one in articles},
         packed=next((f"data/{path.name}" for path in beside if path.suffix == ".zip"), ""),
-        **_front(environment, run),
+        **found,
     )
 
 

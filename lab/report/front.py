@@ -11,6 +11,8 @@ from lab import units
 from lab.experiments import rate_sweep, single_vs_cluster, summary, sustained
 from lab.experiments.claims import Verdict, Word
 from lab.experiments.worker_scaling import scaling
+from lab.experiments.worker_scaling.answer import SPEEDUP
+from lab.study.estimates import key_of
 from lab.study.manifest import Manifest
 from lab.study.run import Run
 
@@ -74,12 +76,13 @@ class Picture:
 class Headline:
     """What a run found, at a glance: a sentence, its number and what that is, and what to know beside it.
 
-    `experiments` may have measured it.
+    `experiments` may have measured it; `key` is that of the number's estimate (`estimates.key_of`).
     """
 
     experiments: tuple[str, ...]
     sentence: str
     number: Mark
+    key: str
     meaning: str
     notes: tuple[str, ...]
     picture: Picture
@@ -113,6 +116,7 @@ def headline(run: Run, trials: dict[str, pd.DataFrame]) -> Headline | None:
         f"{units.counted(top.workers, 'worker')} on {units.counted(cpus, 'CPU')} answer up to"
         f" {units.per_second(top.throughput_rps.value)}: {units.digits(number.value)} times one",
         number,
+        key_of(SPEEDUP, workers=top.workers, dispatch=scaled["dispatch"].iloc[0]),
         "times the highest throughput of one worker",
         (*notes, *_flagged(int((~scaled["valid"]).sum()), len(scaled))),
         Picture(answered, None, cpus),
@@ -130,7 +134,10 @@ def _by_sustained_rates(found: pd.DataFrame, answered: tuple[Mark, ...], cpus: i
         return None
     workers, number = int(several["workers"]), Mark(int(several["workers"]), *times)
     rates = [units.bounds(row["lower_rps"], row["upper_rps"], units.per_second) for row in (several, one)]
-    notes = [f"{rates[0]}, one process {rates[1]}; compared at the machine's speed during each search"]
+    notes = [
+        f"{rates[0]}, one process {rates[1]}: bounds, at the machine's usual speed",
+        f"The objective is {several['objective']}; trials took turns, so both met the machine at one speed",
+    ]
     if not found["consistent"].all():
         notes.append("The machine changed its speed during a search")
     return Headline(
@@ -138,6 +145,7 @@ def _by_sustained_rates(found: pd.DataFrame, answered: tuple[Mark, ...], cpus: i
         f"{units.counted(workers, 'worker')} sustain {units.per_second(several['lower_rps'])}"
         f" at {_objective(several)}: {units.digits(number.value)} times one process",
         number,
+        key_of(sustained.RATIO, **sustained.about(several)),
         "times what one process sustains",
         (*notes, *_flagged(int(found["flagged"].sum()), int(found["trials"].sum()))),
         Picture(answered or (Mark(1, 1.0, 1.0, 1.0),), number, cpus),
@@ -145,7 +153,7 @@ def _by_sustained_rates(found: pd.DataFrame, answered: tuple[Mark, ...], cpus: i
 
 
 def _objective(row: "pd.Series[Any]") -> str:
-    """Write what a sustained rate must meet, in seconds as calibrated during its search."""
+    """Write what a sustained rate must meet, in seconds at the usual speed of its search."""
     return f"p{row['slo_percentile']} ≤ {units.seconds(row['slo_loops'] * row['loop_s'])}".replace(
         " ", "\N{NO-BREAK SPACE}"
     )

@@ -200,8 +200,9 @@ def test_rates_and_shares_are_stated_as_bounds_of_a_search() -> None:
     rows = sustained.estimates("rate-sweep", found_rates())
     assert {row.interval for row in rows} == {Interval.SEARCH}
     shares = [end for row in rows if row.unit == "" for end in (row.low, row.high)]
-    assert shares == pytest.approx([0.9, 0.95, 0.85, 0.9])
-    assert len({(row.quantity, row.factors) for row in rows}) == 4
+    assert shares == pytest.approx([0.9, 0.95, 0.85, 0.9, 1.7 / 0.95, 2.0])
+    assert rows[-1].key in sustained.answer(found_rates()), "the answer's ratio leads to this estimate"
+    assert len({(row.quantity, row.factors) for row in rows}) == 5
 
 
 def test_a_search_without_a_lower_bound_is_stated_with_its_upper_alone() -> None:

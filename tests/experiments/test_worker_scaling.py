@@ -300,14 +300,19 @@ SEARCHED = pd.DataFrame(
             "reason": "even 9.00/s is too much",
         },
     ]
+).assign(
+    topology=["single", "cluster", "cluster"],
+    dispatch="round-robin",
+    objective="p95",
+    iterations=9,
+    arrivals="constant",
 )
 
 
 def test_sustained_rates_stand_beside_the_highest_and_are_compared_at_one_speed() -> None:
     rows = measured(*[{1: 10.0, 2: 18.0, 3: 18.0, 4: 17.0}] * 6)
-    assert "They sustain 1.96 times the rate of one process (1.86 to 2.06)." in answer.answer(
-        rows, 2, SEARCHED
-    )
+    text = unlinked(answer.answer(rows, 2, SEARCHED))
+    assert "They sustain 1.96 times the rate of one process (1.86 to 2.06)." in text
     table = scaling.table(rows, SEARCHED).set_index("workers")
     rates = table["sustained rate, requests/s"].to_dict()
     assert rates == {1: "9.50 to 10.0", 2: "25.0 to 26.0", 3: "", 4: "even 9.00/s is too much"}

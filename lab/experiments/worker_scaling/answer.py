@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from lab import units
 from lab.experiments.claims import Verdict, Word, weighed
 from lab.experiments.common import spread, worded
-from lab.experiments.sustained import times_as_much
+from lab.experiments.sustained import RATIO, about, times_as_much
 from lab.experiments.worker_scaling import scaling
 from lab.experiments.worker_scaling.scaling import EXPERIMENT, highest
 from lab.figures import (
@@ -87,15 +87,16 @@ def _beyond(trials: pd.DataFrame, few: int, many: int) -> str:
 
 
 def _sustained(found: pd.DataFrame | None, workers: int) -> str:
-    """Compare the sustained rates of several workers and of one, at the machine's speed of each search."""
+    """Compare the work that several workers and one sustain, which leaves out the machine's speed."""
     known = {} if found is None else {int(row["workers"]): row for _, row in found.iterrows()}
     if not {1, workers} <= set(known):
         return ""
-    times = times_as_much(known[1], known[workers])
-    if math.isnan(times[0]):
+    found_times = times_as_much(known[1], known[workers])
+    if math.isnan(found_times[0]):
         return ""
-    middle, low, high = map(units.digits, times)
-    return f"They sustain {middle} times the rate of one process ({low} to {high})."
+    middle, low, high = map(units.digits, found_times)
+    times = linked(middle, RATIO, **about(known[workers]))
+    return f"They sustain {times} times the rate of one process ({low} to {high})."
 
 
 def estimates(trials: pd.DataFrame, cpus: int) -> list[Stated]:
