@@ -67,7 +67,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Path:
         _copy_scaling(home / "data" / "reference")
         import_run(export_run("reference", home / "run.zip"), "theirs")
         page = home / "data" / "reference" / "notebooks" / "00-summary.ipynb"
-        page.parent.mkdir()
+        page.parent.mkdir(exist_ok=True)  # a checkout may have a report of its own
         page.write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
     lab.attack(server.url, rate=20, duration=0.2).save(home / "ramp.parquet")
     (application,) = (

@@ -15,7 +15,10 @@ from lab.study.store import Store
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--check", is_flag=True, help="List what is damaged or altered; status 1 if anything is.")
 def command(form: str, check: bool) -> int:
-    """List the runs, newest first; with --check, compare the files of complete ones with their checksums."""
+    """List the runs, newest first; with --check, compare the files of complete ones with their checksums.
+
+    A run that notebooks began by hand stays open: more can be added to it.
+    """
     return _check(form) if check else _list(form)
 
 

@@ -67,6 +67,8 @@ def command(
 
     Everything is kept in a run, with a report. Status 1 if there is no such number, or rate.
     """
+    if url and (path != "/" or ready_path):
+        raise UsageError("the --url of a running server names the path: leave out --path and --ready-path")
     plan = Plan(
         command=cmd, url=url, path=path, ready_path=ready_path, workers=_counts(workers), slo=slos,
         duration_s=parse_duration(duration), precision=parse_share(precision),

@@ -60,7 +60,9 @@ def _changes_in(file: Path) -> dict[str, dict[str, Any]]:
     except OSError as error:
         raise UsageError(f"cannot read {file}: {(error.strerror or str(error)).lower()}") from None
     except yaml.YAMLError as error:
-        raise UsageError(f"cannot read {file}: {' '.join(str(error).split())}") from None
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        raise UsageError(f"{file} is not YAML{place}: write lines such as `02: {{rate: 20}}`") from None
     if not isinstance(content, dict) or not all(isinstance(values, dict) for values in content.values()):
         raise UsageError(f"{file} must hold the parameters of each notebook, such as `02: {{rate: 20}}`")
     return content
@@ -119,7 +121,7 @@ def command(
     lasts_s = {name: catalog.lasts_s(name, values) for name, values in parameters.items()}
     _tell_the_time(lasts_s, cut)
     if left := [] if only else sorted(set(catalog.notebooks()) - set(names)):
-        tell(f"{profile} leaves out {', '.join(left)}: --only measures it")
+        tell(f"{profile} leaves out {', '.join(left)}: --only NAME measures one")
     failures: list[str] = []
     try:
         with closing(watch(run, lasts_s)) as watching:

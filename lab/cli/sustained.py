@@ -76,19 +76,25 @@ def _share(trials: int) -> float:
 
 
 def _text(found: Sustained) -> str:
-    share = found.share_of_limit
     rows = {
         "Sustained": f"{bounds(found.lower_rps, found.upper_rps, per_second)} ({found.arrivals} arrivals)",
         "SLO": ", ".join(map(str, found.slos)),
-        "Own limit": "unknown: the server does not say its service times" if share is None
-        else f"{percent(share)} of it at the lower bound",
+        "Own limit": _own_limit(found),
         "Trials": _counts(found),
-    }  # fmt: skip
+    }
     if found.requests_wanting:
         wanting = f"a trial lacks {found.requests_wanting} requests to tell its percentiles"
         rows["Beware"] = f"{wanting}: take a longer --duration"
     head = [f"{label:<11}{value}" for label, value in rows.items()]
     return "\n".join([*head, "", *_table(found.trials)])
+
+
+def _own_limit(found: Sustained) -> str:
+    if found.share_of_limit is not None:
+        return f"{percent(found.share_of_limit)} of it at the lower bound"
+    if found.held_rps is None and any(trial.share_of_limit is not None for trial in found.trials):
+        return "no share of it, as no rate was sustained"
+    return "unknown: the server does not say its service times"
 
 
 def _counts(found: Sustained) -> str:

@@ -63,9 +63,10 @@ def open_for_reading(run_id: str) -> Run:
     """Open the run of that id, or the one last begun or added to here. Raises LabError if there is none."""
     found = sorted(find_runs(), key=_touched_at, reverse=True)
     runs = [manifest.run_id for manifest in sorted(found, key=_is_imported)]
-    if not runs or (run_id and run_id not in runs):
-        what = f"there is no run {run_id!r}" if run_id else "nothing has been measured yet"
-        raise LabError(f"{what}: run one of the other notebooks first, or `lab study`; `lab runs` lists runs")
+    if run_id and run_id not in runs:
+        raise LabError(f"there is no run {run_id!r}: `lab runs` lists them")
+    if not runs:
+        raise LabError("nothing has been measured yet: run one of the other notebooks first, or `lab study`")
     return open_run(run_id or runs[0])
 
 

@@ -1,5 +1,6 @@
 """One executed notebook as an article: its answer first, its code folded, and what it ran with."""
 
+import ast
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -148,16 +149,24 @@ def _code(sources: Sequence[str]) -> str:
 def _settings(setup: Iterable[NotebookNode]) -> list[Setting]:
     """List the notebook's parameters with the values that it ran with; its run is named elsewhere."""
     cells = {tag: cell for cell in setup for tag in cell.metadata.get("tags", ())}
-    given = {one.name: one.default for one in _assigned(cells.get("injected-parameters"))}
+    given = _given(cells["injected-parameters"].source) if "injected-parameters" in cells else {}
+    offered = PythonTranslator.inspect(cells["parameters"]) if "parameters" in cells else []
     return [
         Setting(one.name, value := given.get(one.name, one.default), one.help, value != one.default)
-        for one in _assigned(cells.get("parameters"))
+        for one in offered
         if one.name != "run"
     ]
 
 
-def _assigned(cell: NotebookNode | None) -> list:  # type: ignore[type-arg]  # of papermill's, which has no types
-    return [] if cell is None else list(PythonTranslator.inspect(cell))
+def _given(source: str) -> dict[str, str]:
+    """Return the values that papermill set, as written; its own reader drops a line with a second `=`."""
+    return {
+        target.id: ast.get_source_segment(source, node.value) or ""
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
 
 
 def _failure(cells: Iterable[NotebookNode]) -> str:

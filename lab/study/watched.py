@@ -73,7 +73,8 @@ class Watched:
         """
         first = one_at_a_time(self.url, _FIRST, self._options)
         if not first.summary["ok"]:
-            raise LabError(f"{self.url} {_said(first)}: name a path that answers well, with --path")
+            told = "a path that answers well, with --path" if self._server else "a URL that answers well"
+            raise LabError(f"{self.url} {_said(first)}: name {told}")
         one_s = took_s(first)
         more = min(_MOST_ALONE, int(_ALONE_FOR_S / one_s)) if one_s > 0 else _MOST_ALONE
         if more > _FIRST:

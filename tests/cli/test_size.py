@@ -98,6 +98,8 @@ def test_where_random_arrivals_miss_the_slo_it_is_told() -> None:
     [
         ((), 2, "give a command"),
         (("--url", "http://127.0.0.1:1/", "--", "x"), 2, "give a command"),
+        (("--url", "http://127.0.0.1:1/", "--path", "/slow"), 2, "leave out --path and --ready-path"),
+        (("--url", "http://127.0.0.1:1/", "--ready-path", "/up"), 2, "leave out --path and --ready-path"),
         (("--workers", "0", "--", "x"), 2, "--workers must be at least 1 each, got 0"),
         (("--workers", "two", "--", "x"), 2, "malformed --workers 'two': write numbers such as 1,2,4"),
         (("--", "x", "{hots}"), 2, "has no placeholder {hots}"),

@@ -102,6 +102,7 @@ def test_a_bound_that_is_missing_is_explained(
     left, out, err = said(found, capsys)
     assert left == status
     assert out.startswith(f"Sustained  {first} (")
+    assert ("no share of it, as no rate was sustained" in out) == (lower_rps is None)
     assert err.splitlines()[-1] == f"lab: {reason}"
 
 

@@ -147,7 +147,7 @@ class TestRuns:
         with pytest.raises(LabError, match="nothing has been measured yet"):
             summary.open_for_reading("")
         open_run("first")
-        with pytest.raises(LabError, match="no run 'frist'"):
+        with pytest.raises(LabError, match="no run 'frist': `lab runs` lists them"):
             summary.open_for_reading("frist")
         assert [path.name for path in (tmp_path / "data").iterdir()] == ["first"]
 

@@ -213,6 +213,19 @@ def test_parameters_are_shown_with_their_values_and_meanings(notebook: Page) -> 
     assert "seed 1 of chance" in notebook.text("table")
 
 
+def test_a_parameter_that_holds_an_equals_sign_is_shown_as_given(
+    executed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_notebook(
+        executed / "10-your-server.ipynb",
+        prose("# How many?"),
+        code("slo: list[str] = []  # to meet\nseed: int = 1  # of chance", tag="parameters"),
+        code('# Parameters\nslo = ["p99=250ms"]\nseed = 2', tag="injected-parameters"),
+    )
+    assert _report().text("summary").startswith('Ran with slo = ["p99=250ms"] , seed = 2')
+    assert caplog.text == "", "papermill's own reader cannot parse it, and says so"
+
+
 def test_headings_are_in_order_and_a_notebook_lists_its_own(notebook: Page) -> None:
     ranks = [tag for tag, _ in notebook.elements if re.fullmatch("h[1-6]", tag)]
     assert ranks == ["h1", "h2", "h3", "h3"]
