@@ -181,6 +181,7 @@ def _crash(server: "Server") -> str:
 
 
 _OF_TRIAL = ["trial_id", "block", "dispatch", "keepalive", "workers", "flags"]
+_OF_REQUEST = ["due_s", "end_s", "outcome", "worker", "latency_s", "service_s"]
 _NOT_BY_ITS_END = ("timeout", "unfinished", "dropped")
 """Outcomes that come long after their cause, or never."""
 
@@ -198,7 +199,8 @@ def events(trials: pd.DataFrame, requests: pd.DataFrame, noted: pd.DataFrame) ->
     while it lasted, and went to the blocked worker or were lost. latency_s, loops: the median latency of the
     answers to those, also in loop times, by their own mean; nan without an answer.
     """
-    requests_of, noted_of = (dict(list(frame.groupby("trial_id"))) for frame in (requests, noted))
+    few = requests[["trial_id", *_OF_REQUEST]]  # each failure picks its own: of many columns, that takes long
+    requests_of, noted_of = (dict(list(frame.groupby("trial_id"))) for frame in (few, noted))
     found = [
         {**{name: trial[name] for name in _OF_TRIAL}, **event}
         for _, trial in trials.sort_values(["place", "keepalive", "block"]).iterrows()
