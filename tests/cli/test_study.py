@@ -415,7 +415,9 @@ class TestPapermill:
         def short(notebook: str) -> dict[str, object]:
             return catalog.profile_parameters("smoke", notebook) | {"iterations": 20_000}
 
-        by_hand("05-dispatch", **short("05-dispatch") | {"pools": [], "dispatches": ["round-robin"], "kept": []})
+        by_hand(
+            "05-dispatch", **short("05-dispatch") | {"pools": [], "dispatches": ["round-robin"], "kept": []}
+        )
         by_hand("04-worker-scaling", **short("04-worker-scaling"))
         summary = by_hand("00-summary")
         assert "<td>dispatch</td>" in summary
