@@ -165,7 +165,7 @@ def drawing() -> AbstractContextManager[None]:
 
 
 _SAVED: dict[str, dict[str, Any]] = {
-    "png": {"dpi": 200},
+    "png": {"dpi": 200, "pil_kwargs": {"compress_level": 0}},  # `_in_few_colors` compresses it
     "svg": {"dpi": 160, "metadata": {"Date": None}},
     "pdf": {"metadata": {"CreationDate": None}},
 }
