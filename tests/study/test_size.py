@@ -28,7 +28,7 @@ def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def planned(*command: str, workers: tuple[int, ...] = (1,), **more: Any) -> Plan:
-    return Plan(command=command, workers=workers, folder=str(APPS), **{"duration_s": 0.3, **more})
+    return Plan(command=command, workers=workers, folder=str(APPS), **{"duration_s": 0.5, **more})
 
 
 def wsgi(path: str, **more: Any) -> Plan:
@@ -102,7 +102,7 @@ def test_one_that_sleeps_waits_and_is_kept_in_its_run_once(monkeypatch: pytest.M
     assert raised.value.found.rows == found.rows, "the fewest are measured first"
     trials = run.newest("size-trials-1")
     assert trials is not None
-    assert trials["requests"].tolist() == [12, 30]
+    assert trials["requests"].tolist() == [20, 50]
     assert (trials["ok"] == trials["requests"]).all()
     with pytest.raises(KeyboardInterrupt):
         size(replace(plan, path="/other"), run)
@@ -124,7 +124,7 @@ def test_a_leak_of_1_mb_a_request_is_seen_and_limits_it() -> None:
 
 def test_one_that_fails_each_fiftieth_request_is_limited_by_errors() -> None:
     """Of so few requests, 2 % are more than chance only where hardly any may fail."""
-    found = size(wsgi("/fail", slo=("p99=9s", "success=99.9%"), duration_s=0.5))
+    found = size(wsgi("/fail", slo=("p99=9s", "success=99.9%")))
     (row,) = found.rows
     assert 1 <= row.low_failures <= row.low_requests / 20
     assert found.verdict.limit == Limit.ERRORS
