@@ -40,12 +40,14 @@ def show(figure: "Figure | None", *, caption: str, save_as: Path | None = None) 
         return
     from lab.figures import picture, rendered
 
+    files: dict[str, bytes] = {}
     if save_as is not None:
         from lab.files import write_whole
 
         for kind in ("png", "svg"):
-            write_whole(save_as.with_suffix(f".{kind}"), rendered(figure, kind))
-    kind, content = picture(figure)
+            files[kind] = rendered(figure, kind)
+            write_whole(save_as.with_suffix(f".{kind}"), files[kind])
+    kind, content = picture(figure, files)
     width, height = (round(_PIXELS_PER_INCH * inches) for inches in figure.get_size_inches())
     _display_html(
         f'<figure><img src="data:{kind};base64,{base64.b64encode(content).decode()}"'

@@ -133,6 +133,21 @@ def test_what_is_drawn_again_is_the_same_file(shown: list[Any], tmp_path: Path) 
         assert (tmp_path / f"one{suffix}").read_bytes() == (tmp_path / f"two{suffix}").read_bytes()
 
 
+def test_what_is_kept_is_drawn_once_for_the_page_too(
+    figure: Figure, shown: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+
+    def rendered(figure: Figure, kind: str) -> bytes:
+        drawn.append(kind)
+        return kind.encode() * (50_000 if kind == "svg" else 1)  # so heavy that a picture is lighter
+
+    monkeypatch.setattr("lab.figures.rendered", rendered)
+    lab.show(figure, caption="Kept", save_as=tmp_path / "one")
+    assert sorted(drawn) == ["png", "svg"]
+    assert f"data:image/png;base64,{base64.b64encode(b'png').decode()}" in shown[0].data
+
+
 def test_without_a_figure_its_place_says_so(shown: list[Any], tmp_path: Path) -> None:
     lab.show(None, caption="The scaling curve.", save_as=tmp_path / "none")
     (output,) = shown

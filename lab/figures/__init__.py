@@ -3,7 +3,7 @@
 import io
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -165,7 +165,7 @@ def drawing() -> AbstractContextManager[None]:
 
 
 _SAVED: dict[str, dict[str, Any]] = {
-    "png": {"dpi": 200},
+    "png": {"dpi": 200, "pil_kwargs": {"compress_level": 0}},  # `_in_few_colors` compresses it
     "svg": {"dpi": 160, "metadata": {"Date": None}},
     "pdf": {"metadata": {"CreationDate": None}},
 }
@@ -188,10 +188,14 @@ _LIGHT_BYTES = 25_000
 """An SVG that is no heavier is as light as any picture of it."""
 
 
-def picture(figure: Figure) -> tuple[str, bytes]:
-    """Return a figure for a page, and its media type: SVG, or a picture if so many marks are lighter so."""
-    svg = rendered(figure, "svg")
-    if len(svg) > _LIGHT_BYTES and len(png := rendered(figure, "png")) < len(svg):
+def picture(figure: Figure, files: Mapping[str, bytes] | None = None) -> tuple[str, bytes]:
+    """Return a figure for a page, and its media type: SVG, or a picture if so many marks are lighter so.
+
+    `files` holds what it was already rendered as, by kind: drawing it takes longer than all else a page does.
+    """
+    known = files or {}
+    svg = known.get("svg") or rendered(figure, "svg")
+    if len(svg) > _LIGHT_BYTES and len(png := known.get("png") or rendered(figure, "png")) < len(svg):
         return "image/png", png
     return "image/svg+xml", svg
 

@@ -312,7 +312,7 @@ class TestToAKill:
     """A study that is killed in the middle of a measurement, and the same command again."""
 
     def test_killed_it_leaves_no_process_and_resumes_where_it_was(self, tmp_path: Path) -> None:
-        command = study("--only", "04", "-p", "04.searched=[]")
+        command = study("--only", "04", "-p", "04.search_s=0.2")
         with start(tmp_path, *command) as process:
             until(lambda: progress(tmp_path).get("done") == 1)
             process.kill()
@@ -412,11 +412,13 @@ class TestPapermill:
             assert execute(notebook, output, parameters) is None
             return output.read_text()
 
-        short = {"iterations": 20_000, "duration_s": 0.5, "blocks": 1}
+        def short(notebook: str) -> dict[str, object]:
+            return catalog.profile_parameters("smoke", notebook) | {"iterations": 20_000}
+
         by_hand(
-            "05-dispatch", **short, dispatches=["round-robin"], pools=[], kept=[], poisson=[0.6], constant=[]
+            "05-dispatch", **short("05-dispatch") | {"pools": [], "dispatches": ["round-robin"], "kept": []}
         )
-        by_hand("04-worker-scaling", **short, workers=[1, 2], searched=[])
+        by_hand("04-worker-scaling", **short("04-worker-scaling"))
         summary = by_hand("00-summary")
         assert "<td>dispatch</td>" in summary
         assert "<td>worker-scaling</td>" in summary

@@ -181,6 +181,7 @@ def _crash(server: "Server") -> str:
 
 
 _OF_TRIAL = ["trial_id", "block", "dispatch", "keepalive", "workers", "flags"]
+_OF_REQUEST = ["due_s", "end_s", "worker", "latency_s", "service_s"]
 _NOT_BY_ITS_END = ("timeout", "unfinished", "dropped")
 """Outcomes that come long after their cause, or never."""
 
@@ -198,7 +199,8 @@ def events(trials: pd.DataFrame, requests: pd.DataFrame, noted: pd.DataFrame) ->
     while it lasted, and went to the blocked worker or were lost. latency_s, loops: the median latency of the
     answers to those, also in loop times, by their own mean; nan without an answer.
     """
-    requests_of, noted_of = (dict(list(frame.groupby("trial_id"))) for frame in (requests, noted))
+    few = requests[["trial_id", "outcome", *_OF_REQUEST]]
+    requests_of, noted_of = (dict(list(frame.groupby("trial_id"))) for frame in (few, noted))
     found = [
         {**{name: trial[name] for name in _OF_TRIAL}, **event}
         for _, trial in trials.sort_values(["place", "keepalive", "block"]).iterrows()
@@ -215,16 +217,24 @@ def _of_trial(requests: pd.DataFrame, noted: pd.DataFrame) -> Iterator[dict[str,
     owners = _owners(requests, begun_s)
     details = ["", *over["detail"], *[""] * open_ended]
     done = [True, *(over["event"] == Event.DONE), *[False] * open_ended]
+    known = {name: requests[name].to_numpy(np.float64, na_value=np.nan) for name in _OF_REQUEST}
+    ok, refused = ((requests["outcome"] == outcome).to_numpy() for outcome in ("ok", "refused"))
     for n, kind in enumerate([CALM, *begun["detail"]]):
-        meanwhile = requests["due_s"].between(begun_s[n], over_s[n])
+        mine, since = owners == n, ok & (known["due_s"] >= begun_s[n])
+        meanwhile = (known["due_s"] >= begun_s[n]) & (known["due_s"] <= over_s[n])
+        its = known["worker"] == float(details[n]) if kind == BLOCK and done[n] else False
         yield {
             "kind": kind,
             "begun_s": begun_s[n],
             "took_s": over_s[n] - begun_s[n] if done[n] else np.nan,
             "detail": details[n],
-            **_became(requests[owners == n]),
-            "next_s": _answered(requests[requests["due_s"] >= begun_s[n]])["end_s"].min() - begun_s[n],
-            **_meanwhile(requests[meanwhile], details[n] if kind == BLOCK and done[n] else "nan"),
+            "met": int(mine.sum()),
+            "lost": int((mine & ~ok).sum()),
+            "refused": int((mine & refused).sum()),
+            "next_s": known["end_s"][since].min() - begun_s[n] if since.any() else np.nan,
+            "due": int(meanwhile.sum()),
+            "waited": int((meanwhile & (~ok | its)).sum()),
+            **_took(known["latency_s"][meanwhile & ok], known["service_s"][meanwhile & ok]),
         }
 
 
@@ -234,28 +244,11 @@ def _owners(requests: pd.DataFrame, begun_s: "np.ndarray[Any, Any]") -> "np.ndar
     return np.searchsorted(begun_s, moment_s, side="right") - 1
 
 
-def _answered(requests: pd.DataFrame) -> pd.DataFrame:
-    return requests[requests["outcome"] == "ok"]
-
-
-def _became(mine: pd.DataFrame) -> dict[str, int]:
-    return {
-        "met": len(mine),
-        "lost": int((mine["outcome"] != "ok").sum()),
-        "refused": int((mine["outcome"] == "refused").sum()),
-    }
-
-
-def _meanwhile(due: pd.DataFrame, blocked: str) -> dict[str, float]:
-    answered = _answered(due)
-    latency_s = float(answered["latency_s"].median())
-    waited = (due["outcome"] != "ok") | (due["worker"] == float(blocked))
-    return {
-        "due": len(due),
-        "waited": int(waited.sum()),
-        "latency_s": latency_s,
-        "loops": latency_s / float(answered["service_s"].mean()),
-    }
+def _took(latency_s: "np.ndarray[Any, Any]", service_s: "np.ndarray[Any, Any]") -> dict[str, float]:
+    """Return the median latency of answers, in seconds and in loop times, by their own mean."""
+    told_s = service_s[~np.isnan(service_s)]
+    median_s = float(np.median(latency_s)) if len(latency_s) else np.nan
+    return {"latency_s": median_s, "loops": median_s / float(told_s.mean()) if len(told_s) else np.nan}
 
 
 def around(
