@@ -270,7 +270,9 @@ def test_the_figure_shows_throttling_below_throughput_and_latency() -> None:
     assert figure is not None
     rate, latency, stopped, stopped_calm = figure.axes
     assert title_of(figure) == "Given less than one core, clustering makes no difference"
-    assert rate.get_legend_handles_labels()[1] == ["0.5 CPUs", "1 CPU", "all CPUs"]
+    assert set(rate.get_legend_handles_labels()[1]) == {
+        "ideal: quota used up", "0.5 CPUs", "1 CPU", "all CPUs",
+    }  # fmt: skip
     assert latency.get_legend_handles_labels()[1] == ["p50", "p90"]
     assert "%" in stopped.get_ylabel()
     colours = {line.get_color() for line in stopped.get_lines()}

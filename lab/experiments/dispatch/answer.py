@@ -108,8 +108,8 @@ def answer(trials: pd.DataFrame) -> str:
     blocks = dict.fromkeys(units.counted(one.mean.trials, "block") for one in found[1:])
     return (
         f"**Answer.** How long requests take, compared with {found[0].name}: {_told_of(raw, raw_name)}."
-        f" With the speed of loops taken out: {_told_of(over_ideal, over_name)}. These are ratios of mean latency, paired over"
-        f" {' or '.join(blocks)}, under random arrivals at a utilisation of"
+        f" With the speed of loops taken out: {_told_of(over_ideal, over_name)}. These are ratios of mean"
+        f" latency, paired over {' or '.join(blocks)}, under random arrivals at a utilisation of"
         f" {_span(compared(trials)['utilisation'])}."
     )
 
