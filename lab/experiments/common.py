@@ -168,7 +168,7 @@ def flag_table(trials: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame({"flagged because": ["no trial is flagged"], "trials": f"0 of {len(trials)}"})
     return pd.DataFrame(
         {
-            "flagged because": KINDS[str(code)].text.rstrip(","),
+            "flagged because": KINDS[str(code)].text.rstrip(",:").removesuffix(" by"),
             "trials": f"{len(alike)} of {len(trials)}",
             "lowest value": _shown(str(code), alike["value"].min()),
             "highest value": _shown(str(code), alike["value"].max()),

@@ -22,7 +22,7 @@ from lab.load.arrivals import Arrivals
 from lab.models.statistics import Estimate, estimate, paired_ratio
 from lab.quota import QuotaError
 from lab.servers.spec import DispatchName
-from lab.study.estimates import Stated, stated
+from lab.study.estimates import Stated, linked, stated
 from lab.study.parameters import DistinctOf, WorkerCount
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
@@ -229,13 +229,28 @@ def _makes_no_difference(trials: pd.DataFrame) -> Verdict:
         for found in below
         for part in (is_alike(found.work) if found.can_be_told else None, is_alike(found.p50))
     ]
-    evidence = "; ".join(
-        f"{found.workers} workers over one process, {quota_name(found.quota_cpus)}:"
-        f" work done {_times(found.work)}, throughput {_times(found.throughput)},"
-        f" median latency {_times(found.p50)}"
-        for found in below
-    )
-    return Verdict(8, evidence, Word.of(*parts))
+    return Verdict(8, "; ".join(map(_evidence, below)), Word.of(*parts))
+
+
+_QUANTITIES = {
+    "work": "work over one process, overloaded",
+    "throughput": "throughput over one process, overloaded",
+    "p50": "p50 latency over one process",
+    "p90": "p90 latency over one process",
+}
+"""What is stated of a cluster, by its name in `Compared`."""
+
+
+def _evidence(found: Compared, *, leads: bool = False) -> str:
+    """Write how a cluster compares with one process; each number `leads` to its estimate, if asked."""
+    of = {"quota": quota_name(found.quota_cpus), "workers": found.workers}
+    said = []
+    for name, words in {"work": "work done", "throughput": "throughput", "p50": "median latency"}.items():
+        value, times, rest = _times(getattr(found, name)).partition(" times")
+        said.append(
+            f"{words} {linked(value, _QUANTITIES[name], **of) if leads and times else value}{times}{rest}"
+        )
+    return f"{found.workers} workers over one process, {of['quota']}: {', '.join(said)}"
 
 
 def quota_name(limit: float | None) -> str:
@@ -260,7 +275,10 @@ def answer(trials: pd.DataFrame, why_not: str) -> str:
     if why_not:
         return f"**Answer.** **{_IN_WORDS[Word.UNTOLD]} here**: {why_not}."
     found = verdict(trials)
-    evidence = found.evidence or "no quota below one core was measured"
+    below = compared(trials[trials["quota_cpus"] < 1]) if found.evidence else []
+    evidence = (
+        "; ".join(_evidence(one, leads=True) for one in below) or "no quota below one core was measured"
+    )
     return f"**Answer.** **{_IN_WORDS[found.word]} here** ({evidence})."
 
 
@@ -304,19 +322,13 @@ def _of_one(found: Compared | None, measure: str) -> str:
 
 def estimates(trials: pd.DataFrame) -> list[Stated]:
     """State the ratios of each cluster to one process."""
-    quantities = {
-        "work over one process, overloaded": "work",
-        "throughput over one process, overloaded": "throughput",
-        "p50 latency over one process": "p50",
-        "p90 latency over one process": "p90",
-    }
     return [
         stated(
             EXPERIMENT, quantity, ratio, compares=True, sources=found.sources[name],
             quota=quota_name(found.quota_cpus), workers=found.workers,
         )
         for found in compared(trials)
-        for quantity, name in quantities.items()
+        for name, quantity in _QUANTITIES.items()
         if (ratio := getattr(found, name)) is not None
     ]  # fmt: skip
 
@@ -341,7 +353,8 @@ def figure(trials: pd.DataFrame) -> Figure | None:
                 _draw(below, some, 100 * throttled_share(some), places, look)
             if limit is not None:
                 allowed_rps = (limit * full["rate"] / offered_cpus(full)).median()
-                reference_line(rate, y=float(allowed_rps), text="ideal: the quota is used up", left=True)
+                name = None if k else "ideal: quota used up"
+                reference_line(rate, y=float(allowed_rps), text="", label=name)
         latency.plot([], [], "o-", color=QUIET, label="p50")
         latency.plot([], [], "o:", color=QUIET, label="p90", markerfacecolor="white")
         rate.set_title("Throughput, overloaded")
@@ -349,8 +362,8 @@ def figure(trials: pd.DataFrame) -> Figure | None:
         latency.set_title(f"Latency at {units.percent(trials['load'].min())} load")
         latency.set_ylabel("ms")
         for above in (rate, latency):
-            above.set_ylim(0, 1.25 * above.get_ylim()[1])
-            above.legend(loc="upper left", ncols=2)
+            above.set_ylim(0, 1.4 * above.get_ylim()[1])
+            above.legend(loc="upper left", ncols=1 if above is rate else 2)
         for below in (stopped, stopped_calm):
             below.set_ylabel("periods in which\nit was stopped, %" if below is stopped else "")
             below.set_ylim(-5, 105)

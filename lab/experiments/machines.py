@@ -43,6 +43,8 @@ REFERENCE = "reference"
 
 _MOST_OTHERS = len(DARK_TO_LIGHT) - 1
 _MOST_DRAWN = 16
+_WIDE = 20
+"""From one end of an axis to the other, times: there, ticks at 1, 2 and 5 would run into each other."""
 
 
 class Parameters(_Parameters):
@@ -346,6 +348,8 @@ def differences_figure(compared: Beside) -> Figure | None:
     with canvas(title, rows=len(groups), height=height, **grid) as (figure, panels):
         for axes, (title, rows) in zip(panels, groups, strict=True):
             _draw_differences(axes, title, rows)
+        low, high = panels[-1].get_xlim()  # which they share
+        plain_log_ticks(panels[-1].xaxis, most=5 if high / low > _WIDE else None)
         panels[-1].set_xlabel(f"ratio to {drawn[0].base}")
     return figure
 
@@ -372,7 +376,6 @@ def _draw_differences(axes: Axes, title: str, rows: Sequence[Difference]) -> Non
     axes.set_yticks(range(len(rows)), names, fontsize=8)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xscale("log")
-    plain_log_ticks(axes.xaxis)
     axes.axvline(1, **IDEAL)
     axes.set_title(title)
     axes.grid(visible=False, axis="y")

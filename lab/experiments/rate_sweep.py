@@ -125,7 +125,7 @@ def figure(trials: pd.DataFrame, found: pd.DataFrame) -> Figure:
         answered.set_ylabel("throughput,\nshare of the own limit")
         answered.set_ylim(0, 1.12)
         answered.annotate(
-            "ideal: all that can be", (0.5, 0.5), xytext=(-4, 4), textcoords="offset points", ha="right",
+            "ideal", (0.4, 0.4), xytext=(-4, 4), textcoords="offset points", ha="right",
             fontsize=SMALL, color=QUIET,
         )  # fmt: skip
         answered.legend(loc="lower right")

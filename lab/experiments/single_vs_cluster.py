@@ -295,7 +295,7 @@ def figure(trials: pd.DataFrame, requests: pd.DataFrame) -> Figure:
             panels[0].set_ylabel("latency from the due time, s")
             for line in predicted.values():
                 panels[0].plot(line["due_s"], line["latency_s"], **THEORY)
-            reference_line(panels[0], y=float(trials["loop_s"].median()), text="the loop alone", left=True)
+            reference_line(panels[0], y=float(trials["loop_s"].median()), text="the loop alone", below=True)
             beside(panels[0], [_end(line, f"theory:\n{name}") for name, line in predicted.items()])
     return figure
 

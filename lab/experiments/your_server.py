@@ -205,13 +205,14 @@ def _draw_rates(axes: Axes, rows: Sequence[Sized], taken: int | None) -> list[_L
     for middle, row in zip(middles, known, strict=True):
         if taken and row.workers == taken:
             axes.plot(
-                taken, middle, "o", markersize=14, markeredgewidth=2, color=INK, fillstyle="none", zorder=4
-            )
+                taken, middle, "o", markersize=14, markeredgewidth=2, color=INK, fillstyle="none", zorder=4,
+                clip_on=False,
+            )  # fmt: skip
             axes.annotate(
                 "recommended", (taken, middle), xytext=(9, -9), textcoords="offset points", va="top",
                 fontsize=SMALL, fontweight="bold", bbox=HALO,
             )  # fmt: skip
-    if known:
+    if len(known) > 1:
         each = middles[0] / (known[0].workers or 1)
         last = rows[-1].workers or 1
         top = 1.15 * max(middles)

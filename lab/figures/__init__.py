@@ -248,9 +248,10 @@ def reference_line(
     y: float | None = None,
     text: str,
     left: bool = False,
+    below: bool = False,
     **style: Any,
 ) -> None:
-    """Draw a thin labelled line for the reader to compare with; the label of a `y` may stand on the left."""
+    """Draw a thin labelled line to compare with; the label of a `y` may stand on the left, or `below` it."""
     style = _BASE | style
     words: dict[str, Any] = {"fontsize": SMALL, "color": style["color"], "bbox": HALO, "zorder": 5}
     if x is not None:
@@ -262,8 +263,9 @@ def reference_line(
     if y is not None:
         axes.axhline(y, **style)
         axes.annotate(
-            text, (0 if left else 1, y), xycoords=("axes fraction", "data"), xytext=(4 if left else -2, 3),
-            textcoords="offset points", ha="left" if left else "right", **words,
+            text, (0 if left else 1, y), xycoords=("axes fraction", "data"),
+            xytext=(4 if left else -2, -3 if below else 3), textcoords="offset points",
+            ha="left" if left else "right", va="top" if below else "baseline", **words,
         )  # fmt: skip
 
 

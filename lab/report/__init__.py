@@ -46,7 +46,9 @@ def write_report(run_id: str, to_come: Sequence[str] | None = None, *, in_folder
         to_come = _never_executed(folder, {path.stem for path in executed})
     place = files.reports() / run_id
     beside = _put_beside(place, folder) if in_folder else []
-    page = _render(folder, [read(path) for path in executed], to_come, beside, is_interim=is_interim)
+    known = (folder / manifest.NAME).exists()
+    articles = [read(path, below_verdicts=known) for path in executed]
+    page = _render(folder, articles, to_come, beside, is_interim=is_interim)
     write_whole(place / "index.html", (_detached(page, place) if in_folder else page).encode())
     return place / "index.html"
 

@@ -22,6 +22,8 @@ from lab.report.markup import Heading, tidied
 TEMPLATES = Path(__file__).parent / "templates"
 
 _TITLE = re.compile(r"# (.+)\n*")
+_VERDICTS = "verdicts"
+"""The tag of cells that show the verdicts on all claims, as a page does, too."""
 _SAVED = re.compile(r'figures / "([a-z0-9-]+)"')
 """How a notebook names the files of a figure."""
 
@@ -66,17 +68,21 @@ class Article:
         return self.name.removeprefix(f"{self.number}-")
 
 
-def read(path: Path) -> Article:
-    """Read an executed notebook. Raises LabError if it is not one."""
+def read(path: Path, *, below_verdicts: bool = False) -> Article:
+    """Read an executed notebook, without what it repeats if it stands below the page's verdicts.
+
+    Raises LabError if it is not one.
+    """
     try:
-        return _article(path.stem, path.read_text(encoding="utf-8"))
+        return _article(path.stem, path.read_text(encoding="utf-8"), below_verdicts)
     except Exception as error:
         raise LabError(f"{path} is not a readable notebook ({error}): run its notebook again") from error
 
 
 @lru_cache(maxsize=16)  # `lab study` writes the report after each notebook
-def _article(name: str, content: str) -> Article:
+def _article(name: str, content: str, below_verdicts: bool) -> Article:
     cells = nbformat.reads(content, as_version=4).cells
+    cells = [cell for cell in cells if not (below_verdicts and _VERDICTS in cell.metadata.get("tags", ()))]
     title, cells = _titled(cells, name)
     before, setup, answer, after = _parted(cells)
     body, headings = tidied(_html([*before, *_merged(after)]), name)
@@ -118,15 +124,25 @@ def _parted(cells: list[NotebookNode]) -> tuple[list[NotebookNode], ...]:
 
 
 def _merged(cells: Iterable[NotebookNode]) -> list[NotebookNode]:
-    """Join code that shows nothing to the code after it, so that one fold holds both."""
+    """Join code that shows nothing to the code after it, or else before it, so that one fold holds both."""
     merged: list[NotebookNode] = []
     for cell in cells:
-        before = merged[-1] if merged else None
-        if cell.cell_type == "code" and before and before.cell_type == "code" and not before.outputs:
-            merged[-1] = new_code_cell(f"{before.source}\n\n{cell.source}", outputs=cell.outputs)
+        if cell.cell_type == "code" and merged and _shows_nothing(merged[-1]):
+            merged[-1] = _joined(merged[-1], cell)
         else:
             merged.append(cell)
+    for at in range(len(merged) - 1, 0, -1):
+        if _shows_nothing(merged[at]) and merged[at - 1].cell_type == "code":
+            merged[at - 1 : at + 1] = [_joined(*merged[at - 1 : at + 1])]
     return merged
+
+
+def _shows_nothing(cell: NotebookNode) -> bool:
+    return cell.cell_type == "code" and not cell.outputs
+
+
+def _joined(one: NotebookNode, other: NotebookNode) -> NotebookNode:
+    return new_code_cell(f"{one.source}\n\n{other.source}", outputs=[*one.outputs, *other.outputs])
 
 
 def _html(cells: list[NotebookNode]) -> str:

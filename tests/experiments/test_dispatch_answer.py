@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.html_page import unlinked
 from helpers.trial_rows import trials
 
 from lab import units
@@ -50,7 +51,7 @@ ALL = [
 
 
 def test_the_answer_names_what_takes_longer_less_and_as_long_as_the_reference() -> None:
-    text = words.answer(measured(*ALL))
+    text = unlinked(words.answer(measured(*ALL)))
     raw, over_ideal = text.split("With the speed of loops taken out")
     for part in (raw, over_ideal):
         assert "**longer** with shared 1.33 (1.3" in part

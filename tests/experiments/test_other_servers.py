@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.html_page import unlinked
 from helpers.server_rows import COMPARED, measured, seen
 
 from lab.experiments.claims import Word
@@ -33,7 +34,7 @@ def summed_up(trials: pd.DataFrame, **changes: float) -> list[Found]:
 
 def test_the_answer_names_the_ends_ours_and_every_server_that_is_nearer_to_the_ideal() -> None:
     trials = measured(THREE)
-    text = words.answer(summed_up(trials), trials)
+    text = unlinked(words.answer(summed_up(trials), trials))
     assert "they answer 93" in text
     assert "(ours, least-busy) to 9" in text
     assert "nearer than ours, least-busy: uvicorn (1.05 times); granian (1.0" in text
@@ -51,7 +52,7 @@ def test_one_that_accepts_by_itself_too_has_no_hop_to_be_told_of() -> None:
 def test_only_a_share_beyond_that_of_fair_coins_is_told() -> None:
     trials = measured({"least-busy": {}, "granian": {}})
     looked_at = seen("least-busy", few_busiest=2.0, few_coins_most=2.0), seen("granian", many_busiest=1.6)
-    text = words.answer(found(trials, pd.concat(looked_at), NOTHING_DONE), trials)
+    text = unlinked(words.answer(found(trials, pd.concat(looked_at), NOTHING_DONE), trials))
     assert "the busiest worker answers more than fair coins may give it in: granian." in text
 
 

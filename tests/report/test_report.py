@@ -11,6 +11,7 @@ from helpers.html_page import Page
 from helpers.reports import code, error, html, prose, said, write_notebook
 
 from lab.errors import LabError, UsageError
+from lab.experiments import summary, sustained
 from lab.report import write_report
 from lab.study.manifest import new_manifest, write_manifest
 from lab.units import counted
@@ -289,10 +290,31 @@ def test_the_first_screen_is_of_what_the_run_measured(home: Path) -> None:
     assert "1.89× 1.79 to 2.00" in page.text("answer")
     assert "How it was measured" in page.text("answer")
     assert str(run.manifest.machine) in page.text("answer")
+    assert not [one for one in page.find("a") if one["href"].startswith("#estimate-")], "no estimate is kept"
+    summary.estimates(run)
+    (number, *_) = [one["href"] for one in _report().find("a") if one["href"].startswith("#estimate-")]
+    assert number == f"#estimate-{sustained.estimates('', sustained.kept(run, 'single-vs-cluster'))[-1].key}"
     assert "Clustering multiplies the rate that is answered" in page.text("claims")
     assert "A process manager does the same" in page.text("claims")
     reports.keep_sustained_rates(run, reason="stopped")
     assert "times one process" not in _report().text("headline"), "a search that did not end tells nothing"
+
+
+def test_the_verdicts_on_all_claims_stand_but_once_on_the_page(home: Path) -> None:
+    run = reports.scaled_run(RUN, blocks=1)
+    own = [prose("## The claims again"), code("lab.table(claims)", html("<p>judged again</p>"))]
+    for cell in own:
+        cell.metadata["tags"] = ["verdicts"]
+    write_notebook(run.path / "notebooks" / "00-summary.ipynb", prose("# Sum"), *own, prose("## Then"))
+    assert "again" not in _report().text()
+    assert "Then" in _report().text()
+
+
+def test_code_that_shows_nothing_is_in_the_fold_of_code_beside_it(home: Path) -> None:
+    one, other = (code("show()", html("<p>shown</p>")) for _ in range(2))
+    cells = [prose("# Up"), code("p = 1"), one, prose("Then"), code("a = 1"), other, code("run.end()")]
+    write_notebook(home / "data" / RUN / "notebooks" / "04-up.ipynb", *cells)
+    assert len([one for one in _report().find("details") if one.get("class") == "code"]) == 2
 
 
 def test_data_and_figures_are_named_in_a_file_and_linked_in_a_folder(home: Path) -> None:

@@ -18,7 +18,7 @@ from lab.experiments.claims import Verdict, Word, weighed
 from lab.experiments.common import mainly, worded
 from lab.experiments.dispatch.trials import EXPERIMENT, by_arrangement, compared
 from lab.models.statistics import Estimate, estimate, paired_ratio, pairing_gain
-from lab.study.estimates import Stated, stated
+from lab.study.estimates import Stated, linked, stated
 
 LATENCY_MATTERS = 1.05
 """Latencies within this factor of each other count as equal: no choice hangs on them."""
@@ -94,17 +94,22 @@ def by_word(ratios: Mapping[str, Estimate]) -> dict[Told | None, list[str]]:
     return {word: [name for name, found in ratios.items() if told(found) == word] for word in words}
 
 
+QUANTITIES = "mean latency", "mean latency over ideal"
+"""What is stated of an arrangement, over the reference's."""
+
+
 def answer(trials: pd.DataFrame) -> str:
     """Say which arrangements are slower or faster than the reference, as far as the trials can tell."""
     found = comparisons(trials)
     if len(found) < 2:
         return "**Answer.** Nothing to compare: fewer than two arrangements of several workers were measured."
     raw, over_ideal = ({one.name: getattr(one, how) for one in found[1:]} for how in ("mean", "over_ideal"))
+    raw_name, over_name = (f"{quantity} over {found[0].name}'s" for quantity in QUANTITIES)
     blocks = dict.fromkeys(units.counted(one.mean.trials, "block") for one in found[1:])
     return (
-        f"**Answer.** How long requests take, compared with {found[0].name}: {_told_of(raw)}. With the speed"
-        f" of loops taken out: {_told_of(over_ideal)}. These are ratios of mean latency, paired over"
-        f" {' or '.join(blocks)}, under random arrivals at a utilisation of"
+        f"**Answer.** How long requests take, compared with {found[0].name}: {_told_of(raw, raw_name)}."
+        f" With the speed of loops taken out: {_told_of(over_ideal, over_name)}. These are ratios of mean"
+        f" latency, paired over {' or '.join(blocks)}, under random arrivals at a utilisation of"
         f" {_span(compared(trials)['utilisation'])}."
     )
 
@@ -112,16 +117,22 @@ def answer(trials: pd.DataFrame) -> str:
 _TAKE = {"more": "longer", "less": "less time", "alike": "as long", None: "cannot be told"}
 
 
-def _told_of(ratios: Mapping[str, Estimate]) -> str:
-    """Write what can be told with its numbers, and for the rest that it cannot be told."""
+def _told_of(ratios: Mapping[str, Estimate], quantity: str) -> str:
+    """Write what can be told with its numbers, by links, and for the rest that it cannot be told."""
     found = by_word(ratios)
     parts = [
-        f"**{_TAKE[word]}** with " + ", ".join(f"{name} {ratio(ratios[name])}" for name in names)
+        f"**{_TAKE[word]}** with "
+        + ", ".join(f"{name} {_leading(ratios[name], quantity, name)}" for name in names)
         for word, names in found.items()
         if word and names
     ]
     untold = [f"cannot be told with {', '.join(found[None])}"] if found[None] else []
     return "; ".join(parts + untold)
+
+
+def _leading(found: Estimate, quantity: str, name: str) -> str:
+    written = ratio(found)
+    return f"{linked(written.digits, quantity, arrangement=name)} ({written.spread})"
 
 
 def comparison_table(trials: pd.DataFrame) -> pd.DataFrame:
@@ -262,7 +273,7 @@ def estimates(trials: pd.DataFrame) -> list[Stated]:
             arrangement=one.name,
         )
         for one in found[1:]
-        for quantity, each in (("mean latency", one.mean), ("mean latency over ideal", one.over_ideal))
+        for quantity, each in zip(QUANTITIES, (one.mean, one.over_ideal), strict=True)
     ]  # fmt: skip
     shares = [
         stated(

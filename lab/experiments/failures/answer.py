@@ -1,7 +1,7 @@
 """What failures cost, by event: tables with intervals, figures, the answer, and the article's claims."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from lab.experiments.failures.trials import (
 from lab.figures import BAD, HALO, INK, PALE, SMALL, canvas, reference_line
 from lab.figures.timeline import draw_lanes
 from lab.models.statistics import Estimate, estimate, proportion
-from lab.study.estimates import Stated, stated
+from lab.study.estimates import Stated, linked, stated
 from lab.units import counted, percent, seconds
 
 ENOUGH = 2 / 3
@@ -216,9 +216,9 @@ def answer(events: pd.DataFrame) -> str:
     """Say what failures cost with the first dispatch and new connections, each from all of its events."""
     told = []
     for kind, tell in _TOLD.items():
-        for _, connections, mine, _ in servers(events, kind):
+        for dispatch, connections, mine, _ in servers(events, kind):
             if connections == "new":
-                told.append(tell(mine))
+                told.append(tell(mine, {"dispatch": dispatch, "connections": connections}))
                 break
     return f"**Answer.** {' '.join(told) or 'No failure was measured.'}"
 
@@ -227,15 +227,23 @@ def _lost_in(mine: pd.DataFrame, noun: str) -> str:
     return f"{counted(len(mine), noun)} lost {counted(mine['lost'].sum(), 'request')}"
 
 
-_TOLD: dict[str, Callable[[pd.DataFrame], str]] = {
-    KILL: lambda mine: (
+def _leading(measure: Measure, kind: str, mine: pd.DataFrame, of: Mapping[str, Any]) -> str:
+    """Write a measure, with a link from its number to its estimate, if it has one."""
+    if measure.found(mine) is None:
+        return measure.written(mine)
+    value, bracket, rest = measure.written(mine).partition(" (")
+    return linked(value, f"{kind}: {measure.quantity}", **of) + bracket + rest
+
+
+_TOLD: dict[str, Callable[[pd.DataFrame, Mapping[str, Any]], str]] = {
+    KILL: lambda mine, of: (
         f"{_lost_in(mine, 'kill')} of {mine['met'].sum():,}; until all workers served again: "
-        f"{_FULL.written(mine)}."
+        f"{_leading(_FULL, KILL, mine, of)}."
     ),
-    RECYCLE: lambda mine: f"{_lost_in(mine, 'recycle')} of {mine['met'].sum():,}.",
-    BLOCK: lambda mine: (
+    RECYCLE: lambda mine, _: f"{_lost_in(mine, 'recycle')} of {mine['met'].sum():,}.",
+    BLOCK: lambda mine, of: (
         f"Of the requests due while a worker was blocked, this share had to wait for it: "
-        f"{_WAITED.written(mine)}."
+        f"{_leading(_WAITED, BLOCK, mine, of)}."
     ),
 }
 

@@ -28,17 +28,23 @@ from lab.experiments.other_servers.analysis import (
 from lab.experiments.other_servers.servers import ACCEPTS, KEPT, PEERS, label
 from lab.experiments.other_servers.trials import ALL_OF_NODE, EXPERIMENT, OVERLOAD, RELOAD, TAIL
 from lab.models.statistics import Estimate
-from lab.study.estimates import Stated, stated
+from lab.study.estimates import Stated, linked, stated
 from lab.units import Number
 
 
 def answer(servers: Sequence[Found], trials: pd.DataFrame) -> str:
     """Say how far all are from the ideal, who is nearer than the first and why, what a faster loop buys."""
-    tail = f"Their {tail_name(trials)} is {{}} times one ideal queue's"
+    tail, tails = f"Their {tail_name(trials)} is {{}} times one ideal queue's", _tails(trials)
     parts = [
-        _span(servers, "limit", units.percent, "Overloaded, they answer {} of what their own loops allow")
+        _span(
+            servers,
+            "limit",
+            _SHARE,
+            units.percent,
+            "Overloaded, they answer {} of what their own loops allow",
+        )
         + _nearer(servers, trials, OVERLOAD, LIMIT, "more"),
-        _span(servers, "tail", "{:.2f}".format, tail) + _nearer(servers, trials, TAIL, TAILS, "less"),
+        _span(servers, "tail", tails, "{:.2f}".format, tail) + _nearer(servers, trials, TAIL, TAILS, "less"),
         _uneven(servers),
     ]
     if buys := bought(speeds(servers, trials)):
@@ -50,15 +56,32 @@ def answer(servers: Sequence[Found], trials: pd.DataFrame) -> str:
     return f"**Answer.** {'. '.join(filter(None, parts))}."
 
 
-def _span(servers: Sequence[Found], measure: str, write: Callable[[float], str], text: str) -> str:
-    """Put the least and the most of a measure into a text, each with whose it is; then the first server's."""
+_SHARE = "share of the own limit, overloaded"
+
+
+def _tails(trials: pd.DataFrame) -> str:
+    return f"{tail_name(trials)} over one ideal queue's"
+
+
+def _span(
+    servers: Sequence[Found], measure: str, quantity: str, write: Callable[[float], str], text: str
+) -> str:
+    """Put the least and the most of a measure into a text, each with whose it is; then the first server's.
+
+    Each number is a link to its estimate, of that quantity.
+    """
     known = {one.name: found.value for one in servers if (found := getattr(one, measure))}
     if not known:
         return ""
+    told = {
+        one.name: linked(write(known[one.name]), quantity, server=one.server)
+        for one in servers
+        if one.name in known
+    }
     ends = dict.fromkeys([min(known, key=known.__getitem__), max(known, key=known.__getitem__)])
-    said = text.format(" to ".join(f"{write(known[name])} ({name})" for name in ends))
+    said = text.format(" to ".join(f"{told[name]} ({name})" for name in ends))
     first = servers[0].name
-    return said if first in ends or first not in known else f"{said}; {first}: {write(known[first])}"
+    return said if first in ends or first not in known else f"{said}; {first}: {told[first]}"
 
 
 def _nearer(servers: Sequence[Found], trials: pd.DataFrame, part: str, column: str, word: str) -> str:
@@ -102,8 +125,8 @@ def estimates(trials: pd.DataFrame) -> list[Stated]:
     if trials.empty:
         return []
     measures = (
-        ("share of the own limit, overloaded", OVERLOAD, LIMIT),
-        (f"{tail_name(trials)} over one ideal queue's", TAIL, TAILS),
+        (_SHARE, OVERLOAD, LIMIT),
+        (_tails(trials), TAIL, TAILS),
         ("busiest worker over its fair share, by server", TAIL, NEW),
     )
     return [

@@ -38,7 +38,7 @@ def servers_figure(servers: Sequence[Found], trials: pd.DataFrame) -> Figure | N
     if not shown:
         return None
     delays = any(one.delayed for one in shown)
-    height = 2.2 + 2 * 0.27 * len(shown)
+    height = 2.2 + 2 * 0.27 * max(4, len(shown))
     with canvas(_title(shown), rows=2, columns=2, height=height, sharey=True) as (figure, panels):
         tail = tail_name(trials)
         _panel(panels[0], "In overload", "share of its\nown limit", 1.0)
