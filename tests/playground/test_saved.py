@@ -49,7 +49,9 @@ def test_the_figure_says_what_is_best_and_has_a_line_per_value() -> None:
 def test_against_words_no_line_joins_the_medians() -> None:
     figure = drawn("made-by-hand", ROWS, "dispatch", NOTHING)
     assert figure is not None
-    assert {line.get_linestyle() for line in figure.axes[0].get_lines()} == {"None"}
+    lines = figure.axes[0].get_lines()
+    assert {line.get_linestyle() for line in lines} == {"None"}
+    assert "a flagged trial" in [line.get_label() for line in lines]
     assert rendered(figure, "svg")
 
 
