@@ -167,14 +167,14 @@ class Saved(widgets.VBox):  # type: ignore[misc]
             return
         try:
             found = experiments(self._run.value)
+            why = "" if found else "This run has no trials."
         except LabError as error:
-            self._say(str(error))
-            return
-        if not found:
-            self._say("This run has no trials.")
-            return
+            found, why = [], str(error)
         self._filling = True
         self._experiment.options = found
+        if why:
+            self._draw_nothing(why)
+            return
         self._experiment.value = next((name for name in _EXPERIMENT_FIRST if name in found), found[0])
         self._filling = False
         self._pick_experiment()
@@ -185,7 +185,7 @@ class Saved(widgets.VBox):  # type: ignore[misc]
         try:
             self._trials = open_run(self._run.value).trials(self._experiment.value)
         except LabError as error:
-            self._say(str(error))
+            self._draw_nothing(str(error))
             return
         self._filling = True
         self._factors = varied(self._trials)
@@ -216,9 +216,17 @@ class Saved(widgets.VBox):  # type: ignore[misc]
         flagged = int((~chosen["valid"]).sum())
         self._figure.value = (
             f'<figure style="margin:0;max-width:44rem"><img src="data:image/png;base64,{source}"'
-            f' style="max-width:100%" alt="{html.escape(alt_text(figure))}"><figcaption>{counted(len(chosen), "trial")} of'
-            f" {len(self._trials)}, {flagged} flagged; lines join medians.</figcaption></figure>"
+            f' style="max-width:100%" alt="{html.escape(alt_text(figure))}"><figcaption>'
+            f"{counted(len(chosen), 'trial')} of {len(self._trials)}, {flagged} flagged;"
+            " lines join medians.</figcaption></figure>"
         )
+
+    def _draw_nothing(self, why: str) -> None:
+        """Say why there is no figure, and offer nothing of what was picked before."""
+        self._filling = True
+        self._across.options, self._by.options, self._only.children = [], [], []
+        self._filling = False
+        self._say(why)
 
     def _say(self, text: str) -> None:
         self._figure.value = f'<p role="status">{html.escape(text)}</p>'
