@@ -4,18 +4,18 @@ They also share its memory, until one of them writes to it.
 """
 
 import asyncio
+import atexit
 import gc
 import json
 import os
 import signal
 import stat
+import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from multiprocessing import get_context
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from lab.channel import Channel
 
@@ -26,18 +26,21 @@ Body = Callable[[str], None]
 class Forked:
     """A child of this process."""
 
-    def __init__(self, process: BaseProcess) -> None:
-        self._process = process
-        self.pid = process.pid or 0
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._status: int | None = None
 
     def wait(self) -> int:
         """Wait for its end; return its exit status, or minus the signal that ended it."""
-        self._process.join()
-        return self._process.exitcode or 0
+        if self._status is None:
+            _, status = os.waitpid(self.pid, 0)
+            self._status = os.waitstatus_to_exitcode(status)
+        return self._status
 
     def kill(self) -> None:
         """End it now."""
-        self._process.kill()
+        if self._status is None:  # else its number may be another's
+            os.kill(self.pid, signal.SIGKILL)
 
 
 async def fork_with_channel(
@@ -75,21 +78,39 @@ def freeze() -> None:
 def _fork(forked: "asyncio.Future[Forked]", body: Body, text: str, kept: frozenset[int]) -> None:
     if forked.cancelled():
         return
-    process = get_context("fork").Process(target=_be, args=(body, text, kept), daemon=True)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", DeprecationWarning
-            )  # our other threads only wait, and hold no lock
-            process.start()
+            # our other threads only wait, and hold no lock
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
     except OSError as error:
         forked.set_exception(error)
-    else:
-        forked.set_result(Forked(process))
+        return
+    if pid == 0:
+        _be(body, text, kept)
+    forked.set_result(Forked(pid))
 
 
-def _be(body: Body, text: str, kept: frozenset[int]) -> None:
-    """Forget what only our parent needs, then run the body."""
+def _be(body: Body, text: str, kept: frozenset[int]) -> NoReturn:
+    """Forget what only our parent needs, run the body, and end as a program does."""
+    status: object = 1
+    try:
+        _forget(kept)
+        body(text)
+        status = 0
+    except SystemExit as end:
+        status = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        try:
+            atexit._run_exitfuncs()  # such as the wait until the last lines are in the log
+        finally:
+            os._exit(status if isinstance(status, int) else 1)
+
+
+def _forget(kept: frozenset[int]) -> None:
+    atexit._clear()
     asyncio._set_running_loop(None)
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals():
@@ -98,7 +119,6 @@ def _be(body: Body, text: str, kept: frozenset[int]) -> None:
     for fd in _sockets() - kept:
         with suppress(OSError):
             os.close(fd)
-    body(text)
 
 
 def _sockets() -> set[int]:

@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -17,6 +20,16 @@ from lab.forks import Forked, fork_with_channel
 from lab.processes import begin, run_loop
 
 PATIENCE_S = 30.0
+LINES = 3000
+
+CHATTY = """
+import asyncio
+from test_forks import _forked, run_loop, writes_much
+async def main():
+    process, _ = await _forked(writes_much)
+    process.wait()
+run_loop(main())
+"""
 
 
 def starts(text: str) -> Channel:
@@ -54,6 +67,12 @@ def fails(text: str) -> None:
 def exits(text: str) -> None:
     starts(text)
     sys.exit(3)
+
+
+def writes_much(text: str) -> None:
+    starts(text)
+    for line in range(LINES):
+        logging.info("line %d", line)
 
 
 def waits(text: str) -> None:
@@ -114,6 +133,16 @@ def test_how_it_ends(body: Callable[[str], None], status: int) -> None:
         channel.close()
 
     run_loop(main())
+
+
+def test_all_that_it_logged_is_in_a_log_that_somebody_reads() -> None:
+    command = [sys.executable, "-c", CHATTY]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parent, stderr=subprocess.PIPE, check=True, timeout=PATIENCE_S
+    )
+    lines = done.stderr.splitlines()
+    assert len(lines) == LINES
+    assert lines[-1].endswith(b"line %d" % (LINES - 1))
 
 
 def test_it_ends_when_its_channel_is_closed() -> None:

@@ -86,7 +86,7 @@ def _environment(private: str) -> Iterator[None]:
 
 def _spoken_to_in(folder: str) -> Config:
     """Speak to the kernel through sockets in a private folder, not over TCP, which others could read."""
-    return Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
+    return Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel", "shutdown_wait_time": 1.0})
 
 
 def _leave_word(output: Path, reason: str) -> str:

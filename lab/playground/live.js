@@ -132,15 +132,19 @@ function render({ model, el }) {
     try { model.send(message); } catch { clearInterval(beating); }
   }
 
-  const beat = () => tell({ hidden: document.hidden });
+  let leaves = false; // a page that is closed is hidden, too, but does not come back
+  const beat = () => tell({ hidden: document.hidden && !leaves });
   const beating = setInterval(beat, BEAT_MS);
+  const turned = ({ type }) => { leaves = type === "pagehide"; beat(); };
   document.addEventListener("visibilitychange", beat);
+  for (const type of ["pagehide", "pageshow"]) window.addEventListener(type, turned);
   beat();
   draw();
   model.on("change:state", draw);
   return () => {
     clearInterval(beating);
     document.removeEventListener("visibilitychange", beat);
+    for (const type of ["pagehide", "pageshow"]) window.removeEventListener(type, turned);
     model.off("change:state", draw);
     tell({ closed: true });
   };

@@ -115,7 +115,7 @@ class Panel(widgets.VBox):  # type: ignore[misc]
         self._work = choice("work", list(work.items()), p.iterations)
         self._arrivals = choice("arrivals", ARRIVALS, p.arrivals)
         self._rate = widgets.FloatLogSlider(
-            p.rate, min=0, max=3, step=0.01, description="requests/s", readout_format=".3g",
+            p.rate, min=0, max=3, step=0.01, description="requests/s", readout_format=".4",
             layout=widgets.Layout(width="46rem", max_width="100%"),
         )  # fmt: skip
         self._start = button(

@@ -86,7 +86,7 @@ def tiles(moment: Moment | None) -> list[dict[str, Any]]:
         _tile("p99", _time(numbers.p99_s), _settled(theory, theory.p99_s, seconds) if theory else ""),
         _throughput(moment),
         _tile("in flight", f"{numbers.in_flight:,}", _in_flight(theory) if theory else ""),
-        _tile("utilisation", _NONE if used is None else percent(used), loops, bad=(used or 0.0) >= 1),
+        _tile("utilisation", _NONE if used is None else _used(used), loops, bad=(used or 0.0) >= 1),
     ]
     if numbers.failures:
         ways = ", ".join(name.replace("_", " ") for name in numbers.failures)
@@ -102,6 +102,10 @@ def _tile(name: str, value: str, theory: str, *, bad: bool = False) -> dict[str,
 
 def _time(value_s: float | None) -> str:
     return _NONE if value_s is None else seconds(value_s)
+
+
+def _used(utilisation: float) -> str:
+    return percent(utilisation) if utilisation < 1 else f"{100 * utilisation:,.0f} %"
 
 
 def _throughput(moment: Moment) -> dict[str, Any]:

@@ -91,9 +91,9 @@ def drawn(experiment: str, trials: pd.DataFrame, across: str, by: str) -> Figure
         plain_log_ticks(lower.yaxis, seconds)
         values = trials[across]
         for axes, y in ((upper, "throughput_rps"), (lower, "latency_p99_s")):
+            cross_flagged(axes, trials.assign(**{across: _along(values)}), across, y)
             if not _is_numeric(values):
                 continue
-            cross_flagged(axes, trials, across, y)
             if values.min() > 0 and values.max() / values.min() >= _LOG_FROM:
                 axes.set_xscale("log")
                 plain_log_ticks(axes.xaxis)
@@ -106,14 +106,18 @@ def drawn(experiment: str, trials: pd.DataFrame, across: str, by: str) -> Figure
 
 def _line(axes: Axes, trials: pd.DataFrame, across: str, y: str, place: int, name: str) -> None:
     look = DARK_TO_LIGHT[place % len(DARK_TO_LIGHT)]
-    numbers = _is_numeric(trials[across])
-    x = trials[across] if numbers else trials[across].map(lambda value: _plain(str(value)))
+    x = _along(trials[across])
     medians = trials.groupby(x)[y].median()
-    line = look.line if numbers else "none"
+    line = look.line if _is_numeric(x) else "none"
     axes.plot(x, trials[y], look.marker, color=look.color, alpha=0.35, markersize=4)
     axes.plot(
         medians.index, medians, linestyle=line, color=look.color, marker=look.marker, label=_plain(name)
     )
+
+
+def _along(values: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Return values as they stand along an axis: numbers, or words."""
+    return values if _is_numeric(values) else values.map(lambda value: _plain(str(value)))
 
 
 def _is_numeric(values: "pd.Series[Any]") -> bool:
@@ -163,14 +167,14 @@ class Saved(widgets.VBox):  # type: ignore[misc]
             return
         try:
             found = experiments(self._run.value)
+            why = "" if found else "This run has no trials."
         except LabError as error:
-            self._say(str(error))
-            return
-        if not found:
-            self._say("This run has no trials.")
-            return
+            found, why = [], str(error)
         self._filling = True
         self._experiment.options = found
+        if why:
+            self._draw_nothing(why)
+            return
         self._experiment.value = next((name for name in _EXPERIMENT_FIRST if name in found), found[0])
         self._filling = False
         self._pick_experiment()
@@ -181,7 +185,7 @@ class Saved(widgets.VBox):  # type: ignore[misc]
         try:
             self._trials = open_run(self._run.value).trials(self._experiment.value)
         except LabError as error:
-            self._say(str(error))
+            self._draw_nothing(str(error))
             return
         self._filling = True
         self._factors = varied(self._trials)
@@ -211,10 +215,18 @@ class Saved(widgets.VBox):  # type: ignore[misc]
         source = base64.b64encode(rendered(figure, "png")).decode()
         flagged = int((~chosen["valid"]).sum())
         self._figure.value = (
-            f'<figure style="margin:0"><img src="data:image/png;base64,{source}" style="max-width:100%"'
-            f' alt="{html.escape(alt_text(figure))}"><figcaption>{counted(len(chosen), "trial")} of'
-            f" {len(self._trials)}, {flagged} flagged; lines join medians.</figcaption></figure>"
+            f'<figure style="margin:0;max-width:44rem"><img src="data:image/png;base64,{source}"'
+            f' style="max-width:100%" alt="{html.escape(alt_text(figure))}"><figcaption>'
+            f"{counted(len(chosen), 'trial')} of {len(self._trials)}, {flagged} flagged;"
+            " lines join medians.</figcaption></figure>"
         )
+
+    def _draw_nothing(self, why: str) -> None:
+        """Say why there is no figure, and offer nothing of what was picked before."""
+        self._filling = True
+        self._across.options, self._by.options, self._only.children = [], [], []
+        self._filling = False
+        self._say(why)
 
     def _say(self, text: str) -> None:
         self._figure.value = f'<p role="status">{html.escape(text)}</p>'

@@ -110,3 +110,10 @@ def test_the_playground(lab: JupyterLab, browser: Browser) -> None:
     no_process(lab)
     assert complaints == []
     page.close()
+
+    page = browser.new_page()
+    notebook = lab.open(page, "playground.ipynb")
+    notebook.run_all()
+    Playground(notebook).start()
+    page.close()  # and long before a page that is only hidden would be given up
+    no_process(lab)

@@ -1,5 +1,6 @@
 """The second panel: saved trials, sliced by the factors in which they differ."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from helpers.trial_rows import trials
 from lab.figures import rendered
 from lab.notebook import alt_text
 from lab.playground.saved import ALL, NOTHING, Saved, axes_of, drawn, sliced, varied
+from lab.study.run import open_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,7 +51,9 @@ def test_the_figure_says_what_is_best_and_has_a_line_per_value() -> None:
 def test_against_words_no_line_joins_the_medians() -> None:
     figure = drawn("made-by-hand", ROWS, "dispatch", NOTHING)
     assert figure is not None
-    assert {line.get_linestyle() for line in figure.axes[0].get_lines()} == {"None"}
+    lines = figure.axes[0].get_lines()
+    assert {line.get_linestyle() for line in lines} == {"None"}
+    assert "a flagged trial" in [line.get_label() for line in lines]
     assert rendered(figure, "svg")
 
 
@@ -78,3 +82,22 @@ def test_the_reference_run_is_found_and_sliced(monkeypatch: pytest.MonkeyPatch) 
     assert " trials of " in panel.children[-1].value
     topology.value = ALL
     assert panel.children[-1].value == shown
+
+
+def test_a_run_without_trials_offers_nothing_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCALING_LAB_HOME", str(tmp_path))
+    shutil.copytree(ROOT / "data" / "reference", tmp_path / "data" / "reference")
+    open_run("just-begun", profile="quick")
+    panel = Saved()
+    run, experiment = panel.children[0].children
+    run.value = "reference"
+    assert experiment.options
+    run.value = "just-begun"
+    assert "no trials" in panel.children[-1].value
+    offered = (experiment, *panel.children[1].children)
+    assert [one.options for one in offered] == [(), (), ()]
+    assert panel.children[2].children == ()
+    run.value = "reference"
+    assert "<img" in panel.children[-1].value
