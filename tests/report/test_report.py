@@ -282,7 +282,9 @@ def test_the_first_screen_is_of_what_the_run_measured(home: Path) -> None:
     assert not [one for one in page.find("a") if one["href"].startswith("#estimate-")], "no estimate is kept"
     summary.estimates(run)
     (number, *_) = [one["href"] for one in _report().find("a") if one["href"].startswith("#estimate-")]
-    assert number == f"#estimate-{sustained.estimates('', sustained.kept(run, 'single-vs-cluster'))[-1].key}"
+    found = sustained.kept(run, "single-vs-cluster")
+    assert found is not None
+    assert number == f"#estimate-{sustained.estimates('', found)[-1].key}"
     assert "Clustering multiplies the rate that is answered" in page.text("claims")
     assert "A process manager does the same" in page.text("claims")
     reports.keep_sustained_rates(run, reason="stopped")
