@@ -80,7 +80,7 @@ def test_flagged_trials_are_counted_by_reason_with_the_range_of_their_values() -
     assert common.flag_table(trials({}, *rows)).to_numpy().tolist() == [
         ["flagged by an earlier version, which kept no codes", "2 of 6", "", ""],
         ["CPU time that the hypervisor took", "2 of 6", "9 %", "11 %"],
-        ["the loop's cost drifted within the block by", "2 of 6", "-25%", "+20%"],
+        ["the loop's cost drifted within the block", "2 of 6", "-25%", "+20%"],
     ]
 
 

@@ -16,7 +16,10 @@ from helpers.html_page import Page
 
 from lab import files
 from lab.cli import study
-from lab.experiments import catalog, summary
+from lab.experiments import catalog, less_than_one_core, summary
+from lab.experiments.dispatch import answer as dispatch_answer
+from lab.experiments.failures import answer as failures_answer
+from lab.experiments.failures import trials as failures
 from lab.flags import Flag
 from lab.report import evidence
 from lab.study.manifest import Manifest
@@ -95,6 +98,19 @@ def test_each_number_leads_to_the_trials_that_it_was_computed_from(run: Run) -> 
     stated = stated[stated["experiment"] == SCALING]
     assert {f"estimate-{key}" for key in stated["key"]} <= set(ids)
     assert {f"trial-{name}" for sources in stated["sources"] for name in sources} <= set(ids)
+
+
+def test_numbers_in_answers_lead_to_estimates(run: Run) -> None:
+    trials, keys = summary.trials_of(run), set(_stated(run)["key"])
+    failed = trials["failures"]
+    answers = (
+        dispatch_answer.answer(trials["dispatch"]),
+        failures_answer.answer(failures.events(failed, run.requests(failed), run.events(failed))),
+        less_than_one_core.answer(trials["less-than-one-core"], ""),
+    )
+    linked = [re.findall("#estimate-([0-9a-f]{10})", text) for text in answers]
+    assert list(map(len, linked)) == [0, 2, 3], "of dispatch, nothing can be told in this run"
+    assert {key for mine in linked for key in mine} <= keys
 
 
 def test_every_trial_is_a_row_with_its_file_and_its_number_of_rows(run: Run) -> None:
