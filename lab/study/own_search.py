@@ -87,9 +87,8 @@ class OwnSearch:
         believed = self._believed()
         if self._hopeless() or not (believed or len(self.trials) < _PATIENCE):
             return True
-        lower, upper = self.ends
-        near = lower is not None and upper is not None and upper - lower <= self.precision * upper
-        return len(self.trials) >= _MOST or (near and len(believed) >= _FEWEST)
+        settled = len(believed) >= _FEWEST and self._is_near() and self._unconfirmed() is None
+        return settled or len(self.trials) >= _MOST
 
     @property
     def reason(self) -> str:
@@ -124,7 +123,7 @@ class OwnSearch:
         self.trials.append(Judge(slos, self.arrivals, self.workers, self.cpus).judged(offered, rate_rps))
 
     def _next(self) -> float:
-        """Return the utilisation to aim at: the middle of the widest gap between the ends."""
+        """Return the utilisation to aim at: the middle of the widest gap, or an end to be confirmed."""
         lower, upper = self.ends
         if lower is None and upper is None:
             return _FIRST
@@ -132,9 +131,24 @@ class OwnSearch:
             return _STEP * (lower or _FIRST)
         if lower is None:
             return upper / _STEP
+        if self._is_near() and (unconfirmed := self._unconfirmed()):
+            return unconfirmed
         known = sorted(share for share in self._shares() if lower <= share <= upper)
         gaps = [(after - before, (before + after) / 2) for before, after in pairwise(known)]
         return max(gaps)[1]
+
+    def _is_near(self) -> bool:
+        """Say whether the ends are as near as they were asked to be."""
+        lower, upper = self.ends
+        return lower is not None and upper is not None and upper - lower <= self.precision * upper
+
+    def _unconfirmed(self) -> float | None:
+        """Return an end that but one trial tells: another disturbance would have said the same."""
+        for end, good in zip(self.ends, (True, False), strict=True):
+            alike = [share for share in self._told(good=good) if abs(share - (end or 0.0)) <= 0.1]
+            if end and len(alike) < 2:
+                return end
+        return None
 
     def _hopeless(self) -> list[RateTrial]:
         """Return trials in which nothing was answered well: no other rate will do."""
