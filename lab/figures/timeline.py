@@ -52,7 +52,9 @@ def workers_apart(requests: pd.DataFrame, trial: str | None = None) -> list[tupl
     Workers are numbered in the order of their first answers, in each `trial` anew. Requests that no worker
     answered come last.
     """
-    known = requests[requests["worker"].notna()] if "worker" in requests else requests.head(0)
+    if "worker" not in requests:
+        return [("", requests)]
+    known = requests[requests["worker"].notna()]
     each = [known] if trial is None else [rows for _, rows in known.groupby(trial, sort=False)]
     numbers = [rows.sort_values("end_s")["worker"].drop_duplicates() for rows in each]
     most = max(map(len, numbers), default=0)

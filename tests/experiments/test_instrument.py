@@ -177,3 +177,12 @@ def test_what_is_measured_is_kept_with_its_flags(monkeypatch: pytest.MonkeyPatch
 def test_the_control_takes_loops_that_one_server_can_run(wrong: list[int]) -> None:
     with pytest.raises(UsageError, match=r"parameter control_iterations(\[0\])? must"):
         study.Parameters.from_notebook(PARAMETERS | {"control_iterations": wrong})
+
+
+@pytest.mark.parametrize("rate", [20.0, 400.0])
+def test_few_and_many_requests_of_the_stalled_server_are_drawn_though_it_names_no_workers(
+    rate: float,
+) -> None:
+    figure = stalls.over_time_figure(stalled(rate))
+    assert len(figure.axes) == 3
+    assert f"of {round(2 * rate):,} are answered" in figure.get_suptitle()

@@ -59,3 +59,10 @@ def test_workers_beyond_a_few_share_a_lane_and_unanswered_requests_have_their_ow
     assert {name: len(rows) for name, rows in lanes.items()} == {
         "worker 1": 45, "worker 2": 45, timeline.NOBODY: 10,
     }  # fmt: skip
+
+
+def test_requests_of_a_server_that_names_no_workers_share_one_lane() -> None:
+    """Such as those of the stalled server of 08, at the rates of the full profile."""
+    requests = _attack(timeline.MANY).drop(columns="worker")
+    ((name, rows),) = timeline.workers_apart(requests)
+    assert (name, len(rows)) == ("", timeline.MANY)
