@@ -49,7 +49,7 @@ Percentile = Literal[50, 90, 95, 99]
 @checked
 @dataclass(frozen=True)
 class Objective:
-    """What a search asks: this percentile within so many times the loop's CPU time, measured before it."""
+    """What a search asks: this percentile within so many times the trial's own loops, at a steady speed."""
 
     percentile: Percentile = 95
     loops: Positive = 3.0
@@ -57,7 +57,7 @@ class Objective:
     """How far apart the bounds may be, as a share of the upper."""
 
     def __str__(self) -> str:
-        return f"p{self.percentile} within {self.loops:g} times the loop"
+        return f"p{self.percentile} within {self.loops:g} times the loop, at a steady speed"
 
     def slos(self, loop_s: float) -> list[Slo]:
         """Return it in seconds, and what it implies."""

@@ -46,7 +46,7 @@ def summarize(
     latency, ok = end - due, (requests["outcome"] == OUTCOMES[Outcome.OK]).to_numpy()
     answered = counts["outcomes"]["ok"]
     ended = ~np.isnan(latency)
-    latency_s = distribution(latency[ended], _LATENCY_QUANTILES)
+    latency_s = latency_of(requests)
     lag_s = distribution(_present(sent - due), _LAG_QUANTILES)
     lag_s = {name: lag_s[name] for name in ("p50", "p99", "max")}
     failed_here = counts["outcomes"]["client_error"] / max(1, len(requests))
@@ -81,6 +81,12 @@ def summarize(
         "flags": [flag.to_dict() for flag in flags],
         "invalid_because": [str(flag) for flag in flags],
     }
+
+
+def latency_of(requests: pd.DataFrame) -> dict[str, float | None]:
+    """Return the distribution of latency, in seconds from due to end, over all requests that ended."""
+    latency_s = requests["end_s"].to_numpy(np.float64) - requests["due_s"].to_numpy(np.float64)
+    return distribution(latency_s[~np.isnan(latency_s)], _LATENCY_QUANTILES)
 
 
 def account(requests: pd.DataFrame, errors: Mapping[str, int]) -> dict[str, Any]:

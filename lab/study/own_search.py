@@ -3,7 +3,8 @@
 A machine that others use too changes its speed from one trial to the next, and with it the rate that a server
 sustains; which share of its own limit (`plan.share_of_limit`) that is, it does not change. So a trial counts
 at its own utilisation, with latency in its own loops; and servers take turns, so that all of them meet the
-machine at the same speeds.
+machine at the same speeds. It also changes its speed within a trial, by more in one hour than in another: so
+latency counts as if it had not (`steadied`).
 """
 
 import math
@@ -15,7 +16,10 @@ import numpy as np
 
 from lab.flags import in_words
 from lab.load.report import Slo
+from lab.load.summary import latency_of
+from lab.models.simulation import waits
 from lab.study.rate_search import UNSEEN, Judge, Offer, RateTrial, why
+from lab.study.trial import Attacked, Measured
 from lab.units import counted, per_second, percent
 
 _FIRST = 1.1
@@ -117,7 +121,7 @@ class OwnSearch:
     def measure(self) -> None:
         """Offer the next load, and keep the trial."""
         rate_rps = self._next() * self.limit_rps
-        offered = self.offer(rate_rps, self.duration_s, len(self.trials))
+        offered = steadied(self.offer(rate_rps, self.duration_s, len(self.trials)), self.workers, self.cpus)
         loop_s = offered.summary["service_cpu_s"]["mean"] or offered.summary["service_s"]["mean"]
         slos = self.slos(loop_s or 1 / self.likely_rps)
         self.trials.append(Judge(slos, self.arrivals, self.workers, self.cpus).judged(offered, rate_rps))
@@ -178,3 +182,24 @@ def in_turns(searches: Sequence[OwnSearch], on_trial: Callable[[OwnSearch], None
         for search in going:
             search.measure()
             on_trial(search)
+
+
+def steadied(offered: Measured, workers: int, cpus: float) -> Measured:
+    """Return a load as it would have gone, had each loop taken as long as the trial's mean.
+
+    All loops do the same work, so it is the machine that makes one longer than another, and requests wait for
+    it. How long they do is seen in one ideal queue of the same arrivals: with the loops as they were, less
+    with all of them alike. What remains is the server's own doing: overload, idle workers, work beside the
+    loops. A load whose server does not say how long its loops took stays as it is.
+    """
+    requests = offered.requests
+    outnumbered = workers > cpus and bool(requests["service_cpu_s"].notna().any())  # share_of_limit counts so
+    loops_s, busy_s = requests["service_s"], requests["service_cpu_s" if outnumbered else "service_s"]
+    if not loops_s.notna().any():
+        return offered
+    servers, due_s = max(1, int(min(workers, cpus))), requests["due_s"].to_numpy(float)
+    as_they_were, alike = busy_s.fillna(busy_s.mean()).to_numpy(float), float(busy_s.mean())
+    waited_s = waits(due_s, as_they_were, servers) - waits(due_s, alike, servers)
+    longer_s = (loops_s - loops_s.mean()).fillna(0.0)
+    steady = requests.assign(end_s=(requests["end_s"] - waited_s - longer_s).clip(lower=requests["due_s"]))
+    return Attacked(steady, {**offered.summary, "latency_s": latency_of(steady)})

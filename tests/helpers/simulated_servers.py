@@ -11,7 +11,7 @@ from lab.load.arrivals import Stage, due_times
 from lab.load.attack import summarized
 from lab.load.log import Outcome
 from lab.load.records import to_frame
-from lab.models.simulation import waits
+from lab.models.simulation import Dispatch, waits
 from lab.study.trial import Attacked, Measured
 
 
@@ -24,6 +24,9 @@ class Simulated:
     noise: float = 0.2
     slower: float = 1.0
     """How many times longer each attack takes than the one before."""
+    wobble: float = 0.0
+    """By which share the machine is slower, then faster, within each half second."""
+    dispatch: Dispatch = "central"
     believed_rps: float = float("inf")
     fails: bool = False
     arrivals: str = "constant"
@@ -38,8 +41,9 @@ class Simulated:
         self.rates.append(rate_rps)
         due_s = due_times([Stage(rate_rps, rate_rps, duration_s)], self.arrivals, seed)
         mean_s = self.loop_s * self.slower ** len(self.rates)
-        service_s = mean_s * self.random.normal(1, self.noise, len(due_s)).clip(0.2)
-        start_s = due_s + waits(due_s, service_s, self.workers)
+        speeds = 1 + self.wobble * np.sin(2 * np.pi * due_s / 0.5)
+        service_s = mean_s * speeds * self.random.normal(1, self.noise, len(due_s)).clip(0.2)
+        start_s = due_s + waits(due_s, service_s, self.workers, self.dispatch)
         outcome = Outcome.HTTP_ERROR if self.fails else Outcome.OK
         log: dict[str, Any] = {
             "sent_s": due_s,

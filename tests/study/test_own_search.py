@@ -4,14 +4,15 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import coverage
 from helpers.simulated_servers import Simulated
 
 from lab.flags import Flag
 from lab.load.report import Slo
-from lab.study.own_search import OwnSearch, in_turns
-from lab.study.trial import Attacked
+from lab.study.own_search import OwnSearch, in_turns, steadied
+from lab.study.trial import Attacked, Measured
 
 LOOP_S = 0.0128
 
@@ -52,6 +53,45 @@ def test_at_one_speed_it_takes_few_trials_and_the_bounds_are_near() -> None:
     assert one.reason == ""
     assert len(one.trials) <= 8
     assert one.limit_rps == pytest.approx(2 / LOOP_S, rel=0.01)
+
+
+def test_a_machine_that_wobbles_within_trials_tells_the_same_share() -> None:
+    """Another hour, another wobble: of the rates that meet an SLO, only the latter changes."""
+    searches = [search(Simulated(noise=0.02, wobble=wobble)) for wobble in (0.0, 0.2, 0.4)]
+    ended(*searches[:2])
+    ended(searches[2])
+    for lower, upper in (one.bounds for one in searches):
+        assert lower is not None
+        assert upper is not None
+        assert 0.9 < lower <= 1.0 <= upper < 1.1
+
+
+def _late(offered: Measured) -> float:
+    p95: float = offered.summary["latency_s"]["p95"]
+    return p95 / LOOP_S
+
+
+def test_what_the_machine_did_is_taken_out_of_latency_and_what_the_server_did_is_not() -> None:
+    slow_for_a_while = Simulated(noise=0.0, wobble=0.5)(0.9 * 2 / LOOP_S, 2.0, 1)
+    assert _late(slow_for_a_while) > 3
+    assert _late(steadied(slow_for_a_while, 2, 2)) == pytest.approx(1.0, abs=0.01)
+    overloaded = Simulated(noise=0.0)(1.2 * 2 / LOOP_S, 2.0, 1)
+    assert _late(steadied(overloaded, 2, 2)) == pytest.approx(_late(overloaded))
+    hashed = Simulated(noise=0.0, dispatch="random")(0.8 * 2 / LOOP_S, 2.0, 1)
+    assert _late(hashed) > 2
+    assert _late(steadied(hashed, 2, 2)) == pytest.approx(_late(hashed))
+
+
+def test_a_steadied_load_has_every_request_and_one_without_loop_times_stays_as_it_is() -> None:
+    offered = Simulated(noise=0.2, fails=True)(150.0, 2.0, 1)
+    steady = steadied(offered, 2, 2)
+    changed = ["end_s"]
+    pd.testing.assert_frame_equal(
+        steady.requests.drop(columns=changed), offered.requests.drop(columns=changed)
+    )
+    assert (steady.requests["end_s"] >= steady.requests["due_s"]).all()
+    silent = Attacked(offered.requests.assign(service_s=math.nan, service_cpu_s=math.nan), offered.summary)
+    assert steadied(silent, 2, 2) is silent
 
 
 def test_servers_take_turns_until_each_is_done() -> None:
