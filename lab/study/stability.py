@@ -182,17 +182,22 @@ def with_calibration(store: Store, experiment: str, trials: pd.DataFrame) -> pd.
     return joined
 
 
-def with_utilisation(trials: pd.DataFrame, cpus: int) -> pd.DataFrame:
-    """Add `utilisation`: the rate as a `share_of_limit`, on a machine of so many CPUs.
-
-    A load is what was planned by the calibration; this is what came of it, at the speed of the trial itself,
-    and of random arrivals by as many as fell due. It is nan if nothing was answered.
-    """
+def offered_rps(trials: pd.DataFrame) -> "pd.Series[float]":
+    """Return the rate that each trial was offered: of random arrivals, by as many as fell due."""
     fell_due_rps = (trials["planned"] / trials["duration_s"]).where(trials["arrivals"] == "poisson")
+    return fell_due_rps.fillna(trials["rate"])
+
+
+def with_utilisation(trials: pd.DataFrame, cpus: int) -> pd.DataFrame:
+    """Add `utilisation`: the offered rate as a `share_of_limit`, on a machine of so many CPUs.
+
+    A load is what was planned by the calibration; this is what came of it, at the speed of the trial itself.
+    It is nan if nothing was answered.
+    """
     its_cpus = trials["quota_cpus"].astype(float).fillna(cpus).clip(upper=cpus)
     return trials.assign(
         utilisation=share_of_limit(
-            fell_due_rps.fillna(trials["rate"]),
+            offered_rps(trials),
             trials["service_mean_s"],
             trials["service_cpu_mean_s"].astype(float),
             trials["workers"],

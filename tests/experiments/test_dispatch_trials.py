@@ -187,7 +187,15 @@ def beside_theory(*rows: dict[str, Any], due_s: tuple[float, ...] = (0.0,) * 4) 
     common: dict[str, Any] = {"arrivals": "poisson", "load": 0.8, "workers": 2, "topology": "cluster"}
     made = trials(
         *({"trial_id": f"t{n}", "place": n, "sent": 300, **row} for n, row in enumerate(rows)),
-        **common | {"rate": 16.0, "pool": "process", "keepalive": False, "service_s": 0.1, "extra": 0.0},
+        **common
+        | {
+            "rate": 16.0,
+            "planned": 160,
+            "pool": "process",
+            "keepalive": False,
+            "service_s": 0.1,
+            "extra": 0.0,
+        },
     )
     requests = pd.DataFrame(
         {

@@ -195,6 +195,15 @@ def test_the_own_utilisation_is_rate_times_own_service_time_per_worker() -> None
     assert math.isnan(found[2]), "nothing was answered"
 
 
+def test_random_arrivals_count_as_many_as_fell_due() -> None:
+    """Chance may send 92 of 100, which load a server less; constant ones are as many as were planned."""
+    rows = trials(
+        {"arrivals": "poisson"}, {"arrivals": "constant"}, rate=10.0, duration_s=10.0, planned=92,
+        service_mean_s=0.05,
+    )  # fmt: skip
+    assert with_utilisation(rows, cpus=2)["utilisation"].tolist() == pytest.approx([0.46, 0.5])
+
+
 def test_where_workers_outnumber_cpus_the_own_utilisation_counts_cpu_time() -> None:
     """Loops of 0.1 s of a CPU take 0.2 s if four workers share two: at 20/s, both are busy all the time."""
     full = {"rate": 20.0, "workers": 4, "service_mean_s": 0.2, "service_cpu_mean_s": 0.1}

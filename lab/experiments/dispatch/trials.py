@@ -28,6 +28,7 @@ from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
 from lab.study.run import Run
+from lab.study.stability import offered_rps
 
 EXPERIMENT = "dispatch"
 
@@ -283,7 +284,7 @@ def beside_theory(trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
     extra_s = pd.Series(least_s, trials.index, dtype=float).mask(gil)
     overhead_s = max(0.0, np.nan_to_num(float(extra_s.mask(trials["keepalive"]).min())))
     trials = trials.assign(
-        utilisation=trials["utilisation"].mask(gil, trials["rate"] * own_s),
+        utilisation=trials["utilisation"].mask(gil, offered_rps(trials) * own_s),
         tail_share=share,
         tail_s=trials[f"latency_p{share * 100:.0f}_s"],
         extra_s=extra_s,
