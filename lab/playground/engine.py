@@ -9,7 +9,7 @@ import random
 import signal
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Self
@@ -22,9 +22,10 @@ from lab.errors import LabError, UsageError
 from lab.hotloop import MOST_TIMES, KernelName
 from lab.load.arrivals import Arrivals
 from lab.load.generators import generators_with_room
-from lab.load.live import LiveLoad, Report, Row
+from lab.load.live import LiveLoad, Report
 from lab.playground.theory import Theory, predict
 from lab.playground.window import Numbers, Window
+from lab.servers.counters import WorkerCounters
 from lab.servers.handle import Server
 from lab.servers.spec import DispatchName, ServerSpec, Topology
 from lab.study.parameters import Parameters as _Parameters
@@ -40,6 +41,7 @@ BLOCKED_S = 3.0
 TIMEOUT_S = 10.0
 _BLOCKED_WITHIN_S = 60.0
 _LOOK_EVERY_S = 0.2
+_BUSY_OVER_S, _BUSY_SHARE = 1.0, 0.9
 _PREDICTED_WITHIN_S = 0.02
 
 
@@ -64,12 +66,16 @@ class Parameters(_Parameters):
 
 @dataclass(frozen=True)
 class Worker:
-    """A worker as it is now: its place among the workers, and its share of the answers counted lately."""
+    """A worker as it is now: its place among the workers, and its share of the answers counted lately.
+
+    is_busy: whether it was hardly ever idle of late, by its own count, whoever's requests it had.
+    """
 
     index: int
     pid: int
     restarts: int
     share: float
+    is_busy: bool
 
 
 @dataclass(frozen=True)
@@ -102,10 +108,24 @@ class _Running:
     window: Window = field(default_factory=Window)
     load: LiveLoad | None = None
     rate_rps: float = 0.0
-    members: tuple[tuple[int, int, int], ...] = ()
+    members: tuple[WorkerCounters, ...] = ()
+    busy: frozenset[int] = frozenset()
+    looks: deque[tuple[float, dict[int, float]]] = field(default_factory=deque)
     index_of: dict[int, int] = field(default_factory=dict)
     trouble: str = ""
     over: threading.Event = field(default_factory=threading.Event)
+
+    def looked(self, found: list[WorkerCounters]) -> None:
+        """Note what workers have done by now, and which of them were hardly ever idle of late."""
+        at_s = time.monotonic()
+        self.looks.append((at_s, {one.pid: one.busy_s for one in found}))
+        while self.looks[0][0] < at_s - _BUSY_OVER_S:
+            self.looks.popleft()
+        since_s, before = self.looks[0]
+        least_s = _BUSY_SHARE * (at_s - since_s)
+        busy = {one.pid for one in found if one.busy_s - before.get(one.pid, one.busy_s) > least_s}
+        self.members, self.busy = tuple(found), frozenset(busy)
+        self.index_of |= {one.pid: one.index for one in found}
 
 
 class Engine:
@@ -242,20 +262,22 @@ class Engine:
         for pid, count in numbers.by_worker.items():
             by_index[now.index_of.get(pid, -1)] += count
         workers = tuple(
-            Worker(index, pid, restarts, by_index[index] / answers if answers else 0.0)
-            for index, pid, restarts in now.members
+            Worker(
+                one.index, one.pid, one.restarts, by_index[one.index] / (answers or 1), one.pid in now.busy
+            )
+            for one in now.members
         )
         return Moment(at_s, now.rate_rps, numbers, self._theory, workers, now.trouble)
 
-    def recent(self, over_s: float, most: int) -> tuple[list[tuple[Row, int | None]], list[float]]:
-        """Return the requests that ended within `over_s`, each with its worker's place.
+    def recent(self, over_s: float, most: int) -> tuple[Report, list[int | None]]:
+        """Return what `Window.recent` does, and of each request that ended, its worker's place.
 
-        And when those that wait were due. At most so many in all. Raises LabError if nothing runs.
+        Raises LabError if nothing runs.
         """
         now = self._running()
         with self._reading:
-            rows, waiting = now.window.recent(over_s, most)
-        return [(row, now.index_of.get(row.worker)) for row in rows], waiting
+            report = now.window.recent(over_s, most)
+        return report, [now.index_of.get(row.worker) for row in report.rows]
 
     def _running(self) -> _Running:
         if (now := self._now) is None:
@@ -284,8 +306,7 @@ class Engine:
         except LabError as error:
             now.members, now.trouble = (), str(error)
             return
-        now.members = tuple((one.index, one.pid, one.restarts) for one in found)
-        now.index_of |= {one.pid: one.index for one in found}
+        now.looked(found)
         gone = not now.server.workers
         now.trouble = "the server is gone" if gone else ""
         if now.load and not now.load.is_running:

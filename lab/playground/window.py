@@ -1,7 +1,7 @@
 """The last seconds of a load: reports in, numbers out."""
 
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -99,14 +99,12 @@ class Window:
             failures=dict(ways),
         )
 
-    def recent(self, over_s: float, most: int) -> tuple[list[Row], list[float]]:
-        """Return the requests that ended within `over_s`, and when those that wait were due.
-
-        At most so many in all.
-        """
+    def recent(self, over_s: float, most: int) -> Report:
+        """Return the last report as if it were of `over_s`; it lists at most so many requests in all."""
         ended = [row for row in self._rows if _ended_s(row) > self.now_s - over_s]
         waiting = self._last.waiting_due_s[:most]
-        return ended[max(0, len(ended) + len(waiting) - most) :], waiting
+        rows = ended[max(0, len(ended) + len(waiting) - most) :]
+        return replace(self._last, rows=rows, waiting_due_s=waiting)
 
     def _answers(self) -> list[Row]:
         found: list[Row] = []
