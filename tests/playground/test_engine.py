@@ -54,7 +54,7 @@ def test_numbers_follow_the_rate_and_nothing_is_lost(engine: Engine) -> None:
     until(lambda: engine.moment().numbers.offered_rps > 150)
     until(lambda: (theory := engine.moment().theory) and theory.throughput_rps == 200)
     moment = engine.moment()
-    assert [worker.index for worker in moment.workers] == [0, 1]
+    assert [(worker.index, worker.is_busy) for worker in moment.workers] == [(0, False), (1, False)]
     assert sum(worker.share for worker in moment.workers) == pytest.approx(1)
     assert moment.numbers.p50_s is not None
     assert moment.numbers.p99_s is not None
@@ -118,6 +118,7 @@ def test_overload_ends_at_once_although_thousands_wait(engine: Engine) -> None:
     until(lambda: engine.moment().numbers.in_flight > 500)
     until(lambda: (theory := engine.moment().theory) and theory.grows_rps > 0)
     pids = engine.pids
+    until(lambda: all(worker.is_busy for worker in engine.moment().workers))
     totals = engine.stop()
     assert totals.outcomes["unfinished"] > 400
     assert all(gone(pid) for pid in pids)
