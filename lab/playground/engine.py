@@ -119,7 +119,7 @@ class _Running:
         """Note what workers have done by now, and which of them were hardly ever idle of late."""
         at_s = time.monotonic()
         self.looks.append((at_s, {one.pid: one.busy_s for one in found}))
-        while self.looks[0][0] < at_s - _BUSY_OVER_S:
+        while len(self.looks) > 1 and self.looks[1][0] < at_s - _BUSY_OVER_S:
             self.looks.popleft()
         since_s, before = self.looks[0]
         least_s = _BUSY_SHARE * (at_s - since_s)
