@@ -41,7 +41,9 @@ BLOCKED_S = 3.0
 TIMEOUT_S = 10.0
 _BLOCKED_WITHIN_S = 60.0
 _LOOK_EVERY_S = 0.2
-_BUSY_OVER_S, _BUSY_SHARE = 1.0, 0.9
+_BUSY_OVER_S, _BUSY_OVER_LOOPS = 2.0, 20
+"""What else a worker does is judged over so long, and over so many loops that one makes no difference."""
+
 _PREDICTED_WITHIN_S = 0.02
 
 
@@ -68,7 +70,8 @@ class Parameters(_Parameters):
 class Worker:
     """A worker as it is now: its place among the workers, and its share of the answers counted lately.
 
-    is_busy: whether it was hardly ever idle of late, by its own count, whoever's requests it had.
+    is_busy: whether it was mostly busy, of late, when it had none of the requests that were answered: with
+    what its clients gave up, or with what blocks it.
     """
 
     index: int
@@ -101,6 +104,26 @@ class Totals:
     outcomes: dict[str, int]
 
 
+@dataclass(frozen=True)
+class _Look:
+    """The seconds that each worker, by pid, had spent in loops: by its own count, and by its answers."""
+
+    at_s: float
+    spent_s: dict[int, float]
+    answered_s: dict[int, float]
+
+    def busy_since(self, before: "_Look") -> set[int]:
+        """Return the workers that were busy for most of the time for which no answer accounts."""
+        over_s = self.at_s - before.at_s
+        found = set()
+        for pid in self.spent_s.keys() & before.spent_s.keys():
+            spent_s = self.spent_s[pid] - before.spent_s[pid]
+            answered_s = self.answered_s[pid] - before.answered_s[pid]
+            if spent_s - answered_s > (over_s - answered_s) / 2:
+                found.add(pid)
+        return found
+
+
 @dataclass
 class _Running:
     parameters: Parameters
@@ -108,23 +131,23 @@ class _Running:
     window: Window = field(default_factory=Window)
     load: LiveLoad | None = None
     rate_rps: float = 0.0
+    loop_s: float = 0.0
     members: tuple[WorkerCounters, ...] = ()
-    busy: frozenset[int] = frozenset()
-    looks: deque[tuple[float, dict[int, float]]] = field(default_factory=deque)
+    busy: set[int] = field(default_factory=set)
+    looks: deque[_Look] = field(default_factory=deque)
     index_of: dict[int, int] = field(default_factory=dict)
     trouble: str = ""
     over: threading.Event = field(default_factory=threading.Event)
 
     def looked(self, found: list[WorkerCounters]) -> None:
-        """Note what workers have done by now, and which of them were hardly ever idle of late."""
-        at_s = time.monotonic()
-        self.looks.append((at_s, {one.pid: one.busy_s for one in found}))
-        while len(self.looks) > 1 and self.looks[1][0] < at_s - _BUSY_OVER_S:
+        """Note what workers have done by now, and which of them are busy with what is not answered."""
+        answered_s = {one.pid: self.window.loops_s[one.pid] for one in found}
+        look = _Look(time.monotonic(), {one.pid: one.busy_s for one in found}, answered_s)
+        over_s = max(_BUSY_OVER_S, _BUSY_OVER_LOOPS * self.loop_s)
+        self.looks.append(look)
+        while len(self.looks) > 1 and self.looks[1].at_s < look.at_s - over_s:
             self.looks.popleft()
-        since_s, before = self.looks[0]
-        least_s = _BUSY_SHARE * (at_s - since_s)
-        busy = {one.pid for one in found if one.busy_s - before.get(one.pid, one.busy_s) > least_s}
-        self.members, self.busy = tuple(found), frozenset(busy)
+        self.members, self.busy = tuple(found), look.busy_since(self.looks[0])
         self.index_of |= {one.pid: one.index for one in found}
 
 
@@ -256,6 +279,7 @@ class Engine:
         now = self._running()
         with self._reading:
             at_s, numbers = now.window.now_s, now.window.numbers()
+        now.loop_s = numbers.service_s or now.loop_s
         self._predict(now, numbers)
         answers = sum(numbers.by_worker.values())
         by_index: Counter[int] = Counter()

@@ -121,6 +121,12 @@ def test_a_worker_that_is_busy_with_what_is_not_drawn_looks_busy(widget: Page) -
     assert counts(widget) == [[0, 1, 0, 0]]
 
 
+def test_a_worker_for_which_a_request_waits_is_not_idle_between_two(widget: Page) -> None:
+    one, next_one = (49.0, 49.0, 49.4, 0), (49.1, 49.6, 50.0, 0)
+    widget.evaluate("(scenes) => shown({ scenes, at: 49.5 })", [_scene(one, next_one)])
+    assert _looks(widget) == [("busy", "worker 1"), ("idle", "idle")]
+
+
 def test_a_live_scene_that_begins_again_is_followed_from_there(widget: Page) -> None:
     widget.emulate_media(reduced_motion="no-preference")
     widget.evaluate("(scenes) => shown({ scenes, live: true })", [_live(100.0)])

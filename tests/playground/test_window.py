@@ -80,6 +80,7 @@ def test_failures_are_told_apart_and_are_no_answers() -> None:
     assert numbers.failed_rps == pytest.approx(2)
     assert numbers.p50_s == pytest.approx(0.1)
     assert window.outcomes == {"ok": 1, "refused": 1, "reset": 1}
+    assert window.loops_s[1] == pytest.approx(0.05)
 
 
 def test_theory_is_that_of_the_arrangement() -> None:

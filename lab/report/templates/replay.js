@@ -3,7 +3,7 @@
 // A scene is {title, workers, requests: [{due, start, end, worker}]}, in seconds, workers counted from 0;
 // start is null while a request waits, end if it never came. A request waits at its worker; in a queue for
 // all while it has none, or if the scene says {queue: "shared"}. Requests are in the order in which they are due.
-// A live scene also says {now, busy, more}: the workers that were never idle lately, and how many more wait.
+// A live scene also says {now, busy, more}: workers busy with what it does not list, and how many more wait.
 
 const PLAYED_S = 12; // how long a whole scene is played
 const EASED_S = 0.05; // how long a dot takes to most of its way
@@ -123,10 +123,8 @@ class Stage { // one scene
   draw(t, passedS) { // at a time; after `passedS` seconds of the reader's, or at once
     const held = { coming: [], waiting: [], working: [], done: [] };
     for (const dot of this.inOrder) held[(dot.place = placeOf(dot.request, t))].push(dot);
-    for (const dot of held.coming) {
-      const share = 1 - (dot.request.due - t) / this.aheadS;
-      Object.assign(dot, { toX: share < 0 ? -2 * R : share * this.gate, toY: this.middle });
-    }
+    for (const dot of held.coming)
+      [dot.toX, dot.toY] = [Math.max(-2 * R, this.gate * (1 - (dot.request.due - t) / this.aheadS)), this.middle];
     for (const worker of [null, ...this.lanes.keys()]) {
       const own = ({ request }) => (this.shared || !(request.worker in this.lanes) ? null : request.worker);
       const queue = held.waiting.filter((dot) => own(dot) === worker);
@@ -135,8 +133,9 @@ class Stage { // one scene
       queue.forEach((dot, k) => Object.assign(dot, { toX: this.head - R - 3 - k * step, toY }));
     }
     this.boxes.forEach((box, i) => {
-      const { start, end } = held.working.find(({ request }) => (request.worker ?? 0) === i)?.request ?? {};
-      const idle = start == null && !this.scene.busy?.includes(i);
+      const own = ({ request }) => request.worker === i;
+      const { start, end } = held.working.find(own)?.request ?? {};
+      const idle = start == null && !held.waiting.some(own) && !this.scene.busy?.includes(i);
       box.filled.setAttribute("width", end == null ? 0 : (BOX.width * (t - start)) / (end - start));
       box.frame.setAttribute("class", idle ? "idle" : "busy");
       box.name.textContent = idle ? "idle" : `worker ${i + 1}`;
