@@ -99,12 +99,12 @@ def test_in_overload_workers_are_busy_though_they_answered_long_ago(widget: Page
     """Loops take a second, and nothing has ended since: what was in a worker then is known, and no later."""
     served = [(40.0, 48.2, 49.2, 0), (40.1, 48.6, 49.6, 1)]
     waiting = [(40.2 + k, None, None, None) for k in range(10)]
-    widget.evaluate("(scenes) => shown({ scenes, live: true })", [_live(50.0, *served, *waiting, more=300)])
+    widget.evaluate("(scenes) => shown({ scenes, live: true })", [_live(50.0, *served, *waiting, more=3000)])
     assert time_s(widget) == 49.0, "with reduced motion, at once"
     assert _looks(widget) == [("busy", "worker 1"), ("busy", "worker 2")]
     due_since = sum(due > 49 for due, *_ in waiting)
     assert counts(widget) == [[due_since, len(waiting) - due_since, 2, 0]]
-    assert widget.locator(".said b").first.text_content() == str(300 + len(waiting) - due_since)
+    assert widget.locator(".said b").first.text_content() == f"{3000 + len(waiting) - due_since:,}"
 
 
 def test_a_request_that_is_in_a_worker_for_long_is_drawn_there(widget: Page) -> None:

@@ -161,7 +161,8 @@ class Stage { // one scene
 
   say(held) {
     for (const [place, { length }] of Object.entries(held)) this.root.dataset[place] = length;
-    [this.waiting.textContent, this.done.textContent] = [held.waiting.length + (this.scene.more ?? 0), held.done.length];
+    const waiting = held.waiting.length + (this.scene.more ?? 0);
+    [this.waiting.textContent, this.done.textContent] = [waiting.toLocaleString("en"), held.done.length];
     this.mean.style.display = held.done.length ? "" : "none";
     const mean = held.done.reduce((sum, { request }) => sum + request.end - request.due, 0) / (held.done.length || 1);
     const label = this.mean.lastChild, x = this.at(mean), left = x > this.width / 2;
