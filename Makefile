@@ -20,8 +20,9 @@ test: $(READY) $(PEERS) programs
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+# As root, as in many containers, JupyterLab asks to be told that this is meant: whoever typed this means it.
 lab: $(READY) $(PEERS)
-	$(BIN)/jupyter lab --notebook-dir=. notebooks/start.ipynb
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --notebook-dir=. notebooks/start.ipynb
 
 bench: $(READY)
 	$(BIN)/pytest -s -v benchmarks

@@ -1,6 +1,7 @@
 """How an object shows itself: a title and its facts, as lines of text and as a small table in a notebook."""
 
 import html
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -46,11 +47,12 @@ def listed(values: Any, most: int = _MOST_LISTED) -> str:
     return f"{', '.join(known[:most]) or '–'}{rest}"
 
 
-class Shown:
+class Shown(ABC):
     """An object that shows its card where it is the value of a notebook's cell; doing so never fails."""
 
+    @abstractmethod
     def _card(self) -> Card:
-        raise NotImplementedError
+        """Return what is shown."""
 
     def _shown(self) -> Card:
         try:

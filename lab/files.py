@@ -16,12 +16,21 @@ from lab.errors import LabError, UsageError
 HOME = "SCALING_LAB_HOME"
 """The environment variable that names the folder for results."""
 
+REFERENCE = "reference"
+"""The run that is committed with the code."""
+
 _PACKAGE = Path(__file__).resolve().parent
 
 
 def checkout() -> Path | None:
     """Return the checkout that this package is in; None if it was installed from a wheel."""
     return _PACKAGE.parent if (_PACKAGE.parent / "pyproject.toml").exists() else None
+
+
+def reference() -> Path | None:
+    """Return the folder of the run that is committed with the code; None outside a checkout."""
+    root = checkout()
+    return root / "data" / REFERENCE if root else None
 
 
 def home() -> Path:

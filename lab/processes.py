@@ -73,7 +73,6 @@ def start_with_channel(
     fds: Mapping[str, int],
     log: Stream,
     out: Stream = None,
-    new_session: bool = True,
     prefix: Sequence[str] = (),
 ) -> "tuple[subprocess.Popen[bytes], Channel]":
     """Run one of our modules with a channel to it, which is also its lifeline; return both.
@@ -91,7 +90,6 @@ def start_with_channel(
             fds=tuple(passed.values()),
             stdout=log if out is None else out,
             stderr=log,
-            new_session=new_session,
             prefix=prefix,
         )
     except BaseException:

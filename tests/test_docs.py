@@ -57,7 +57,7 @@ def test_every_option_that_is_named_exists(page: Page) -> None:
     context = cli.command.make_context("lab", ["runs"])
     commands = [cli.command.get_command(context, name) for name in cli.COMMANDS]
     known = {option for one in commands if one for param in one.params for option in param.opts}
-    known |= {"--debug", "--help-notebook", "--allow-root"}  # the last two of papermill and of JupyterLab
+    known |= {"--debug", "--help-notebook"}  # the last of papermill
     named = {word for span in page.spans() for word in re.findall(r"(?<!\S)--[a-z][\w-]*", span)}
     assert named - known == set()
 

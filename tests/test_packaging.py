@@ -4,6 +4,7 @@ import ast
 import itertools
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,6 +13,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -136,3 +138,17 @@ def test_a_wheel_has_the_notebooks_and_works_where_the_caller_stands(tmp_path: P
         cwd=here, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert found.stdout.split() == [str(notebooks), str(here / "data"), "None"]
+
+
+@pytest.mark.parametrize(("user", "options"), [("0", ["--allow-root"]), ("1000", [])])
+def test_of_root_alone_make_lab_says_that_it_is_meant(
+    user: str, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whoever = tmp_path / "id"
+    whoever.write_text(f"#!/bin/sh\necho {user}\n")
+    whoever.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    command = [shutil.which("make") or "make", "-n", "lab"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    start = done.stdout.split("jupyter lab", 1)[1]
+    assert [word for word in start.split() if "root" in word] == options

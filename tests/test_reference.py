@@ -1,11 +1,15 @@
-"""The committed reference run: whole, and measured as the quick profile measures today."""
+"""The committed reference run: whole, measured as the quick profile measures today, and closed."""
 
+import shutil
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import yaml
+from helpers.study_fakes import condition, fake_attack
 
 from lab import files
+from lab.errors import LabError
 from lab.study.run import Run, damage, open_run
 
 MEASURED = {
@@ -36,3 +40,31 @@ def test_it_is_todays_quick_profile(notebook: str, reference: Run) -> None:
     trials = reference.trials(module.EXPERIMENT)
     assert quick["duration_s"] in set(trials["duration_s"].round(6))
     assert trials["block"].nunique() == quick["blocks"]
+
+
+def _measure(run: Run, rate: float) -> None:
+    run.measure("sweep", [condition(rate)], blocks=1, seed=1, execute=fake_attack)
+
+
+def test_nothing_is_added_to_it_but_without_its_folder_it_is_measured_anew(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "checkout", lambda: home)
+    run = open_run("reference")
+    _measure(run, 20)
+    _measure(run, 40)  # while it is unfinished
+    sealed = run.seal()
+    refused = "committed with the code; begin a new run, or delete .*/data/reference to measure it anew"
+    with pytest.raises(LabError, match=refused):
+        _measure(run, 80)
+    _measure(run, 40)  # which it has
+    assert run.manifest == sealed
+    shutil.rmtree(run.path)
+    _measure(open_run("reference"), 80)
+
+
+def test_a_run_of_its_name_in_another_home_is_a_run_like_any_other() -> None:
+    run = open_run("reference")
+    run.seal()
+    _measure(run, 20)
+    assert run.trial_count() == 1

@@ -1,6 +1,7 @@
 """`lab runs`: what has been measured here, newest first, and whether its files are intact."""
 
 import json
+from typing import Any
 
 import click
 
@@ -32,28 +33,28 @@ def _check(form: str) -> int:
 
 
 def _list(form: str) -> int:
-    rows = [_row(manifest) for manifest in find_runs()]
+    found = find_runs()
     if form == "json":
+        rows = [_row(one) | {"machine": one.machine.model_dump()} for one in found]
         write_out(json.dumps(rows, indent=2))
-    elif rows:
-        write_out(_table(rows))
+    elif found:
+        write_out(_table([_row(one) | {"machine": str(one.machine)} for one in found]))
     else:
         tell("no runs yet: `lab study` makes one")
     return 0
 
 
-def _row(manifest: Manifest) -> dict[str, str | int]:
+def _row(manifest: Manifest) -> dict[str, Any]:
     return {
         "run": manifest.run_id,
         "profile": manifest.profile or "-",
         "state": manifest.status,
         "trials": len(Store(files.data() / manifest.run_id).trial_ids()),
         "started": manifest.started_at.isoformat(sep=" ", timespec="seconds"),
-        "machine": str(manifest.machine),
     }
 
 
-def _table(rows: list[dict[str, str | int]]) -> str:
+def _table(rows: list[dict[str, Any]]) -> str:
     lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ("  ".join(map(str.ljust, line, widths)) for line in lines)

@@ -137,7 +137,7 @@ def command(
         raise
     if failures:
         tell(f"failed: {', '.join(failures)}; the rest is in the report")
-    else:
+    elif run.manifest.state == "unfinished":  # else nothing was added, and it stays as it was
         run.seal()
     write_out(report)
     return 1 if failures else 0

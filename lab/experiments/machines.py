@@ -38,9 +38,6 @@ from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.run import Run, run_in
 
-REFERENCE = "reference"
-"""The run that comes with the project."""
-
 _MOST_OTHERS = len(DARK_TO_LIGHT) - 1
 _MOST_DRAWN = 16
 _WIDE = 20
@@ -124,9 +121,8 @@ def _opened(name: str) -> Run:
 
 def _reference() -> Run | None:
     """Return the reference run: this home's, else that of the checkout; None if neither has one."""
-    root = files.checkout()
-    places = [files.data() / REFERENCE, *([root / "data" / REFERENCE] if root else [])]
-    return next((run_in(place) for place in places if place.is_dir()), None)
+    places = [files.data() / files.REFERENCE, files.reference()]
+    return next((run_in(place) for place in places if place and place.is_dir()), None)
 
 
 def beside(shown: Sequence[Shown]) -> Beside:

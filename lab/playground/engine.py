@@ -9,7 +9,7 @@ import random
 import signal
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Self
@@ -22,9 +22,10 @@ from lab.errors import LabError, UsageError
 from lab.hotloop import MOST_TIMES, KernelName
 from lab.load.arrivals import Arrivals
 from lab.load.generators import generators_with_room
-from lab.load.live import LiveLoad, Report, Row
+from lab.load.live import LiveLoad, Report
 from lab.playground.theory import Theory, predict
 from lab.playground.window import Numbers, Window
+from lab.servers.counters import WorkerCounters
 from lab.servers.handle import Server
 from lab.servers.spec import DispatchName, ServerSpec, Topology
 from lab.study.parameters import Parameters as _Parameters
@@ -40,6 +41,9 @@ BLOCKED_S = 3.0
 TIMEOUT_S = 10.0
 _BLOCKED_WITHIN_S = 60.0
 _LOOK_EVERY_S = 0.2
+_BUSY_OVER_S, _BUSY_OVER_LOOPS = 2.0, 20
+"""What else a worker does is judged over so long, and over so many loops that one makes no difference."""
+
 _PREDICTED_WITHIN_S = 0.02
 
 
@@ -64,12 +68,17 @@ class Parameters(_Parameters):
 
 @dataclass(frozen=True)
 class Worker:
-    """A worker as it is now: its place among the workers, and its share of the answers counted lately."""
+    """A worker as it is now: its place among the workers, and its share of the answers counted lately.
+
+    is_busy: whether it was mostly busy, of late, when it had none of the requests that were answered: with
+    what its clients gave up, or with what blocks it.
+    """
 
     index: int
     pid: int
     restarts: int
     share: float
+    is_busy: bool
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,26 @@ class Totals:
     outcomes: dict[str, int]
 
 
+@dataclass(frozen=True)
+class _Look:
+    """The seconds that each worker, by pid, had spent in loops: by its own count, and by its answers."""
+
+    at_s: float
+    spent_s: dict[int, float]
+    answered_s: dict[int, float]
+
+    def busy_since(self, before: "_Look") -> set[int]:
+        """Return the workers that were busy for most of the time for which no answer accounts."""
+        over_s = self.at_s - before.at_s
+        found = set()
+        for pid in self.spent_s.keys() & before.spent_s.keys():
+            spent_s = self.spent_s[pid] - before.spent_s[pid]
+            answered_s = self.answered_s[pid] - before.answered_s[pid]
+            if spent_s - answered_s > (over_s - answered_s) / 2:
+                found.add(pid)
+        return found
+
+
 @dataclass
 class _Running:
     parameters: Parameters
@@ -102,10 +131,24 @@ class _Running:
     window: Window = field(default_factory=Window)
     load: LiveLoad | None = None
     rate_rps: float = 0.0
-    members: tuple[tuple[int, int, int], ...] = ()
+    loop_s: float = 0.0
+    members: tuple[WorkerCounters, ...] = ()
+    busy: set[int] = field(default_factory=set)
+    looks: deque[_Look] = field(default_factory=deque)
     index_of: dict[int, int] = field(default_factory=dict)
     trouble: str = ""
     over: threading.Event = field(default_factory=threading.Event)
+
+    def looked(self, found: list[WorkerCounters]) -> None:
+        """Note what workers have done by now, and which of them are busy with what is not answered."""
+        answered_s = {one.pid: self.window.loops_s[one.pid] for one in found}
+        look = _Look(time.monotonic(), {one.pid: one.busy_s for one in found}, answered_s)
+        over_s = max(_BUSY_OVER_S, _BUSY_OVER_LOOPS * self.loop_s)
+        self.looks.append(look)
+        while len(self.looks) > 1 and self.looks[1].at_s < look.at_s - over_s:
+            self.looks.popleft()
+        self.members, self.busy = tuple(found), look.busy_since(self.looks[0])
+        self.index_of |= {one.pid: one.index for one in found}
 
 
 class Engine:
@@ -236,26 +279,29 @@ class Engine:
         now = self._running()
         with self._reading:
             at_s, numbers = now.window.now_s, now.window.numbers()
+        now.loop_s = numbers.service_s or now.loop_s
         self._predict(now, numbers)
         answers = sum(numbers.by_worker.values())
         by_index: Counter[int] = Counter()
         for pid, count in numbers.by_worker.items():
             by_index[now.index_of.get(pid, -1)] += count
         workers = tuple(
-            Worker(index, pid, restarts, by_index[index] / answers if answers else 0.0)
-            for index, pid, restarts in now.members
+            Worker(
+                one.index, one.pid, one.restarts, by_index[one.index] / (answers or 1), one.pid in now.busy
+            )
+            for one in now.members
         )
         return Moment(at_s, now.rate_rps, numbers, self._theory, workers, now.trouble)
 
-    def recent(self, over_s: float, most: int) -> tuple[list[tuple[Row, int | None]], list[float]]:
-        """Return the requests that ended within `over_s`, each with its worker's place.
+    def recent(self, over_s: float, most: int) -> tuple[Report, list[int | None]]:
+        """Return what `Window.recent` does, and of each request that ended, its worker's place.
 
-        And when those that wait were due. At most so many in all. Raises LabError if nothing runs.
+        Raises LabError if nothing runs.
         """
         now = self._running()
         with self._reading:
-            rows, waiting = now.window.recent(over_s, most)
-        return [(row, now.index_of.get(row.worker)) for row in rows], waiting
+            report = now.window.recent(over_s, most)
+        return report, [now.index_of.get(row.worker) for row in report.rows]
 
     def _running(self) -> _Running:
         if (now := self._now) is None:
@@ -284,8 +330,7 @@ class Engine:
         except LabError as error:
             now.members, now.trouble = (), str(error)
             return
-        now.members = tuple((one.index, one.pid, one.restarts) for one in found)
-        now.index_of |= {one.pid: one.index for one in found}
+        now.looked(found)
         gone = not now.server.workers
         now.trouble = "the server is gone" if gone else ""
         if now.load and not now.load.is_running:

@@ -5,6 +5,7 @@
 
 const SHOWN_S = 60;
 const BEAT_MS = 2000; // how often the kernel is told that somebody watches
+const SILENT_MS = 5000; // while it runs, news comes four times a second: after so long, the kernel may be gone
 const SIZE = { width: 460, height: 190, left: 54, right: 76, top: 26, bottom: 24 };
 
 function html(parent, tag, className = "", text = "") {
@@ -114,13 +115,22 @@ function render({ model, el }) {
   html(who, "p", "heading", "Who answers");
   const workers = html(who, "ul", "workers");
 
+  let newsMs = Date.now();
+  function say() {
+    const state = model.get("state"), silent = state.running && Date.now() - newsMs > SILENT_MS;
+    const since = `No news since ${new Date(newsMs).toLocaleTimeString()}: is the kernel alive?`;
+    const text = silent ? `${since} If it was restarted, run all cells again.` : state.said;
+    if (said.textContent !== text) said.textContent = text;
+    said.classList.toggle("bad", state.bad || silent);
+    root.classList.toggle("running", state.running && !silent);
+  }
+
   function draw() {
     const state = model.get("state"), sliders = el.closest(".jp-OutputArea-output")?.querySelectorAll(".noUi-handle");
     for (const slider of sliders ?? []) slider.setAttribute("aria-label", "requests per second"); // it has no name of its own
-    root.classList.toggle("running", state.running);
+    newsMs = Date.now();
+    say();
     root.classList.toggle("fresh", !state.workers.length);
-    if (said.textContent !== state.said) said.textContent = state.said;
-    said.classList.toggle("bad", state.bad);
     root.dataset.at = state.at;
     drawTiles(tiles, state.tiles);
     charts.replaceChildren();
@@ -134,7 +144,7 @@ function render({ model, el }) {
 
   let leaves = false; // a page that is closed is hidden, too, but does not come back
   const beat = () => tell({ hidden: document.hidden && !leaves });
-  const beating = setInterval(beat, BEAT_MS);
+  const beating = setInterval(beat, BEAT_MS), listening = setInterval(say, 1000);
   const turned = ({ type }) => { leaves = type === "pagehide"; beat(); };
   document.addEventListener("visibilitychange", beat);
   for (const type of ["pagehide", "pageshow"]) window.addEventListener(type, turned);
@@ -142,7 +152,7 @@ function render({ model, el }) {
   draw();
   model.on("change:state", draw);
   return () => {
-    clearInterval(beating);
+    for (const timer of [beating, listening]) clearInterval(timer);
     document.removeEventListener("visibilitychange", beat);
     for (const type of ["pagehide", "pageshow"]) window.removeEventListener(type, turned);
     model.off("change:state", draw);

@@ -280,12 +280,12 @@ class Panel(widgets.VBox):  # type: ignore[misc]
         }
 
     def _scene(self, moment: Moment) -> dict[str, Any]:
-        rows, waiting = self.engine.recent(_SCENE_S, _SCENE_REQUESTS)
-        count = 1 + max((one.index for one in moment.workers), default=0)
+        shown_s = _SCENE_S + (moment.numbers.service_s or 0.0)  # the picture is a loop's time behind
+        recent, places = self.engine.recent(shown_s, _SCENE_REQUESTS)
         factors = {"topology": self._topology.value, "dispatch": self._dispatch.value, "pool": "process"}
         queue = queue_of(factors | {"kernel": self._kernel.value})
         title = f"{queue}, {per_second(self._rate.value)}"
-        return picture.scene(title, count, queue == Queue.CENTRAL, rows, waiting)
+        return picture.scene(title, moment.workers, queue == Queue.CENTRAL, recent, places)
 
     def _show_picture(self) -> None:
         shown = self._watch.value and self.engine.is_running

@@ -1,11 +1,11 @@
 """A moment, as text and lines that are ready to be drawn."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lab.load.live import Row
+from lab.load.live import Report
 from lab.playground.engine import Moment, Worker
 from lab.playground.theory import Theory
 from lab.units import digits, per_second, percent, seconds
@@ -140,14 +140,24 @@ def workers(found: Iterable[Worker]) -> list[dict[str, Any]]:
 
 
 def scene(
-    title: str, count: int, central: bool, rows: Iterable[tuple[Row, int | None]], waiting: Iterable[float]
+    title: str, found: Sequence[Worker], central: bool, recent: Report, places: Iterable[int | None]
 ) -> dict[str, Any]:
-    """Return the requests as `replay.js` draws them: those that ended, and those that wait."""
+    """Return the requests as `replay.js` draws them live: those that ended, and those that have not.
+
+    places: of each that ended, the place of its worker among those that were found.
+    """
+    count = 1 + max((one.index for one in found), default=0)
     ended: list[dict[str, Any]] = [
         {"due": row.due_s, "start": row.end_s - row.service_s, "end": row.end_s, "worker": worker}
-        for row, worker in rows
+        for row, worker in zip(recent.rows, places, strict=True)
         if row.end_s is not None and row.service_s is not None and worker is not None and worker < count
     ]
-    left = [{"due": due_s, "start": None, "end": None, "worker": None} for due_s in waiting]
-    requests = sorted([*ended, *left], key=lambda one: one["due"])
-    return {"title": title, "workers": count, "requests": requests} | ({"queue": "shared"} if central else {})
+    left = [{"due": due_s, "start": None, "end": None, "worker": None} for due_s in recent.waiting_due_s]
+    return {
+        "title": title,
+        "workers": count,
+        "requests": sorted([*ended, *left], key=lambda one: one["due"]),
+        "now": recent.now_s,
+        "busy": [one.index for one in found if one.is_busy],
+        "more": recent.waiting - len(left),
+    } | ({"queue": "shared"} if central else {})

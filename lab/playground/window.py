@@ -1,7 +1,7 @@
 """The last seconds of a load: reports in, numbers out."""
 
-from collections import Counter, deque
-from dataclasses import dataclass
+from collections import Counter, defaultdict, deque
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -47,11 +47,16 @@ class Numbers:
 
 
 class Window:
-    """The requests of the last `KEPT_S`, and those that wait."""
+    """The requests of the last `KEPT_S`, and those that wait.
+
+    due, outcomes, loops_s: since the start, how many fell due, what became of them, and by worker, how long
+    the loops took that it answered.
+    """
 
     def __init__(self) -> None:
         self.due = 0
         self.outcomes: Counter[str] = Counter()
+        self.loops_s: defaultdict[int, float] = defaultdict(float)
         self._rows: deque[Row] = deque()
         self._dues: deque[tuple[float, int]] = deque([(0.0, 0)])
         self._last = Report(0.0, 0, [], 0, [])
@@ -66,6 +71,8 @@ class Window:
         self._last = report
         self.due = report.due
         self.outcomes.update(row.outcome for row in report.rows)
+        for row in report.rows:
+            self.loops_s[row.worker] += row.service_s or 0.0
         self._rows.extend(report.rows)
         self._dues.append((report.now_s, report.due))
         while self._rows and (self._rows[0].end_s or 0.0) < report.now_s - KEPT_S:
@@ -99,14 +106,12 @@ class Window:
             failures=dict(ways),
         )
 
-    def recent(self, over_s: float, most: int) -> tuple[list[Row], list[float]]:
-        """Return the requests that ended within `over_s`, and when those that wait were due.
-
-        At most so many in all.
-        """
+    def recent(self, over_s: float, most: int) -> Report:
+        """Return the last report as if it were of `over_s`; it lists at most so many requests in all."""
         ended = [row for row in self._rows if _ended_s(row) > self.now_s - over_s]
         waiting = self._last.waiting_due_s[:most]
-        return ended[max(0, len(ended) + len(waiting) - most) :], waiting
+        rows = ended[max(0, len(ended) + len(waiting) - most) :]
+        return replace(self._last, rows=rows, waiting_due_s=waiting)
 
     def _answers(self) -> list[Row]:
         found: list[Row] = []

@@ -179,7 +179,6 @@ class Server(RunningServer):
                 arguments,
                 fds={"listener": listener.fileno(), "counts": fd},
                 log=log,
-                new_session=True,
                 prefix=() if self._quota is None else self._quota.prefix,
             )
         self.pid = self._process.pid

@@ -1,7 +1,7 @@
 """What any server in the background is to its starter, ours or not: it has a log, and it stops at the end."""
 
 import contextlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,7 +17,7 @@ _LAST_LINES = 6
 _SOCKETS, _LISTENS = ("/proc/net/tcp", "/proc/net/tcp6"), "0A"
 
 
-class RunningServer(Shown, ABC):
+class RunningServer(Shown):
     """A server that runs in the background; as a context manager, it stops at the end.
 
     url: where it answers. pid: the process that was started. log_path: what its processes print; deleted when

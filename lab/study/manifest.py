@@ -119,6 +119,18 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def takes_nothing_more(manifest: Manifest, folder: Path) -> str:
+    """Say why nothing can be added to the run in `folder`, and what to do instead; "" if something can.
+
+    What is committed with the code, and complete, changes only as a whole.
+    """
+    if difference := other_machine(manifest):
+        return f"{difference}; begin a new run"
+    if folder == files.reference() and manifest.state == "complete":
+        return f"it is committed with the code; begin a new run, or delete {folder} to measure it anew"
+    return ""
+
+
 def other_machine(manifest: Manifest) -> str:
     """Say how the machine on which the run began differs from this one now; "" if it does not.
 

@@ -221,9 +221,9 @@ class Run(Shown):
 
     @contextmanager
     def _adding(self) -> Iterator[None]:
-        """Hold the run for writing. Raises LabError on a machine other than the one where it began."""
-        if difference := manifests.other_machine(self.manifest):
-            raise LabError(f"nothing can be added to run {self.run_id}: {difference}; begin a new run")
+        """Hold the run for writing. Raises LabError if nothing can be added to it."""
+        if reason := manifests.takes_nothing_more(self.manifest, self.path):
+            raise LabError(f"nothing can be added to run {self.run_id}: {reason}")
         with self._store.writing():
             yield
 

@@ -92,6 +92,17 @@ def test_a_run_by_hand_is_open_and_not_unfinished(capsys: pytest.CaptureFixture[
     assert (states.pop("study"), states.pop("sealed"), *states.values()) == ("unfinished", "complete", "open")
 
 
+def test_runs_say_what_a_machine_is_beside_what_its_owner_calls_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    machine = open_run("mine", profile="quick", host_label="rack-3").manifest.machine
+    assert _status("runs") == 0
+    _, line = capsys.readouterr().out.splitlines()
+    assert line.endswith(
+        f"  rack-3 ({machine.cpu_model}, {machine.available_cpus} of {machine.host_cpus} CPUs)"
+    )
+
+
 def test_a_report_of_no_run_is_one_line_and_status_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert _status("report", "nosuch") == 1
     (line,) = capsys.readouterr().err.splitlines()

@@ -1,5 +1,6 @@
 """`lab plot`: its title says what a reader must know first; it draws no more than its requests tell."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,69 +66,47 @@ def test_the_title_says_what_a_result_is_worth(
     assert drawn == [title]
 
 
+@pytest.fixture
+def plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Figure]:
+    """Return what `lab plot` draws of requests, with its options, and of what else was asked for."""
+    draw, drawn = timeline.over_time, list[Figure]()
+
+    def drawing(*drawn_of: Any, **about: Any) -> Figure:
+        drawn.append(draw(*drawn_of, **about))
+        return drawn[-1]
+
+    def plot(requests: pd.DataFrame, rate: float, *options: str, **asked: Any) -> Figure:
+        usual: dict[str, Any] = {"url": "http://x/", "duration_s": len(requests) / rate, "stopped_s": None}
+        kept: dict[str, Any] = {"generator": GENERATOR, "errors": {}, "warmup_errors": {}, "stages": None}
+        result = summarized(requests, arrivals="constant", rate=rate, **kept, **(usual | asked))
+        result.save(tmp_path / "a.parquet")
+        with pytest.raises(SystemExit, match="0"):
+            main(["plot", str(tmp_path / "a.parquet"), *options])
+        return drawn[-1]
+
+    monkeypatch.setattr(timeline, "over_time", drawing)
+    return plot
+
+
 @pytest.mark.parametrize("stopped_s", [4.0, -1.0])
 def test_of_a_long_plan_only_what_was_offered_is_drawn_and_its_end_is_marked(
-    stopped_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stopped_s: float, plot: Callable[..., Figure]
 ) -> None:
     sent = 40 if stopped_s > 0 else 0
     requests = rows([0.02] * 100_000, [OK] * sent + [DROPPED] * (100_000 - sent))
-    asked: dict[str, Any] = {
-        "url": "http://x/?a=$b&c=$d_{",
-        "arrivals": "constant",
-        "rate": 10,
-        "duration_s": 1e4,
-    }
-    kept: dict[str, Any] = {"generator": GENERATOR, "errors": {}, "warmup_errors": {}}
-    summarized(requests, stages=None, stopped_s=stopped_s, **asked, **kept).save(tmp_path / "a.parquet")
-    draw, drawn = timeline.over_time, list[Figure]()
-
-    def drawing(*drawn_of: Any, **about: Any) -> Figure:
-        drawn.append(draw(*drawn_of, **about))
-        return drawn[-1]
-
-    monkeypatch.setattr(timeline, "over_time", drawing)
-    with pytest.raises(SystemExit, match="0"):
-        main(["plot", str(tmp_path / "a.parquet")])
-    first, last = drawn[0].axes[0], drawn[0].axes[-1]
+    figure = plot(requests, 10, url="http://x/?a=$b&c=$d_{", stopped_s=stopped_s)
+    first, last = figure.axes[0], figure.axes[-1]
     assert last.get_xlim()[1] <= max(stopped_s, 0) + 1
     assert [text.get_text() for text in first.texts] == ["interrupted"]
-
-
-def _drawn(
-    requests: pd.DataFrame,
-    rate: float,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    *options: str,
-) -> Figure:
-    """Return what `lab plot` draws of these requests."""
-    asked: dict[str, Any] = {"url": "http://x/", "arrivals": "constant", "rate": rate}
-    kept: dict[str, Any] = {"generator": GENERATOR, "errors": {}, "warmup_errors": {}}
-    result = summarized(
-        requests, stages=None, stopped_s=None, duration_s=len(requests) / rate, **asked, **kept
-    )
-    result.save(tmp_path / "a.parquet")
-    draw, drawn = timeline.over_time, list[Figure]()
-
-    def drawing(*drawn_of: Any, **about: Any) -> Figure:
-        drawn.append(draw(*drawn_of, **about))
-        return drawn[-1]
-
-    monkeypatch.setattr(timeline, "over_time", drawing)
-    with pytest.raises(SystemExit, match="0"):
-        main(["plot", str(tmp_path / "a.parquet"), *options])
-    return drawn[0]
 
 
 def _panel(figure: Figure, label: str) -> list[Axes]:
     return [axes for axes in figure.axes if axes.get_ylabel() == label]
 
 
-def test_a_constant_rate_is_no_comb_and_each_request_is_a_dot(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_constant_rate_is_no_comb_and_each_request_is_a_dot(plot: Callable[..., Figure]) -> None:
     """75 requests at 15/s: in tenths of a second, they would come by one and by two."""
-    figure = _drawn(rows([0.02] * 75, interval_s=1 / 15), 15, tmp_path, monkeypatch)
+    figure = plot(rows([0.02] * 75, interval_s=1 / 15), 15)
     (throughput,), (latency,) = _panel(figure, "requests/s"), _panel(figure, "latency")
     bars = [patch for patch in throughput.patches if isinstance(patch, Rectangle)]
     assert {round(bar.get_height(), 6) for bar in bars} == {15.0}
@@ -137,8 +116,8 @@ def test_a_constant_rate_is_no_comb_and_each_request_is_a_dot(
     assert not _panel(figure, "in flight"), "one at a time is no queue"
 
 
-def test_a_handful_of_requests_has_dots_and_no_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    figure = _drawn(rows([0.02] * 5, [OK, OK, FAILED, OK, OK], interval_s=1), 1, tmp_path, monkeypatch)
+def test_a_handful_of_requests_has_dots_and_no_rate(plot: Callable[..., Figure]) -> None:
+    figure = plot(rows([0.02] * 5, [OK, OK, FAILED, OK, OK], interval_s=1), 1)
     (latency,) = figure.axes
     assert [len(np.asarray(line.get_xdata())) for line in latency.lines] == [4, 1]
     assert not latency.patches
@@ -146,11 +125,11 @@ def test_a_handful_of_requests_has_dots_and_no_rate(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize(("rate", "drawn"), [(20.0, {"p50"}), (400.0, {"p50", "p99"})])
 def test_a_percentile_is_drawn_only_where_there_are_samples_for_it(
-    rate: float, drawn: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rate: float, drawn: set[str], plot: Callable[..., Figure]
 ) -> None:
     """In bins of one second and of two workers, 10 requests have a median and 200 a p99."""
     requests = rows([0.02] * int(30 * rate), interval_s=1 / rate)
-    figure = _drawn(requests, rate, tmp_path, monkeypatch, "--bin", "1s")
+    figure = plot(requests, rate, "--bin", "1s")
     lanes = _panel(figure, "latency")
     assert len(lanes) == 2, "one for each worker"
     for axes in lanes:
@@ -161,7 +140,7 @@ def test_a_percentile_is_drawn_only_where_there_are_samples_for_it(
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("outcomes", [[DROPPED] * 500, [FAILED] * 500, [UNFINISHED], [OK, UNFINISHED]])
 def test_whatever_was_kept_is_drawn(
-    outcomes: list[Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    outcomes: list[Outcome], plot: Callable[..., Figure], tmp_path: Path
 ) -> None:
-    assert _drawn(rows([0.02] * len(outcomes), outcomes), 10, tmp_path, monkeypatch).axes
+    assert plot(rows([0.02] * len(outcomes), outcomes), 10).axes
     assert (tmp_path / "a.svg").stat().st_size > 1000

@@ -21,9 +21,7 @@ from lab.cli import study as command
 from lab.cli.execute import execute
 from lab.experiments import catalog
 from lab.experiments.instrument.stalls import OPEN
-from lab.machine import describe
-from lab.study.manifest import Manifest, write_manifest
-from lab.study.run import open_run
+from lab.study.manifest import Manifest
 from lab.study.store import read_table
 
 GONE_WITHIN_S = 10.0
@@ -213,94 +211,6 @@ class TestToAFailure:
         assert "This run has not measured enough to tell" in page.text("00-summary")
         (run,) = (tmp_path / "data").iterdir()
         assert json.loads((run / "manifest.json").read_text())["state"] == "unfinished"
-
-
-class TestTheRunItTakes:
-    """An unfinished run is resumed where and with what it was begun, and only there."""
-
-    @pytest.fixture(autouse=True)
-    def _measures_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("SCALING_LAB_HOME", str(tmp_path))
-        monkeypatch.setattr(command, "execute", lambda *_: None)
-        monkeypatch.setattr(command, "write_report", lambda run_id, to_come: run_id)
-
-    @staticmethod
-    def _begun(**changes: object) -> Manifest:
-        run = open_run(profile="quick", notebooks=["01-hot-loop"])
-        begun = run.manifest.model_copy(update=changes)
-        write_manifest(run.path, begun)
-        return begun
-
-    @staticmethod
-    def _study(capsys: pytest.CaptureFixture[str], *more: str) -> tuple[str, str]:
-        with pytest.raises(SystemExit, match="0"):
-            main(["study", "--only", "01", *more])
-        taken, said = capsys.readouterr()
-        return taken.strip(), said
-
-    def test_the_one_begun_here(self, capsys: pytest.CaptureFixture[str]) -> None:
-        begun = self._begun()
-        taken, said = self._study(capsys)
-        assert taken == begun.run_id
-        assert said.startswith(f"resuming {begun.run_id}: ")
-
-    def test_a_new_one_if_it_was_begun_elsewhere_or_by_another_version(
-        self, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        machine = describe().model_copy(update={"cpu_model": "Abacus 3000"})
-        for changes, why in (({"git_commit": "abc"}, "version"), ({"machine": machine}, "machine")):
-            begun = self._begun(**changes)
-            taken, said = self._study(capsys)
-            assert taken != begun.run_id
-            first, second, *_ = said.splitlines()
-            assert first.startswith(f"not resuming {begun.run_id}: it was begun ")
-            assert why in first
-            assert first.endswith("; a new run begins")
-            assert second.startswith(f"run {taken}: ")
-
-    def test_one_that_is_asked_for_by_name_with_a_warning(self, capsys: pytest.CaptureFixture[str]) -> None:
-        begun = self._begun(git_commit="abc")
-        taken, said = self._study(capsys, "--run", begun.run_id)
-        assert taken == begun.run_id
-        assert "warning: it was begun by another version (commit abc, here " in said
-
-    def test_one_of_another_profile_goes_on_with_its_own(self, capsys: pytest.CaptureFixture[str]) -> None:
-        full = self._begun(profile="full")
-        _, said = self._study(capsys, "--run", full.run_id)
-        assert f"{full.run_id}: profile full, " in said
-        _, said = self._study(capsys, "--run", full.run_id, "--profile", "smoke")
-        assert f"{full.run_id}: profile smoke, " in said
-
-    def test_one_on_a_machine_of_the_same_name(self, capsys: pytest.CaptureFixture[str]) -> None:
-        first, said = self._study(capsys, "--host-label", "rack-3")
-        assert f"run {first}: profile quick, rack-3 (" in said
-        assert open_run(first).manifest.machine.label == "rack-3"
-        begun = open_run("named", profile="quick", notebooks=["01-hot-loop"], host_label="rack-3")
-        taken, _ = self._study(capsys)
-        assert taken == begun.run_id, "without a name, it keeps the one it was begun with"
-        begun = open_run("again", profile="quick", notebooks=["01-hot-loop"], host_label="rack-3")
-        taken, said = self._study(capsys, "--host-label", "rack-4")
-        assert taken != begun.run_id
-        assert said.startswith("not resuming again: it was begun on rack-3; a new run begins")
-
-    @pytest.mark.parametrize(
-        ("options", "words"),
-        [
-            (
-                ["--run", "named", "--host-label", "rack-4"],
-                "run named was begun on rack-3: leave out --host-label",
-            ),
-            (["--host-label", "<b>"], "a host label has at most 40 letters"),
-        ],
-    )
-    def test_another_or_an_odd_name_is_one_line(
-        self, options: list[str], words: str, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        open_run("named", profile="quick", notebooks=["01-hot-loop"], host_label="rack-3")
-        with pytest.raises(SystemExit, match="2"):
-            main(["study", "--only", "01", *options])
-        (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"lab: {words}")
 
 
 _ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]

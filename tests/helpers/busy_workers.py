@@ -11,6 +11,9 @@ from lab.study.run import Run
 _ANSWERS = 20
 """Of each worker."""
 
+SIX = [{1: 10.0 * speed, 2: 18.0 * speed, 4: 17.0 * speed} for speed in (1, 2, 1, 2, 1, 2)]
+"""Blocks of a machine with two speeds: ratios agree where rates do not."""
+
 
 def scaled(*blocks: dict[int, float], cpus: int = 2, **common: Any) -> pd.DataFrame:
     """Make trials of blocks that map workers to requests per second, offered 1.3 times as much.

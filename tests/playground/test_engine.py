@@ -54,7 +54,7 @@ def test_numbers_follow_the_rate_and_nothing_is_lost(engine: Engine) -> None:
     until(lambda: engine.moment().numbers.offered_rps > 150)
     until(lambda: (theory := engine.moment().theory) and theory.throughput_rps == 200)
     moment = engine.moment()
-    assert [worker.index for worker in moment.workers] == [0, 1]
+    assert [(worker.index, worker.is_busy) for worker in moment.workers] == [(0, False), (1, False)]
     assert sum(worker.share for worker in moment.workers) == pytest.approx(1)
     assert moment.numbers.p50_s is not None
     assert moment.numbers.p99_s is not None
@@ -80,8 +80,9 @@ def test_workers_are_killed_blocked_recycled_and_scaled(engine: Engine) -> None:
     with ThreadPoolExecutor(1) as pool:
         blocking = pool.submit(engine.block_worker)
         until(lambda: (engine.moment().numbers.p99_s or 0) > 0.3)  # those that wait count while they wait
-    workers = engine.moment().workers
-    assert any(f"worker {one.index + 1} (process {one.pid})" in blocking.result() for one in workers)
+        until(lambda: any(worker.is_busy for worker in engine.moment().workers))
+        (blocked,) = (worker for worker in engine.moment().workers if worker.is_busy)
+    assert f"worker {blocked.index + 1} (process {blocked.pid})" in blocking.result()
     before = {worker.pid for worker in engine.moment().workers}
     assert engine.recycle() == "2 new ones"
     until(lambda: before.isdisjoint(worker.pid for worker in engine.moment().workers))

@@ -108,6 +108,7 @@ def test_the_playground(lab: JupyterLab, browser: Browser) -> None:
     (kernel,) = lab.kernels()
     os.kill(kernel, signal.SIGKILL)
     no_process(lab)
+    expect(playground.said).to_contain_text("is the kernel alive?")
     assert complaints == []
     page.close()
 

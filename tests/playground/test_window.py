@@ -80,6 +80,7 @@ def test_failures_are_told_apart_and_are_no_answers() -> None:
     assert numbers.failed_rps == pytest.approx(2)
     assert numbers.p50_s == pytest.approx(0.1)
     assert window.outcomes == {"ok": 1, "refused": 1, "reset": 1}
+    assert window.loops_s[1] == pytest.approx(0.05)
 
 
 def test_theory_is_that_of_the_arrangement() -> None:
@@ -102,11 +103,13 @@ def test_in_overload_the_queue_grows_by_what_is_too_much(cpus: int) -> None:
     assert theory.p99_s is None
 
 
+FOUND = (Worker(0, 4711, 0, 0.5, is_busy=False), Worker(1, 4712, 2, 0.5, is_busy=True))
+
+
 def moment(theory: Theory | None, at_s: float = 2.0, **more: Any) -> Moment:
     window = Window()
     window.add(report(2.0, 11, ended_by(2.0, [row(k / 10, 0.02) for k in range(10)]), [1.9]))
-    found = (Worker(0, 4711, 0, 0.5), Worker(1, 4712, 2, 0.5))
-    return Moment(at_s, 100.0, window.numbers(), theory, found, "", **more)
+    return Moment(at_s, 100.0, window.numbers(), theory, FOUND, "", **more)
 
 
 def test_numbers_are_shown_beside_theory() -> None:
@@ -149,11 +152,24 @@ def test_nothing_is_shown_as_nothing() -> None:
     assert [chart["alt"].endswith("nothing yet") for chart in picture.History().charts()] == [True, True]
 
 
+def test_what_is_recent_ended_lately_or_waits_and_there_is_not_too_much_of_it() -> None:
+    window = Window()
+    window.add(report(10.0, 103, ended_by(10.0, [row(k / 10, 0.05) for k in range(100)]), [1.0, 9.0, 9.5]))
+    recent = window.recent(2.0, 400)
+    assert [one.due_s for one in recent.rows] == pytest.approx([8 + k / 10 for k in range(20)])
+    assert (recent.now_s, recent.waiting, recent.waiting_due_s) == (10.0, 3, [1.0, 9.0, 9.5])
+    few = window.recent(2.0, 5)
+    assert [one.due_s for one in few.rows] == pytest.approx([9.8, 9.9]), "the latest"
+    assert len(few.waiting_due_s) == 3
+
+
 def test_a_scene_holds_each_request_once_in_the_order_of_their_due_times() -> None:
-    rows = [(row(0.3, 0.1), 1), (row(0.1, 0.4), 0), (row(0.2, 0.1, "reset"), 0), (row(0.2, 0.1), 7)]
-    scene = picture.scene("two", 2, False, rows, [0.25])
+    rows = [row(0.3, 0.1), row(0.1, 0.4), row(0.2, 0.1, "reset"), row(0.2, 0.1)]
+    recent = Report(0.6, 25, rows, 21, [0.25])
+    scene = picture.scene("two", FOUND, False, recent, [1, 0, 0, 7])
     assert [one["due"] for one in scene["requests"]] == [0.1, 0.25, 0.3]
     assert scene["requests"][0] == {"due": 0.1, "start": pytest.approx(0.3), "end": 0.5, "worker": 0}
     assert scene["requests"][1] == {"due": 0.25, "start": None, "end": None, "worker": None}
+    assert (scene["workers"], scene["now"], scene["busy"], scene["more"]) == (2, 0.6, [1], 20)
     assert "queue" not in scene
-    assert picture.scene("one", 2, True, rows, [])["queue"] == "shared"
+    assert picture.scene("one", FOUND, True, report(0.0, 0, []), [])["queue"] == "shared"

@@ -1,26 +1,19 @@
-"""The replay: what was recorded is played rightly, and a reader sees every request, at every time, once."""
+"""The replay: what was recorded is played rightly, and what is said of it follows from it."""
 
 import json
 import re
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.browser import Reader
-from helpers.html_page import Page as Markup
+from helpers.html_page import Page
 from helpers.trial_rows import trials
 from hypothesis import given
 from hypothesis import strategies as st
-from playwright.sync_api import Page
 
 from lab.report.replay import Scene, at_own_worker, in_one_queue, section, telling_moment
-from lab.study.run import Run, run_in
-
-ROOT = Path(__file__).parents[2]
-TEMPLATES = ROOT / "lab/report/templates"
+from lab.study.run import Run
 
 
 @st.composite
@@ -165,15 +158,15 @@ def test_the_heading_is_the_finding_computed_from_the_scenes() -> None:
 
 
 def test_the_caption_says_what_was_recorded_what_is_played_and_how_it_was_chosen() -> None:
-    text = Markup(_replayed([HASHED, HASHED | {"trial_id": "dispatch.b02.bb"}])).text("figcaption")
+    text = Page(_replayed([HASHED, HASHED | {"trial_id": "dispatch.b02.bb"}])).text("figcaption")
     assert "Recorded in trial dispatch.b01.aa (reuseport, 2 workers, utilisation 70 %)" in text
     assert "mean latency was 50.0 ms as measured" in text
     assert "Of 2 such trials in this run" in text
-    assert "No other trial" in Markup(_replayed()).text("figcaption")
+    assert "No other trial" in Page(_replayed()).text("figcaption")
 
 
 def test_the_still_figure_says_the_finding_to_those_who_cannot_see_it() -> None:
-    pictures = Markup(_replayed()).find("svg")
+    pictures = Page(_replayed()).find("svg")
     assert [picture["role"] for picture in pictures] == ["img"]
     assert pictures[0]["aria-label"].startswith("The same 40 requests wait ")
 
@@ -230,289 +223,5 @@ def test_a_run_without_notebook_05_has_no_replay() -> None:
 
 def test_names_of_an_imported_run_are_text() -> None:
     markup = _replayed([HASHED | {"trial_id": "</script><script>alert(1)</script>"}])
-    assert len(Markup(markup).find("script")) == 2
-    assert "</script><script>alert(1)</script>" in Markup(markup).text("figcaption")
-
-
-# In a browser.
-
-
-@cache
-def _of_reference() -> str:
-    """Return the replay of the run that is kept with the code."""
-    return section(run_in(ROOT / "data/reference"))
-
-
-def _write(folder: Path, body: str) -> Path:
-    css = (TEMPLATES / "replay.css").read_text()
-    page = folder / "page.html"
-    page.write_text(
-        f'<!DOCTYPE html><html lang="en"><head><title>Replay</title><meta charset="utf-8">'
-        f"<style>{css}</style></head><body><main>{body}</main></body></html>"
-    )
-    return page
-
-
-@pytest.fixture
-def page(reader: Reader, tmp_path: Path) -> Page:
-    """The replay of the reference run."""
-    markup = _of_reference()
-    page = reader.open(_write(tmp_path, f"<h1>05</h1>{markup}"))
-    page.wait_for_selector(".replay[data-t]")
-    return page
-
-
-PLACES = ("coming", "waiting", "working", "done")
-
-
-def _counts(page: Page) -> list[list[int]]:
-    found = page.locator(".scene").evaluate_all(
-        "(scenes, places) => scenes.map(({ dataset }) => places.map((place) => Number(dataset[place])))",
-        PLACES,
-    )
-    return [list(each) for each in found]
-
-
-def _t(page: Page) -> float:
-    return float(page.locator(".replay").get_attribute("data-t") or "nan")
-
-
-def _set(page: Page, position: int) -> None:
-    page.locator("input").evaluate(
-        "(one, value) => { one.value = value; one.dispatchEvent(new Event('input')); }", position
-    )
-
-
-def test_it_takes_the_still_figures_place_and_stands_at_the_telling_moment(
-    page: Page, reader: Reader
-) -> None:
-    assert reader.errors == reader.requests == []
-    assert page.locator(".replay-still").count() == 0
-    assert page.locator(".scene").count() == 2
-    data = json.loads(page.locator("#replay-data").text_content() or "")
-    assert _t(page) == data["at"]
-    assert page.locator("button").text_content() == "Play"
-    for scene, counts in zip(data["scenes"], _counts(page), strict=True):
-        waiting = sum(one["due"] <= data["at"] < one["start"] for one in scene["requests"])
-        assert counts[1] == waiting
-    page.emulate_media(reduced_motion="no-preference")
-    page.reload()
-    page.wait_for_selector(".replay[data-t]")
-    assert page.locator(".replay").get_attribute("data-playing") == "false"
-    assert _t(page) == data["at"]
-
-
-def test_every_request_is_in_one_place_at_every_time(page: Page) -> None:
-    scenes = json.loads(page.locator("#replay-data").text_content() or "")["scenes"]
-    highest = int(page.locator("input").get_attribute("max") or "")
-    for position in (0, 31, 100, 170, highest):
-        _set(page, position)
-        t = _t(page)
-        for i, (scene, counts) in enumerate(zip(scenes, _counts(page), strict=True)):
-            due, start, end = (
-                np.array([one[key] for one in scene["requests"]]) for key in ("due", "start", "end")
-            )
-            known = [
-                (t < due).sum(),
-                ((due <= t) & (t < start)).sum(),
-                ((start <= t) & (t < end)).sum(),
-                (end <= t).sum(),
-            ]
-            assert counts == known
-            dots = page.locator(".scene").nth(i).locator("circle")
-            assert dots.count() == len(due)
-            looks = dots.evaluate_all("(dots) => dots.map((dot) => dot.classList[0])")
-            assert [looks.count(place) for place in PLACES] == known
-    assert _counts(page)[0] == [0, 0, 0, len(scenes[0]["requests"])]
-
-
-def test_dots_are_where_their_place_is(page: Page) -> None:
-    box = page.locator(".scene").first.locator("rect.busy").first.bounding_box()
-    dot = page.locator(".scene").first.locator("circle.working").first.bounding_box()
-    floor = page.locator(".scene").first.locator(".axis").bounding_box()
-    done = page.locator(".scene").first.locator("circle.done").first.bounding_box()
-    assert box is not None
-    assert dot is not None
-    assert floor is not None
-    assert done is not None
-    assert box["x"] <= dot["x"] <= dot["x"] + dot["width"] <= box["x"] + box["width"]
-    assert done["y"] + done["height"] <= floor["y"] + 1
-
-
-def test_play_runs_on_and_pause_holds(page: Page) -> None:
-    page.emulate_media(reduced_motion="no-preference")
-    _set(page, 0)
-    button = page.get_by_role("button", name="Play")
-    button.focus()
-    page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('.replay').dataset.t > 0.01")
-    page.get_by_role("button", name="Pause").click()
-    held = _t(page)
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    assert _t(page) == held > 0
-
-
-def test_it_ends_where_the_last_request_does_and_begins_again(page: Page) -> None:
-    page.emulate_media(reduced_motion="no-preference")
-    _set(page, 238)
-    page.get_by_role("button").click()
-    page.wait_for_selector(".replay[data-playing=false]")
-    assert page.locator("button").text_content() == "Play"
-    ended = _t(page)
-    page.get_by_role("button").click()
-    page.wait_for_function("document.querySelector('.replay').dataset.playing === 'true'")
-    assert _t(page) < ended
-
-
-def test_the_slider_is_for_the_keyboard_too_and_says_the_time(page: Page) -> None:
-    slider = page.get_by_role("slider", name="Time")
-    before = _t(page)
-    slider.focus()
-    page.keyboard.press("ArrowLeft")
-    assert 0 < before - _t(page) < 0.05 * before
-    assert re.fullmatch(r"\d+ ms of \d+ ms", str(slider.evaluate("(one) => one.ariaValueText")))
-
-
-def test_with_reduced_motion_it_plays_in_steps_and_dots_are_at_once_in_their_places(page: Page) -> None:
-    _set(page, 0)
-    page.evaluate("""() => {
-      window.seen = [];
-      const root = document.querySelector(".replay");
-      const dots = () => [...root.querySelectorAll("circle")].map((dot) => dot.getAttribute("transform"));
-      const look = () => [root.dataset.t, ...dots()].join();
-      (function watch() {
-        if (seen.at(-1) !== look()) seen.push(look());
-        requestAnimationFrame(watch);
-      })();
-    }""")
-    page.get_by_role("button").click()
-    page.wait_for_function("seen.length >= 3")
-    times = [float(str(one).split(",")[0]) for one in page.evaluate("seen")]
-    steps = np.diff(times)
-    assert len(times) == len(set(times)), "a time has but one picture"
-    assert steps[1:] == pytest.approx(steps[1])
-    assert steps[1] > 0.01 * 0.5
-
-
-def test_it_fits_a_phone_and_its_scenes_stack(page: Page) -> None:
-    page.set_viewport_size({"width": 360, "height": 800})
-    page.wait_for_function(
-        "document.querySelectorAll('.scene')[1].offsetTop > document.querySelector('.scene').offsetTop"
-    )
-    page.wait_for_function("document.querySelector('.scene svg').viewBox.baseVal.width < 350")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
-
-
-def test_axe_finds_nothing_serious(page: Page, reader: Reader) -> None:
-    assert reader.violations() == []
-
-
-def test_without_scripts_the_still_figure_stays(browser: Any, tmp_path: Path) -> None:
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(_write(tmp_path, _of_reference()).as_uri())
-    assert page.locator("svg.replay-still").is_visible()
-    assert not page.locator("button").count()
-    context.close()
-
-
-MODEL = """
-class Model {
-  constructor(values) { Object.assign(this, { values, heard: [] }); }
-  get(name) { return this.values[name]; }
-  on(event, then) { this.heard.push([event, then]); }
-  off(event, then) { this.heard = this.heard.filter((one) => one[0] !== event || one[1] !== then); }
-  set(name, value) {
-    this.values[name] = value;
-    for (const [event, then] of this.heard) if (event === `change:${name}`) then();
-  }
-}
-"""
-
-
-@pytest.fixture
-def widget(reader: Reader, tmp_path: Path) -> Page:
-    """A page in which `shown(values)` renders a widget with a model of these values, as anywidget does."""
-    script = (TEMPLATES / "replay.js").read_text().replace("export default ", "const widget = ")
-    body = f"""<div id="here"></div><script type="module">{script}{MODEL}
-      window.shown = (values) => {{
-        window.model = new Model(values);
-        window.end = widget.render({{ model, el: document.getElementById("here") }});
-      }};</script>"""
-    page = reader.open(_write(tmp_path, body))
-    page.wait_for_function("window.shown !== undefined")
-    return page
-
-
-def _scene(*requests: tuple[float, float | None, float | None, int | None], **more: Any) -> dict[str, Any]:
-    names = ("due", "start", "end", "worker")
-    rows = [dict(zip(names, request, strict=True)) for request in requests]
-    return {"title": "two <b>workers</b>", "workers": 2, "requests": rows} | more
-
-
-def test_anywidget_renders_a_models_scenes_follows_them_and_cleans_up(widget: Page, reader: Reader) -> None:
-    widget.evaluate(
-        "(scenes) => shown({ scenes, at: 1.5 })",
-        [_scene((0, 0, 1, 0), (1, 2, 3, 1), (1.2, None, None, None))],
-    )
-    assert _counts(widget) == [[0, 2, 0, 1]]
-    assert _t(widget) == 1.5
-    assert widget.locator(".title").text_content() == "two <b>workers</b>", "names are text"
-    widget.evaluate(
-        "(scenes) => model.set('scenes', scenes)", [_scene((0, 0, 1, 0)), _scene((1, 1, None, 1))]
-    )
-    assert _counts(widget) == [[0, 0, 0, 1], [0, 0, 1, 0]]
-    assert widget.locator("circle").count() == 2, "dots of requests that are gone are gone"
-    widget.evaluate("end()")
-    assert widget.locator(".replay").count() == 0
-    assert widget.evaluate("model.heard.length") == 0
-    assert reader.errors == []
-
-
-def test_requests_wait_at_their_worker_if_they_have_one_else_in_the_queue_for_all(widget: Page) -> None:
-    requests = [(0.0, 5.0, 6.0, 1), (0.0, 5.0, 6.0, 1), (0.0, None, None, None), (0.0, None, None, 7)]
-    heights = []
-    for more in ({}, {"queue": "shared"}):
-        widget.evaluate("(scenes) => shown({ scenes, at: 1 })", [_scene(*requests, **more)])
-        places = widget.locator("circle").evaluate_all(
-            "(dots) => dots.map((dot) => dot.getAttribute('transform').match(/[\\d.]+/g).map(Number))"
-        )
-        heights.append([y for _, y in places])
-        assert len({tuple(place) for place in places}) == 4, "no two are in the same place"
-    assert heights[0][0] == heights[0][1] > heights[0][2] == heights[0][3], "there is no worker 8"
-    assert len(set(heights[1])) == 1
-
-
-def test_a_live_scene_follows_its_last_event_without_a_slider_and_never_back(
-    widget: Page, reader: Reader
-) -> None:
-    widget.emulate_media(reduced_motion="no-preference")
-    widget.evaluate("(scenes) => shown({ scenes, live: true })", [_scene()])
-    assert widget.locator("input, button").count() == 0
-    times = widget.evaluate("""async () => {
-      const began = performance.now(), times = [];
-      while (performance.now() - began < 900) {
-        const now = (performance.now() - began) / 1000 + 100;
-        const requests = Array.from({ length: 60 }, (_, i) => {
-          const due = now - i / 20;
-          return i ? { due, start: due, end: due + 0.04, worker: i % 2 } : { due, start: null, end: null };
-        });
-        model.set("scenes", [{ title: "live", workers: 2, requests: requests.reverse() }]);
-        for (let i = 0; i < 4; i += 1) {
-          await new Promise(requestAnimationFrame);
-          times.push(Number(document.querySelector(".replay").dataset.t));
-        }
-      }
-      return times;
-    }""")
-    assert (np.diff(times) >= 0).all()
-    assert 100 < times[-1] < 101.5
-    assert sum(_counts(widget)[0]) == 60
-    assert reader.errors == []
-
-
-def test_a_live_scene_shows_the_latest_seconds_alone(widget: Page) -> None:
-    old, late = (1.0, 1.0, 1.1, 0), (49.0, 49.0, 50.0, 1)
-    widget.evaluate("(scenes) => shown({ scenes, live: true })", [_scene(old, (2.0, None, None, None), late)])
-    assert _counts(widget) == [[0, 1, 0, 1]], "what still waits is shown, however old"
-    assert _t(widget) == 50, "with reduced motion, at once"
+    assert len(Page(markup).find("script")) == 2
+    assert "</script><script>alert(1)</script>" in Page(markup).text("figcaption")

@@ -246,7 +246,7 @@ def test_lab_runs_speaks_json(measured: Run, capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit):
         main(["runs", "--format", "json"])
     (row,) = json.loads(capsys.readouterr().out)
-    assert row["machine"] == str(measured.manifest.machine)
+    assert row["machine"] == measured.manifest.machine.model_dump()
     assert (row["run"], row["trials"]) == ("measured", 2)
 
 

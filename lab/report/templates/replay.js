@@ -3,13 +3,14 @@
 // A scene is {title, workers, requests: [{due, start, end, worker}]}, in seconds, workers counted from 0;
 // start is null while a request waits, end if it never came. A request waits at its worker; in a queue for
 // all while it has none, or if the scene says {queue: "shared"}. Requests are in the order in which they are due.
+// A live scene also says {now, busy, more}: workers busy with what it does not list, and how many more wait.
 
 const PLAYED_S = 12; // how long a whole scene is played
 const EASED_S = 0.05; // how long a dot takes to most of its way
 const AHEAD_S = 1.2; // how long before it is due a request comes into sight, as played
 const STILL_S = 0.5; // how long each picture stands where motion is to be reduced
 const STEPS = 240; // of the slider
-const LIVE = { behindS: 0.4, latestS: 4, most: 400 }; // seconds behind the last event, for evenness; what is shown
+const BEHIND_S = 0.4; // of what is live, behind what is known, for evenness
 const R = 4.5; // of a dot, in pixels
 const BOX = { width: 90, height: 34 };
 const CHART = 84; // height of the latencies
@@ -40,6 +41,8 @@ function placeOf(request, t) {
 
 const most = (scenes, of) => scenes.flatMap(({ requests }) => requests).reduce((m, one) => Math.max(m, of(one)), 0);
 const lastEvent = (scenes) => most(scenes, ({ due, start, end }) => Math.max(due, start ?? 0, end ?? 0));
+// Which worker has a request is told when it ends: live, all is known as long ago as a loop takes.
+const known = (scenes) => Math.max(0, ...scenes.map(({ now }) => now)) - most(scenes, ({ start, end }) => end - start);
 
 function scaled(longest) { // a round number of round steps, at most six
   const power = 10 ** Math.floor(Math.log10(longest));
@@ -120,10 +123,8 @@ class Stage { // one scene
   draw(t, passedS) { // at a time; after `passedS` seconds of the reader's, or at once
     const held = { coming: [], waiting: [], working: [], done: [] };
     for (const dot of this.inOrder) held[(dot.place = placeOf(dot.request, t))].push(dot);
-    for (const dot of held.coming) {
-      const share = 1 - (dot.request.due - t) / this.aheadS;
-      Object.assign(dot, { toX: share < 0 ? -2 * R : share * this.gate, toY: this.middle });
-    }
+    for (const dot of held.coming)
+      [dot.toX, dot.toY] = [Math.max(-2 * R, this.gate * (1 - (dot.request.due - t) / this.aheadS)), this.middle];
     for (const worker of [null, ...this.lanes.keys()]) {
       const own = ({ request }) => (this.shared || !(request.worker in this.lanes) ? null : request.worker);
       const queue = held.waiting.filter((dot) => own(dot) === worker);
@@ -132,10 +133,12 @@ class Stage { // one scene
       queue.forEach((dot, k) => Object.assign(dot, { toX: this.head - R - 3 - k * step, toY }));
     }
     this.boxes.forEach((box, i) => {
-      const { start, end } = held.working.find(({ request }) => (request.worker ?? 0) === i)?.request ?? {};
+      const own = ({ request }) => request.worker === i;
+      const { start, end } = held.working.find(own)?.request ?? {};
+      const idle = start == null && !held.waiting.some(own) && !this.scene.busy?.includes(i);
       box.filled.setAttribute("width", end == null ? 0 : (BOX.width * (t - start)) / (end - start));
-      box.frame.setAttribute("class", start == null ? "idle" : "busy");
-      box.name.textContent = start == null ? "idle" : `worker ${i + 1}`;
+      box.frame.setAttribute("class", idle ? "idle" : "busy");
+      box.name.textContent = idle ? "idle" : `worker ${i + 1}`;
     });
     for (const dot of held.working) [dot.toX, dot.toY] = [this.box + 14, this.lanes[dot.request.worker ?? 0] ?? 0];
     this.stack(held.done);
@@ -158,7 +161,8 @@ class Stage { // one scene
 
   say(held) {
     for (const [place, { length }] of Object.entries(held)) this.root.dataset[place] = length;
-    [this.waiting.textContent, this.done.textContent] = [held.waiting.length, held.done.length];
+    const waiting = held.waiting.length + (this.scene.more ?? 0);
+    [this.waiting.textContent, this.done.textContent] = [waiting.toLocaleString("en"), held.done.length];
     this.mean.style.display = held.done.length ? "" : "none";
     const mean = held.done.reduce((sum, { request }) => sum + request.end - request.due, 0) / (held.done.length || 1);
     const label = this.mean.lastChild, x = this.at(mean), left = x > this.width / 2;
@@ -202,7 +206,7 @@ export function mount(element, scenes, { live = false, at = null } = {}) {
   const root = html(element, "div", { className: live ? "replay live" : "replay" });
   element.replaceChildren(root);
   const row = html(root, "div", { className: "scenes" });
-  let stages = [], endS = 1, t = 0, frame = 0, timer = 0, then = 0, lastS = 0, arrivedMs = 0, playing = false;
+  let stages = [], endS = 1, t = 0, frame = 0, timer = 0, then = 0, knownS = 0, arrivedMs = 0, playing = false;
   const bar = live ? null : html(root, "div", { className: "controls" });
   const button = bar && html(bar, "button", { type: "button", onclick: () => (playing ? pause() : play()) });
   const timeline = bar && html(bar, "div", { className: "timeline" });
@@ -218,17 +222,13 @@ export function mount(element, scenes, { live = false, at = null } = {}) {
     if (PLAYED_S > 2 * endS) clock.append(`, slowed ${(PLAYED_S / endS).toFixed(0)} times`);
   }
 
-  function update(given) {
-    const now = live ? lastEvent(given) : 0;
-    const latest = ({ end }) => end == null || end > now - LIVE.latestS;
-    const cut = (scene) => ({ ...scene, requests: scene.requests.filter(latest).slice(-LIVE.most) });
-    const shown = live ? given.map(cut) : given;
+  function update(shown) {
     while (stages.length > shown.length) stages.pop().root.remove();
     while (stages.length < shown.length) stages.push(new Stage(row));
-    [lastS, arrivedMs, endS] = [now, performance.now(), lastEvent(shown) || 1];
+    [knownS, arrivedMs, endS] = [live ? known(shown) : 0, performance.now(), lastEvent(shown) || 1];
     const scale = scaled(most(shown, ({ due, end }) => (end ?? 0) - due) || 1);
-    stages.forEach((stage, i) => stage.show(shown[i], scale, live ? LIVE.behindS : (AHEAD_S * endS) / PLAYED_S));
-    if (live && calm()) return (t = lastS), draw();
+    stages.forEach((stage, i) => stage.show(shown[i], scale, live ? BEHIND_S : (AHEAD_S * endS) / PLAYED_S));
+    if (live && calm()) return (t = knownS), draw();
     if (live) return play();
     t = Math.min(t, endS);
     drawTimeline(timeline, shown, endS);
@@ -239,13 +239,13 @@ export function mount(element, scenes, { live = false, at = null } = {}) {
     const passedS = Math.min(0.25, Math.max(0, ms - then) / 1000);
     then = ms;
     frame = requestAnimationFrame(tick);
-    if (live) follow(passedS, lastS - LIVE.behindS + (ms - arrivedMs) / 1000);
+    if (live) follow(passedS, knownS + Math.min(0, (ms - arrivedMs) / 1000 - BEHIND_S));
     else advance(passedS, passedS);
   }
 
-  function follow(passedS, wantedS) { // the last event, evenly: never back, nor into what is not known
+  function follow(passedS, wantedS) { // evenly: not into what is not known, nor back, unless far
     const evenly = t + passedS + (wantedS - t - passedS) * Math.min(1, 2 * passedS);
-    t = Math.min(lastS, Math.abs(wantedS - t) > 2 ? wantedS : Math.max(t, evenly));
+    t = Math.abs(wantedS - t) > 2 ? wantedS : Math.max(t, Math.min(knownS, evenly));
     draw(passedS);
   }
 

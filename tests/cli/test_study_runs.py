@@ -1,0 +1,110 @@
+"""The run that `lab study` takes: an unfinished one is resumed as and where it was begun, and only there."""
+
+import pytest
+
+from lab.cli import main
+from lab.cli import study as command
+from lab.machine import describe
+from lab.study.manifest import Manifest, write_manifest
+from lab.study.run import open_run
+
+
+@pytest.fixture(autouse=True)
+def _measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "execute", lambda *_: None)
+    monkeypatch.setattr(command, "write_report", lambda run_id, to_come: run_id)
+
+
+def _begun(**changes: object) -> Manifest:
+    run = open_run(profile="quick", notebooks=["01-hot-loop"])
+    begun = run.manifest.model_copy(update=changes)
+    write_manifest(run.path, begun)
+    return begun
+
+
+def _study(capsys: pytest.CaptureFixture[str], *more: str) -> tuple[str, str]:
+    with pytest.raises(SystemExit, match="0"):
+        main(["study", "--only", "01", *more])
+    taken, said = capsys.readouterr()
+    return taken.strip(), said
+
+
+def test_one_that_was_begun_here_is_resumed(capsys: pytest.CaptureFixture[str]) -> None:
+    begun = _begun()
+    taken, said = _study(capsys)
+    assert taken == begun.run_id
+    assert said.startswith(f"resuming {begun.run_id}: ")
+
+
+def test_one_of_another_machine_or_version_is_left_and_a_new_one_begins(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    machine = describe().model_copy(update={"cpu_model": "Abacus 3000"})
+    for changes, why in (({"git_commit": "abc"}, "version"), ({"machine": machine}, "machine")):
+        begun = _begun(**changes)
+        taken, said = _study(capsys)
+        assert taken != begun.run_id
+        first, second, *_ = said.splitlines()
+        assert first.startswith(f"not resuming {begun.run_id}: it was begun ")
+        assert why in first
+        assert first.endswith("; a new run begins")
+        assert second.startswith(f"run {taken}: ")
+
+
+def test_one_of_another_version_that_is_asked_for_is_resumed_with_a_warning(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    begun = _begun(git_commit="abc")
+    taken, said = _study(capsys, "--run", begun.run_id)
+    assert taken == begun.run_id
+    assert "warning: it was begun by another version (commit abc, here " in said
+
+
+def test_one_of_another_profile_goes_on_with_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    full = _begun(profile="full")
+    _, said = _study(capsys, "--run", full.run_id)
+    assert f"{full.run_id}: profile full, " in said
+    _, said = _study(capsys, "--run", full.run_id, "--profile", "smoke")
+    assert f"{full.run_id}: profile smoke, " in said
+
+
+def test_one_on_a_machine_of_the_same_name_is_resumed(capsys: pytest.CaptureFixture[str]) -> None:
+    first, said = _study(capsys, "--host-label", "rack-3")
+    assert f"run {first}: profile quick, rack-3 (" in said
+    assert open_run(first).manifest.machine.label == "rack-3"
+    begun = open_run("named", profile="quick", notebooks=["01-hot-loop"], host_label="rack-3")
+    taken, _ = _study(capsys)
+    assert taken == begun.run_id, "without a name, it keeps the one it was begun with"
+    begun = open_run("again", profile="quick", notebooks=["01-hot-loop"], host_label="rack-3")
+    taken, said = _study(capsys, "--host-label", "rack-4")
+    assert taken != begun.run_id
+    assert said.startswith("not resuming again: it was begun on rack-3; a new run begins")
+
+
+def test_one_that_is_complete_and_is_not_added_to_stays_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    taken, _ = _study(capsys)
+    run = open_run(taken)
+    complete = run.manifest
+    assert complete.state == "complete"
+    assert _study(capsys, "--run", taken)[0] == taken
+    assert run.manifest == complete
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            ["--run", "named", "--host-label", "rack-4"],
+            "run named was begun on rack-3: leave out --host-label",
+        ),
+        (["--host-label", "<b>"], "a host label has at most 40 letters"),
+    ],
+)
+def test_another_or_an_odd_name_is_one_line(
+    options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_run("named", profile="quick", notebooks=["01-hot-loop"], host_label="rack-3")
+    with pytest.raises(SystemExit, match="2"):
+        main(["study", "--only", "01", *options])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"lab: {words}")
