@@ -21,6 +21,7 @@ from lab.experiments.failures import answer as failures_answer
 from lab.experiments.failures import trials as failures
 from lab.experiments.folk_rules import estimates as folk_estimates
 from lab.experiments.folk_rules import rules as folk_rules
+from lab.experiments.less_than_one_core import answer as quota_answer
 from lab.experiments.other_servers import analysis as others_analysis
 from lab.experiments.other_servers import answer as others_answer
 from lab.experiments.other_servers import trials as others
@@ -222,7 +223,7 @@ def estimates(run: Run, trials: dict[str, pd.DataFrame] | None = None) -> pd.Dat
             rate_sweep.estimates, found=sustained.kept(run, rate_sweep.EXPERIMENT)
         ),
         scaling.EXPERIMENT: partial(scaling_answer.estimates, cpus=run.manifest.machine.available_cpus),
-        less_than_one_core.EXPERIMENT: less_than_one_core.estimates,
+        less_than_one_core.EXPERIMENT: quota_answer.estimates,
         dispatch.EXPERIMENT: dispatch_answer.estimates,
         failures.EXPERIMENT: lambda mine: failures_answer.estimates(_events(run, mine)),
         others.EXPERIMENT: others_answer.estimates,
@@ -324,7 +325,7 @@ def verdicts(run: Run, trials: dict[str, pd.DataFrame]) -> list[Verdict]:
     }
     measured = ((judge, trials[experiment]) for experiment, judge in judges.items() if experiment in trials)
     found = [verdict for judge, mine in measured for verdict in judge(mine)]
-    found.append(less_than_one_core.verdict_of(run))
+    found.append(quota_answer.verdict_of(run))
     missing = set(CLAIMS) - {verdict.number for verdict in found}
     return sorted([*found, *map(Verdict, missing)], key=lambda verdict: verdict.number)
 

@@ -15,7 +15,7 @@ from lab.errors import UsageError
 from lab.experiments import sustained
 from lab.experiments.claims import Word
 from lab.experiments.common import with_unflagged, worded
-from lab.experiments.sustained import Objective
+from lab.experiments.searches import Objective
 from lab.experiments.worker_scaling import answer, scaling
 from lab.models.scaling import LOSSES, ScalingLaw
 from lab.models.statistics import Estimate

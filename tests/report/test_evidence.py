@@ -16,10 +16,11 @@ from helpers.html_page import Page
 
 from lab import files
 from lab.cli import study
-from lab.experiments import catalog, less_than_one_core, summary
+from lab.experiments import catalog, summary
 from lab.experiments.dispatch import answer as dispatch_answer
 from lab.experiments.failures import answer as failures_answer
 from lab.experiments.failures import trials as failures
+from lab.experiments.less_than_one_core import answer as quota_answer
 from lab.flags import Flag
 from lab.report import evidence
 from lab.study.manifest import Manifest
@@ -106,7 +107,7 @@ def test_numbers_in_answers_lead_to_estimates(run: Run) -> None:
     answers = (
         dispatch_answer.answer(trials["dispatch"]),
         failures_answer.answer(failures.events(failed, run.requests(failed), run.events(failed))),
-        less_than_one_core.answer(trials["less-than-one-core"], ""),
+        quota_answer.answer(trials["less-than-one-core"], ""),
     )
     linked = [re.findall("#estimate-([0-9a-f]{10})", text) for text in answers]
     assert list(map(len, linked)) == [0, 2, 3], "of dispatch, nothing can be told in this run"

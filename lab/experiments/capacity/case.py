@@ -14,7 +14,7 @@ from lab.errors import LabError
 from lab.experiments import common
 from lab.experiments.common import Iterations, Workers
 from lab.experiments.dispatch.trials import played_as
-from lab.experiments.sustained import Percentile
+from lab.experiments.searches import Percentile
 from lab.hotloop import KernelName
 from lab.models.capacity import MOST_WORKERS, Needed, highest_utilisation, service_times, workers_needed
 from lab.models.simulation import Dispatch

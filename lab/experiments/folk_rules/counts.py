@@ -14,7 +14,7 @@ from lab.cpus import host_cpus
 from lab.errors import LabError, one_line
 from lab.experiments.folk_rules.rules import Parameters, Ruling, nothing, verdict
 from lab.experiments.folk_rules.trials import limits
-from lab.experiments.less_than_one_core import quota_name
+from lab.experiments.less_than_one_core.trials import quota_name
 from lab.quota import QuotaError, new_quota
 from lab.study.run import Run, table_name
 from lab.study.stability import MOST_OTHERS_CPU, between, snapshot

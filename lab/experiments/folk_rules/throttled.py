@@ -21,7 +21,7 @@ from lab.experiments.folk_rules.rules import (
     nothing,
     written,
 )
-from lab.experiments.less_than_one_core import quota_name, throttled_share
+from lab.experiments.less_than_one_core.trials import quota_name, throttled_share
 from lab.experiments.other_servers.analysis import estimated
 from lab.figures import BAD, INK, SERVERS, canvas
 from lab.models.statistics import Estimate
