@@ -40,14 +40,14 @@ def command(debug: bool) -> None:
 
 @command.command("report")
 @click.argument("run")
+@click.option("--single-file", is_flag=True, help="All in one page: the default.")
 @click.option(
-    "--single-file", "in_folder", flag_value=False, default=False, help="All in one page: the default."
+    "--folder", "in_folder", is_flag=True, help="Pictures, figures and data as files beside the page."
 )
-@click.option(
-    "--folder", "in_folder", flag_value=True, help="Pictures, figures and data as files beside the page."
-)
-def _report(run: str, in_folder: bool) -> None:
+def _report(run: str, single_file: bool, in_folder: bool) -> None:
     """Rebuild the report of RUN, and print its path."""
+    if single_file and in_folder:
+        raise UsageError("a report is one file, or a folder: give --single-file or --folder, not both")
     from lab.report import write_report
 
     write_out(write_report(run, in_folder=in_folder))

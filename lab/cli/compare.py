@@ -7,7 +7,6 @@ from typing import Any
 import click
 
 from lab import units
-from lab.experiments.machines import in_words
 from lab.experiments.summary import estimates, open_for_reading
 from lab.models.statistics import CONFIDENCE
 from lab.streams import write_out
@@ -68,4 +67,4 @@ def _text(found: Comparison, about: list[Manifest]) -> str:
 def _told(found: Difference) -> str:
     name = f"{found.run}, {found.experiment}: {found.quantity} ({found.factors})"
     span = f"{found.ratio:.3g} ({found.low:.3g} to {found.high:.3g})"
-    return f"{name}: {span}: {in_words(found)}"
+    return f"{name}: {span}: {found.in_words}"

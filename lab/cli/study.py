@@ -85,7 +85,7 @@ def _changes_in(file: Path) -> dict[str, dict[str, Any]]:
     "--parameters", "file", type=click.Path(path_type=Path), metavar="FILE",
     help="Change parameters: YAML of notebook, name and value.",
 )  # fmt: skip
-@click.option("--host-label", default="", metavar="NAME", help="What you call this machine, such as rack-3.")
+@click.option("--host-label", metavar="NAME", help="What you call this machine, such as rack-3.")
 @click.option("--budget", metavar="30m", help="Cut the plan to this time: blocks, trials, then conditions.")
 def command(
     profile: str,
@@ -94,7 +94,7 @@ def command(
     assignments: tuple[str, ...],
     file: Path | None,
     budget: str | None,
-    host_label: str,
+    host_label: str | None,
 ) -> int:
     """Run the notebooks in order into one run, and export its report after each.
 
@@ -107,6 +107,8 @@ def command(
     profile = profile or _profile_of(run_id) or catalog.USUAL
     if profile not in catalog.profiles():
         raise UsageError(f"there is no profile {profile!r}: choose one of {', '.join(catalog.profiles())}")
+    if host_label == "":
+        raise UsageError("--host-label needs a name, such as rack-3: leave it out if the machine has none")
     names = catalog.select(only, profile)
     changed = changes(assignments, file)
     if absent := sorted(set(changed) - set(names)):
@@ -117,7 +119,7 @@ def command(
     parameters, changed, cut = catalog.within(budget_s, profile, names, changed)
     for number in processes.ending_signals():
         signal.signal(number, _interrupt)
-    run = _open(profile, names, run_id, changed, checked_label(host_label))
+    run = _open(profile, names, run_id, changed, checked_label(host_label or ""))
     lasts_s = {name: catalog.lasts_s(name, values) for name, values in parameters.items()}
     _tell_the_time(lasts_s, cut)
     if left := [] if only else sorted(set(catalog.notebooks()) - set(names)):

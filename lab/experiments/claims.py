@@ -41,7 +41,8 @@ class Verdict:
     """A claim by its number in `CLAIMS`, what was measured about it, and the verdict.
 
     `evidence` is numbers with their intervals, "" if nothing was measured. `trials` is how many trials it
-    comes from, and `flagged` how many of them are flagged. `about` names what it was judged for, if not all.
+    comes from, and `flagged` how many of them are flagged. `about` names what it was judged for, if not all,
+    `experiment` whose trials these are, where verdicts of several stand together.
     """
 
     number: int
@@ -50,6 +51,7 @@ class Verdict:
     about: str = ""
     trials: int = 0
     flagged: int = 0
+    experiment: str = ""
 
     @property
     def claim(self) -> str:

@@ -4,6 +4,7 @@ A few CPUs carry many such workers. The share of time that they are kept asleep 
 and the generators of this machine can feed so many workers at all, with loops of that length.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from lab.cpus import available_cpus
 from lab.figures import DARK_TO_LIGHT, IDEAL, beside, canvas, reference_line
 from lab.flags import Flag, in_words
 from lab.hotloop import SLEEP_STEP_S
+from lab.models.statistics import Estimate, Interval
+from lab.study.estimates import linked
 from lab.study.plan import Condition
 from lab.study.run import Run, table_name
 from lab.study.trial import fresh_server, offer
@@ -264,12 +267,29 @@ def most_fed(fed: pd.DataFrame, iterations: int) -> int:
     return int(mine.loc[mine["held"].cummin(), "workers"].max()) if mine["held"].iloc[0] else 0
 
 
+FEEDS = "kept busy with sleeping"
+
+
+def feeds(fed: pd.DataFrame) -> dict[int, Estimate]:
+    """Return the most workers that were fed with each loop, and the next number that was not.
+
+    The value is nan if none was fed, the upper bound if all were.
+    """
+    found = {}
+    for loop, mine in fed.groupby("iterations"):
+        most = most_fed(fed, iterations := int(str(loop)))
+        value, above = most or math.nan, float(mine.loc[mine["workers"] > most, "workers"].min())
+        found[iterations] = Estimate(value, value, above, len(mine), Interval.SEARCH)
+    return found
+
+
 def sentence(fed: pd.DataFrame) -> str:
-    """Say how many workers can be fed with each loop."""
-    loops = fed.groupby("iterations")["loop_s"].first()
+    """Say how many workers can be fed with each loop; each number is a link to its estimate."""
+    loops_s = fed.groupby("iterations")["loop_s"].first()
     found = [
-        f"{most_fed(fed, int(iterations))} with loops of {units.seconds(loop_s)}"
-        for iterations, loop_s in zip(loops.index, loops, strict=True)
+        f"{linked(f'{one.value:.0f}', FEEDS, iterations=iterations) if one.value > 0 else '0'}"
+        f" with loops of {units.seconds(loops_s[iterations])}"
+        for iterations, one in feeds(fed).items()
     ]
     return f"Of up to {fed['workers'].max()} sleeping workers, it fed {' and '.join(found)}."
 

@@ -38,9 +38,10 @@ from lab.experiments.dispatch import trials as dispatch_trials
 from lab.experiments.failures import trials as failures_trials
 from lab.experiments.folk_rules import counts, memory
 from lab.experiments.folk_rules import trials as folk_trials
+from lab.experiments.less_than_one_core import trials as quota_trials
 from lab.experiments.other_servers import trials as other_trials
 from lab.experiments.other_servers.servers import factors
-from lab.experiments.sustained import Objective
+from lab.experiments.searches import Objective
 from lab.experiments.worker_scaling import scaling as scaling_trials
 from lab.hotloop import SLEEP_STEP_S
 from lab.models.statistics import fewest_trials
@@ -189,7 +190,7 @@ def _look_s(p: other_servers.Parameters, server: str) -> float:
 
 def _less_than_one_core(p: less_than_one_core.Parameters) -> float:
     p = expected(p)
-    return trials_s(less_than_one_core.conditions(p), p.blocks)
+    return trials_s(quota_trials.conditions(p), p.blocks)
 
 
 def _capacity(p: capacity.Parameters) -> float:

@@ -1,6 +1,6 @@
 """What does one request cost? The hot loop alone, per kernel, with no server around it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from lab.checks import Count, Positive, Whole
 from lab.figures import HALO, INK, SERVERS, canvas, plain_log_ticks
 from lab.hotloop import SummingName
 from lab.models.statistics import Estimate, quantile
-from lab.study.estimates import Stated, stated
+from lab.study.estimates import Stated, linked, stated
 from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.run import Run
@@ -68,7 +68,8 @@ def agreement(kernels: Sequence[str]) -> pd.DataFrame:
 def costs(loops: pd.DataFrame) -> pd.DataFrame:
     """Summarise the loops, a row per kernel, the slowest first.
 
-    Columns: min_s, median_s, p95_s, max_s, cpu_share, loops_rps (of one core), times_as_fast (as it).
+    Columns: min_s, median_s, p95_s, max_s, cpu_share, loops_rps (of one core), times_as_fast (as it); and
+    iterations, if the loops say how many.
     """
     rows = []
     for kernel, mine in loops.groupby("kernel", sort=False):
@@ -86,7 +87,22 @@ def costs(loops: pd.DataFrame) -> pd.DataFrame:
             }
         )
     costs = pd.DataFrame(rows).sort_values("median_s", ascending=False, ignore_index=True)
-    return costs.assign(times_as_fast=costs["median_s"].max() / costs["median_s"])
+    return costs.assign(
+        times_as_fast=costs["median_s"].max() / costs["median_s"], **loops.filter(["iterations"]).iloc[0]
+    )
+
+
+def _about(cost: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return what names the loop of a row of `costs`."""
+    long = {"iterations": int(cost["iterations"])} if "iterations" in cost else {}
+    return {"kernel": cost["kernel"]} | long
+
+
+def _faster_than(slowest: Mapping[Any, Any]) -> str:
+    return f"times as fast as kernel {slowest['kernel']}"
+
+
+_TIME = "time of one loop, median"
 
 
 def estimates(loops: pd.DataFrame, sources: Sequence[str] = ()) -> list[Stated]:
@@ -95,21 +111,18 @@ def estimates(loops: pd.DataFrame, sources: Sequence[str] = ()) -> list[Stated]:
     All loops are of one minute of one machine: one look at its speed, however many they are, so the range of
     their times is no interval. `sources` names the table that holds them.
     """
-    of: dict[str, Any] = {"iterations": int(loops["iterations"].iloc[0])} if "iterations" in loops else {}
     slowest, *faster = known = costs(loops).to_dict("records")
     times = [
         stated(
-            EXPERIMENT, "time of one loop, median",
-            Estimate(cost["median_s"], cost["min_s"], cost["max_s"], trials=1), "s", sources=sources,
-            kernel=cost["kernel"], **of,
+            EXPERIMENT, _TIME, Estimate(cost["median_s"], cost["min_s"], cost["max_s"], trials=1), "s",
+            sources=sources, **_about(cost),
         )
         for cost in known
     ]  # fmt: skip
     return times + [
         stated(
-            EXPERIMENT, f"times as fast as kernel {slowest['kernel']}",
-            Estimate(ratio, ratio, ratio, trials=1), compares=True, sources=sources, kernel=cost["kernel"],
-            **of,
+            EXPERIMENT, _faster_than(slowest), Estimate(ratio, ratio, ratio, trials=1), compares=True,
+            sources=sources, **_about(cost),
         )
         for cost in faster
         for ratio in [cost["times_as_fast"]]
@@ -132,15 +145,17 @@ def cost_table(costs: pd.DataFrame, rate_rps: float) -> pd.DataFrame:
 
 def answer(costs: pd.DataFrame, rate_rps: float) -> str:
     """Say what a request costs and what that means for one core."""
-    slowest, fastest = costs.iloc[0], costs.iloc[-1]
+    rows = costs.to_dict("records")
+    slowest, fastest = rows[0], rows[-1]
+    time = linked(units.seconds(slowest["median_s"]), _TIME, **_about(slowest))
     text = (
         f"**Answer.** While these loops were timed, one of kernel `{slowest['kernel']}` took "
-        f"{units.seconds(slowest['median_s'])} of a core in the median. At that speed, "
+        f"{time} of a core in the median. At that speed, "
         f"{units.per_second(rate_rps)} keep {units.digits(rate_rps * slowest['median_s'])} cores busy; at "
         "another time, this machine may be faster or slower."
     )
     if len(costs) > 1:
-        times = units.digits(fastest["times_as_fast"])
+        times = linked(units.digits(fastest["times_as_fast"]), _faster_than(slowest), **_about(fastest))
         text += (
             f" Kernel `{fastest['kernel']}` does the same work {times} times as fast: "
             "before clustering, look at the loop."

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import cycle
 from pathlib import Path
@@ -33,6 +33,7 @@ from lab.figures import (
 from lab.models.scaling import Point
 from lab.models.statistics import CONFIDENCE
 from lab.study.compare import Comparison, Difference, check_alike, compare, software
+from lab.study.estimates import anchored
 from lab.study.manifest import Manifest
 from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
@@ -94,6 +95,10 @@ class Beside:
     def differences(self) -> list[Difference]:
         """The numbers that all the runs state with an interval, as ratios to the first run."""
         return [one for one in self.found.differences if one.told is not None] if self.found else []
+
+    def key(self, one: Difference) -> str:
+        """Return the key of a number's estimate if it is of the run whose page this is: the last."""
+        return one.key if one.run == self.shown[-1].name else ""
 
 
 def opened(p: Parameters) -> tuple[Shown, ...]:
@@ -159,16 +164,6 @@ def software_table(shown: Sequence[Shown]) -> pd.DataFrame:
     return pd.DataFrame(cells, columns=names)
 
 
-def in_words(found: Difference) -> str:
-    """Say whether a difference is told, and if not, how large one had to be to be seen."""
-    if found.told is None:
-        return "cannot be told"
-    if found.told:
-        return "differs"
-    smallest = units.percent(found.smallest_told or 0.0)
-    return f"no difference that this could have seen (the smallest: {smallest})"
-
-
 def differences_table(compared: Beside) -> pd.DataFrame:
     """Put every difference in words: the ratio to the base, its interval, and what that tells."""
     if compared.found is None:
@@ -179,10 +174,10 @@ def differences_table(compared: Beside) -> pd.DataFrame:
             "experiment": one.experiment,
             "quantity": one.quantity,
             "of": one.factors,
-            f"ratio to {one.base}": units.plain(one.ratio),
+            f"ratio to {one.base}": replace(units.plain(one.ratio), key=compared.key(one)),
             "from": "" if one.low is None else units.digits(one.low),
             "to": "" if one.high is None else units.digits(one.high),
-            "": in_words(one),
+            "": one.in_words,
         }
         for one in compared.found.differences
     )
@@ -212,17 +207,18 @@ def answer(compared: Beside) -> str:
         return f"{start}nothing can be told, as the runs share no number that has an interval in both."
     told = [one for one in known if one.told]
     count = units.counted(len(known), "number")
-    seen = sorted(one.smallest_told or 0.0 for one in known)
-    middle = units.percent(seen[len(seen) // 2])
+    seen = sorted(known, key=lambda one: one.smallest_told or 0.0)
+    least, middle = (units.percent(one.smallest_told or 0.0) for one in (seen[0], seen[len(seen) // 2]))
     if not told:
         return (
             f"{start}no difference in {count} that this could have seen. Half of them would have shown one of"
-            f" {middle} or less, the most precise one of {units.percent(seen[0])}."
+            f" {middle} or less, the most precise one of {anchored(least, compared.key(seen[0]))}."
         )
     most = max(told, key=lambda one: abs(math.log(one.ratio)))
+    ratio = anchored(units.digits(most.ratio), compared.key(most))
     return (
         f"{start}**{units.counted(len(told), 'difference')} told in {count}**, together with {CONFIDENCE:.0%}"
-        f" confidence. The largest: {most.quantity} ({most.factors}) is {units.digits(most.ratio)} times as"
+        f" confidence. The largest: {most.quantity} ({most.factors}) is {ratio} times as"
         f" large in {most.run} ({units.digits(most.low or 0)} to {units.digits(most.high or 0)})."
         f" {_speed(told, known)}"
     )
@@ -368,15 +364,10 @@ def _draw_differences(axes: Axes, title: str, rows: Sequence[Difference]) -> Non
             markersize=4, elinewidth=1.2, label=label,
         )  # fmt: skip
     many = len({one.run for one in rows}) > 1
-    names = [f"{one.run}: {_named(one)}" if many else _named(one) for one in rows]
+    names = [f"{f'{one.run}: ' if many else ''}{one.quantity}\n({one.factors})" for one in rows]
     axes.set_yticks(range(len(rows)), names, fontsize=8)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xscale("log")
     axes.axvline(1, **IDEAL)
-    axes.set_title(title)
+    axes.set_title(title, x=1, ha="right")  # the panel is narrow, its labels are wide
     axes.grid(visible=False, axis="y")
-
-
-def _named(one: Difference) -> str:
-    """Name a difference in two lines: what, and of what."""
-    return f"{one.quantity}\n({one.factors})"

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from lab.machine import Machine
 from lab.models.statistics import QUANTILE_METHOD, Interval, samples_needed
+from lab.study.estimates import COVERING
 from lab.study.manifest import Manifest
 from lab.study.plan import FACTORS
 from lab.units import counted, digits, per_second, percent, seconds
@@ -116,15 +117,13 @@ def _intervals(run: Evidence) -> Found:
 
 
 def _with_interval(rows: pd.DataFrame, noun: str) -> Found:
-    told = rows["interval"].isin([kind.value for kind in Interval if kind.covers])
+    told = rows["interval"].isin(COVERING)
     shown = f"with a 95 % interval: {told.sum()} of {counted(len(rows), noun)}"
     return _grade(bool(len(rows) and told.all()), bool(told.any())), shown
 
 
 def _normality(run: Evidence) -> Found:
-    told = run.estimates[
-        ~run.estimates["interval"].isin([*_FOUND, Interval.RANGE.value, Interval.FLAGGED.value])
-    ]
+    told = run.estimates[run.estimates["interval"].isin(COVERING)]
     free = told["interval"].isin(_FREE)
     wide = told[told["high"] > told["low"]]
     middle = (wide["high"] + wide["low"]) / 2

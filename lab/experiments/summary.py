@@ -11,7 +11,16 @@ from matplotlib.figure import Figure
 from lab import files, units
 from lab.checks import Positive
 from lab.errors import LabError
-from lab.experiments import capacity, hot_loop, less_than_one_core, rate_sweep, single_vs_cluster, sustained
+from lab.experiments import (
+    capacity,
+    hot_loop,
+    instrument,
+    less_than_one_core,
+    rate_sweep,
+    single_vs_cluster,
+    sustained,
+)
+from lab.experiments.capacity import answer as capacity_answer
 from lab.experiments.capacity import score
 from lab.experiments.claims import CLAIMS, Verdict
 from lab.experiments.common import accounted
@@ -21,6 +30,7 @@ from lab.experiments.failures import answer as failures_answer
 from lab.experiments.failures import trials as failures
 from lab.experiments.folk_rules import estimates as folk_estimates
 from lab.experiments.folk_rules import rules as folk_rules
+from lab.experiments.less_than_one_core import answer as quota_answer
 from lab.experiments.other_servers import analysis as others_analysis
 from lab.experiments.other_servers import answer as others_answer
 from lab.experiments.other_servers import trials as others
@@ -29,7 +39,7 @@ from lab.experiments.worker_scaling import scaling
 from lab.machine import Machine
 from lab.models.capacity import workers_needed
 from lab.models.statistics import Interval
-from lab.study.estimates import Stated, contradictions, table_of
+from lab.study.estimates import Stated, contradictions, table_of, written
 from lab.study.manifest import Manifest
 from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
@@ -211,6 +221,7 @@ def estimates(run: Run, trials: dict[str, pd.DataFrame] | None = None) -> pd.Dat
     """
     trials, loops = trials_of(run) if trials is None else trials, run.newest(hot_loop.EXPERIMENT)
     rows = [] if loops is None else hot_loop.estimates(loops, run.by_age(hot_loop.EXPERIMENT)[-1:])
+    rows += instrument.estimates(run)
     searching = (single_vs_cluster, rate_sweep, scaling, capacity)
     for experiment in (module.EXPERIMENT for module in searching):
         if (found := sustained.kept(run, experiment)) is not None:
@@ -222,11 +233,14 @@ def estimates(run: Run, trials: dict[str, pd.DataFrame] | None = None) -> pd.Dat
             rate_sweep.estimates, found=sustained.kept(run, rate_sweep.EXPERIMENT)
         ),
         scaling.EXPERIMENT: partial(scaling_answer.estimates, cpus=run.manifest.machine.available_cpus),
-        less_than_one_core.EXPERIMENT: less_than_one_core.estimates,
+        less_than_one_core.EXPERIMENT: quota_answer.estimates,
         dispatch.EXPERIMENT: dispatch_answer.estimates,
         failures.EXPERIMENT: lambda mine: failures_answer.estimates(_events(run, mine)),
         others.EXPERIMENT: others_answer.estimates,
-        capacity.EXPERIMENT: partial(score.estimates, run),
+        capacity.EXPERIMENT: lambda mine: [
+            *score.estimates(run, mine),
+            *capacity_answer.estimates(run, mine),
+        ],
         folk_rules.EXPERIMENT: partial(folk_estimates.estimates, run),
     }
     for experiment, state in stating.items():
@@ -284,7 +298,7 @@ def _valued(row: Mapping[Hashable, Any]) -> units.Number:
 def _written(value: float, unit: str) -> units.Number:
     if unit == "s":
         return units.in_seconds(value)
-    return units.in_requests(value) if unit.endswith("/s") else replace(units.plain(value), unit=unit)
+    return units.in_requests(value) if unit.endswith("/s") else units.Number(written(value, unit), unit)
 
 
 def _counted(sources: Sequence[str]) -> str:
@@ -322,9 +336,13 @@ def verdicts(run: Run, trials: dict[str, pd.DataFrame]) -> list[Verdict]:
         failures.EXPERIMENT: lambda mine: failures_answer.verdicts(_events(run, mine)),
         others.EXPERIMENT: others_answer.verdicts,
     }
-    measured = ((judge, trials[experiment]) for experiment, judge in judges.items() if experiment in trials)
-    found = [verdict for judge, mine in measured for verdict in judge(mine)]
-    found.append(less_than_one_core.verdict_of(run))
+    found = [
+        replace(verdict, experiment=experiment)
+        for experiment, judge in judges.items()
+        if experiment in trials
+        for verdict in judge(trials[experiment])
+    ]
+    found.append(replace(quota_answer.verdict_of(run), experiment=less_than_one_core.EXPERIMENT))
     missing = set(CLAIMS) - {verdict.number for verdict in found}
     return sorted([*found, *map(Verdict, missing)], key=lambda verdict: verdict.number)
 

@@ -45,6 +45,7 @@ class Interval(StrEnum):
     SEARCH = "bounds of a search"
     CROSSING = "bootstrap over trials"
     RANGE = "range, too few for an interval"
+    EXTREMES = "the least and the most"
     FLAGGED = "most trials flagged: no interval"
 
     @property

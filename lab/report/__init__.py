@@ -72,20 +72,27 @@ def _render(
     environment.globals.update(digits=units.digits)
     run = run_in(folder) if (folder / manifest.NAME).exists() else None
     sections = {} if is_interim else {one.name: _sections(run, one) for one in articles}
-    found = _front(environment, run)
-    anchor = f'id="{units.ANCHOR}{found["headline"].key}"' if "headline" in found else ""
-    return environment.get_template("page.html.j2").render(
+    page = environment.get_template("page.html.j2").render(
         run_id=folder.name,
         articles=articles,
         to_come=to_come,
         css="".join(path.read_text() for path in sorted(TEMPLATES.glob("*.css"))),
         script=(TEMPLATES / "page.js").read_text(),
         sections=sections,
-        followed=bool(anchor) and any(anchor in text for own in sections.values() for text in own),
         links={one.name: _links(folder, one, beside) for one in articles},
         packed=next((f"data/{path.name}" for path in beside if path.suffix == ".zip"), ""),
-        **found,
+        **_front(environment, run),
     )
+    return _without_dead_links(page)
+
+
+_LEADING = re.compile(rf'<a href="#{units.ANCHOR}([0-9a-f]+)">(.*?)</a>', re.DOTALL)
+
+
+def _without_dead_links(page: str) -> str:
+    """Leave as text the numbers whose estimate the page does not hold, as while a study goes on."""
+    held = set(re.findall(rf'id="{units.ANCHOR}([0-9a-f]+)"', page))
+    return _LEADING.sub(lambda link: link[0] if link[1] in held else link[2], page)
 
 
 def _front(environment: Environment, run: Run | None) -> dict[str, Any]:

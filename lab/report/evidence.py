@@ -4,7 +4,7 @@ import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, Template
 from lab import files, units
 from lab.errors import LabError
 from lab.flags import in_words
-from lab.study.estimates import COLUMNS
+from lab.study.estimates import COLUMNS, written
 from lab.study.manifest import Manifest
 from lab.study.plan import FACTORS, NOT_LABELS
 from lab.study.run import Run
@@ -28,8 +28,8 @@ SAMPLED = 5
 _TABLES = {
     "hot-loop": ("hot-loop-",),
     "other-servers": ("look-",),
-    "instrument": ("ceilings-", "stalls-", "tools-"),
-    "capacity": ("predictions-",),
+    "instrument": ("ceilings-", "stalls-", "control-", "tools-"),
+    "capacity": ("predictions-", "capacity-plan"),
     "folk-rules": ("cpu-counts-", "starts-of-workers"),
 }
 """How the names of the tables begin that an experiment keeps beside its trials and searches."""
@@ -213,8 +213,8 @@ def _numbers(
             "quantity": row["quantity"],
             "of": row["factors"],
             "unit": row["unit"],
-            "value": units.digits(row["value"]),
-            "interval": units.bounds(row["low"], row["high"], units.digits),
+            "value": written(row["value"], row["unit"]),
+            "interval": units.bounds(row["low"], row["high"], partial(written, unit=row["unit"])),
             "n": row["n"],
             "sources": list(_links(row["sources"], places, tables)),
         }

@@ -168,20 +168,24 @@ _TONES = {Word.HOLDS: "good", Word.IN_PART: "warn", Word.NOT_HERE: "bad", Word.U
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim and its verdict, as the page shows them; `tone` is "" if nothing was measured."""
+    """A claim and its verdict, as the page shows them; `tone` is "" if nothing was measured.
+
+    `experiment` names what it was judged by, whose notebook the verdict leads to.
+    """
 
     claim: str
     word: str
     tone: str
     evidence: str
+    experiment: str
 
 
 def judged(verdicts: Sequence[Verdict]) -> list[Judged]:
     """Put verdicts into the page's words: a claim without evidence was not measured."""
     return [
-        Judged(one.claim, one.word.value, _TONES[one.word], _evidence(one))
+        Judged(one.claim, one.word.value, _TONES[one.word], _evidence(one), one.experiment)
         if one.evidence
-        else Judged(one.claim, "not measured", "", "")
+        else Judged(one.claim, "not measured", "", "", "")
         for one in verdicts
     ]
 

@@ -11,6 +11,7 @@ from lab.errors import LabError, UsageError
 from lab.models.statistics import CONFIDENCE
 from lab.study.estimates import COVERING, NAME, agreement
 from lab.study.manifest import Manifest
+from lab.units import percent
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class Difference:
 
     All intervals of one comparison hold together with `CONFIDENCE`. `told` is True if the interval leaves 1
     out, False if not, and None where one of the runs has no interval (`low` and `high` are then None too).
-    `smallest_told` is the smallest difference that this could have seen, as a share.
+    `smallest_told` is the smallest difference that this could have seen, as a share. `key` is that of the
+    number's estimate in `run`.
     """
 
     base: str
@@ -33,6 +35,17 @@ class Difference:
     high: float | None
     told: bool | None
     smallest_told: float | None
+    key: str = ""
+
+    @property
+    def in_words(self) -> str:
+        """Whether it is told, and if not, how large it had to be to be seen."""
+        if self.told is None:
+            return "cannot be told"
+        if self.told:
+            return "differs"
+        smallest = percent(self.smallest_told or 0.0)
+        return f"no difference that this could have seen (the smallest: {smallest})"
 
 
 @dataclass(frozen=True)
@@ -128,7 +141,8 @@ def _difference(
         low, high = ratio * math.exp(-down * wider), ratio * math.exp(up * wider)
         told, smallest = not low <= 1 <= high, math.expm1(wider * max(down, up))
     experiment, quantity, factors, unit = (str(row[name]) for name in NAME)
-    return Difference(base, run, experiment, quantity, factors, unit, ratio, low, high, told, smallest)
+    key = str(row["key_other"])
+    return Difference(base, run, experiment, quantity, factors, unit, ratio, low, high, told, smallest, key)
 
 
 def _wider(trials: int, family: int) -> float:

@@ -1,13 +1,14 @@
 """What a run states: each number with its interval, in one shape; and whether two runs agree."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import pandas as pd
 
 from lab.models.statistics import Estimate, Interval
-from lab.units import ANCHOR
+from lab.units import ANCHOR, digits
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,29 @@ def named(**factors: object) -> str:
 
 def linked(text: str, quantity: str, **factors: object) -> str:
     """Return a number's text as a link, in Markdown, to where a page says what it was computed from."""
-    return f"[{text}](#{ANCHOR}{key_of(quantity, **factors)})"
+    return anchored(text, key_of(quantity, **factors))
+
+
+def anchored(text: str, key: str) -> str:
+    """Return a text as such a link, to the estimate of that key; as it is without a key."""
+    return f"[{text}](#{ANCHOR}{key})" if key else text
+
+
+_LINK = re.compile(rf"\[([^]]*)\]\(#{ANCHOR}[0-9a-f]{{10}}\)")
+
+
+def unlinked(text: str) -> str:
+    """Return a text in Markdown without its links to estimates: only what they say."""
+    return _LINK.sub(r"\1", text)
+
+
+COUNTS = frozenset({"workers", "machines"})
+"""Units of what is counted: its numbers are whole."""
+
+
+def written(value: float, unit: str) -> str:
+    """Write the digits of a value in its unit: three significant ones, or all of a count."""
+    return f"{value:,.0f}" if unit in COUNTS and value == value else digits(value)
 
 
 COLUMNS = tuple(field.name for field in fields(Stated))
@@ -85,6 +108,12 @@ def table_of(rows: Iterable[Stated]) -> pd.DataFrame:
     )
     texts = frame.assign(interval=frame["interval"].map(str), sources=frame["sources"].map(list))
     return texts[frame["value"].notna()].reset_index(drop=True)
+
+
+def rows_of(frame: pd.DataFrame) -> list[Stated]:
+    """Return the estimates that `table_of` put into a table."""
+    rows = (Stated(**{str(name): value for name, value in row.items()}) for row in frame.to_dict("records"))
+    return [replace(row, interval=Interval(row.interval), sources=tuple(row.sources)) for row in rows]
 
 
 def contradictions(estimates: pd.DataFrame) -> pd.DataFrame:

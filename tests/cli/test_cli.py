@@ -109,6 +109,12 @@ def test_a_report_of_no_run_is_one_line_and_status_1(capsys: pytest.CaptureFixtu
     assert line == "lab: there is no run 'nosuch': `lab runs` lists them"
 
 
+def test_a_report_is_not_both_a_file_and_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _status("report", "a-run", "--folder", "--single-file") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("lab: a report is one file, or a folder: give --single-file or --folder")
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [

@@ -98,6 +98,7 @@ def test_one_that_is_complete_and_is_not_added_to_stays_as_it_is(capsys: pytest.
             "run named was begun on rack-3: leave out --host-label",
         ),
         (["--host-label", "<b>"], "a host label has at most 40 letters"),
+        (["--host-label", ""], "--host-label needs a name, such as rack-3"),
     ],
 )
 def test_another_or_an_odd_name_is_one_line(

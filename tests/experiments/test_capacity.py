@@ -1,5 +1,6 @@
 """Plans from made calibrations: service times, rates, the staircase, machines, cost, the impossible."""
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
@@ -7,9 +8,11 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.html_page import unlinked
 
 from lab import cpus
 from lab.errors import LabError, UsageError
+from lab.experiments.capacity import answer as words
 from lab.experiments.capacity import balancing, figure, plan, prediction, score
 from lab.experiments.capacity import case as study
 from lab.experiments.capacity.case import Case, Parameters, Sustained
@@ -18,7 +21,9 @@ from lab.models.balancing import Policy, policies
 from lab.models.capacity import highest_utilisation
 from lab.models.simulation import waits
 from lab.models.statistics import Estimate, Interval
-from lab.study.run import Run
+from lab.study.estimates import key_of
+from lab.study.run import Run, open_run
+from lab.units import digits
 
 PARAMETERS: dict[str, Any] = {
     "run": "",
@@ -149,11 +154,55 @@ def test_the_rate_that_two_workers_sustained_needs_two() -> None:
         mine = case(seen_s, slo_percentile=95)
         (row,) = plan.checked(mine, found).to_dict("records")
         assert (row["workers"], row["workers by this plan"], row["says as many"]) == (2, "2", "yes")
-        answer = plan.answer(mine, *study.rate_to_plan(p, mine, found), 2, 2, found, 2, 0.04)
-        assert "**2 workers**: validated" in answer
-        assert answer.endswith(
+        answer = words.answer(mine, *study.rate_to_plan(p, mine, found), 2, 2, found, 2, 0.04)
+        assert "**2 workers**: validated" in unlinked(answer)
+        assert unlinked(answer).endswith(
             "Without headroom, the rate that 2 workers sustained here needs 2 by the same plan."
         )
+
+
+TRIALS = pd.DataFrame({"trial_id": ["capacity.one", "capacity.two"], "arrivals": ["constant", "poisson"]})
+"""Of the calibration, and of two workers."""
+
+
+def test_numbers_of_the_plan_lead_to_estimates_with_the_trials_that_they_rest_on() -> None:
+    run, found = open_run(), sustained()
+    mine = case(0.1, 0.12, 0.2, headroom=0.2)
+    asked = study.rate_to_plan(parameters(headroom=0.2), mine, found)
+    assert words.estimates(run, TRIALS) == []
+    words.keep(run, mine, *asked, found, 2, 0.04)
+    rows = {row.key: row for row in words.estimates(run, TRIALS)}
+    answer = words.answer(mine, *asked, 2, 2, found, 2, 0.04)
+    linked = re.findall("#estimate-([0-9a-f]{10})", answer)
+    assert linked[0] == key_of(score.OWN_LIMIT, workers=2, percentile=99, loops=3.0), "the rate's"
+    workers, machines, cost, known = (rows.pop(key) for key in linked[1:])
+    assert rows == {}
+    assert (workers.value, workers.low, workers.high) == (3, 3, 6), "at the usual, fastest and slowest speed"
+    assert f"**{workers.value:.0f} workers** ({workers.low:.0f} to {workers.high:.0f} at" in unlinked(answer)
+    assert f"{machines.value:,.0f} machines of 2 CPUs, at {digits(cost.value)} per" in unlinked(answer)
+    assert f"needs {known.value:.0f} by the same plan." in unlinked(answer)
+    assert workers.sources == known.sources == ("capacity.one", "capacity.two", words.KEPT)
+    assert machines.sources == cost.sources == ("capacity.one", words.KEPT)
+
+
+def test_a_rate_that_so_many_should_sustain_is_stated_from_the_slowest_speed_to_the_fastest() -> None:
+    run, mine = open_run(), case(0.1, 0.12, 0.2)
+    rate_rps, whence = study.rate_to_plan(parameters(), mine, NOT_TOLD)
+    words.keep(run, mine, rate_rps, whence, NOT_TOLD, 2, 0)
+    rate, *_ = [row for row in words.estimates(run, TRIALS) if row.quantity == words.RATE]
+    assert rate.value == rate_rps
+    assert rate.low < rate_rps < rate.high
+    assert rate.sources == ("capacity.one", words.KEPT), "nothing else tells"
+    answer = words.answer(mine, rate_rps, whence, 2, 0, NOT_TOLD, 2, 0)
+    assert re.findall("#estimate-([0-9a-f]{10})", answer)[0] == rate.key
+
+
+def test_a_plan_of_given_service_times_keeps_no_estimate_and_leads_nowhere() -> None:
+    run, p = open_run(), parameters(service_s=[0.1, 0.1, 0.13], rate=50)
+    mine = study.case(p, prediction.calibration(run, p))
+    words.keep(run, mine, 50, "as given", NOT_TOLD, 2, 0.04)
+    assert words.estimates(run, TRIALS) == []
+    assert "](#" not in words.answer(mine, 50, "as given", 2, 0, NOT_TOLD, 2, 0.04)
 
 
 def test_a_sustained_rate_is_not_told_by_few_flagged_or_overloaded_trials_nor_by_one_side() -> None:
@@ -244,7 +293,7 @@ def test_an_objective_below_the_service_time_is_one_sentence_and_no_figure() -> 
     mine = case(0.1, slo_loops=0.5)
     found = NOT_TOLD
     rate_rps, whence = study.rate_to_plan(parameters(slo_loops=0.5), mine, found)
-    answer = plan.answer(mine, rate_rps, whence, 2, 0, found, 2, 0.04)
+    answer = words.answer(mine, rate_rps, whence, 2, 0, found, 2, 0.04)
     assert answer.startswith("**Answer.** **No number of workers keeps p99 within 50.0 ms**: ")
     assert "\n" not in answer
     steps = plan.staircase(mine, plan.up_to(mine, rate_rps, 2))
@@ -257,7 +306,7 @@ def test_an_objective_below_the_service_time_is_one_sentence_and_no_figure() -> 
 
 def test_workers_that_sustain_no_rate_are_one_sentence() -> None:
     found = NOT_TOLD
-    answer = plan.answer(case(0.1), 0.0, "what 2 workers should sustain", 2, 0, found, 2, 0.04)
+    answer = words.answer(case(0.1), 0.0, "what 2 workers should sustain", 2, 0, found, 2, 0.04)
     assert answer.endswith("sustain no rate under this objective: give a rate to plan for.")
     assert "give a rate" in plan.table(case(0.1), 0.0, 0, 2).to_string()
 
@@ -269,7 +318,8 @@ def test_a_billion_a_second_is_planned_and_drawn() -> None:
     drawn = figure.staircase(steps, mine, 1e9, found, validated=0, cpus=2)
     assert drawn is not None
     assert "120," in title_of(drawn)
-    assert "**120,012,002 workers**" in plan.answer(mine, 1e9, "as given", 2, 0, found, 2, 0)
+    answer = unlinked(words.answer(mine, 1e9, "as given", 2, 0, found, 2, 0))
+    assert "**120,012,002 workers**" in answer
 
 
 def test_the_staircase_draws_measured_validated_and_extrapolated_differently() -> None:

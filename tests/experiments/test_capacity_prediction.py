@@ -6,12 +6,14 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.html_page import unlinked
 from helpers.trial_rows import trials
 from numpy.typing import NDArray
 
 from lab.errors import UsageError
 from lab.experiments.capacity import Parameters, prediction, score
 from lab.models.simulation import waits
+from lab.study.estimates import key_of
 from lab.study.run import Run
 
 PARAMETERS = Parameters(
@@ -113,7 +115,11 @@ def test_trials_of_the_same_queue_fall_into_the_bands_whatever_the_machines_spee
         assert found.trials == len(made)
         assert 0.8 < found.value < 0.98, "nine of ten"
     assert score.validated(marked) == 2
-    assert f"Of {2 * len(made)} predictions for 2 workers" in score.sentence(marked)
+    sentence = unlinked(score.sentence(marked))
+    assert sentence.startswith("Of the predictions for 2 workers, ")
+    assert sentence.endswith(f" of {len(made)} of p99 came true.")
+    for percentile in prediction.PERCENTILES:
+        assert key_of(score.INSIDE, workers=2, percentile=percentile) in score.sentence(marked)
     missed = marked.assign(inside=marked["block"] > 30)
     assert score.validated(missed) == 0
 

@@ -18,6 +18,7 @@ from lab.experiments.failures import answer as words
 from lab.experiments.failures import trials as study
 from lab.figures import rendered, title_of
 from lab.flags import Flag
+from lab.models.statistics import Interval
 from lab.study.estimates import table_of
 from lab.study.plan import Event
 
@@ -242,7 +243,8 @@ def test_a_table_has_a_column_for_each_server_and_intervals_over_events() -> Non
     assert list(table.columns) == ["", "round-robin, new connections", "round-robin, kept connections"]
     new, old = (dict(zip(table[""], table[column], strict=True)) for column in table.columns[1:])
     assert new["requests of these, lost, refused"] == "800 / 10 / 0"
-    assert new["lost per event"] == "0.00 (0.00 to 0.00)"
+    assert new["requests lost per event, on average"] == "0.500: 10 in 20 events, at most 2 in one"
+    assert old["requests lost per event, on average"] == "0.667: 2 in 3 events, at most 2 in one"
     assert new["share of events that lost a request"] == "25 % (8.7 % to 49.1 %)"
     assert (
         old["until all workers served again"]
@@ -257,22 +259,19 @@ def test_estimates_are_the_numbers_of_the_tables() -> None:
     assert (losing["value"], losing["n"], losing["unit"]) == (0.25, 20, "")
     assert stated.loc["kill: until all workers served again", "unit"] == "s"
     assert set(stated["factors"]) == {"connections=new, dispatch=round-robin"}
+    lost = stated.loc["kill: requests lost per event, on average"]
+    assert (lost["value"], lost["low"], lost["high"], lost["interval"]) == (0.5, 0, 2, Interval.EXTREMES)
 
 
 @pytest.mark.parametrize("bursts", [0.3, 5.0], ids=["in bursts", "one by one"])
 def test_intervals_of_losses_cover_the_truth_though_losses_come_in_bursts(bursts: float) -> None:
     random = np.random.default_rng(9)
     drawn = random.negative_binomial(bursts, bursts / (bursts + 1.0), (400, 20))
-    much = random.negative_binomial(bursts, bursts / (bursts + 1.0), 100_000)
-    losing, typical = (much > 0).mean(), np.median(much)
-    share, median = words.MEASURES[study.KILL][1], words.MEASURES[study.KILL][0]
-    covered = np.zeros(2)
-    for lost in drawn:
-        events = pd.DataFrame({"lost": lost})
-        found = [measure.found(events) for measure in (share, median)]
-        for n, (one, truth) in enumerate(zip(found, (losing, typical), strict=True)):
-            covered[n] += one is not None and one.low <= truth <= one.high
-    assert (covered / len(drawn) >= 0.94).all()
+    losing = (random.negative_binomial(bursts, bursts / (bursts + 1.0), 100_000) > 0).mean()
+    share = words.MEASURES[study.KILL][1]
+    found = [share.found(pd.DataFrame({"lost": lost})) for lost in drawn]
+    covered = [one is not None and one.low <= losing <= one.high for one in found]
+    assert np.mean(covered) >= 0.94
 
 
 @pytest.mark.parametrize(
@@ -294,7 +293,7 @@ def test_what_should_wait_depends_on_the_dispatch(dispatch: str, keepalive: bool
 def test_the_answer_gives_each_cost_with_its_interval() -> None:
     events = pd.concat([happened(study.KILL, 15, 20, lost=2), happened(study.RECYCLE, 10, 10)])
     text = unlinked(words.answer(pd.concat([events, happened(study.BLOCK, 20, 20)])))
-    assert "20 kills lost 10 requests of 800; until all workers served again: 500 ms" in text
+    assert "20 kills lost 10 requests of 800, at most 2 in one; until all workers served again" in text
     assert "10 recycles lost 0 requests of 400." in text
     assert text.endswith("this share had to wait for it: 3.3 % (3.3 % to 3.3 %).")
 

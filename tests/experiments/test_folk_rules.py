@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.folk_trials import Given, beside, events, held, looked, parameters, rates, tails, told
+from helpers.html_page import unlinked
 from helpers.trial_rows import trials
 
 from lab.experiments.claims import Word
@@ -64,8 +65,9 @@ def test_2n_plus_1_must_do_more_work_or_have_a_shorter_tail(work: Given, tail: G
 def test_2n_plus_1_says_by_how_much_and_whose_trials_it_took() -> None:
     two, five = {"workers-2": 1.0, "workers-5": 1.0}, {"workers-2": 1.0, "workers-5": 1.5}
     found = workers.ruling(rates(two), tails(five), 2, 2, [1, 2, 4])
-    assert found.answer.startswith("5 workers do 0.996 times (")
-    assert "their p99 is 1.49 times" in found.answer
+    assert unlinked(found.answer).startswith("5 workers do 0.996 times (")
+    assert "their p99 is 1.49 times" in unlinked(found.answer)
+    assert unlinked(found.number) == "0.996 times the work"
     assert found.source == "The work of 1, 2 and 4 workers is that of notebook 04's trials."
     assert found.markdown.endswith(found.source)
 
@@ -129,7 +131,8 @@ def test_a_count_is_right_if_it_is_never_more_than_can_be_used(host: float, righ
     found = pd.concat([told(0.5, 1, host=host, right=right), told(1.5, 2, host=host, right=right)])
     judged = counts.ruling(found)
     assert judged.verdict.word is word
-    assert judged.answer.startswith("Under a quota of 0.5 CPUs, loops got 0.500 CPUs together, and a program")
+    answer = unlinked(judged.answer)
+    assert answer.startswith("Under a quota of 0.5 CPUs, loops got 0.500 CPUs together, and a program")
 
 
 def test_counts_without_any_quota_tell_nothing_and_say_why() -> None:
@@ -191,7 +194,7 @@ def test_only_a_pool_holds_up_nobody(inline: float, thread: Given, word: Word) -
     found = held_up.pool_ruling(beside(inline, thread))
     assert found.verdict.word is word
     assert "in the event loop" in found.answer
-    assert "1.99 times" in found.answer, "the pool's, beside the control without a slow request"
+    assert "1.99 times" in unlinked(found.answer), "the pool's, beside the control without a slow request"
 
 
 @pytest.mark.parametrize(
@@ -208,8 +211,8 @@ def test_workers_grow_if_the_largest_is_a_tenth_larger_than_when_it_was_warm(
 ) -> None:
     found = memory.ruling(looked(*growth))
     assert found.verdict.word is word
-    assert found.answer.startswith("A worker takes 20.0 MiB (")
-    assert "2.00 times" in found.answer, "what it takes once is told apart"
+    assert unlinked(found.answer).startswith("A worker takes 20.0 MiB (")
+    assert "2.00 times" in unlinked(found.answer), "what it takes once is told apart"
     assert "block" not in found.answer + memory.table(looked(*growth), 2).to_string()
 
 
@@ -238,8 +241,8 @@ def test_a_quota_makes_the_p99_bad_if_it_holds_up_more_than_one_in_a_hundred(
 ) -> None:
     found = throttled.ruling(held(*late))
     assert found.verdict.word is word
-    assert "Of a quota of 0.5 CPUs, 40 % (" in found.answer
-    assert "stopped the server in 20 % (" in found.answer
+    assert "Of a quota of 0.5 CPUs, 40 % (" in unlinked(found.answer)
+    assert "stopped the server in 20 % (" in unlinked(found.answer)
 
 
 def test_what_is_held_up_without_the_quota_too_is_not_its_doing() -> None:
@@ -247,14 +250,14 @@ def test_what_is_held_up_without_the_quota_too_is_not_its_doing() -> None:
     as_late = found["held_up"].groupby(found["block"]).transform("max")
     judged = throttled.ruling(found.assign(held_up=as_late))
     assert judged.verdict.word is Word.NOT_HERE
-    assert "0 % (0 % to 0 %) of the requests took 2 times as long" in judged.answer
+    assert "0 % (0 % to 0 %) of the requests took 2 times as long" in unlinked(judged.answer)
 
 
 def test_a_quota_that_is_nearly_used_up_says_nothing_of_one_that_is_not() -> None:
     """A machine that became slower: loops use 72 % of the quota, and two fifths were planned."""
     found = throttled.ruling(held(5, 6, 4, 5, 3, 7, service_cpu_mean_s=0.18))
     assert found.verdict.word is Word.UNTOLD
-    assert "72 % (" in found.answer
+    assert "72 % (" in unlinked(found.answer)
 
 
 def test_a_delay_is_beside_one_queue_of_the_same_arrivals_and_cpu_times() -> None:
@@ -296,6 +299,8 @@ def test_the_table_and_the_answer_have_every_rule_with_its_verdict() -> None:
         "**Answer.** Of 7 rules, 2 hold as they are said. **Holds here**: In the event loop"
     )
     assert "nan" not in table.to_string() + text
+    assert "](#" not in table.to_string(), "a table says it in words"
+    assert all(f"({one.number})" in text for one in every())
     assert len(study.bars(parameters())) == 7
 
 

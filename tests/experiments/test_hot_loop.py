@@ -1,10 +1,12 @@
 """What a loop costs: medians, shares and rates known by hand."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from helpers.html_page import unlinked
 
 from lab.errors import UsageError
 from lab.experiments import hot_loop as study
@@ -39,7 +41,7 @@ def test_the_cores_that_a_rate_keeps_busy_are_rate_times_loop_time(loops: pd.Dat
     costs = study.costs(loops)
     table = study.cost_table(costs, rate_rps=50)
     assert table["cores busy at 50.0/s"].tolist() == ["1.50", "0.150"]
-    answer = study.answer(costs, rate_rps=50)
+    answer = unlinked(study.answer(costs, rate_rps=50))
     assert "one of kernel `python` took 30.0 ms of a core in the median" in answer
     assert "1.50 cores" in answer
     assert "10.0 times" in answer
@@ -58,6 +60,14 @@ def test_what_is_stated_is_of_one_sitting_and_so_without_an_interval(loops: pd.D
         (1, False, None)
     }
     assert study.estimates(loops)[0].factors == "kernel=python", "a run may be older than that column"
+
+
+@pytest.mark.parametrize("iterations", [{}, {"iterations": 1000}], ids=["an older run", "a run"])
+def test_numbers_of_the_answer_lead_to_the_estimates(loops: pd.DataFrame, iterations: dict[str, int]) -> None:
+    loops = loops.assign(**iterations)
+    python, _, faster = study.estimates(loops)
+    linked = re.findall("#estimate-([0-9a-f]{10})", study.answer(study.costs(loops), rate_rps=50))
+    assert linked == [python.key, faster.key]
 
 
 def test_one_kernel_is_compared_with_no_other(loops: pd.DataFrame) -> None:

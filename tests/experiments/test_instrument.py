@@ -1,17 +1,20 @@
 """The instrument's answer: from stalls and ceilings made by hand, whose answers are known."""
 
+import re
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from helpers.controls import BUSY, FED
+from helpers.html_page import unlinked
 
 from lab.errors import UsageError
 from lab.experiments import instrument as study
 from lab.experiments.instrument import lags, stalls
 from lab.flags import Flag
 from lab.load.log import OUTCOMES
+from lab.study.estimates import table_of
 from lab.study.run import open_run
 
 PARAMETERS: dict[str, Any] = {
@@ -78,10 +81,31 @@ def test_known_answers_are_those_of_the_sawtooth() -> None:
 def test_a_ceiling_is_the_highest_rate_that_held() -> None:
     assert lags.ceilings(HOLDS) == {False: 200.0, True: 100.0}
     assert lags.ceilings(NEVER) == {False: 0.0, True: 100.0}
-    assert "up to **200/s** with a connection per request" in study.answer(stalled(), HOLDS, FED)
-    assert "**no rate**" in study.answer(stalled(), NEVER, FED)
-    said = "Of up to 16 sleeping workers, it fed 4 with loops of 11.8 ms and 8 with loops of 82.4 ms."
-    assert said in study.answer(stalled(), HOLDS, FED)
+    held, never = (unlinked(study.answer(stalled(), lagging, FED)) for lagging in (HOLDS, NEVER))
+    assert "up to **200/s** with a connection per request" in held
+    assert "**no rate**" in never
+    assert "Of up to 16 sleeping workers, it fed 4 with loops of 11.8 ms and 8 with loops of 82.4 ms." in held
+
+
+@pytest.mark.parametrize("lagging", [HOLDS, NEVER], ids=["held", "never held"])
+def test_numbers_of_the_answer_lead_to_estimates_of_the_tables_that_hold_them(lagging: pd.DataFrame) -> None:
+    run = open_run()
+    run.table("stalls-1", stalled)
+    run.table("ceilings-1", lambda: lagging)
+    assert study.estimates(run) == [], "not of a part of it"
+    run.table("control-1", lambda: FED)
+    rows = table_of(study.estimates(run)).set_index("key")
+    linked = re.findall("#estimate-([0-9a-f]{10})", study.answer(stalled(), lagging, FED))
+    assert sorted(linked) == sorted(rows.index), "all of them, once each"
+    assert len(linked) == (7 if lagging is HOLDS else 6)
+    ceilings = rows[rows["quantity"] == lags.BELIEVED].set_index("factors")
+    if lagging is HOLDS:
+        new = ceilings.loc["connections=new"]
+        assert (new["value"], new["low"], new["high"], new["n"]) == (200, 200, 400, 5)
+    assert ceilings["high"].isna()["connections=kept"], "no higher rate was tried"
+    counted = rows[rows["quantity"] == study.COUNTED].iloc[0]
+    assert counted["value"] == 1
+    assert counted["sources"] == ["stalls-1", "ceilings-1"]
 
 
 def test_how_often_a_rate_held_is_told_with_the_reason_why_not() -> None:
@@ -99,7 +123,7 @@ def test_a_rate_given_twice_is_refused(name: str) -> None:
 
 
 def test_the_answer_says_how_far_off_known_latencies_each_loop_is() -> None:
-    said = study.answer(stalled(open_off_s=0.002), HOLDS, FED)
+    said = unlinked(study.answer(stalled(open_off_s=0.002), HOLDS, FED))
     assert "by up to 2.00 ms, a closed loop by up to 308 ms." in said
 
 
@@ -122,7 +146,7 @@ def test_each_attack_counts_what_met_the_stall_and_what_the_server_read() -> Non
     ],
 )
 def test_counts_are_held_against_the_servers(lagging: pd.DataFrame, uncounted: int, agree: str) -> None:
-    assert agree in study.answer(stalled(uncounted=uncounted), lagging, FED)
+    assert agree in unlinked(study.answer(stalled(uncounted=uncounted), lagging, FED))
 
 
 def test_a_try_that_only_miscounted_says_why_it_did_not_hold() -> None:

@@ -6,13 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.busy_workers import BusyRun
+from helpers.drawn_labels import hidden
 from helpers.html_page import unlinked
 from helpers.study_fakes import fake_attack
 from helpers.trial_rows import trials
 
 from lab.errors import UsageError
-from lab.experiments import less_than_one_core as study
 from lab.experiments.claims import Word
+from lab.experiments.less_than_one_core import answer as words
+from lab.experiments.less_than_one_core import trials as study
 from lab.figures import title_of
 from lab.flags import Flag
 from lab.models.statistics import Estimate, Interval
@@ -80,13 +82,13 @@ def free(found: pd.DataFrame) -> pd.DataFrame:
 def test_no_difference_is_an_interval_within_a_fifth(
     gains: list[float], delays: list[float], word: Word
 ) -> None:
-    assert study.verdict(measured(gains, delays)).word is word
+    assert words.verdict(measured(gains, delays)).word is word
 
 
 def test_fewer_than_six_blocks_are_a_range_in_the_evidence_and_in_the_table() -> None:
     found = measured([1.0, 1.1, 1.2])
-    assert "work done 1.10 times (range of 3 blocks: 1.00 to 1.20)" in study.verdict(found).evidence
-    assert study.table(found)["over one process"].iloc[1] == "1.10 times (range of 3 blocks: 1.00 to 1.20)"
+    assert "work done 1.10 times (range of 3 blocks: 1.00 to 1.20)" in words.verdict(found).evidence
+    assert words.table(found)["over one process"].iloc[1] == "1.10 times (range of 3 blocks: 1.00 to 1.20)"
 
 
 @pytest.mark.parametrize(
@@ -101,8 +103,8 @@ def test_fewer_than_six_blocks_are_a_range_in_the_evidence_and_in_the_table() ->
     ],
 )
 def test_a_difference_is_an_interval_beyond_a_fifth(low: float, high: float, alike: bool | None) -> None:
-    assert study.is_alike(Estimate(1.0, low, high, 6, Interval.MEDIAN)) is alike
-    assert study.is_alike(Estimate(1.0, low, high, 5, Interval.RANGE)) is None
+    assert words.is_alike(Estimate(1.0, low, high, 6, Interval.MEDIAN)) is alike
+    assert words.is_alike(Estimate(1.0, low, high, 5, Interval.RANGE)) is None
 
 
 @pytest.mark.parametrize(
@@ -111,18 +113,18 @@ def test_a_difference_is_an_interval_beyond_a_fifth(low: float, high: float, ali
     ids=["the quota hardly stopped it", "it was not overloaded"],
 )
 def test_a_server_that_the_quota_did_not_limit_tells_nothing_of_throughput(spoilt: dict[str, Any]) -> None:
-    found = study.verdict(measured(**spoilt))
+    found = words.verdict(measured(**spoilt))
     assert found.word is Word.UNTOLD
     assert "work done 1.00 times" in found.evidence
 
 
 def test_the_time_that_a_loop_was_stopped_does_not_count_as_work_offered() -> None:
-    assert study.verdict(measured(service_mean_s=9.0)).word is Word.HOLDS
-    assert study.verdict(measured(service_mean_s=9.0, offered=1.0)).word is Word.UNTOLD
+    assert words.verdict(measured(service_mean_s=9.0)).word is Word.HOLDS
+    assert words.verdict(measured(service_mean_s=9.0, offered=1.0)).word is Word.UNTOLD
 
 
 def test_older_trials_without_cpu_times_are_judged_by_the_calibrated_loop() -> None:
-    assert study.verdict(measured(service_cpu_mean_s=float("nan"))).word is Word.HOLDS
+    assert words.verdict(measured(service_cpu_mean_s=float("nan"))).word is Word.HOLDS
 
 
 def test_a_machine_that_changes_its_speed_between_trials_changes_no_verdict() -> None:
@@ -135,30 +137,30 @@ def test_a_machine_that_changes_its_speed_between_trials_changes_no_verdict() ->
     assert pair.work is not None
     assert (pair.throughput.low, pair.throughput.high) == (0.5, 2.0)
     assert (pair.work.low, pair.work.high) == pytest.approx((1.0, 1.0))
-    assert study.verdict(found).word is Word.HOLDS
+    assert words.verdict(found).word is Word.HOLDS
 
 
 def test_only_less_than_one_core_is_judged() -> None:
     whole, unlimited = measured([2.0] * 6, quota=1.0), free(measured([2.0] * 6))
-    assert study.verdict(pd.concat([measured(), whole, unlimited])).word is Word.HOLDS
-    assert study.verdict(whole).evidence == study.verdict(unlimited).evidence == ""
+    assert words.verdict(pd.concat([measured(), whole, unlimited])).word is Word.HOLDS
+    assert words.verdict(whole).evidence == words.verdict(unlimited).evidence == ""
 
 
 def test_a_flag_on_what_is_not_judged_takes_nothing_from_the_verdict() -> None:
     flagged = free(measured([2.0] * 12, valid=False, flags=(Flag("others_cpu", 0.5, 0.1),)))
-    found = study.verdict(pd.concat([measured(), flagged]))
+    found = words.verdict(pd.concat([measured(), flagged]))
     assert (found.word, found.flagged, found.trials) == (Word.HOLDS, 0, 24)
 
 
 def test_one_process_alone_is_no_comparison() -> None:
     alone = measured()
     alone = alone[alone["workers"] == 1]
-    assert study.verdict(alone).evidence == ""
-    assert "no quota below one core was measured" in study.answer(alone, "")
+    assert words.verdict(alone).evidence == ""
+    assert "no quota below one core was measured" in words.answer(alone, "")
 
 
 def test_a_verdict_that_flagged_trials_make_is_none() -> None:
-    found = study.verdict(measured(valid=False, flags=(Flag("others_cpu", 0.5, 0.1),)))
+    found = words.verdict(measured(valid=False, flags=(Flag("others_cpu", 0.5, 0.1),)))
     assert (found.word, found.flagged, found.trials) == (Word.UNTOLD, 24, 24)
 
 
@@ -171,12 +173,12 @@ def test_a_trial_that_answered_nothing_leaves_its_pair_out() -> None:
 
 
 def test_the_answer_says_what_was_found() -> None:
-    text = unlinked(study.answer(pd.concat([measured(), free(measured([1.9] * 6))]), ""))
+    text = unlinked(words.answer(pd.concat([measured(), free(measured([1.9] * 6))]), ""))
     assert text.startswith("**Answer.** **Given less than one core, clustering makes no difference here**")
 
 
 def test_the_table_has_a_row_per_server_with_ratios_throttling_and_what_would_have_shown() -> None:
-    table = study.table(pd.concat([measured([1.0, 1.1, 1.2, 1.3, 1.4, 1.5]), free(measured())]))
+    table = words.table(pd.concat([measured([1.0, 1.1, 1.2, 1.3, 1.4, 1.5]), free(measured())]))
     assert table["quota"].tolist() == ["0.5 CPUs"] * 2 + ["all CPUs"] * 2
     assert table["workers"].tolist() == [1, 2, 1, 2]
     assert table["over one process"].iloc[1] == "1.25 times (1.00 to 1.50); 25 % would show"
@@ -186,12 +188,12 @@ def test_the_table_has_a_row_per_server_with_ratios_throttling_and_what_would_ha
 
 def test_nan_is_never_shown() -> None:
     found = pd.concat([measured(), free(measured())])
-    assert "nan" not in study.table(found).to_string()
-    assert "nan" not in study.answer(found, "")
+    assert "nan" not in words.table(found).to_string()
+    assert "nan" not in words.answer(found, "")
 
 
 def test_what_is_stated_are_the_ratios() -> None:
-    rows = study.estimates(measured([1.0, 1.1, 1.2, 1.3, 1.4, 1.5]))
+    rows = words.estimates(measured([1.0, 1.1, 1.2, 1.3, 1.4, 1.5]))
     assert rows[0].quantity == "work over one process, overloaded"
     assert (rows[0].value, rows[0].low, rows[0].high, rows[0].n) == (1.25, 1.0, 1.5, 6)
     assert {row.factors for row in rows} == {"quota=0.5 CPUs, workers=2"}
@@ -240,13 +242,13 @@ class NoQuota(BusyRun):
 def test_where_no_quota_can_be_set_the_answer_and_the_verdict_say_why_and_nothing_is_drawn() -> None:
     run = cast(Run, NoQuota())
     found, why_not = study.measure(run, study.Parameters(**PARAMETERS))
-    text = unlinked(study.answer(found, why_not))
+    text = unlinked(words.answer(found, why_not))
     assert "cannot be told here**: a quota of 0.5 CPUs cannot be set here (permission denied)" in text
     assert "\n" not in text
-    assert study.figure(found) is None
-    assert study.table(found).empty
-    assert study.estimates(found) == []
-    told = study.verdict_of(run)
+    assert words.figure(found) is None
+    assert words.table(found).empty
+    assert words.estimates(found) == []
+    told = words.verdict_of(run)
     assert told.word is Word.UNTOLD
     assert told.evidence.startswith("nothing: a quota of 0.5 CPUs cannot be set here")
 
@@ -258,15 +260,15 @@ def test_a_run_resumes_and_its_verdict_is_of_its_trials(monkeypatch: pytest.Monk
     run.measure(study.EXPERIMENT, conditions, blocks=2, seed=1, execute=fake_attack)
     found, why_not = study.measure(run, study.Parameters(**PARAMETERS))
     assert (len(found), why_not) == (24, "")
-    assert study.verdict_of(run).word is Word.UNTOLD
-    figure = study.figure(found)
+    assert words.verdict_of(run).word is Word.UNTOLD
+    figure = words.figure(found)
     assert figure is not None
-    assert "all CPUs" in study.table(found)["quota"].tolist()
+    assert "all CPUs" in words.table(found)["quota"].tolist()
 
 
 def test_the_figure_shows_throttling_below_throughput_and_latency() -> None:
     found = pd.concat([measured(), measured(quota=1.0), free(measured([1.9] * 6))])
-    figure = study.figure(found)
+    figure = words.figure(found)
     assert figure is not None
     rate, latency, stopped, stopped_calm = figure.axes
     assert title_of(figure) == "Given less than one core, clustering makes no difference"
@@ -278,6 +280,15 @@ def test_the_figure_shows_throttling_below_throughput_and_latency() -> None:
     colours = {line.get_color() for line in stopped.get_lines()}
     assert len(colours) == 2, "without a quota there is nothing to draw"
     assert np.asarray(stopped_calm.get_lines()[0].get_ydata()).tolist() == [20, 20]
+
+
+@pytest.mark.parametrize("quotas", [[0.5], [0.5, 0.75], [0.25, 0.5, 0.75, 1.0]])
+def test_no_word_hides_what_is_drawn(quotas: list[float]) -> None:
+    wide = [0.5, 0.8, 1.0, 1.2, 1.5, 2.0]
+    found = pd.concat([measured(wide, wide, quota) for quota in quotas])
+    figure = words.figure(found)
+    assert figure is not None
+    assert hidden(figure) == []
 
 
 @pytest.mark.parametrize(

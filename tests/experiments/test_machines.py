@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.html_page import unlinked
 from helpers.lab_command import finish, papermill
 
 from lab import files
@@ -15,7 +16,8 @@ from lab.experiments import machines as study
 from lab.experiments.machines import Parameters, beside, opened
 from lab.figures import rendered
 from lab.models.statistics import estimate
-from lab.study.estimates import stated, table_of
+from lab.study.compare import Difference
+from lab.study.estimates import key_of, stated, table_of
 from lab.study.run import open_run
 
 
@@ -82,6 +84,10 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return make
 
 
+def _precise(one: Difference) -> float:
+    return one.smallest_told or 0.0
+
+
 def compared(run: str, *runs: str) -> study.Beside:
     return beside(opened(Parameters(run=run, runs=runs)))
 
@@ -95,8 +101,11 @@ def test_a_difference_is_told_with_its_interval_and_others_with_what_could_have_
     assert [one.told for one in found.differences] == [True, False]
     answer = study.answer(found)
     assert "**1 difference told in 2 numbers**" in answer
-    assert "throughput (workers=1) is 2" in answer
+    assert "throughput (workers=1) is 2" in unlinked(answer)
+    key = key_of("throughput", workers=1)
+    assert f"is [{found.differences[0].ratio:.2f}](#estimate-{key}) times" in answer
     table = study.differences_table(found)
+    assert [number.key for number in table["ratio to one"]][:1] == [key]
     assert [text.split(" (")[0] for text in table[""]] == [
         "differs",
         "no difference that this could have seen",
@@ -112,9 +121,21 @@ def test_a_run_beside_itself_differs_in_nothing_and_says_that_it_is_alone(
     made: Callable[..., None],
 ) -> None:
     made("one")
-    answer = study.answer(compared("one", "one"))
+    found = compared("one", "one")
+    answer = study.answer(found)
     assert "only one run" in answer
     assert "no difference in 2 numbers" in answer
+    assert f"(#estimate-{min(found.differences, key=_precise).key})" in answer, "the most precise one"
+
+
+def test_only_numbers_of_the_run_whose_page_it_is_lead_to_an_estimate(made: Callable[..., None]) -> None:
+    for name, ratio in (("one", 1.0), ("other", 3.0), ("own", 1.0)):
+        made(name, ratio)
+    found = compared("own", "one", "other")
+    assert "times as large in other" in study.answer(found)
+    assert "#estimate-" not in study.answer(found)
+    table = study.differences_table(found)
+    assert [bool(number.key) for number in table["ratio to one"]] == [run == "own" for run in table["run"]]
 
 
 def test_a_machine_that_has_a_name_is_called_by_it_unless_two_runs_share_it() -> None:

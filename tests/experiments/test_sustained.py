@@ -11,8 +11,9 @@ from helpers.simulated_servers import Simulated, believed
 from helpers.trial_rows import found_rates
 
 from lab.errors import UsageError
-from lab.experiments import sustained
-from lab.experiments.sustained import Objective, bounds, search, times_as_much
+from lab.experiments import searches, sustained
+from lab.experiments.searches import Objective, search
+from lab.experiments.sustained import bounds, times_as_much
 from lab.hotloop import LoopCost
 from lab.models.statistics import Interval
 from lab.study import own_search, plan, stability
@@ -44,9 +45,9 @@ class Servers:
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of two CPUs on which the loop always costs the same, however long neighbours make it wait."""
     monkeypatch.setattr(stability, "measure", lambda *_: [LoopCost(9.0, LOOP_S)] * 3)
-    for module in (plan, sustained):
+    for module in (plan, searches):
         monkeypatch.setattr(module, "available_cpus", lambda: 2)
-    monkeypatch.setattr(sustained, "between", lambda *_: Noise(0.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr(searches, "between", lambda *_: Noise(0.0, 0.0, 0.0, 0.0))
 
 
 def test_the_known_capacity_of_each_server_is_found_and_compared() -> None:
@@ -121,7 +122,7 @@ def test_a_server_of_ours_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_machine_that_is_never_quiet_gives_no_bound_and_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sustained, "between", lambda *_: Noise(0.0, 0.5, 0.0, 0.0))
+    monkeypatch.setattr(searches, "between", lambda *_: Noise(0.0, 0.5, 0.0, 0.0))
     found = bounds(search(open_run(), [SINGLE], execute=Servers())).iloc[0]
     assert found[["lower_rps", "upper_rps"]].isna().all()
     assert found["reason"].startswith("5 of 5 trials are flagged: ")
@@ -131,7 +132,7 @@ def test_a_machine_that_is_never_quiet_gives_no_bound_and_no_verdict(monkeypatch
 def test_a_trial_that_others_disturbed_is_repeated_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     disturbed = iter([True, True])
     monkeypatch.setattr(
-        sustained, "between", lambda *_: Noise(0.0, 0.5 if next(disturbed, False) else 0.0, 0.0, 0.0)
+        searches, "between", lambda *_: Noise(0.0, 0.5 if next(disturbed, False) else 0.0, 0.0, 0.0)
     )
     trials = search(open_run(), [SINGLE], execute=Servers())
     assert [[flag.code for flag in flags] for flags in trials["flags"]][:3] == [["others_cpu"]] * 2 + [[]]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lab.errors import UsageError
 from lab.experiments import sustained
-from lab.experiments.sustained import Objective
+from lab.experiments.searches import Objective
 from lab.experiments.worker_scaling import answer, scaling
 from lab.models.scaling import LOSSES, ScalingLaw
 from lab.study.plan import Condition

@@ -16,10 +16,11 @@ from helpers.html_page import Page
 
 from lab import files
 from lab.cli import study
-from lab.experiments import catalog, less_than_one_core, summary
+from lab.experiments import catalog, control, instrument, summary
 from lab.experiments.dispatch import answer as dispatch_answer
 from lab.experiments.failures import answer as failures_answer
 from lab.experiments.failures import trials as failures
+from lab.experiments.less_than_one_core import answer as quota_answer
 from lab.flags import Flag
 from lab.report import evidence
 from lab.study.manifest import Manifest
@@ -103,13 +104,18 @@ def test_each_number_leads_to_the_trials_that_it_was_computed_from(run: Run) -> 
 def test_numbers_in_answers_lead_to_estimates(run: Run) -> None:
     trials, keys = summary.trials_of(run), set(_stated(run)["key"])
     failed = trials["failures"]
+    stalled, lagging, fed = (run.newest(part) for part in ("stalls-", "ceilings-", "control-"))
+    assert stalled is not None
+    assert lagging is not None
+    assert fed is not None
     answers = (
+        instrument.answer(stalled, lagging, control.alike(fed)),
         dispatch_answer.answer(trials["dispatch"]),
         failures_answer.answer(failures.events(failed, run.requests(failed), run.events(failed))),
-        less_than_one_core.answer(trials["less-than-one-core"], ""),
+        quota_answer.answer(trials["less-than-one-core"], ""),
     )
     linked = [re.findall("#estimate-([0-9a-f]{10})", text) for text in answers]
-    assert list(map(len, linked)) == [0, 2, 3], "of dispatch, nothing can be told in this run"
+    assert list(map(len, linked)) == [6, 0, 4, 3], "of dispatch, nothing can be told in this run"
     assert {key for mine in linked for key in mine} <= keys
 
 

@@ -156,14 +156,20 @@ def test_the_first_stop_of_the_keyboard_skips_the_contents(page: Page) -> None:
     assert _is_reached(page, "answer")
 
 
-def test_a_phone_scrolls_down_only_and_figures_scroll_in_their_boxes(reader: Reader, report: Path) -> None:
+def test_a_phone_scrolls_down_only_figures_fill_its_width_and_tables_scroll_in_their_boxes(
+    reader: Reader, report: Path
+) -> None:
     page = reader.open(report, 360, 740)
     page.eval_on_selector_all("details", "all => all.forEach(one => one.open = true)")
     page.eval_on_selector_all(".fold input", "all => all.forEach(one => one.checked = true)")
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     widths: list[int] = page.eval_on_selector_all("figure img", "all => all.map(one => one.width)")
-    assert widths == [740, 740], "its labels are as large as on a desk"
-    boxes = page.locator("figure:has(img) .scroll, .fold .scroll")
+    assert widths == [360, 360], "all of it is seen at once, and as large as it can be"
+    captions: list[float] = page.eval_on_selector_all(
+        "figure:has(img) figcaption", "all => all.map(one => one.getBoundingClientRect().left)"
+    )
+    assert captions == [16, 16], "in line with the text"
+    boxes = page.locator(".fold .scroll")
     for number in range(boxes.count()):
         assert boxes.nth(number).evaluate("box => box.scrollWidth > box.clientWidth && box.tabIndex == 0")
 

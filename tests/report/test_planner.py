@@ -188,11 +188,11 @@ def test_trials_of_the_run_are_planned_with_as_in_09(opened: Open, monkeypatch: 
     """The workers whose predictions came true are said to be, and what they sustained is drawn."""
     monkeypatch.setattr(stability, "measure", lambda *_: [LoopCost(9.0, 0.005)] * 3)
     monkeypatch.setattr(run_module, "between", lambda *_: Noise(0.0, 0.0, 0.0, 0.0))
-    more: dict[str, Any] = {"loads": [0.4, 0.8], "blocks": 6}
+    more: dict[str, Any] = {"loads": [0.4, 0.8], "blocks": 6, "duration_s": 2.0}
 
     def execute(condition: Condition, seed: int) -> Attacked:
         server = Simulated(loop_s=0.005, workers=condition.workers, noise=0.02, arrivals=condition.arrivals)
-        return server(condition.offered_rps, 2.0, seed)
+        return server(condition.offered_rps, condition.duration_s, seed)
 
     run, p = executed(**more), Parameters(**PARAMETERS | more)
     how: dict[str, Any] = {"blocks": p.blocks, "seed": p.seed, "execute": execute}

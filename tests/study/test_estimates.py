@@ -19,12 +19,16 @@ from lab.study.estimates import (
     Agreement,
     Stated,
     agreement,
+    anchored,
     contradictions,
     key_of,
     linked,
     named,
+    rows_of,
     stated,
     table_of,
+    unlinked,
+    written,
 )
 
 SIX = estimate([0.9, 1.0, 1.1, 1.2, 1.3, 1.5])
@@ -46,7 +50,10 @@ def test_an_estimate_names_its_sources_once_and_has_a_key_that_its_machine_does_
     assert row.key == key_of("latency", workers=2)
     assert replace(row, factors="workers=2, loop=1000").key == row.key
     assert key_of("latency", workers=4) != row.key
-    assert linked("1.15", "latency", workers=2) == f"[1.15](#estimate-{row.key})"
+    link = linked("1.15", "latency", workers=2)
+    assert link == anchored("1.15", row.key) == f"[1.15](#estimate-{row.key})"
+    assert unlinked(f"**{link} times** (1.10 to [1.20])") == "**1.15 times** (1.10 to [1.20])"
+    assert anchored("1.15", "") == "1.15"
     assert table_of([row])["sources"].tolist() == [["d.b01.a", "d.b01.b"]]
 
 
@@ -61,6 +68,22 @@ def test_a_table_has_its_columns_whatever_is_in_it() -> None:
     table = table_of(rows)
     assert table["interval"].tolist() == ["Clopper-Pearson", "range, too few for an interval"]
     assert table.dtypes.equals(table_of([]).astype(table.dtypes).dtypes)
+
+
+def test_the_rows_of_a_table_are_the_estimates_that_it_was_made_of() -> None:
+    rows = [stated("a", "share", proportion(19, 20), sources=["a.b01.x", "t"]), stated("a", "b", SIX, "s")]
+    pd.testing.assert_frame_equal(table_of(rows_of(table_of(rows))), table_of(rows))
+    assert [(row.interval, row.sources) for row in rows_of(table_of(rows))] == [
+        (Interval.PROPORTION, ("a.b01.x", "t")),
+        (Interval.MEDIAN, ()),
+    ]
+    assert rows_of(table_of([])) == []
+
+
+def test_a_count_is_written_to_the_last_one() -> None:
+    assert (written(30_012, "machines"), written(4, "workers")) == ("30,012", "4")
+    assert (written(30_012, "requests/s"), written(4, "")) == ("30,000", "4.00")
+    assert written(math.nan, "workers") == "–"
 
 
 def test_what_has_no_value_is_not_stated() -> None:

@@ -14,7 +14,7 @@ from lab.errors import LabError
 from lab.experiments import common
 from lab.experiments.common import Iterations, Workers
 from lab.experiments.dispatch.trials import played_as
-from lab.experiments.sustained import Percentile
+from lab.experiments.searches import Percentile
 from lab.hotloop import KernelName
 from lab.models.capacity import MOST_WORKERS, Needed, highest_utilisation, service_times, workers_needed
 from lab.models.simulation import Dispatch
@@ -28,6 +28,9 @@ from lab.units import counted, parse_rate, per_second, seconds
 EXPERIMENT = "capacity"
 
 _MOST_RPS = 1e11
+
+AS_GIVEN = "as given"
+"""Where a rate comes from that the notebook's reader set."""
 
 Below1 = Annotated[Positive, Lt(1)]
 
@@ -209,7 +212,7 @@ def case(p: Parameters, calibration: pd.DataFrame) -> Case:
 def rate_to_plan(p: Parameters, case: Case, sustained: Sustained) -> tuple[float, str]:
     """Return the rate to plan for and where it comes from; a rate of 0 if the workers sustain none."""
     if p.rate:
-        return p.rate, "as given"
+        return p.rate, AS_GIVEN
     workers = counted(sustained.workers, "worker")
     if sustained.share:
         return sustained.rate_rps(sustained.share.low, case.loop_s), f"what {workers} sustained in this run"

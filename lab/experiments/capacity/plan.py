@@ -26,7 +26,7 @@ _METHODS = {
 MACHINE_RATES_RPS = (1e3, 1e4, 1e5, 1e6)
 MACHINE_SIZES = (1, 2, 4, 8, 16, 32, 64)
 _MULTIPLES = (0.5, 1.0, 2.0, 5.0, 10.0)
-_NO_RATE = "So many workers sustain no rate under this objective: give a rate to plan for."
+NO_RATE = "So many workers sustain no rate under this objective: give a rate to plan for."
 
 STEPS = 24
 """Numbers of workers in a staircase, at most: of more, some are left out, and it is a line."""
@@ -71,15 +71,15 @@ def table(case: Case, rate_rps: float, validated: int, cpus: int) -> pd.DataFram
     if why := case.why_impossible():
         return pd.DataFrame({"": [f"No number of workers keeps {case.slo}: {why}."]})
     if not rate_rps:
-        return pd.DataFrame({"": [_NO_RATE]})
+        return pd.DataFrame({"": [NO_RATE]})
     rows = []
     for rate in [rate_rps * times for times in _MULTIPLES]:
         needed = case.needed(rate)
         rows.append(
             {
                 "offered rate": rate_in_words(rate),
-                "workers": _count(needed.workers),
-                "at the fastest to the slowest speed seen": _band(case, rate),
+                "workers": count(needed.workers),
+                "at the fastest to the slowest speed seen": band(case, rate),
                 "busy on average": _amount(needed.erlangs),
                 "utilisation": units.in_percent(needed.utilisation),
                 "known by": status(needed.workers or 0, validated, cpus),
@@ -88,7 +88,8 @@ def table(case: Case, rate_rps: float, validated: int, cpus: int) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
-def _count(workers: int | None) -> str:
+def count(workers: int | None) -> str:
+    """Write how many, to the last one."""
     return "no number" if workers is None else f"{workers:,}"
 
 
@@ -96,12 +97,13 @@ def _amount(erlangs: float) -> str:
     return units.digits(erlangs) if erlangs < 1e5 else f"{erlangs:,.0f}"
 
 
-def _band(case: Case, rate_rps: float) -> str:
+def band(case: Case, rate_rps: float) -> str:
+    """Write the workers at the fastest to the slowest speed seen; "" if there was but one."""
     speeds = case.speeds()
     if speeds["slowest"] == speeds["fastest"]:
         return ""
     ends = [case.needed(rate_rps, speeds[name]).workers for name in ("fastest", "slowest")]
-    return _count(ends[0]) if ends[0] == ends[1] else " to ".join(map(_count, ends))
+    return count(ends[0]) if ends[0] == ends[1] else " to ".join(map(count, ends))
 
 
 def assumptions(case: Case, validated: int, cpus: int) -> pd.DataFrame:
@@ -141,27 +143,34 @@ def checked(case: Case, sustained: Sustained) -> pd.DataFrame:
     """
     if sustained.share is None:
         return pd.DataFrame({"": ["The trials of this run do not tell which rate these workers sustain."]})
-    rate_rps = sustained.rate_rps(sustained.share.low, case.loop_s)
-    needed = case.needed(rate_rps, headroom=0.0).workers
+    rate_rps, needed = sustained.rate_rps(sustained.share.low, case.loop_s), without_headroom(case, sustained)
     return pd.DataFrame(
         [
             {
                 "workers": sustained.workers,
                 "sustained, of the own limit": worded(sustained.share, units.percent),
                 "its lower end, as a rate": units.in_requests(rate_rps),
-                "workers by this plan": _count(needed),
+                "workers by this plan": count(needed),
                 "says as many": "yes" if needed == sustained.workers else "no",
             }
         ]
     )
 
 
-def machines(case: Case, rate_rps: float, cpus_per_machine: int) -> Machines:
+def without_headroom(case: Case, sustained: Sustained, slower: float = 1.0) -> int | None:
+    """Return the workers that the sustained rate needs without headroom; None if none was, or none can."""
+    if sustained.share is None:
+        return None
+    rate_rps = sustained.rate_rps(sustained.share.low, case.loop_s)
+    return case.needed(rate_rps, slower, headroom=0.0).workers
+
+
+def machines(case: Case, rate_rps: float, cpus_per_machine: int, slower: float = 1.0) -> Machines:
     """Return the machines that a rate needs behind a balancer that chooses at random."""
     return machines_needed(
         rate_rps,
         cpus_per_machine,
-        case.service_s,
+        case.service_s * slower,
         slo_quantile=case.slo_percentile / 100,
         slo_s=case.slo_s,
         dispatch=case.queue,
@@ -189,50 +198,11 @@ def size_table(case: Case, price_per_core_hour: float) -> pd.DataFrame:
 def _fleet(case: Case, rate_rps: float, cpus_per_machine: int, price: float) -> dict[str, object]:
     found = machines(case, rate_rps, cpus_per_machine)
     row: dict[str, object] = {
-        "machines": _count(found.machines),
-        "workers": _count(found.workers or None),
+        "machines": count(found.machines),
+        "workers": count(found.workers or None),
         "utilisation": units.in_percent(found.utilisation),
     }
     if price and found.machines:
         row["cost per hour"] = units.plain(found.workers * price)
         row["cost per million requests"] = units.plain(cost_per_million(rate_rps, found.workers, price))
     return row
-
-
-def answer(
-    case: Case,
-    rate_rps: float,
-    whence: str,
-    cpus: int,
-    validated: int,
-    sustained: Sustained,
-    cpus_per_machine: int,
-    price_per_core_hour: float,
-) -> str:
-    """Say how many workers the rate needs, whether they fit here, and what a million a second takes."""
-    if why := case.why_impossible():
-        return f"**Answer.** **No number of workers keeps {case.slo}**: {why}."
-    if not rate_rps:
-        return f"**Answer.** {_NO_RATE}"
-    needed = case.needed(rate_rps).workers or 0
-    band = _band(case, rate_rps)
-    seen = f" ({band} at the fastest to the slowest speed seen)" if " to " in band else ""
-    parts = [
-        f"**Answer.** **{rate_in_words(rate_rps)}** ({whence}), with {case.slo} and "
-        f"{units.percent(case.headroom)} headroom, needs **{units.counted(needed, 'worker')}**{seen}: "
-        f"{status(needed, validated, cpus)}."
-    ]
-    most, size = MACHINE_RATES_RPS[-1], units.counted(cpus_per_machine, "CPU")
-    fleet = machines(case, most, cpus_per_machine)
-    if fleet.machines:
-        cost = cost_per_million(most, fleet.workers, price_per_core_hour)
-        at = f", at {units.digits(cost)} per million requests" if price_per_core_hour else ""
-        many = units.counted(fleet.machines, "machine")
-        parts.append(f"A million a second would take {many} of {size}{at}: extrapolated.")
-    if sustained.share:
-        (row,) = checked(case, sustained).to_dict("records")
-        parts.append(
-            f"Without headroom, the rate that {units.counted(sustained.workers, 'worker')} sustained here "
-            f"needs {row['workers by this plan']} by the same plan."
-        )
-    return " ".join(parts)

@@ -25,7 +25,7 @@ from lab.figures import (
     reference_line,
 )
 from lab.models.statistics import Estimate, crossing, proportion
-from lab.study.estimates import Stated, stated
+from lab.study.estimates import Stated, linked, stated
 from lab.study.run import Run
 
 STEADY = 0.9
@@ -110,13 +110,18 @@ def validated(scored: pd.DataFrame) -> int:
 
 
 def sentence(scored: pd.DataFrame) -> str:
-    """Say how many of the predictions came true; "" if none is scored."""
+    """Say how many of the predictions came true, with links to the shares; "" if none is scored."""
     counts = scored[scored["scored"]]
     if counts.empty:
         return ""
-    all_of_them = units.counted(len(counts), "prediction")
-    workers = units.counted(counts["workers"].iloc[0], "worker")
-    return f"Of {all_of_them} for {workers}, {counts['inside'].sum()} came true."
+    workers = int(counts["workers"].iloc[0])
+    told = [
+        f"{linked(str(mine['inside'].sum()), INSIDE, workers=workers, percentile=percentile)} of {len(mine)}"
+        f" of p{percentile}"
+        for percentile in PERCENTILES
+        if len(mine := counts[counts["percentile"] == percentile])
+    ]
+    return f"Of the predictions for {units.counted(workers, 'worker')}, {' and '.join(told)} came true."
 
 
 def score_table(scored: pd.DataFrame) -> pd.DataFrame:

@@ -24,7 +24,7 @@ from lab.experiments.failures.trials import (
 )
 from lab.figures import BAD, HALO, INK, PALE, SMALL, canvas, reference_line
 from lab.figures.timeline import draw_lanes
-from lab.models.statistics import Estimate, estimate, proportion
+from lab.models.statistics import Estimate, Interval, estimate, proportion
 from lab.study.estimates import Stated, linked, stated
 from lab.units import counted, percent, seconds
 
@@ -85,11 +85,16 @@ PARTS: dict[int, tuple[str, tuple[Part, ...]]] = {
 
 @dataclass(frozen=True)
 class Measure:
-    """What is stated of failures: a number of each, by its median, or whether it is true, by its share."""
+    """What is stated of failures: a number of each, by its median, or whether it is true, by its share.
+
+    A median of 0 says nothing of rare losses, and an interval of their mean would promise too much: what
+    `counts` is stated by its mean, between the least and the most.
+    """
 
     quantity: str
     of: Callable[[pd.DataFrame], "pd.Series[Any]"]
     unit: str = ""
+    counts: bool = False
 
     def known(self, mine: pd.DataFrame) -> pd.DataFrame:
         """Return the events that have it."""
@@ -102,6 +107,9 @@ class Measure:
             return None
         if values.dtype == bool:
             return proportion(int(values.sum()), len(values))
+        if self.counts:
+            mean, least, most = (float(found) for found in (values.mean(), values.min(), values.max()))
+            return Estimate(mean, least, most, len(values), Interval.EXTREMES)
         return estimate(values.to_numpy(float))
 
     def written(self, mine: pd.DataFrame) -> str:
@@ -109,6 +117,9 @@ class Measure:
         found = self.found(mine)
         if found is None:
             return "not within the trial"
+        if self.counts:
+            total, at_most = _in_all(found)
+            return f"{units.digits(found.value)}: {total:,} in {counted(found.trials, 'event')}{at_most}"
         write = {"s": seconds, "share": percent}.get(self.unit, units.digits)
         value, low, high = map(write, (found.value, found.low, found.high))
         if found.trials > 1:
@@ -117,7 +128,7 @@ class Measure:
         return f"{value}; not within {never} of {counted(len(mine), 'event')}" if never else value
 
 
-_LOST = Measure("lost per event", lambda mine: mine["lost"])
+_LOST = Measure("requests lost per event, on average", lambda mine: mine["lost"], counts=True)
 _LOSING = Measure("share of events that lost a request", lambda mine: mine["lost"] > 0, "share")
 _FULL = Measure("until all workers served again", lambda mine: mine["took_s"], "s")
 _BLOCKED = Measure("blocked for", lambda mine: mine["took_s"], "s")
@@ -223,8 +234,19 @@ def answer(events: pd.DataFrame) -> str:
     return f"**Answer.** {' '.join(told) or 'No failure was measured.'}"
 
 
-def _lost_in(mine: pd.DataFrame, noun: str) -> str:
-    return f"{counted(len(mine), noun)} lost {counted(mine['lost'].sum(), 'request')}"
+def _in_all(found: Estimate) -> tuple[int, str]:
+    """Return how many a mean of counts is in all, and in words how many at most of one event."""
+    total = round(found.value * found.trials)
+    return total, f", at most {found.high:.0f} in one" if total and found.trials > 1 else ""
+
+
+def _lost(kind: str, mine: pd.DataFrame, of: Mapping[str, Any]) -> str:
+    """Say how many requests all failures of a kind lost, with a link to the estimate."""
+    if (found := _LOST.found(mine)) is None:
+        return "no request met it"
+    total, at_most = _in_all(found)
+    lost = linked(counted(total, "request"), f"{kind}: {_LOST.quantity}", **of)
+    return f"{counted(len(mine), _TITLES[kind][0])} lost {lost} of {mine['met'].sum():,}{at_most}"
 
 
 def _leading(measure: Measure, kind: str, mine: pd.DataFrame, of: Mapping[str, Any]) -> str:
@@ -237,10 +259,9 @@ def _leading(measure: Measure, kind: str, mine: pd.DataFrame, of: Mapping[str, A
 
 _TOLD: dict[str, Callable[[pd.DataFrame, Mapping[str, Any]], str]] = {
     KILL: lambda mine, of: (
-        f"{_lost_in(mine, 'kill')} of {mine['met'].sum():,}; until all workers served again: "
-        f"{_leading(_FULL, KILL, mine, of)}."
+        f"{_lost(KILL, mine, of)}; until all workers served again: {_leading(_FULL, KILL, mine, of)}."
     ),
-    RECYCLE: lambda mine, _: f"{_lost_in(mine, 'recycle')} of {mine['met'].sum():,}.",
+    RECYCLE: lambda mine, of: f"{_lost(RECYCLE, mine, of)}.",
     BLOCK: lambda mine, of: (
         f"Of the requests due while a worker was blocked, this share had to wait for it: "
         f"{_leading(_WAITED, BLOCK, mine, of)}."
@@ -340,7 +361,7 @@ def _title(kind: str, noun: str, mine: pd.DataFrame) -> str:
         return f"{counted(len(mine), noun)}: {percent(_waited(mine).median())} of requests had to wait"
     again_s = mine["took_s"].median()
     again = f"all workers again after {seconds(again_s)}" if again_s > 0 else "not all workers again"
-    return f"{_lost_in(mine, noun)}; {again}"
+    return f"{counted(len(mine), noun)} lost {counted(mine['lost'].sum(), 'request')}; {again}"
 
 
 def _losses(axes: Axes, lost: pd.DataFrame) -> None:

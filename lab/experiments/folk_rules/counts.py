@@ -14,8 +14,9 @@ from lab.cpus import host_cpus
 from lab.errors import LabError, one_line
 from lab.experiments.folk_rules.rules import Parameters, Ruling, nothing, verdict
 from lab.experiments.folk_rules.trials import limits
-from lab.experiments.less_than_one_core import quota_name
+from lab.experiments.less_than_one_core.trials import quota_name
 from lab.quota import QuotaError, new_quota
+from lab.study.estimates import linked
 from lab.study.run import Run, table_name
 from lab.study.stability import MOST_OTHERS_CPU, between, snapshot
 from lab.units import digits
@@ -113,13 +114,29 @@ def ruling(counts: pd.DataFrame, why_not: str = "") -> Ruling:
         return nothing("counts", why_not or "no quota was measured that limits anything here")
     asked_for = known[known["api"] != _THE_QUOTA]  # which is right by itself
     right = {str(api): _is_right(mine) for api, mine in asked_for.groupby("api", sort=False)}
-    tightest = known[known["quota_cpus"] == known["quota_cpus"].min()].to_dict("records")
-    told = ", ".join(f"{row['cpus']:g} by {row['api']}" for row in tightest)
-    quota, ran = quota_name(tightest[0]["quota_cpus"]), digits(tightest[0]["ran"])
-    evidence = f"Under a quota of {quota}, loops got {ran} CPUs together, and a program was told {told}."
+    tightest = of_the_tightest(counts).to_dict("records")
+    quota = quota_name(tightest[0]["quota_cpus"])
+    told = {row["api"]: linked(f"{row['cpus']:g}", TOLD, api=row["api"], quota=quota) for row in tightest}
+    ran = linked(digits(tightest[0]["ran"]), RAN, quota=quota)
+    said = ", ".join(f"{cpus} by {api}" for api, cpus in told.items())
+    evidence = f"Under a quota of {quota}, loops got {ran} CPUs together, and a program was told {said}."
     wrong = [api for api, holds in right.items() if holds is False]
     names = f"Too many, under some quota: {', '.join(wrong)}." if wrong else "None was surely too many."
-    return Ruling("counts", f"{evidence} {names}", verdict("counts", right.values(), evidence))
+    most = max(tightest, key=lambda row: row["cpus"])["api"]
+    return Ruling(
+        "counts", f"{evidence} {names}", verdict("counts", right.values(), evidence),
+        number=f"under {quota}, up to {told[most]} told, and {ran} got",
+    )  # fmt: skip
+
+
+RAN, TOLD = "got by loops under a quota", "told to a program under a quota"
+
+
+def of_the_tightest(counts: pd.DataFrame) -> pd.DataFrame:
+    """Return what the APIs that tell a number say under the smallest quota; nothing without any quota."""
+    known: pd.DataFrame = counts.dropna(subset=["quota_cpus", "cpus"])
+    tightest: pd.DataFrame = known[known["quota_cpus"] == known["quota_cpus"].min()]
+    return tightest
 
 
 def _is_right(said: pd.DataFrame) -> bool | None:

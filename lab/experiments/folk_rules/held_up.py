@@ -1,5 +1,6 @@
 """Whom a slow request holds up: others while a worker is free, and others that need no computing at all."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pandas as pd
@@ -20,9 +21,11 @@ from lab.experiments.folk_rules.rules import (
     Ruling,
     by_trials,
     exceeds,
+    lead,
     measured,
     nothing,
     times,
+    told,
     verdict,
     with_tail,
     written,
@@ -84,16 +87,45 @@ def slow_ruling(events: pd.DataFrame, source: str = "") -> Ruling:
     if not judged:
         return nothing("slow", "no request was due while a slow one ran")
     parts = [{Word.HOLDS: True, Word.NOT_HERE: False}.get(one.word) for one in judged]
+    waited = {dispatch: mine for dispatch, _, mine, _ in failures_answer.servers(events, BLOCK)}
     shares = [
-        f"{dispatch}: {written(_WAITED.found(mine), units.in_percent)} in {units.counted(len(mine), 'event')}"
-        for dispatch, _, mine, _ in failures_answer.servers(events, BLOCK)
+        f"{dispatch}: {told(_WAITED.found(mine), _waiting(mine), units.in_percent, **_by(dispatch, mine))}"
+        f" in {units.counted(len(mine), 'event')}"
+        for dispatch, mine in waited.items()
     ]
     meanwhile = "Of the requests due meanwhile, this share waited for the slow one, in the median event"
-    told = f"{meanwhile}: {'; '.join(shares)}."
     found = verdict("slow", parts, "; ".join(f"{one.about}: {one.evidence}" for one in judged))
     trials, flagged = (sum(getattr(one, name) for one in judged) for name in ("trials", "flagged"))
     found = replace(found, trials=trials, flagged=flagged)
-    return Ruling("slow", told.replace("block", "event"), found, source)
+    text = f"{meanwhile}: {'; '.join(shares)}.".replace("block", "event")
+    return Ruling("slow", text, found, source, _most(waited))
+
+
+def _most(waited: Mapping[str, pd.DataFrame]) -> str:
+    """Say by which dispatch most waited, and how many."""
+    known = [(one.value, dispatch) for dispatch, mine in waited.items() if (one := _WAITED.found(mine))]
+    if not known:
+        return ""
+    dispatch = max(known)[1]
+    mine = waited[dispatch]
+    share = lead(_WAITED.found(mine), _waiting(mine), units.in_percent, **_by(dispatch, mine))
+    return f"up to {share} wait, by {dispatch}"
+
+
+WAITING = f"slow request: {_WAITED.quantity}"
+"""The share that waited, as an estimate of the dispatches that notebook 06 did not measure."""
+
+
+def _waiting(mine: pd.DataFrame) -> str:
+    return f"{BLOCK}: {_WAITED.quantity}" if _are_of_06(mine) else WAITING
+
+
+def _by(dispatch: str, mine: pd.DataFrame) -> dict[str, str]:
+    return {"dispatch": dispatch} | ({"connections": "new"} if _are_of_06(mine) else {})
+
+
+def _are_of_06(mine: pd.DataFrame) -> bool:
+    return str(mine["trial_id"].iloc[0]).startswith(f"{failures.EXPERIMENT}.")
 
 
 def slow_table(events: pd.DataFrame) -> pd.DataFrame:
@@ -117,24 +149,43 @@ def pool_ruling(trials: pd.DataFrame) -> Ruling:
         inline, thread = (against(mine, place, POOL, BESIDE, "tail_s") for place in (INLINE, THREAD))
         if inline is None or thread is None:
             return [], ""
-        told = f"in the event loop {times(inline)}, in a thread {times(thread)}"
-        return [exceeds(inline, HELD_UP), exceeds(thread, HELD_UP)], told
+        over = {"over": POOL}
+        said = f"in the event loop {times(inline, tail_beside_over(trials), server=INLINE, **over)},"
+        said += f" in a thread {times(thread, tail_beside_over(trials), server=THREAD, **over)}"
+        return [exceeds(inline, HELD_UP), exceeds(thread, HELD_UP)], said
 
     found = by_trials("pool", trials, judge)
     if not found.evidence:
         return nothing("pool", "no block has all of the places")
-    pool = written(_tail(trials, POOL), units.in_seconds)
-    control = against(trials, POOL, ALONE, BESIDE, "tail_s")
-    without = f", {times(control)} what it is without any slow request" if control else ""
+    pool = told(tail_of(trials, POOL), tail_beside(trials), units.in_seconds, server=POOL)
+    over = tail_beside_over(trials)
+    control = times(against(trials, POOL, ALONE, BESIDE, "tail_s"), over, server=POOL, over=ALONE)
+    without = f", {control} what it is without any slow request" if ALONE in set(trials["server"]) else ""
+    inline, thread = (
+        lead(against(trials, place, POOL, BESIDE, "tail_s"), over, server=place, over=POOL)
+        for place in (INLINE, THREAD)
+    )
     return Ruling(
         "pool",
         f"Beside the pool, the {tail_name(trials)} of the others is {pool}{without}; with the slow request"
         f" {found.evidence} as long.",
         found,
+        number=f"{inline} and {thread} times the {tail_name(trials)}",
     )
 
 
-def _tail(trials: pd.DataFrame, place: str) -> Estimate | None:
+def tail_beside(trials: pd.DataFrame) -> str:
+    """Name the tail of quick requests, as an estimate."""
+    return f"{tail_name(trials)} beside a slow request"
+
+
+def tail_beside_over(trials: pd.DataFrame) -> str:
+    """Name the ratio of such tails, as an estimate."""
+    return f"{tail_beside(trials)}, over another place's"
+
+
+def tail_of(trials: pd.DataFrame, place: str) -> Estimate | None:
+    """Return the tail of quick requests while the slow one runs in this place, in seconds."""
     return estimated(trials.loc[trials["server"] == place, "tail_s"])
 
 
@@ -146,7 +197,7 @@ def pool_table(trials: pd.DataFrame) -> pd.DataFrame:
         {
             "the slow request runs in": "(there is none)" if place == ALONE else place,
             "p50 of the others": written(estimated(mine["latency_p50_s"]), units.in_seconds),
-            f"{tail_name(trials)} of the others": written(_tail(trials, place), units.in_seconds),
+            f"{tail_name(trials)} of the others": written(tail_of(trials, place), units.in_seconds),
             "slowest": written(estimated(mine["latency_max_s"]), units.in_seconds),
             "over the pool's": (
                 "the reference" if place == POOL else times(against(trials, place, POOL, BESIDE, "tail_s"))
@@ -208,7 +259,7 @@ def _draw_tails(axes: Axes, trials: pd.DataFrame) -> None:
     for height, place in enumerate(places):
         mine = trials[trials["server"] == place]
         axes.plot(1000 * mine["tail_s"], [height] * len(mine), ".", color=_PLACE.color, alpha=0.5)
-        if one := _tail(trials, place):
+        if one := tail_of(trials, place):
             _dot(axes, height, one, 1000.0, _PLACE)
             axes.annotate(
                 units.seconds(one.value), (1000 * one.value, height), xytext=(0, 8), ha="center",

@@ -12,8 +12,10 @@ from lab.experiments.folk_rules.rules import (
     Parameters,
     Ruling,
     exceeds,
+    lead,
     nothing,
     times,
+    told,
     verdict,
     written,
 )
@@ -104,6 +106,11 @@ def after(looks: pd.DataFrame) -> Estimate | None:
     return estimated(looks["after_bytes"]) if len(looks) else None
 
 
+def warmed(looks: pd.DataFrame) -> Estimate:
+    """Return how many times as large the largest worker is when it is warm as when it was fresh."""
+    return paired_ratio(list(looks["warm_bytes"]), list(looks["fresh_bytes"]))
+
+
 def growth(looks: pd.DataFrame) -> Estimate:
     """Return how many times as large the largest worker is after its requests as when it was warm."""
     return paired_ratio(list(looks["after_bytes"]), list(looks["warm_bytes"]))
@@ -113,13 +120,26 @@ def ruling(looks: pd.DataFrame, why_not: str = "") -> Ruling:
     """Judge whether warm workers grow: the largest one afterwards, over the largest one when warm."""
     if looks.empty:
         return nothing("memory", why_not) if why_not else nothing("memory")
-    warming, grown = paired_ratio(list(looks["warm_bytes"]), list(looks["fresh_bytes"])), growth(looks)
-    told = (
-        f"A worker takes {written(estimated(looks['fresh_bytes']), amount)} at first, and {times(warming)} as"
-        f" much once its server has answered {WARM} requests. After {looks['answered'].median():,.0f}, it is"
-        f" {times(grown)} as large as after those {WARM}."
+    warming, grown = warmed(looks), growth(looks)
+    of = about(looks)
+    fresh = told(estimated(looks["fresh_bytes"]), FRESH, amount)
+    text = (
+        f"A worker takes {fresh} at first, and {times(warming, WARMING)} as much once its server has answered"
+        f" {WARM} requests. After {of['requests']:,}, it is {times(grown, GROWTH, **of)} as large as after"
+        f" those {WARM}."
     )
-    return Ruling("memory", _by_starts(told), verdict("memory", [exceeds(grown, MATTERS)], told))
+    found = verdict("memory", [exceeds(grown, MATTERS)], text)
+    return Ruling("memory", _by_starts(text), found, number=f"{lead(grown, GROWTH, **of)} times as large")
+
+
+FRESH = "memory of the largest worker, fresh"
+WARMING = "memory of the largest worker, warm, over that of a fresh one"
+GROWTH = "memory of the largest worker, over that of a warm one"
+
+
+def about(looks: pd.DataFrame) -> dict[str, int]:
+    """Return after how many requests the largest worker was weighed."""
+    return {"requests": int(looks["answered"].median())}
 
 
 def _by_starts(text: str) -> str:

@@ -20,8 +20,10 @@ from lab.experiments.folk_rules.rules import (
     by_trials,
     exceeds,
     ideal_s,
+    lead,
     loops_s,
     nothing,
+    tail_over,
     times,
     with_tail,
     written,
@@ -114,14 +116,21 @@ def ruling(tails: pd.DataFrame, n: int) -> Ruling:
             if (beside := against(trials, server, CENTRAL, TAIL, "over_ideal"))
         }
         longer = [exceeds(known.get(server), TAIL_MATTERS) for server in choosing]
-        told = [f"{times(beside)} as long with {shown(n)[server]}" for server, beside in known.items()]
+        told = [
+            f"{times(beside, tail_over(tails), server=server, over=CENTRAL)} as long with {shown(n)[server]}"
+            for server, beside in known.items()
+        ]
         return ([None if more is None else not more for more in longer] if known else []), "; ".join(told)
 
     found = by_trials("replicas", at_any_speed(compared), judge)
     if not found.evidence:
         return nothing("replicas", "no block has both")
     what = f"Compared with {shown(n)[CENTRAL]}, the {tail_name(compared)} is"
-    return Ruling("replicas", f"{what} {found.evidence}.", found, _left_out(choosing))
+    beside = {server: against(compared, server, CENTRAL, TAIL, "over_ideal") for server in choosing}
+    most = max((one.value, server) for server, one in beside.items() if one)[1]
+    longest = lead(beside[most], tail_over(tails), server=most, over=CENTRAL)
+    number = f"up to {longest} times the {tail_name(compared)}"
+    return Ruling("replicas", f"{what} {found.evidence}.", found, _left_out(choosing), number)
 
 
 def _left_out(choosing: Collection[str]) -> str:

@@ -12,11 +12,13 @@ from pydantic import Field
 from lab.checks import Count, Positive, Seconds, Whole
 from lab.experiments.claims import Verdict, Word, weighed
 from lab.experiments.common import Workers, spread, worded
+from lab.experiments.dispatch.answer import tail_name
 from lab.experiments.dispatch.trials import TAILS, Utilisation
 from lab.hotloop import MOST_TIMES, KernelName
 from lab.models.simulation import waits
 from lab.models.statistics import Estimate, samples_needed
 from lab.servers.spec import DispatchName
+from lab.study.estimates import linked, unlinked
 from lab.study.parameters import DistinctOf, ListOf
 from lab.study.parameters import Parameters as _Parameters
 from lab.units import Number, counted, digits, percent, plain
@@ -131,13 +133,15 @@ class Parameters(_Parameters):
 class Ruling:
     """What became of a rule here: an answer in a sentence, and a verdict, whose number is of `RULES`.
 
-    `source` says whose trials it rests on, if not on this notebook's own.
+    `source` says whose trials it rests on, if not on this notebook's own. `number` is the one that says most.
+    Numbers in texts are links to their estimates.
     """
 
     name: Name
     answer: str
     verdict: Verdict
     source: str = ""
+    number: str = ""
 
     @property
     def rule(self) -> Rule:
@@ -230,9 +234,31 @@ def written(found: Estimate | None, write: Callable[[float], Number | str] = pla
     return worded(found, write) if found else Number("–")
 
 
-def times(found: Estimate | None) -> str:
-    """Write a ratio with where it may lie: 1.02 times (0.98 to 1.05)."""
-    return "an unknown multiple of" if found is None else f"{digits(found.value)} times ({spread(found)})"
+def times(found: Estimate | None, quantity: str = "", /, **of: object) -> str:
+    """Write a ratio with where it may lie: 1.02 times (0.98 to 1.05); of a quantity, as a link to it."""
+    if found is None:
+        return "an unknown multiple of"
+    value = lead(found, quantity, **of) if quantity else digits(found.value)
+    return f"{value} times ({spread(found)})"
+
+
+def lead(
+    found: Estimate | None, quantity: str, write: Callable[[float], Number | str] = digits, /, **of: object
+) -> str:
+    """Write the value of an estimate alone, as a link to it; a dash for none."""
+    return linked(str(write(found.value)), quantity, **of) if found else "–"
+
+
+def told(
+    found: Estimate | None, quantity: str, write: Callable[[float], Number | str] = digits, /, **of: object
+) -> str:
+    """Write an estimate with where it may lie, its value as a link to it; a dash for none."""
+    return f"{lead(found, quantity, write, **of)} ({spread(found, write)})" if found else "–"
+
+
+def tail_over(trials: pd.DataFrame) -> str:
+    """Name the ratio of tails under random arrivals, as an estimate."""
+    return f"{tail_name(trials)} at one rate, over another server's"
 
 
 def table(rulings: Sequence[Ruling]) -> pd.DataFrame:
@@ -242,7 +268,7 @@ def table(rulings: Sequence[Ruling]) -> pd.DataFrame:
             "people ask": [ruling.rule.question for ruling in rulings],
             "the rule": [ruling.rule.says for ruling in rulings],
             "verdict": [ruling.verdict.word.value for ruling in rulings],
-            "measured here": [ruling.answer for ruling in rulings],
+            "measured here": [unlinked(ruling.answer) for ruling in rulings],
             "flagged trials": [
                 f"{ruling.verdict.flagged} of {ruling.verdict.trials}" if ruling.verdict.trials else ""
                 for ruling in rulings
@@ -258,15 +284,15 @@ def bars(p: Parameters) -> pd.DataFrame:
 
 
 def answer(rulings: Sequence[Ruling]) -> str:
-    """Say how many of the rules hold, and which."""
+    """Say how many of the rules hold, and which, each with the number that says most."""
     by_word = {word: [r for r in rulings if r.verdict.word is word] for word in Word}
-    told = [
-        f"**{_WHICH[word]}**: {'; '.join(ruling.rule.says for ruling in mine)}."
-        for word, mine in by_word.items()
-        if mine
-    ]
+    found = [f"**{_WHICH[word]}**: {'; '.join(map(_said, mine))}." for word, mine in by_word.items() if mine]
     held = len(by_word[Word.HOLDS])
-    return f"**Answer.** Of {counted(len(rulings), 'rule')}, {held} {_holds(held)}. {' '.join(told)}"
+    return f"**Answer.** Of {counted(len(rulings), 'rule')}, {held} {_holds(held)}. {' '.join(found)}"
+
+
+def _said(ruling: Ruling) -> str:
+    return f"{ruling.rule.says} ({ruling.number})" if ruling.number else ruling.rule.says
 
 
 def _holds(count: int) -> str:

@@ -18,10 +18,11 @@ from lab.experiments.folk_rules.rules import (
     by_trials,
     exceeds,
     ideal_s,
+    lead,
     nothing,
-    written,
+    told,
 )
-from lab.experiments.less_than_one_core import quota_name, throttled_share
+from lab.experiments.less_than_one_core.trials import quota_name, throttled_share
 from lab.experiments.other_servers.analysis import estimated
 from lab.figures import BAD, INK, SERVERS, canvas
 from lab.models.statistics import Estimate
@@ -82,22 +83,33 @@ def ruling(trials: pd.DataFrame, why_not: str = "") -> Ruling:
         if not (share := by_the_quota(mine)):
             return [], ""
         far = exceeds(estimated(mine["used"]), FAR) is False
-        return [exceeds(share, MOST_SLOW) if far else None], str(written(share, percent))
+        return [exceeds(share, MOST_SLOW) if far else None], told(share, LATE, percent, **quota)
 
+    quota = {"quota": float(trials["quota_cpus"].max())}
     found = by_trials("quota", at_any_speed(trials), judge)
-    quota = quota_name(float(trials["quota_cpus"].max()))
-    used, stopped = (written(estimated(trials[name]), percent) for name in ("used", "stopped"))
-    told = (
-        f"Of a quota of {quota}, {used} was used by loops. The kernel stopped the server in {stopped} of the"
-        f" periods in which it ran, and {found.evidence or 'an unknown share'} of the requests took"
-        f" {HELD_UP:g} times as long as in one ideal queue, beyond those that did without a quota."
+    used, stopped = (
+        told(of_the_quota(trials, name), quantity, percent, **quota)
+        for name, quantity in (("used", USED), ("stopped", STOPPED))
     )
-    return Ruling("quota", told, found)
+    text = (
+        f"Of a quota of {quota_name(quota['quota'])}, {used} was used by loops. The kernel stopped the server"
+        f" in {stopped} of the periods in which it ran, and {found.evidence or 'an unknown share'} of the"
+        f" requests took {HELD_UP:g} times as long as in one ideal queue, beyond those that did without a"
+        " quota."
+    )
+    late = by_the_quota(trials)
+    number = f"{lead(late, LATE, percent, **quota)} more of the requests held up" if late else ""
+    return Ruling("quota", text, found, number=number)
 
 
-def used(trials: pd.DataFrame) -> Estimate | None:
-    """Return which share of the quota loops used."""
-    return estimated(trials.loc[trials["part"] == planned.HELD, "used"])
+USED = "of a quota, used by loops"
+STOPPED = "share of a quota's periods in which it stopped the server"
+LATE = "share of requests that a quota holds up"
+
+
+def of_the_quota(trials: pd.DataFrame, column: str) -> Estimate | None:
+    """Return the estimate of a column of the trials under the quota: used, or stopped."""
+    return estimated(trials.loc[trials["part"] == planned.HELD, column])
 
 
 def by_the_quota(trials: pd.DataFrame) -> Estimate | None:

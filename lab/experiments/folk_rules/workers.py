@@ -21,7 +21,9 @@ from lab.experiments.folk_rules.rules import (
     at_any_speed,
     by_trials,
     exceeds,
+    lead,
     nothing,
+    tail_over,
     times,
     written,
 )
@@ -57,6 +59,14 @@ def measure(run: Run, p: Parameters) -> tuple[pd.DataFrame, pd.DataFrame, list[i
     return with_work(run, rates), tails.reset_index(drop=True), taken
 
 
+def compared(run: Run, trials: pd.DataFrame, n: int) -> pd.DataFrame:
+    """Return the overloads of n and 2 n + 1 workers among these trials, or else those taken from 04."""
+    own = trials[trials["part"] == OVERLOAD]
+    if not {named(n), named(2 * n + 1)} <= set(own["server"]):
+        own = _of_04(run, int(trials["block"].max()), [n, 2 * n + 1])
+    return with_work(run, own)
+
+
 def with_work(run: Run, rates: pd.DataFrame) -> pd.DataFrame:
     """Add work_cpus to overloads, as `measure` says."""
     if rates.empty:
@@ -88,6 +98,7 @@ def ruling(rates: pd.DataFrame, tails: pd.DataFrame, n: int, cpus: int, taken: S
     if n != cpus:
         return nothing("workers", f"the rule is about {counted(cpus, 'CPU')}, and n is {n}")
     few, many = named(n), named(2 * n + 1)
+    pair = {"server": many, "over": few}
     both = pd.concat([rates, tails], ignore_index=True)
     both = both[both["server"].isin([few, many])]
 
@@ -97,15 +108,20 @@ def ruling(rates: pd.DataFrame, tails: pd.DataFrame, n: int, cpus: int, taken: S
         shorter = against(trials, few, many, TAIL, "over_ideal")
         if work is None or tail is None:
             return [], ""
-        told = f"{2 * n + 1} workers do {times(work)} the work of {n}; at one rate, "
-        told += f"their {tail_name(tails)} is {times(tail)} as long"
+        told = f"{2 * n + 1} workers do {times(work, WORK_OVER, **pair)} the work of {n}; at one rate, "
+        told += f"their {tail_name(tails)} is {times(tail, tail_over(tails), **pair)} as long"
         return [exceeds(work, MATTERS), exceeds(shorter, TAIL_MATTERS)], told
 
     found = by_trials("workers", at_any_speed(both), judge)
     if not found.evidence:
         return nothing("workers", f"not both {n} and {2 * n + 1} workers could be overloaded")
     source = f"The work of {_listed(taken)} workers is that of notebook 04's trials." if taken else ""
-    return Ruling("workers", f"{found.evidence}.", found, source)
+    work = lead(against(both, many, few, OVERLOAD, "work_cpus"), WORK_OVER, **pair)
+    return Ruling("workers", f"{found.evidence}.", found, source, f"{work} times the work")
+
+
+WORK_OVER = "work in overload, over another server's"
+"""The ratio of `work_cpus`, as an estimate."""
 
 
 def _listed(taken: Sequence[int]) -> str:

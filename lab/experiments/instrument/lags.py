@@ -1,5 +1,6 @@
 """How far the generator lags behind its schedule, and up to which rate it can be believed."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,8 @@ from lab.figures import (
 )
 from lab.load.ceiling import measure_ceiling, reasons
 from lab.load.summary import LEAST_LAG_S
+from lab.models.statistics import Estimate, Interval
+from lab.study.estimates import linked
 from lab.study.run import Run, table_name
 
 LABELS = {False: "a connection per request", True: "kept connections"}
@@ -67,6 +70,31 @@ def ceilings(lags: pd.DataFrame) -> dict[bool, float]:
     """Return the highest rate that held, per second, or 0: by whether connections were kept."""
     held = lags["rate_rps"].where(lags["held"], 0.0)
     return {bool(keepalive): float(rate) for keepalive, rate in held.groupby(lags["keepalive"]).max().items()}
+
+
+BELIEVED = "highest rate at which the generator is believed"
+CONNECTIONS = {False: "new", True: "kept"}
+
+
+def believed(lags: pd.DataFrame) -> dict[bool, Estimate]:
+    """Return each ceiling with the next rate that was tried above it, which never held.
+
+    The value is nan if no rate held, the upper bound if none above it was tried.
+    """
+    found = {}
+    for keepalive, ceiling_rps in ceilings(lags).items():
+        mine = lags.loc[lags["keepalive"] == keepalive, "rate_rps"]
+        value_rps = ceiling_rps or math.nan
+        above_rps = float(mine[mine > ceiling_rps].min())
+        found[keepalive] = Estimate(value_rps, value_rps, above_rps, len(mine), Interval.SEARCH)
+    return found
+
+
+def told(lags: pd.DataFrame, keepalive: bool) -> str:
+    """Write a ceiling, with a link to its estimate if it has one."""
+    ceiling_rps = ceilings(lags)[keepalive]
+    text = rate_or_none(ceiling_rps)
+    return linked(text, BELIEVED, connections=CONNECTIONS[keepalive]) if ceiling_rps else text
 
 
 def rate_or_none(rate_rps: float) -> str:

@@ -20,7 +20,7 @@ from lab.load.records import to_frame
 from lab.load.reference_server import reference_server
 from lab.load.summary import over_time
 from lab.models.overload import stall_latency_s
-from lab.models.statistics import quantile
+from lab.models.statistics import Estimate, quantile
 from lab.study.run import Run, table_name
 
 OPEN, CLOSED = "open", "closed"
@@ -95,6 +95,16 @@ def known_answers(stalls: pd.DataFrame) -> pd.DataFrame:
 def _known_s(requests: pd.DataFrame) -> NDArray[np.float64]:
     first = requests.iloc[0]
     return stall_latency_s(requests["due_s"].to_numpy(), first["stall_at_s"], first["stall_s"])
+
+
+MISSED = "known latency, missed by at most"
+
+
+def missed(stalls: pd.DataFrame, loop: str) -> Estimate:
+    """Return the most by which a loop's quantiles miss the known ones; its range is that of the rates."""
+    known = known_answers(stalls)
+    off_s = (known[f"{loop}_s"] - known["known_s"]).abs().groupby(known["rate"]).max()
+    return Estimate(float(off_s.max()), float(off_s.min()), float(off_s.max()), len(off_s))
 
 
 def known_answer_table(known: pd.DataFrame) -> pd.DataFrame:
