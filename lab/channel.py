@@ -13,12 +13,21 @@ if TYPE_CHECKING:
     from asyncio.trsock import TransportSocket
 
 Message = dict[str, Any]
-"""What JSON can write; `receive` adds whether an open socket came with it."""
+"""What JSON can write. Who receives one leaves it as it is: a frequent one is the same object each time."""
 
 Passed: TypeAlias = "socket.socket | TransportSocket | Channel"
 
 _ROOM_FOR_FDS = socket.CMSG_SPACE(64 * array("i").itemsize)
+_PASSING = b"+"  # before a message with an open socket
+_frequent: dict[bytes, Message] = {}
 _open: "weakref.WeakSet[Channel]" = weakref.WeakSet()
+
+
+def frequent(message: Message) -> bytes:
+    """Return a message as it is sent, for one sent often: written once, and known without being read."""
+    line = _line(message)
+    _frequent[line] = message
+    return line + b"\n"
 
 
 class Channel:
@@ -51,23 +60,25 @@ class Channel:
         return self._sock.fileno()
 
     def send(
-        self, message: Message, *, passing: "Passed | None" = None, timeout_s: float | None = None
+        self, message: Message | bytes, *, passing: "Passed | None" = None, timeout_s: float | None = None
     ) -> None:
-        """Send a message, with a copy of an open socket if any.
+        """Send a message, perhaps a `frequent` one, with a copy of an open socket if any.
 
         Raises OSError if the other end is closed; TimeoutError, an OSError, if it does not read in time.
         """
-        line = json.dumps(message | {"passing": passing is not None}).encode() + b"\n"
-        extra = [] if passing is None else [_rights(passing.fileno())]
-        while line:
+        rest = message if isinstance(message, bytes) else _line(message) + b"\n"
+        extra = []
+        if passing is not None:
+            rest, extra = _PASSING + rest, [_rights(passing.fileno())]
+        while rest:
             try:  # `send_fds` also takes flags, but ignores them
-                sent = self._sock.sendmsg([line], extra, socket.MSG_DONTWAIT)
+                sent = self._sock.sendmsg([rest], extra, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 self._wait(select.POLLOUT, timeout_s)
             else:
-                line, extra = line[sent:], []
+                rest, extra = rest[sent:], []
 
-    def tell(self, message: Message, *, passing: "Passed | None" = None) -> None:
+    def tell(self, message: Message | bytes, *, passing: "Passed | None" = None) -> None:
         """Send a message, which is dropped if the other end is gone."""
         with contextlib.suppress(OSError):
             self.send(message, passing=passing)
@@ -79,15 +90,20 @@ class Channel:
 
         Raises EOFError if the other end is closed, TimeoutError if nothing came in time.
         """
-        while (read := self._read()) is None:
+        while (messages := self.waiting()) is None:
             self._wait(select.POLLIN, timeout_s)
+        return messages
+
+    def waiting(self) -> list[tuple[Message, int | None]] | None:
+        """Return what one read brings, as `receive` does, or None if there is nothing to read."""
+        if (read := self._read()) is None:
+            return None
         data, fds = read
         self._fds += fds
         if not data:
             raise EOFError
         *lines, self._rest = (self._rest + data).split(b"\n")
-        messages = [json.loads(line) for line in lines]
-        return [(one, self._fds.pop(0) if one["passing"] and self._fds else None) for one in messages]
+        return [(_message(line.removeprefix(_PASSING)), self._fd_of(line)) for line in lines]
 
     def next(self, timeout_s: float | None = None) -> Message:
         """Return the next message of those that are sent one at a time. Raises what `receive` does."""
@@ -111,6 +127,9 @@ class Channel:
                 fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
         return data, fds.tolist()
 
+    def _fd_of(self, line: bytes) -> int | None:
+        return self._fds.pop(0) if line.startswith(_PASSING) and self._fds else None
+
     def _wait(self, event: int, timeout_s: float | None) -> None:
         if timeout_s == 0 or not polled(self.fileno(), event, timeout_s):
             raise TimeoutError(f"the other end has kept us waiting for {timeout_s:g} s")
@@ -121,6 +140,14 @@ def polled(fd: int, event: int, timeout_s: float | None) -> bool:
     poll = select.poll()
     poll.register(fd, event)
     return bool(poll.poll(None if timeout_s is None else 1000 * timeout_s))
+
+
+def _line(message: Message) -> bytes:
+    return json.dumps(message).encode()
+
+
+def _message(line: bytes) -> Message:
+    return _frequent.get(line) or json.loads(line)
 
 
 def _rights(fd: int) -> tuple[int, int, bytes]:

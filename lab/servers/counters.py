@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
-_LAYOUT = struct.Struct("qd")
+_LAYOUT = struct.Struct("qdq")
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class WorkerCounters:
 
 
 class SharedCounts:
-    """Two numbers, requests and busy seconds, in memory shared by all who map the same file."""
+    """Requests, busy seconds and received connections, in memory shared by all who map the same file."""
 
     def __init__(self, fd: int) -> None:
         self._memory = mmap.mmap(fd, _LAYOUT.size)
-        self._last = (0, 0.0)
+        self._last = (0, 0.0, 0)
 
     @classmethod
     @contextlib.contextmanager
@@ -49,19 +49,28 @@ class SharedCounts:
         finally:
             os.close(fd)
 
-    def add(self, *, requests: int = 0, busy_s: float = 0.0) -> None:
+    def add(self, *, requests: int = 0, busy_s: float = 0.0, received: int = 0) -> None:
         """Add to the counts."""
-        counted, spent_s = self.read()
-        _LAYOUT.pack_into(self._memory, 0, counted + requests, spent_s + busy_s)
+        counted, spent_s, taken = self._all()
+        _LAYOUT.pack_into(self._memory, 0, counted + requests, spent_s + busy_s, taken + received)
 
     def read(self) -> tuple[int, float]:
         """Return the requests and the busy seconds."""
+        requests, busy_s, _ = self._all()
+        return requests, busy_s
+
+    @property
+    def received(self) -> int:
+        """The connections that were passed on to it and have arrived, whether or not it could take them."""
+        return self._all()[2]
+
+    def _all(self) -> tuple[int, float, int]:
         if not self._memory.closed:
-            requests, busy_s = _LAYOUT.unpack_from(self._memory)
-            self._last = requests, busy_s
+            requests, busy_s, received = _LAYOUT.unpack_from(self._memory)
+            self._last = requests, busy_s, received
         return self._last
 
     def close(self) -> None:
-        """Release the memory; `read` keeps returning the last values."""
-        self.read()
+        """Release the memory; the last values stay known."""
+        self._all()
         self._memory.close()

@@ -212,8 +212,7 @@ class PassedOn:
         await self._empty.wait()
 
     def _hear(self, worker: WorkerHandle, message: Message) -> None:
-        over = "done" if self._least_busy else "accepted"
-        if message["event"] in (over, "refused") and worker in self._held:
+        if message["event"] in ("free", "refused") and worker in self._held:
             self._hold(worker, -1)
             self._match()
 

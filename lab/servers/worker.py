@@ -22,7 +22,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from lab import hotloop, processes
-from lab.channel import Channel, Message
+from lab.channel import Channel, Message, frequent
 from lab.cpus import pin
 from lab.errors import LabError
 from lab.hotloop import LoopRun
@@ -33,6 +33,8 @@ from lab.servers.sockets import QUIET_S, Acceptor
 from lab.servers.spec import ServerSpec
 from lab.servers.workers import SIGNALS, Commands, Workers
 from lab.web import Work, blocking, create_app
+
+_FREE = frequent({"event": "free"})
 
 _BEATS = 4
 """How often the event loop shows that it is alive, within the time that it may be blocked."""
@@ -81,6 +83,7 @@ class Worker:
         self._alone = alone
         self._loop = asyncio.get_running_loop()
         self._leaving = False
+        self._held = 0
         self._drain = asyncio.Event()
         self._opening: set[asyncio.Task[object]] = set()
         self._workers: Workers | None = None
@@ -188,10 +191,8 @@ class Worker:
         with contextlib.suppress(EOFError, OSError):  # then the lifeline ends this process
             for message, fd in self._channel.receive():
                 match message["do"]:
-                    case "serve" if fd is not None:
-                        self._take_over(server, socket.socket(fileno=fd))
                     case "serve":
-                        self._channel.tell({"event": "refused"})
+                        self._take_over(server, fd)
                     case "drain":
                         self._drain.set()
                     case _:
@@ -203,12 +204,21 @@ class Worker:
         else:
             log.warning("%s: a %s server has no workers", command["do"], self._spec.topology)
 
-    def _take_over(self, server: web.Server, sock: socket.socket) -> None:
-        self._channel.tell({"event": "accepted"})
-        self._open(server, sock, self._tell_done if self._spec.dispatch == "least-busy" else None)
+    def _take_over(self, server: web.Server, fd: int | None) -> None:
+        self._counts.add(received=1)
+        if fd is None:
+            self._channel.tell({"event": "refused", "held": self._held})
+            return
+        self._held += 1
+        if self._spec.dispatch == "least-busy":
+            self._open(server, socket.socket(fileno=fd), self._tell_free)
+        else:
+            self._tell_free()
+            self._open(server, socket.socket(fileno=fd))
 
-    def _tell_done(self) -> None:
-        self._channel.tell({"event": "done"})
+    def _tell_free(self) -> None:
+        self._held -= 1
+        self._channel.tell(_FREE)
 
     def _hand_over(self, connection: TransportSocket) -> None:
         self._channel.tell({"event": "handed over"}, passing=connection)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Self
 
-from lab.channel import Channel, Message
+from lab.channel import Channel, Message, frequent
 from lab.errors import LabError
 from lab.forks import Body, Forked, fork_with_channel
 from lab.processes import ending
@@ -17,6 +17,8 @@ from lab.servers.sockets import REST_S
 from lab.servers.spec import ServerSpec
 
 log = logging.getLogger(__name__)
+
+_SERVE = frequent({"do": "serve"})
 
 
 class WorkerHandle:
@@ -42,8 +44,9 @@ class WorkerHandle:
         self.on_gone: Callable[[WorkerHandle], None] = lambda worker: None
         self.on_handed_over: Callable[[socket.socket], None] = socket.socket.close
         self._buried = False
-        self._outbox: deque[tuple[Message, socket.socket | None]] = deque()
+        self._outbox: deque[tuple[Message | bytes, socket.socket | None]] = deque()
         self._passed: deque[socket.socket] = deque()
+        self._passed_so_far = 0
         self._is_waiting_to_send = False
         self._loop.add_reader(self._channel, self._receive)
 
@@ -91,17 +94,20 @@ class WorkerHandle:
         self._post(message, None)
 
     def pass_on(self, connection: socket.socket) -> None:
-        """Give it an open connection, which stays open here, too, until it has received it."""
+        """Give it an open connection, which stays open here, too, until it says that it is free again."""
         self._passed.append(connection)
-        self._post({"do": "serve"}, connection)
+        self._passed_so_far += 1
+        self._post(_SERVE, connection)
 
     def unreceived(self) -> list[socket.socket]:
-        """Take back, once it is gone, the connections that it never received."""
-        passed = [*self._passed]
+        """Take back, once it is gone, the connections that it never received; close those it had."""
+        while len(self._passed) > self._passed_so_far - self._counts.received:
+            self._passed.popleft().close()
+        unreceived = [*self._passed]
         self._passed.clear()
-        return passed
+        return unreceived
 
-    def _post(self, message: Message, passing: socket.socket | None) -> None:
+    def _post(self, message: Message | bytes, passing: socket.socket | None) -> None:
         if not self._buried:
             self._outbox.append((message, passing))
             if not self._is_waiting_to_send:
@@ -146,11 +152,11 @@ class WorkerHandle:
     def _receive(self) -> None:
         while True:  # to the end: of a death with messages unread, an error, uvloop tells only once
             try:
-                messages = self._channel.receive(timeout_s=0)
-            except TimeoutError:
-                return
+                messages = self._channel.waiting()
             except (EOFError, OSError):
                 self._bury()
+                return
+            if messages is None:
                 return
             for message, fd in messages:
                 self._hear(message, fd)
@@ -163,11 +169,13 @@ class WorkerHandle:
                 self.ready.set()
             case "leaving":
                 self.leaving.set()
-            case "accepted":
+            case "free":
                 self._passed.popleft().close()
                 self.on_event(self, message)
             case "refused":  # it may not open another file
-                self._loop.call_later(REST_S, self._give_back, self._passed.popleft())
+                refused = self._passed[message["held"]]
+                self._passed.remove(refused)
+                self._loop.call_later(REST_S, self._give_back, refused)
             case _:
                 self.on_event(self, message)
 

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import psutil
 import pytest
@@ -241,10 +242,15 @@ def test_overload_waits_and_is_not_refused() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the files of a process that runs")
-def test_a_worker_that_may_open_no_more_files_gets_its_connections_as_others_are_over() -> None:
-    with serve(workers=1, iterations=SHORT, drain_s=0) as server:
+@pytest.mark.parametrize(
+    ("options", "room"), [({"dispatch": "round-robin"}, 4), ({"dispatch": "least-busy", "bound": 9}, 1)]
+)
+def test_a_worker_that_may_open_no_more_files_gets_its_connections_as_others_are_over(
+    options: dict[str, Any], room: int
+) -> None:
+    with serve(**options, workers=1, iterations=SHORT, drain_s=0) as server:
         worker = psutil.Process(server.workers[0])
-        worker.rlimit(psutil.RLIMIT_NOFILE, (most := worker.num_fds() + 4, most))
+        worker.rlimit(psutil.RLIMIT_NOFILE, (most := worker.num_fds() + room, most))
         waiting = [Connection(server.url).ask("/") for _ in range(12)]
         while waiting:
             until(lambda: any(client.has_answer() for client in waiting))
