@@ -33,8 +33,9 @@ DAEMON = """
 import os, sys, time
 if not os.fork():
     os.setsid()
-    if not os.fork():
-        print(os.getpid(), flush=True)
+    if daemon := os.fork():
+        print(daemon, flush=True)
+    else:
         time.sleep(600)
     os._exit(0)
 os.wait()
