@@ -120,12 +120,13 @@ def _kept(run: Run, name: str) -> _Kept:
 
 def _searched(rows: pd.DataFrame) -> Iterator[dict[str, str]]:
     for row in rows.head(MOST_LISTED).to_dict("records"):
+        steady = ", at a steady speed" if "steady" in str(row.get("objective")) else ""
         yield {
             "server": _server(row),
             "rate": units.digits(row["rate"]),
             "throughput": _digits(row.get("throughput")),
             "latency": _milliseconds(row.get(f"latency_p{row['slo_percentile']}_s")),
-            "percentile": f"p{row['slo_percentile']}",
+            "percentile": f"p{row['slo_percentile']}{steady}",
             "share": _share(row.get("share_of_limit")),
             "became": _became(row),
         }

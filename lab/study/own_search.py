@@ -187,10 +187,10 @@ def in_turns(searches: Sequence[OwnSearch], on_trial: Callable[[OwnSearch], None
 def steadied(offered: Measured, workers: int, cpus: float) -> Measured:
     """Return a load as it would have gone, had each loop taken as long as the trial's mean.
 
-    All loops do the same work, so it is the machine that makes one longer than another, and requests wait for
-    it. How long they do is seen in one ideal queue of the same arrivals: with the loops as they were, less
-    with all of them alike. What remains is the server's own doing: overload, idle workers, work beside the
-    loops. A load whose server does not say how long its loops took stays as it is.
+    All loops do the same work, so what makes one longer than another counts as the machine's doing: that
+    excess, and how long requests wait for it. That is seen in one ideal queue of the same arrivals: with the
+    loops as they were, less with all of them alike. What remains counts as the server's: overload, idle
+    workers, work beside the loops. A load whose server does not say how long its loops took stays as it is.
     """
     requests = offered.requests
     loops_s, cpu_s = requests["service_s"], requests["service_cpu_s"]
