@@ -29,6 +29,7 @@ from lab.models.statistics import estimate
 from lab.study.estimates import Stated, stated
 from lab.study.parameters import ListOf
 from lab.study.plan import Condition
+from lab.study.stability import offered_rps
 
 EXPERIMENT = "rate-sweep"
 
@@ -91,7 +92,7 @@ _STATED = {
 def _measures(trials: pd.DataFrame, percentile: int) -> pd.DataFrame:
     """Add the columns of `_STATED` to trials of `common.accounted`; the tail is at this percentile."""
     return trials.assign(
-        share=trials["utilisation"] * trials["busy_rps"] / trials["rate"],
+        share=trials["utilisation"] * trials["busy_rps"] / offered_rps(trials),
         tail=trials[f"latency_p{percentile}_s"] / trials["loop_s"],
         half=trials["latency_p50_s"] / trials["loop_s"],
     )

@@ -30,6 +30,7 @@ from lab.models.statistics import Estimate, estimate, fewest_trials, paired_rati
 from lab.study.estimates import Stated, stated
 from lab.study.plan import Condition
 from lab.study.run import Run
+from lab.study.stability import offered_rps
 
 EXPERIMENT = "single-vs-cluster"
 
@@ -169,7 +170,7 @@ _STATED = {
 def _measures(trials: pd.DataFrame) -> pd.DataFrame:
     """Add the columns of `_STATED`."""
     return trials.assign(
-        share=trials["utilisation"] * trials["busy_rps"] / trials["rate"],
+        share=trials["utilisation"] * trials["busy_rps"] / offered_rps(trials),
         mean_loops=trials["latency_mean_s"] / trials["service_mean_s"],
         slowest_loops=trials["latency_max_s"] / trials["service_mean_s"],
     )

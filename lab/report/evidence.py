@@ -18,6 +18,7 @@ from lab.study.estimates import COLUMNS, written
 from lab.study.manifest import Manifest
 from lab.study.plan import FACTORS, NOT_LABELS
 from lab.study.run import Run
+from lab.study.stability import offered_rps
 
 MOST_LISTED = 400
 """Trials of an experiment that a page lists, and as many that it lists as flagged: a page stays light."""
@@ -119,12 +120,13 @@ def _kept(run: Run, name: str) -> _Kept:
 
 def _searched(rows: pd.DataFrame) -> Iterator[dict[str, str]]:
     for row in rows.head(MOST_LISTED).to_dict("records"):
+        steady = ", at a steady speed" if "steady" in str(row.get("objective")) else ""
         yield {
             "server": _server(row),
             "rate": units.digits(row["rate"]),
             "throughput": _digits(row.get("throughput")),
             "latency": _milliseconds(row.get(f"latency_p{row['slo_percentile']}_s")),
-            "percentile": f"p{row['slo_percentile']}",
+            "percentile": f"p{row['slo_percentile']}{steady}",
             "share": _share(row.get("share_of_limit")),
             "became": _became(row),
         }
@@ -150,6 +152,8 @@ def _groups(run: Run, experiment: str, trials: pd.DataFrame) -> Iterator[_Group]
     """Put trials together by their condition: what a number is usually of."""
     by_title: dict[str, list[dict[str, Any]]] = {}
     labels = sorted(set(trials.columns) - NOT_LABELS - set(FACTORS))
+    limit_rps = offered_rps(trials) / trials["utilisation"]
+    trials = trials.assign(limit_share=trials["throughput_rps"] / limit_rps)
     for trial in trials.sort_values(["block", "position"]).to_dict("records"):
         by_title.setdefault(_title(trial, labels), []).append(
             {
@@ -158,7 +162,7 @@ def _groups(run: Run, experiment: str, trials: pd.DataFrame) -> Iterator[_Group]
                 "rate": units.digits(trial["rate"]),
                 "throughput": _digits(trial["throughput_rps"]),
                 "p99": _milliseconds(trial["latency_p99_s"]),
-                "share": _share(trial["utilisation"] * trial["throughput_rps"] / trial["rate"]),
+                "share": _share(trial["limit_share"]),
                 "valid": trial["valid"],
                 "flags": in_words(trial["flags"]) or "yes",
                 "rows": _rows(run, trial["trial_id"]),

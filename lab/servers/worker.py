@@ -34,7 +34,7 @@ from lab.servers.spec import ServerSpec
 from lab.servers.workers import SIGNALS, Commands, Workers
 from lab.web import Work, blocking, create_app
 
-_FREE = frequent({"event": "free"})
+_FREE = frequent({"event": "free", "place": 0})
 
 _BEATS = 4
 """How often the event loop shows that it is alive, within the time that it may be blocked."""
@@ -83,7 +83,7 @@ class Worker:
         self._alone = alone
         self._loop = asyncio.get_running_loop()
         self._leaving = False
-        self._held = 0
+        self._held: list[socket.socket] = []
         self._drain = asyncio.Event()
         self._opening: set[asyncio.Task[object]] = set()
         self._workers: Workers | None = None
@@ -207,18 +207,20 @@ class Worker:
     def _take_over(self, server: web.Server, fd: int | None) -> None:
         self._counts.add(received=1)
         if fd is None:
-            self._channel.tell({"event": "refused", "held": self._held})
+            self._channel.tell({"event": "refused", "place": len(self._held)})
             return
-        self._held += 1
+        self._held.append(sock := socket.socket(fileno=fd))
         if self._spec.dispatch == "least-busy":
-            self._open(server, socket.socket(fileno=fd), self._tell_free)
+            self._open(server, sock, partial(self._tell_free, sock))
         else:
-            self._tell_free()
-            self._open(server, socket.socket(fileno=fd))
+            self._tell_free(sock)
+            self._open(server, sock)
 
-    def _tell_free(self) -> None:
-        self._held -= 1
-        self._channel.tell(_FREE)
+    def _tell_free(self, sock: socket.socket) -> None:
+        """Tell the supervisor, which then closes its copy, by its place among those that are held here."""
+        place = self._held.index(sock)
+        del self._held[place]
+        self._channel.tell({"event": "free", "place": place} if place else _FREE)
 
     def _hand_over(self, connection: TransportSocket) -> None:
         self._channel.tell({"event": "handed over"}, passing=connection)

@@ -170,14 +170,18 @@ class WorkerHandle:
             case "leaving":
                 self.leaving.set()
             case "free":
-                self._passed.popleft().close()
+                self._no_longer_passed(message["place"]).close()
                 self.on_event(self, message)
             case "refused":  # it may not open another file
-                refused = self._passed[message["held"]]
-                self._passed.remove(refused)
+                refused = self._no_longer_passed(message["place"])
                 self._loop.call_later(REST_S, self._give_back, refused)
             case _:
                 self.on_event(self, message)
+
+    def _no_longer_passed(self, place: int) -> socket.socket:
+        connection = self._passed[place]
+        del self._passed[place]
+        return connection
 
     def _give_back(self, connection: socket.socket) -> None:
         self.on_event(self, {"event": "refused"})

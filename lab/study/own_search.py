@@ -187,17 +187,20 @@ def in_turns(searches: Sequence[OwnSearch], on_trial: Callable[[OwnSearch], None
 def steadied(offered: Measured, workers: int, cpus: float) -> Measured:
     """Return a load as it would have gone, had each loop taken as long as the trial's mean.
 
-    All loops do the same work, so it is the machine that makes one longer than another, and requests wait for
-    it. How long they do is seen in one ideal queue of the same arrivals: with the loops as they were, less
-    with all of them alike. What remains is the server's own doing: overload, idle workers, work beside the
-    loops. A load whose server does not say how long its loops took stays as it is.
+    All loops do the same work, so what makes one longer than another counts as the machine's doing: that
+    excess, and how long requests wait for it. That is seen in one ideal queue of the same arrivals: with the
+    loops as they were, less with all of them alike. What remains counts as the server's: overload, idle
+    workers, work beside the loops. A load whose server does not say how long its loops took stays as it is.
     """
     requests = offered.requests
-    outnumbered = workers > cpus and bool(requests["service_cpu_s"].notna().any())  # share_of_limit counts so
-    loops_s, busy_s = requests["service_s"], requests["service_cpu_s" if outnumbered else "service_s"]
+    loops_s, cpu_s = requests["service_s"], requests["service_cpu_s"]
     if not loops_s.notna().any():
         return offered
-    servers, due_s = max(1, int(min(workers, cpus))), requests["due_s"].to_numpy(float)
+    servers, busy_s = workers, loops_s
+    if workers > cpus and cpu_s.notna().any():  # as `share_of_limit` counts: they are served by their CPUs
+        servers = math.ceil(cpus)
+        busy_s = cpu_s * servers / cpus
+    due_s = requests["due_s"].to_numpy(float)
     as_they_were, alike = busy_s.fillna(busy_s.mean()).to_numpy(float), float(busy_s.mean())
     waited_s = waits(due_s, as_they_were, servers) - waits(due_s, alike, servers)
     longer_s = (loops_s - loops_s.mean()).fillna(0.0)

@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from lab.load.attack import Progress
     from lab.servers import Server
 
-if TYPE_CHECKING:
-    from lab.load.attack import Progress
-    from lab.servers import Server
-
 
 class Measured(Protocol):
     """What an attack gives, as `lab.load` makes it.

@@ -86,6 +86,14 @@ def test_what_is_stated_are_the_points_of_the_figure() -> None:
     assert "rate=12, topology=single" in {row.factors for row in by_rate}
 
 
+def test_chance_that_sends_more_does_not_change_what_a_server_answered_of_its_own_limit() -> None:
+    """Of random arrivals, 110 fell due, not 100; it answered 9.5/s, of the 10/s that its loops allow."""
+    row = {"rate": 10.0, "planned": 110, "duration_s": 10.0, "arrivals": "poisson", "load": 1.0}
+    measured = trials(row | {"throughput_rps": 9.5, "service_mean_s": 0.1, "utilisation": 1.1})
+    found = {row.quantity: row.value for row in study.estimates(measured)}
+    assert found["throughput in the sweep, of the own limit"] == pytest.approx(0.95)
+
+
 def test_the_tail_is_at_the_percentile_of_the_search() -> None:
     measured = trials({"load": 0.5, "latency_p99_s": 0.7})
     rows = {row.quantity: row for row in study.estimates(measured, found_rates(slo_percentile=99))}

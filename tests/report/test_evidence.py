@@ -21,6 +21,7 @@ from lab.experiments.dispatch import answer as dispatch_answer
 from lab.experiments.failures import answer as failures_answer
 from lab.experiments.failures import trials as failures
 from lab.experiments.less_than_one_core import answer as quota_answer
+from lab.experiments.searches import Objective
 from lab.flags import Flag
 from lab.report import evidence
 from lab.study.manifest import Manifest
@@ -126,6 +127,16 @@ def test_every_trial_is_a_row_with_its_file_and_its_number_of_rows(run: Run) -> 
     for trial in trials.to_dict("records"):
         assert (run.path / "requests" / f"{trial['trial_id']}.parquet").exists()
         assert f"{trial['planned']:,} {trial['trial_id']}" in text
+
+
+def test_latencies_of_a_search_say_whether_they_are_as_measured(run: Run) -> None:
+    name = "sustained-rates-single-vs-cluster"
+    as_measured = run.kept(name).assign(objective="p95 within 3 times the loop")
+    Store(run.path).save_table("tables", f"{name}-a", as_measured)
+    Store(run.path).save_table("tables", f"{name}-b", as_measured.assign(objective=str(Objective())))
+    text = Page(evidence.section(run, "single-vs-cluster")).text()
+    assert text.count("p95, ms") + text.count("p95, at a steady speed, ms") == 3
+    assert "p95, at a steady speed, ms" in text
 
 
 def test_flagged_trials_are_listed_with_their_reasons(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

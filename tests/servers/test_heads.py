@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from helpers.clients import PATIENCE_S, Connection, get, refused, until
 
 from lab.processes import run_loop
 from lab.servers import Server, serve
 from lab.servers.dispatch import HeadWatch
+from lab.servers.sockets import HEAD_TIMEOUT_S
 from lab.servers.spec import DISPATCHES
 
 SHORT = 1000
@@ -85,6 +87,21 @@ def test_a_large_body_with_its_head_reaches_a_least_busy_worker(least_busy: Serv
         with socket.create_connection(address(least_busy), timeout=PATIENCE_S) as client:
             client.sendall(head + body)
             assert client.recv(4096).startswith(b"HTTP/1.1 405 ")
+
+
+def test_who_waits_for_the_end_does_not_wait_for_a_connection_that_was_passed_on_before() -> None:
+    """That one's head never ends, but is longer than the supervisor looks at: so a worker holds it."""
+    fields = [b"X%d: %s" % (number, b"x" * 8000) for number in range(9)]
+    with (
+        serve(dispatch="least-busy", bound=2, workers=1, iterations=SHORT, drain_s=0) as server,
+        socket.create_connection(address(server)) as endless,
+    ):
+        endless.sendall(b"\r\n".join([b"GET / HTTP/1.1", b"Host: lab", *fields]))
+        until(lambda: bool(psutil.Process(server.workers[0]).net_connections("tcp")))
+        with socket.create_connection(address(server), timeout=HEAD_TIMEOUT_S / 2) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")
+            parts = [*iter(lambda: client.recv(4096), b"")]
+        assert parts[0].startswith(b"HTTP/1.1 200 OK")
 
 
 def test_empty_lines_are_no_head_and_hold_no_least_busy_worker(least_busy: Server) -> None:

@@ -82,6 +82,24 @@ def test_what_the_machine_did_is_taken_out_of_latency_and_what_the_server_did_is
     assert _late(steadied(hashed, 2, 2)) == pytest.approx(_late(hashed))
 
 
+@pytest.mark.parametrize("cpus", [0.5, 1.25, 2.0])
+def test_workers_that_share_cpus_wait_for_these_and_not_for_the_next_whole_number(cpus: float) -> None:
+    """Half a CPU takes twice as long for a loop as it says; that wait is in no CPU time."""
+    servers = math.ceil(cpus)
+    took_s = LOOP_S * servers / cpus
+    offered = Simulated(workers=servers, loop_s=took_s, wobble=0.3)(0.9 * cpus / LOOP_S, 2.0, 1)
+    cpu_s = offered.requests["service_cpu_s"] * cpus / servers
+    shared = Attacked(offered.requests.assign(service_cpu_s=cpu_s), offered.summary)
+    assert _late(offered) > 2
+    assert _late(steadied(shared, 4, cpus)) == pytest.approx(_late(steadied(offered, servers, servers)))
+
+
+def test_loops_of_unknown_cpu_time_are_served_by_as_many_as_there_are_workers() -> None:
+    offered = Simulated(workers=4)(0.9 * 4 / LOOP_S, 2.0, 1)
+    silent = Attacked(offered.requests.assign(service_cpu_s=math.nan), offered.summary)
+    assert _late(steadied(silent, 4, 2)) == pytest.approx(_late(steadied(offered, 4, 4)))
+
+
 def test_a_steadied_load_has_every_request_and_one_without_loop_times_stays_as_it_is() -> None:
     offered = Simulated(noise=0.2, fails=True)(150.0, 2.0, 1)
     steady = steadied(offered, 2, 2)

@@ -28,6 +28,7 @@ from lab.figures import BAD, INK, SERVERS, canvas
 from lab.models.statistics import Estimate
 from lab.quota import QuotaError
 from lab.study.run import Run
+from lab.study.stability import offered_rps
 from lab.units import percent
 
 
@@ -55,7 +56,7 @@ def with_delays(trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
     mine = dict(list(requests.groupby("trial_id")))
     workers = dict(zip(trials["trial_id"], trials["workers"].astype(int), strict=True))
     delays = [_delays(mine[name], workers[name]) for name in trials["trial_id"]]
-    cpu_s = trials["rate"] * trials["service_cpu_mean_s"].astype(float)
+    cpu_s = offered_rps(trials) * trials["service_cpu_mean_s"].astype(float)
     return trials.assign(
         delays=pd.Series(delays, trials.index, dtype=object),
         held_up=[float(np.mean(one > HELD_UP)) for one in delays],

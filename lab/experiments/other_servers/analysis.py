@@ -18,6 +18,7 @@ from lab.models.simulation import waits
 from lab.models.statistics import Estimate, busiest_by_chance, estimate, paired_ratio, samples_needed
 from lab.study.plan import share_of_limit
 from lab.study.run import Run
+from lab.study.stability import offered_rps
 
 _THREADS = frozenset({"gunicorn-gthread"})
 """The workers of these run several loops at once, in threads that take turns: what counts is CPU time."""
@@ -50,7 +51,7 @@ def compared(trials: pd.DataFrame, requests: pd.DataFrame, cpus: int) -> pd.Data
     trials = trials.assign(
         own_s=own_s,
         limit_share=share_of_limit(trials["busy_rps"], *limits),
-        utilisation=share_of_limit(trials["rate"], *limits),
+        utilisation=share_of_limit(offered_rps(trials), *limits),
         tail_share=share,
         tail_s=trials[f"latency_p{100 * share:.0f}_s"],
         busiest=trials["worker_max_share"] * trials["workers"],
