@@ -136,7 +136,7 @@ def _by_sustained_rates(found: pd.DataFrame, answered: tuple[Mark, ...], cpus: i
     rates = [units.bounds(row["lower_rps"], row["upper_rps"], units.per_second) for row in (several, one)]
     notes = [
         f"{rates[0]}, one process {rates[1]}: bounds, at the machine's usual speed",
-        f"The objective is {several['objective']} of {units.seconds(several['loop_s'])};"
+        f"The objective is {several['objective']} of {_unbroken(units.seconds(several['loop_s']))};"
         " trials took turns, so both met the machine at one speed",
     ]
     if not found["consistent"].all():
@@ -155,9 +155,11 @@ def _by_sustained_rates(found: pd.DataFrame, answered: tuple[Mark, ...], cpus: i
 
 def _objective(row: "pd.Series[Any]") -> str:
     """Write what a sustained rate must meet, in seconds at the usual speed of its search."""
-    return f"p{row['slo_percentile']} ≤ {units.seconds(row['slo_loops'] * row['loop_s'])}".replace(
-        " ", "\N{NO-BREAK SPACE}"
-    )
+    return _unbroken(f"p{row['slo_percentile']} ≤ {units.seconds(row['slo_loops'] * row['loop_s'])}")
+
+
+def _unbroken(text: str) -> str:
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _flagged(flagged: int, trials: int) -> list[str]:
