@@ -129,17 +129,24 @@ def beside_theory(trials: pd.DataFrame) -> pd.DataFrame:
 
 def answer(trials: pd.DataFrame, found: pd.DataFrame | None = None) -> str:
     """Say what both servers sustain here, if that was searched, and which fell behind."""
-    return f"{'**Answer.**' if found is None else sustained.answer(found)} {_finding(trials)}."
+    begun = "**Answer.**" if found is None else sustained.answer(found)
+    return f"{begun} {_finding(trials, _loops(trials))}."
 
 
-def _finding(trials: pd.DataFrame) -> str:
-    """Say in how many blocks each server fell behind."""
+def _loops(trials: pd.DataFrame) -> str:
+    """Say how long the loops of this load took: those of a search for sustained rates are shorter."""
+    loop_s = trials["service_cpu_mean_s"].astype(float).fillna(trials["service_mean_s"]).median()
+    return f" with loops of {units.seconds(loop_s)}" if loop_s > 0 else ""
+
+
+def _finding(trials: pd.DataFrame, loops: str = "") -> str:
+    """Say in how many blocks each server fell behind, with which loops."""
     parts = [
         f"{name} in {behind.sum()} of {units.counted(len(behind), 'block')}"
         for topology, name in (("single", "one process"), ("cluster", "the cluster"))
         if len(behind := _behind(trials, topology))
     ]
-    return f"Fell behind at {units.per_second(trials['rate'].median())}: {', '.join(parts)}"
+    return f"Fell behind at {units.per_second(trials['rate'].median())}{loops}: {', '.join(parts)}"
 
 
 def gain(trials: pd.DataFrame) -> Estimate | None:

@@ -120,7 +120,9 @@ def kept(run: Run, experiment: str) -> pd.DataFrame | None:
 def answer(found: pd.DataFrame, *, shares: bool = True) -> str:
     """Say which rates are sustained, how many times one process's the cluster's is, and as which share."""
     text = "; ".join(_sustains(server, row) for server, row in _each(found))
-    text = f"**Answer.** {text[0].upper()}{text[1:]} ({found['objective'].iloc[0]})."
+    objective, loop_s = found.iloc[-1][["objective", "loop_s"]]
+    loops = f" of {units.seconds(loop_s)}" if loop_s > 0 else ""
+    text = f"**Answer.** {text[0].upper()}{text[1:]} ({objective}{loops})."
     if found["lower_rps"].isna().all():
         return text
     if (times := _times(found)) is not None:

@@ -187,10 +187,13 @@ def _title(trial: Mapping[Any, Any], labels: Iterable[str]) -> str:
     return ", ".join(parts)
 
 
+_POOLS = {"process": "pool of processes", "thread": "pool of threads"}
+
+
 def _server(row: Mapping[Any, Any]) -> str:
     if row["topology"] == "single" and not row.get("peer"):
         return "one process"
-    how = row.get("peer") or (row["dispatch"] if row["topology"] == "cluster" else f"pool of {row['pool']}s")
+    how = row.get("peer") or (row["dispatch"] if row["topology"] == "cluster" else _POOLS[row["pool"]])
     bound = row.get("bound") or 1
     return f"{units.counted(row['workers'], 'worker')}, {how}" + (f", bound {bound:g}" if bound > 1 else "")
 

@@ -136,7 +136,8 @@ def _by_sustained_rates(found: pd.DataFrame, answered: tuple[Mark, ...], cpus: i
     rates = [units.bounds(row["lower_rps"], row["upper_rps"], units.per_second) for row in (several, one)]
     notes = [
         f"{rates[0]}, one process {rates[1]}: bounds, at the machine's usual speed",
-        f"The objective is {several['objective']}; trials took turns, so both met the machine at one speed",
+        f"The objective is {several['objective']} of {_unbroken(units.seconds(several['loop_s']))};"
+        " trials took turns, so both met the machine at one speed",
     ]
     if not found["consistent"].all():
         notes.append("The machine changed its speed during a search")
@@ -154,13 +155,17 @@ def _by_sustained_rates(found: pd.DataFrame, answered: tuple[Mark, ...], cpus: i
 
 def _objective(row: "pd.Series[Any]") -> str:
     """Write what a sustained rate must meet, in seconds at the usual speed of its search."""
-    return f"p{row['slo_percentile']} ≤ {units.seconds(row['slo_loops'] * row['loop_s'])}".replace(
-        " ", "\N{NO-BREAK SPACE}"
-    )
+    return _unbroken(f"p{row['slo_percentile']} ≤ {units.seconds(row['slo_loops'] * row['loop_s'])}")
+
+
+def _unbroken(text: str) -> str:
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _flagged(flagged: int, trials: int) -> list[str]:
-    return [f"{flagged} of its {trials} trials are flagged: something disturbed them"] if flagged else []
+    told = ("is", "it") if flagged == 1 else ("are", "them")
+    text = "{} of its {} trials {} flagged: something disturbed {}"
+    return [text.format(flagged, trials, told[0], told[1])] if flagged else []
 
 
 _TONES = {Word.HOLDS: "good", Word.IN_PART: "warn", Word.NOT_HERE: "bad", Word.UNTOLD: "untold"}

@@ -117,6 +117,8 @@ def test_one_server_alone_is_told(exact: pd.DataFrame) -> None:
 
 def test_who_falls_behind(exact: pd.DataFrame) -> None:
     assert falling_behind(exact) == ("1 of 1", "0 of 1")
+    loops = exact.assign(service_cpu_mean_s=0.0832)
+    assert "/s with loops of 83.2 ms: one process" in study.answer(loops), "a search has shorter ones"
     assert falling_behind(exact.assign(service_mean_s=0.01)) == ("0 of 1", "0 of 1")
     assert falling_behind(exact.assign(service_mean_s=0.05)) == ("1 of 1", "1 of 1")
 

@@ -227,3 +227,10 @@ def test_a_run_without_estimates_still_lists_its_trials(run: Run) -> None:
     page = Page(evidence.section(run, SCALING))
     assert not [a for _, a in page.elements if a.get("id", "").startswith("estimate-")]
     assert "Every trial" in page.text()
+
+
+@pytest.mark.parametrize("pool", ["process", "thread"])
+def test_a_pool_is_named_in_english(pool: str) -> None:
+    row = {"topology": "offload", "dispatch": "shared", "pool": pool, "workers": 2}
+    plural = {"process": "processes", "thread": "threads"}[pool]
+    assert evidence._server(row) == f"2 workers, pool of {plural}"

@@ -302,25 +302,6 @@ def test_the_first_screen_is_of_what_the_run_measured(home: Path) -> None:
     assert "times one process" not in _report().text("headline"), "a search that did not end tells nothing"
 
 
-def _places(markup: str) -> list[str]:
-    """Return where the verdicts of a page lead to."""
-    claims = markup.partition('id="claims"')[2].partition("</section>")[0]
-    return re.findall('href="#([^"]+)"', claims)
-
-
-def test_a_verdict_leads_to_the_notebook_that_judged_it_and_to_its_trials(home: Path) -> None:
-    run = reports.scaled_run(RUN)
-    write_notebook(run.path / "notebooks" / "02-single-vs-cluster.ipynb", prose("# One or two?"))
-    assert _places(_report().markup) == [], "the notebook is not on the page"
-    write_notebook(run.path / "notebooks" / "04-worker-scaling.ipynb", prose("# How far?"))
-    page = _report()
-    assert _places(page.markup) == ["04-worker-scaling", "evidence-of-worker-scaling"]
-    ids = [attributes.get("id") for _, attributes in page.elements]
-    assert set(_places(page.markup)) <= set(ids)
-    interim = write_report(RUN, to_come=["05-dispatch"]).read_text()
-    assert _places(interim) == ["04-worker-scaling"], "its trials come with the rest"
-
-
 def test_a_number_is_a_link_only_to_an_estimate_that_the_page_holds(home: Path) -> None:
     run = reports.scaled_run(RUN)
     key = summary.estimates(run)["key"].iloc[0]
