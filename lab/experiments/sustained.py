@@ -121,7 +121,7 @@ def answer(found: pd.DataFrame, *, shares: bool = True) -> str:
     """Say which rates are sustained, how many times one process's the cluster's is, and as which share."""
     text = "; ".join(_sustains(server, row) for server, row in _each(found))
     objective, loop_s = found.iloc[-1][["objective", "loop_s"]]
-    loops = f" of {units.seconds(loop_s)}" if loop_s > 0 else ""
+    loops = f"; a loop took {units.seconds(loop_s)}" if loop_s > 0 else ""
     text = f"**Answer.** {text[0].upper()}{text[1:]} ({objective}{loops})."
     if found["lower_rps"].isna().all():
         return text

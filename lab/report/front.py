@@ -136,8 +136,8 @@ def _by_sustained_rates(found: pd.DataFrame, answered: tuple[Mark, ...], cpus: i
     rates = [units.bounds(row["lower_rps"], row["upper_rps"], units.per_second) for row in (several, one)]
     notes = [
         f"{rates[0]}, one process {rates[1]}: bounds, at the machine's usual speed",
-        f"The objective is {several['objective']} of {_unbroken(units.seconds(several['loop_s']))};"
-        " trials took turns, so both met the machine at one speed",
+        f"The objective is {several['objective']}; a loop took {_unbroken(units.seconds(several['loop_s']))}",
+        "Trials took turns, so both met the machine at one speed",
     ]
     if not found["consistent"].all():
         notes.append("The machine changed its speed during a search")
