@@ -84,7 +84,9 @@ def test_every_source_of_every_estimate_is_kept_and_has_rows(run: Run) -> None:
         trials = [source for source in row["sources"] if "." in source]
         assert all(run.glimpse(trial)[0] > 0 for trial in trials)
         assert all(len(run.kept(source)) for source in row["sources"] if source not in trials)
-        if trials and row["experiment"] != "failures":
+        if row["experiment"] == "capacity":
+            assert len(trials) in (row["n"], 0), "a prediction per trial"
+        elif trials and row["experiment"] != "failures":
             assert len({trial.split(".")[1] for trial in trials}) == row["n"], "a number per block"
     assert stated["key"].is_unique
     assert {SCALING, "dispatch", "failures"} <= set(stated["experiment"])
