@@ -184,13 +184,18 @@ def in_turns(searches: Sequence[OwnSearch], on_trial: Callable[[OwnSearch], None
             on_trial(search)
 
 
+_LEAST = 0.1
+"""The share of requests that take less beside their loops than what counts as the least."""
+
+
 def steadied(offered: Measured, workers: int, cpus: float) -> Measured:
     """Return a load as it would have gone, had each loop taken as long as the trial's mean.
 
     All loops do the same work, so what makes one longer than another counts as the machine's doing: that
-    excess, and how long requests wait for it. That is seen in one ideal queue of the same arrivals: with the
-    loops as they were, less with all of them alike. What remains counts as the server's: overload, idle
-    workers, work beside the loops. A load whose server does not say how long its loops took stays as it is.
+    excess, and how long requests wait for it. That is seen in one ideal queue of the same arrivals, in which
+    each request also takes the least that any takes beside its loop: with the loops as they were, less with
+    all of them alike. What remains counts as the server's: overload, idle workers, work beside the loops. A
+    load whose server does not say how long its loops took stays as it is.
     """
     requests = offered.requests
     loops_s, cpu_s = requests["service_s"], requests["service_cpu_s"]
@@ -201,7 +206,8 @@ def steadied(offered: Measured, workers: int, cpus: float) -> Measured:
         servers = math.ceil(cpus)
         busy_s = cpu_s * servers / cpus
     due_s = requests["due_s"].to_numpy(float)
-    as_they_were, alike = busy_s.fillna(busy_s.mean()).to_numpy(float), float(busy_s.mean())
+    beside_s = max(0.0, float((requests["end_s"] - requests["due_s"] - loops_s).quantile(_LEAST)))
+    as_they_were, alike = busy_s.fillna(busy_s.mean()).to_numpy(float) + beside_s, busy_s.mean() + beside_s
     waited_s = waits(due_s, as_they_were, servers) - waits(due_s, alike, servers)
     longer_s = (loops_s - loops_s.mean()).fillna(0.0)
     steady = requests.assign(end_s=(requests["end_s"] - waited_s - longer_s).clip(lower=requests["due_s"]))

@@ -26,6 +26,8 @@ class Simulated:
     """How many times longer each attack takes than the one before."""
     wobble: float = 0.0
     """By which share the machine is slower, then faster, within each half second."""
+    beside_s: float = 0.0
+    """What each request takes beside its loop."""
     dispatch: Dispatch = "central"
     believed_rps: float = float("inf")
     fails: bool = False
@@ -43,11 +45,12 @@ class Simulated:
         mean_s = self.loop_s * self.slower ** len(self.rates)
         speeds = 1 + self.wobble * np.sin(2 * np.pi * due_s / 0.5)
         service_s = mean_s * speeds * self.random.normal(1, self.noise, len(due_s)).clip(0.2)
-        start_s = due_s + waits(due_s, service_s, self.workers, self.dispatch)
+        took_s = service_s + self.beside_s
+        start_s = due_s + waits(due_s, took_s, self.workers, self.dispatch)
         outcome = Outcome.HTTP_ERROR if self.fails else Outcome.OK
         log: dict[str, Any] = {
             "sent_s": due_s,
-            "end_s": start_s + service_s,
+            "end_s": start_s + took_s,
             "service_s": service_s,
             "service_cpu_s": service_s,
             "outcome": np.full(len(due_s), outcome, np.uint8),

@@ -82,6 +82,13 @@ def test_what_the_machine_did_is_taken_out_of_latency_and_what_the_server_did_is
     assert _late(steadied(hashed, 2, 2)) == pytest.approx(_late(hashed))
 
 
+def test_what_requests_take_beside_their_loops_lets_them_wait_longer_for_slow_ones() -> None:
+    server = Simulated(noise=0.0, wobble=0.3, beside_s=0.05 * LOOP_S)
+    offered = server(0.9 * 2 / LOOP_S, 2.0, 1)
+    assert _late(offered) > 3
+    assert _late(steadied(offered, 2, 2)) == pytest.approx(1.05, abs=0.05)
+
+
 @pytest.mark.parametrize("cpus", [0.5, 1.25, 2.0])
 def test_workers_that_share_cpus_wait_for_these_and_not_for_the_next_whole_number(cpus: float) -> None:
     """Half a CPU takes twice as long for a loop as it says; that wait is in no CPU time."""
