@@ -133,6 +133,7 @@ def test_a_live_scene_that_begins_again_is_followed_from_there(widget: Page) -> 
     widget.wait_for_function("document.querySelector('.replay').dataset.t > 99")
     widget.evaluate("(scenes) => model.set('scenes', scenes)", [_live(1.0)])
     widget.wait_for_function("document.querySelector('.replay').dataset.t == 1")
+    assert widget.locator(".replay").get_attribute("data-t") == "1"
     widget.evaluate("end()")
 
 

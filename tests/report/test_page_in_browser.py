@@ -93,8 +93,12 @@ def test_the_first_screen_has_one_sentence_one_number_and_one_picture(page: Page
 
 
 def test_a_link_opens_what_it_leads_into(page: Page) -> None:
-    page.evaluate("document.querySelector('details.code pre').id = 'trial-1'; location.hash = '#trial-1'")
-    page.locator("[id='trial-1']").wait_for()
+    page.evaluate("document.querySelector('details.code pre').id = 'trial-1'")
+    led_into = page.locator("[id='trial-1']")
+    assert led_into.is_hidden()
+    page.evaluate("location.hash = '#trial-1'")
+    led_into.wait_for()
+    assert led_into.is_visible()
 
 
 def test_the_contents_lead_to_every_part_and_stay_in_reach(page: Page) -> None:
