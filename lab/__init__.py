@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from lab.load.attack import attack
     from lab.notebook import answer, say, show, table
     from lab.servers import serve
-    from lab.study.run import open_run
+    from lab.study.runs import open_run
     from lab.study.sustained import sustained
 
 __all__ = ["answer", "attack", "open_run", "say", "serve", "show", "sustained", "table"]
@@ -16,7 +16,7 @@ __all__ = ["answer", "attack", "open_run", "say", "serve", "show", "sustained", 
 _HOME = {
     "answer": "lab.notebook",
     "attack": "lab.load.attack",
-    "open_run": "lab.study.run",
+    "open_run": "lab.study.runs",
     "say": "lab.notebook",
     "serve": "lab.servers",
     "show": "lab.notebook",

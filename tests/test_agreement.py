@@ -9,7 +9,7 @@ import pytest
 
 from lab.models.statistics import estimate
 from lab.study.estimates import stated, table_of
-from lab.study.run import open_run
+from lab.study.runs import open_run
 
 COMMAND = runpy.run_path(str(Path(__file__).parent.parent / "benchmarks" / "agreement.py"))
 

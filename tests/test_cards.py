@@ -19,7 +19,7 @@ from lab.load.report import Slo, report
 from lab.servers import serve
 from lab.servers.foreign import ForeignServer, ForeignSpec
 from lab.study.plan import make_plan
-from lab.study.run import open_run
+from lab.study.runs import open_run
 from lab.study.size_plan import Plan
 from lab.study.sustained import Sustained
 

@@ -25,7 +25,8 @@ from lab import cli
 from lab.experiments.summary import estimates
 from lab.servers import Server, serve
 from lab.study.archive import export_run, import_run
-from lab.study.run import Run, open_run
+from lab.study.run import Run
+from lab.study.runs import open_run
 
 STANDS_FOR = {"RUN": "reference", "NAME": "least-busy", "COMMAND": "runs", "14": "01"}
 """What a reader puts in place of a word in capitals, and of the notebook that is yet to be written."""

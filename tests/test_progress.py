@@ -20,7 +20,7 @@ from helpers.study_fakes import condition, fake_attack
 from lab import progress
 from lab.progress import display
 from lab.study.plan import Condition
-from lab.study.run import open_run
+from lab.study.runs import open_run
 from lab.study.trial import Attacked
 
 WORK = """

@@ -10,7 +10,8 @@ from helpers.study_fakes import condition, fake_attack
 
 from lab import files
 from lab.errors import LabError
-from lab.study.run import Run, damage, open_run
+from lab.study.run import Run
+from lab.study.runs import damage, open_run
 
 MEASURED = {
     "02-single-vs-cluster": "single_vs_cluster",

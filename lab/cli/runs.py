@@ -8,7 +8,7 @@ import click
 from lab import files
 from lab.streams import tell, write_out
 from lab.study.manifest import Manifest
-from lab.study.run import damage, find_runs
+from lab.study.runs import damage, find_runs
 from lab.study.store import Store
 
 

@@ -13,7 +13,8 @@ from lab.cli.attack import ended_by_signals, of_requests, request_options, warni
 from lab.errors import LabError, UsageError
 from lab.experiments import your_server
 from lab.streams import tell, write_out
-from lab.study.run import Run, open_run
+from lab.study.run import Run
+from lab.study.runs import open_run
 from lab.study.size import Interrupted, Size, size
 from lab.study.size_plan import Plan
 from lab.units import clock, counted, parse_duration, parse_share

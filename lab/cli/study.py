@@ -21,7 +21,8 @@ from lab.machine import checked_label
 from lab.report import write_report
 from lab.streams import tell, write_out
 from lab.study.manifest import Manifest, other_machine, other_version
-from lab.study.run import Run, find_runs, open_run, unfinished_run
+from lab.study.run import Run
+from lab.study.runs import find_runs, open_run, unfinished_run
 from lab.units import clock, parse_duration
 
 

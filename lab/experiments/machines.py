@@ -37,7 +37,8 @@ from lab.study.estimates import anchored
 from lab.study.manifest import Manifest
 from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
-from lab.study.run import Run, run_in
+from lab.study.run import Run
+from lab.study.runs import run_in
 
 _MOST_OTHERS = len(DARK_TO_LIGHT) - 1
 _MOST_DRAWN = 16

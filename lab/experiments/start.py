@@ -14,7 +14,7 @@ from lab.experiments import catalog
 from lab.load.generators import kept_ceiling_rps
 from lab.machine import describe
 from lab.study.manifest import Manifest, other_machine
-from lab.study.run import find_runs, open_run
+from lab.study.runs import find_runs, open_run
 from lab.study.stability import MOST_OTHERS_CPU, MOST_STEAL, between, snapshot
 from lab.units import clock, counted, per_second, percent
 

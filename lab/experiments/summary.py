@@ -43,7 +43,8 @@ from lab.study.estimates import Stated, contradictions, table_of, written
 from lab.study.manifest import Manifest
 from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
-from lab.study.run import Run, find_runs, open_run
+from lab.study.run import Run
+from lab.study.runs import find_runs, open_run
 from lab.study.stability import MOST_OFF, of_two_sizes
 from lab.study.store import Store
 

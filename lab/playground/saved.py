@@ -15,7 +15,7 @@ from lab.errors import LabError
 from lab.figures import DARK_TO_LIGHT, canvas, cross_flagged, plain_log_ticks, rendered
 from lab.notebook import alt_text
 from lab.study.plan import FACTORS, NOT_LABELS
-from lab.study.run import find_runs, open_run
+from lab.study.runs import find_runs, open_run
 from lab.study.store import Store
 from lab.units import counted, digits, per_second, seconds
 

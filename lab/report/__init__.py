@@ -18,7 +18,8 @@ from lab.report import evidence, front, planner, replay
 from lab.report.article import TEMPLATES, Article, read
 from lab.study import manifest
 from lab.study.archive import export_run
-from lab.study.run import Run, run_in
+from lab.study.run import Run
+from lab.study.runs import run_in
 from lab.study.store import Store
 
 _EMBEDDED = re.compile(r'(?<=src=")data:image/([a-z]+);base64,([^"]+)')

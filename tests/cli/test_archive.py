@@ -19,7 +19,7 @@ from lab.machine import describe
 from lab.models.statistics import estimate
 from lab.study.archive import export_run, import_run
 from lab.study.estimates import stated, table_of
-from lab.study.run import open_run
+from lab.study.runs import open_run
 
 HOSTILE = "<script>alert(1)</script>\x1b[2J\x1b]0;owned\x07\u202e\x9b31m"
 

@@ -12,7 +12,7 @@ import pytest
 from lab import cli
 from lab.cli import COMMANDS, main
 from lab.errors import LabError, UsageError
-from lab.study.run import open_run
+from lab.study.runs import open_run
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,8 @@ from rich.console import Console, ConsoleDimensions
 from lab.cli.screen import Screen, result_in_words
 from lab.errors import one_line
 from lab.progress import NAME, State
-from lab.study.run import Run, open_run
+from lab.study.run import Run
+from lab.study.runs import open_run
 
 LASTS_S = {"01-one": 5.0, "02-two": 60.0, "03-three": 30.0}
 
@@ -107,7 +108,7 @@ def test_a_small_terminal_shows_what_runs_and_is_never_overrun(run: Run, screen:
 STUDY = """
 from contextlib import closing
 from lab.cli.screen import watch
-from lab.study.run import open_run
+from lab.study.runs import open_run
 with closing(watch(open_run("mine"), {"01-hot-loop": 1.0})) as watching:
     with watching.running("01-hot-loop"):
         pass

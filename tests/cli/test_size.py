@@ -14,7 +14,7 @@ from lab.cli import main
 from lab.experiments import your_server
 from lab.models.sizing import Sized
 from lab.servers import serve
-from lab.study.run import find_runs, open_run
+from lab.study.runs import find_runs, open_run
 from lab.study.size import Size
 from lab.study.size_plan import Plan
 

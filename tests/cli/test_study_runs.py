@@ -6,7 +6,7 @@ from lab.cli import main
 from lab.cli import study as command
 from lab.machine import describe
 from lab.study.manifest import Manifest, write_manifest
-from lab.study.run import open_run
+from lab.study.runs import open_run
 
 
 @pytest.fixture(autouse=True)

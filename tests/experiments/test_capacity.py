@@ -21,7 +21,8 @@ from lab.models.capacity import highest_utilisation
 from lab.models.simulation import waits
 from lab.models.statistics import Estimate, Interval
 from lab.study.estimates import key_of
-from lab.study.run import Run, open_run
+from lab.study.run import Run
+from lab.study.runs import open_run
 from lab.units import digits
 
 PARAMETERS: dict[str, Any] = {

@@ -12,7 +12,8 @@ from lab.experiments import common, control
 from lab.flags import Flag
 from lab.models.statistics import estimate
 from lab.study.parameters import Parameters
-from lab.study.run import Run, open_run
+from lab.study.run import Run
+from lab.study.runs import open_run
 
 
 def test_servers_are_named_by_what_tells_them_apart() -> None:

@@ -13,7 +13,7 @@ from helpers.study_fakes import QUICK
 from lab.experiments import control
 from lab.experiments.control import LADDER, STEP, Fed, busy_share, shortest_loop
 from lab.hotloop import LoopCost
-from lab.study.run import open_run
+from lab.study.runs import open_run
 
 SPOILT = (BUSY,)
 

@@ -11,7 +11,7 @@ from helpers.failure_plans import conditions
 from lab.experiments.failures import trials as study
 from lab.servers.workers import SETTLED_S
 from lab.study.plan import Condition
-from lab.study.run import open_run
+from lab.study.runs import open_run
 from lab.study.trial import Action, with_actions
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from lab.experiments.worker_scaling import scaling
 from lab.models.statistics import Interval
 from lab.study.estimates import Stated
 from lab.study.plan import Condition
-from lab.study.run import open_run
+from lab.study.runs import open_run
 from lab.study.store import Store
 
 

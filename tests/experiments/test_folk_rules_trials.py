@@ -21,7 +21,8 @@ from lab.experiments.worker_scaling import scaling
 from lab.quota import QuotaError
 from lab.servers.peers import Peer
 from lab.study.plan import Condition
-from lab.study.run import Run, open_run
+from lab.study.run import Run
+from lab.study.runs import open_run
 from lab.study.trial import Execute
 from lab.study.watched import Watched
 

@@ -11,7 +11,7 @@ from helpers.html_page import unlinked
 from lab.errors import UsageError
 from lab.experiments import hot_loop as study
 from lab.hotloop import REFERENCE_SUM, TOLERANCE
-from lab.study.run import open_run
+from lab.study.runs import open_run
 
 PARAMETERS: dict[str, Any] = {"run": "", "kernels": ["python"], "iterations": 1000, "repeats": 3, "rate": 50}
 

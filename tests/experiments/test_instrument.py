@@ -15,7 +15,7 @@ from lab.experiments.instrument import lags, stalls
 from lab.flags import Flag
 from lab.load.log import OUTCOMES
 from lab.study.estimates import table_of
-from lab.study.run import open_run
+from lab.study.runs import open_run
 
 PARAMETERS: dict[str, Any] = {
     "run": "", "stall_rates": [50.0], "stall_s": 0.5, "stall_duration_s": 1.0, "rates": [50.0], "step_s": 0.5,

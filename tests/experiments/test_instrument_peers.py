@@ -16,7 +16,7 @@ from lab.load import peers
 from lab.load.attack import attack
 from lab.load.peers import Job, Numbers, Tool
 from lab.load.reference_server import reference_server
-from lab.study.run import open_run
+from lab.study.runs import open_run
 
 
 def row(tool: str, schedule: str = "paced", **changes: Any) -> dict[str, Any]:

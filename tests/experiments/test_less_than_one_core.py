@@ -19,7 +19,8 @@ from lab.figures import title_of
 from lab.flags import Flag
 from lab.models.statistics import Estimate, Interval
 from lab.quota import QuotaError
-from lab.study.run import Run, open_run
+from lab.study.run import Run
+from lab.study.runs import open_run
 
 PARAMETERS: dict[str, Any] = {
     "run": "",

@@ -18,7 +18,7 @@ from lab.figures import rendered
 from lab.models.statistics import estimate
 from lab.study.compare import Difference
 from lab.study.estimates import key_of, stated, table_of
-from lab.study.run import open_run
+from lab.study.runs import open_run
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from lab.experiments.other_servers.servers import PEERS, ServerError, factors, l
 from lab.hotloop import LoopCost
 from lab.study import stability
 from lab.study.plan import Condition
-from lab.study.run import open_run
+from lab.study.runs import open_run
 from lab.study.trial import Attacked
 
 

@@ -10,7 +10,8 @@ from helpers.study_fakes import condition, fake_attack
 from lab import files
 from lab.experiments import catalog, start
 from lab.study.manifest import Manifest, write_manifest
-from lab.study.run import Run, open_run
+from lab.study.run import Run
+from lab.study.runs import open_run
 from lab.units import clock
 
 

@@ -18,7 +18,8 @@ from lab.flags import Flag
 from lab.machine import describe
 from lab.models.statistics import Interval
 from lab.study.estimates import contradictions, table_of
-from lab.study.run import Run, damage, open_run
+from lab.study.run import Run
+from lab.study.runs import damage, open_run
 from lab.study.store import Store
 
 SCALED = measured(*[{1: 10.0, 2: 18.0, 4: 17.0}] * 6)

@@ -18,7 +18,7 @@ from lab.hotloop import LoopCost
 from lab.models.statistics import Interval
 from lab.study import own_search, plan, stability
 from lab.study.plan import Condition
-from lab.study.run import open_run
+from lab.study.runs import open_run
 from lab.study.stability import Noise
 from lab.study.trial import Attacked, serve_and_attack
 

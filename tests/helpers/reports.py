@@ -15,7 +15,8 @@ from PIL import Image
 from lab.load.log import OUTCOMES
 from lab.load.summary import summarize
 from lab.study.plan import Condition
-from lab.study.run import Run, open_run
+from lab.study.run import Run
+from lab.study.runs import open_run
 from lab.study.trial import Attacked
 
 _ANSWERS = 20

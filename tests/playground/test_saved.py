@@ -9,7 +9,7 @@ from helpers.trial_rows import trials
 from lab.figures import rendered
 from lab.notebook import alt_text
 from lab.playground.saved import ALL, NOTHING, Saved, axes_of, drawn, sliced, varied
-from lab.study.run import open_run
+from lab.study.runs import open_run
 
 ROOT = Path(__file__).parents[2]
 

@@ -25,7 +25,8 @@ from lab.experiments.searches import Objective
 from lab.flags import Flag
 from lab.report import evidence
 from lab.study.manifest import Manifest
-from lab.study.run import Run, open_run, run_in
+from lab.study.run import Run
+from lab.study.runs import open_run, run_in
 from lab.study.store import Store
 
 SCALING = "worker-scaling"

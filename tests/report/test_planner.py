@@ -21,7 +21,8 @@ from lab.report import planner
 from lab.study import run as run_module
 from lab.study import stability
 from lab.study.plan import Condition
-from lab.study.run import Run, open_run
+from lab.study.run import Run
+from lab.study.runs import open_run
 from lab.study.stability import Noise
 from lab.study.trial import Attacked
 

@@ -13,7 +13,7 @@ from helpers.replays import PLACES, counts, page_of, time_s
 from playwright.sync_api import Page
 
 from lab.report.replay import section
-from lab.study.run import run_in
+from lab.study.runs import run_in
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,7 +11,7 @@ from helpers.study_fakes import condition, fake_attack
 from lab.errors import LabError
 from lab.study import trial
 from lab.study.plan import Condition, Event
-from lab.study.run import damage, open_run
+from lab.study.runs import damage, open_run
 from lab.study.trial import Action, Attacked, LeftS, with_actions
 
 if TYPE_CHECKING:

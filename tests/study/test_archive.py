@@ -21,7 +21,7 @@ from lab.errors import LabError, UsageError, one_line
 from lab.study import archive, intake
 from lab.study.archive import export_run, import_run
 from lab.study.intake import check_table
-from lab.study.run import damage, find_runs, open_run
+from lab.study.runs import damage, find_runs, open_run
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,8 @@ from lab.load import records
 from lab.study import run, stability
 from lab.study.manifest import other_machine, other_version, write_manifest
 from lab.study.plan import Condition
-from lab.study.run import Run, find_runs, open_run, unfinished_run
+from lab.study.run import Run
+from lab.study.runs import find_runs, open_run, unfinished_run
 from lab.study.stability import MOST_OTHERS_CPU, MOST_STEAL, Noise
 from lab.study.trial import Attacked
 

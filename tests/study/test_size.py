@@ -14,7 +14,8 @@ from helpers.scripted_search import FAILED_RPS, HELD_RPS, Scripted
 from lab.errors import LabError, UsageError
 from lab.experiments import your_server
 from lab.models.sizing import Limit
-from lab.study.run import Run, open_run
+from lab.study.run import Run
+from lab.study.runs import open_run
 from lab.study.size import Interrupted, Size, size
 from lab.study.size_plan import Plan
 

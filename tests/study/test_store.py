@@ -18,7 +18,8 @@ from lab.errors import LabError
 from lab.files import write_whole
 from lab.flags import Flag
 from lab.study.plan import Condition, Event
-from lab.study.run import Run, damage, find_runs, open_run
+from lab.study.run import Run
+from lab.study.runs import damage, find_runs, open_run
 from lab.study.store import Store, read_table, write_table
 
 

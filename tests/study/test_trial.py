@@ -14,7 +14,7 @@ from helpers.study_fakes import condition
 
 from lab.errors import LabError
 from lab.servers.peers import peer
-from lab.study.run import open_run
+from lab.study.runs import open_run
 from lab.study.trial import fresh_server
 
 SHORT = {"iterations": 20_000, "duration_s": 1.0}
@@ -94,7 +94,7 @@ NOTEBOOK = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
 from helpers.study_fakes import condition, fake_attack
-from lab.study.run import open_run
+from lab.study.runs import open_run
 
 conditions = [condition(rate) for rate in (20, 40, 80)]
 run = open_run("watched")
