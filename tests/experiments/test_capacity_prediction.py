@@ -1,5 +1,7 @@
 """Predictions: bands that trials of the same queue fall into, written once and first; causes of misses."""
 
+import math
+from dataclasses import replace
 from functools import cache
 from typing import Any, cast
 
@@ -12,7 +14,10 @@ from numpy.typing import NDArray
 
 from lab.errors import UsageError
 from lab.experiments.capacity import Parameters, prediction, score
+from lab.experiments.capacity.case import Sustained
+from lab.models.queueing import mdc_wait_quantile
 from lab.models.simulation import waits
+from lab.models.statistics import Estimate, Interval
 from lab.study.estimates import key_of
 from lab.study.run import Run
 
@@ -197,17 +202,36 @@ def test_a_prediction_is_written_once_and_before_its_trials() -> None:
 
 
 def test_overhead_lowers_the_rate_that_is_foretold_to_be_sustained() -> None:
-    with_it = prediction.sustained_utilisation(PARAMETERS, one_worker())
-    without = prediction.sustained_utilisation(PARAMETERS, one_worker().assign(overhead_s=0.0))
-    assert 0.5 < with_it < without < 1
+    with_it = prediction.sustained_utilisations(PARAMETERS, one_worker())
+    without = prediction.sustained_utilisations(PARAMETERS, one_worker().assign(overhead_s=0.0))
+    for theory in ("sustained", "exact"):
+        assert 0.5 < with_it[theory] < without[theory] < 1
+
+
+def test_what_is_sustained_is_foretold_exactly_too_as_if_all_loops_were_alike() -> None:
+    plain = one_worker().assign(overhead_s=0.0)
+    exact = prediction.sustained_utilisations(PARAMETERS, plain)["exact"]
+    waited = mdc_wait_quantile(PARAMETERS.slo_percentile / 100, 2, exact)
+    assert waited == pytest.approx(PARAMETERS.slo_loops - 1, rel=1e-2)
+    varied = prediction.sustained_utilisations(PARAMETERS, one_worker(spread=0.4))
+    alike = prediction.sustained_utilisations(PARAMETERS, one_worker(spread=1e-6))
+    assert varied["sustained"] < 0.95 * varied["exact"], "loops that vary wait longer"
+    assert alike["sustained"] == pytest.approx(alike["exact"], rel=0.02)
+
+
+def test_both_theories_stand_beside_the_measured_rate_and_one_alone_in_a_run_without_the_other() -> None:
+    found = Sustained(2, Estimate(0.6, 0.57, 0.63, 20, Interval.CROSSING), 0.57, 0.63)
+    assert score.sustained_table(found, "p99")["predicted / measured"].tolist() == ["0.950", "1.05"]
+    assert len(score.sustained_table(replace(found, exact=math.nan), "p99")) == 1
 
 
 def test_blocks_of_another_speed_do_not_lower_the_rate_that_is_predicted() -> None:
     slow = one_worker(blocks=1).assign(block=2)
     slow[["service_s", "overhead_s"]] *= 1.7
     both = pd.concat([one_worker(blocks=1), slow])
-    one_speed = prediction.sustained_utilisation(PARAMETERS, one_worker(blocks=1))
-    assert prediction.sustained_utilisation(PARAMETERS, both) == pytest.approx(one_speed, rel=1e-3)
+    one_speed = prediction.sustained_utilisations(PARAMETERS, one_worker(blocks=1))["sustained"]
+    found = prediction.sustained_utilisations(PARAMETERS, both)["sustained"]
+    assert found == pytest.approx(one_speed, rel=1e-3)
 
 
 def test_a_trial_of_a_billion_requests_has_a_band_at_once() -> None:

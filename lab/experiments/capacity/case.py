@@ -1,5 +1,6 @@
 """What a plan is made of: parameters, how long a request occupies a worker, and what was sustained here."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -86,12 +87,14 @@ IN_WORDS: dict[Dispatch, str] = {
 class Sustained:
     """The own utilisation up to which so many workers met the objective under random arrivals.
 
-    None if the trials of the run do not tell. `highest` is what theory allows.
+    None if the trials of the run do not tell. `highest` is what a simulation of loops as they vary allows,
+    `exact` what a formula does for loops all alike; nan if the run has it not.
     """
 
     workers: int
     share: Estimate | None
     highest: float
+    exact: float = math.nan
 
     def rate_rps(self, share: float, loop_s: float) -> float:
         """Return the rate that is this share of the own limit, while a loop takes `loop_s`."""

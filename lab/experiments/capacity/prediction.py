@@ -92,7 +92,8 @@ def predict(run: Run, p: Parameters, known: pd.DataFrame) -> pd.DataFrame:
 
     A row per load, percentile and utilisation: low, middle and high of that percentile's latency in mean
     service times, and written_at. In all rows: sustained, the own utilisation up to which random arrivals
-    meet the objective. Raises UsageError for more workers than CPUs: those that are predicted have one each.
+    meet the objective, simulated; and exact, the same if all loops were alike, by formula (nan if the run has
+    it not). Raises UsageError for more workers than CPUs: those that are predicted have one each.
     """
     if resolve(p.workers) > available_cpus():
         raise UsageError(
@@ -104,31 +105,37 @@ def predict(run: Run, p: Parameters, known: pd.DataFrame) -> pd.DataFrame:
     objective = {"slo_percentile": p.slo_percentile, "slo_loops": p.slo_loops}
     rate = run.table(
         table_name(SUSTAINED, asked, calibrated, objective),
-        lambda: pd.DataFrame([{"sustained": sustained_utilisation(p, known)} | objective]),
+        lambda: pd.DataFrame([sustained_utilisations(p, known) | objective]),
     )
     bands = run.table(
         table_name("predictions", asked, calibrated),
         lambda: _bands(p, known).assign(written_at=datetime.now(UTC)),
     )
-    return bands.assign(sustained=float(rate["sustained"].iloc[0]))
+    foretold = rate.reindex(columns=["sustained", "exact"]).astype(float).iloc[0]
+    return bands.assign(**foretold)
 
 
-def sustained_utilisation(p: Parameters, known: pd.DataFrame) -> float:
-    """Return the highest own utilisation at which the queue of several such workers meets the objective.
+def sustained_utilisations(p: Parameters, known: pd.DataFrame) -> dict[str, float]:
+    """Return the highest own utilisations at which the queue of several such workers meets the objective.
 
-    A worker is occupied by a request's overhead, too; own utilisation counts loops alone. Times are in mean
-    loops of their block: that blocks differ in speed is no variation that a queue sees.
+    `sustained` is simulated from times as they vary, `exact` has all of them alike (M/D/c, where that is how
+    the dispatch queues). A worker is occupied by a request's overhead, too; own utilisation counts loops
+    alone. Times are in mean loops of their block: that blocks differ in speed is no variation that a queue
+    sees.
     """
     loop_s = known.groupby("block")["service_s"].transform("mean")
-    held = (known["service_s"] + known["overhead_s"]) / loop_s
-    occupied = highest_utilisation(
-        resolve(p.workers),
-        held.to_numpy(),
-        slo_quantile=p.slo_percentile / 100,
-        slo_s=p.slo_loops,
-        dispatch=played_as(of_several(p)[0].factors()),
-    )
-    return occupied / float(held.mean())
+    held = ((known["service_s"] + known["overhead_s"]) / loop_s).to_numpy()
+    mean = float(held.mean())
+    asked: dict[str, Any] = {
+        "slo_quantile": p.slo_percentile / 100,
+        "slo_s": p.slo_loops,
+        "dispatch": played_as(of_several(p)[0].factors()),
+    }
+    workers = resolve(p.workers)
+    return {
+        "sustained": highest_utilisation(workers, held, **asked) / mean,
+        "exact": highest_utilisation(workers, [mean], **asked) / mean,
+    }
 
 
 def _bands(p: Parameters, known: pd.DataFrame) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """How the predictions came true: each trial beside its band, the likely cause of a miss, and the figure."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -238,7 +239,8 @@ def sustained_in(
     counts = _counts(trials, slo_percentile)
     at, took = trials.loc[counts, "utilisation"].to_numpy(float), latency[counts].to_numpy(float)
     share = crossing(at, took, slo_loops) if len(at) else None
-    return Sustained(int(predicted["workers"].iloc[0]), share, float(predicted["sustained"].iloc[0]))
+    theory = predicted.reindex(columns=["workers", "sustained", "exact"]).iloc[0]
+    return Sustained(int(theory["workers"]), share, float(theory["sustained"]), float(theory["exact"]))
 
 
 def _counts(trials: pd.DataFrame, percentile: int) -> "pd.Series[bool]":
@@ -274,10 +276,24 @@ def estimates(run: Run, trials: pd.DataFrame) -> list[Stated]:
 
 
 def sustained_table(sustained: Sustained, slo: str) -> pd.DataFrame:
-    """Put the sustained rate that was predicted beside the measured, as own utilisation."""
-    cells = {"objective": slo, "predicted, of the own limit": units.in_percent(sustained.highest)}
-    if sustained.share is None:
-        return pd.DataFrame([cells | {"measured": "too few trials, or none on one side of the objective"}])
-    cells["measured"] = worded(sustained.share, units.percent)
-    cells["predicted / measured"] = units.digits(sustained.highest / sustained.share.value)
-    return pd.DataFrame([cells])
+    """Put the sustained rates that were predicted beside the measured, as own utilisation: a row for each."""
+    theories = {
+        "simulated, with loops as they vary": sustained.highest,
+        "exact, were all loops alike (M/D/c)": sustained.exact,
+    }
+    found = sustained.share
+    rows = [
+        {
+            "objective": slo,
+            "prediction": theory,
+            "predicted, of the own limit": units.in_percent(foretold),
+            "measured": worded(found, units.percent) if found else _NOT_TOLD,
+            "predicted / measured": units.digits(foretold / found.value) if found else "–",
+        }
+        for theory, foretold in theories.items()
+        if not math.isnan(foretold)
+    ]
+    return pd.DataFrame(rows)
+
+
+_NOT_TOLD = "too few trials, or none on one side of the objective"
