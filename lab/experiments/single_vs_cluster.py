@@ -183,20 +183,25 @@ def _measures(trials: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def _named(mine: pd.DataFrame) -> dict[str, Any]:
+    """Name a server and for how long it was loaded: overloaded, it answers later and later."""
+    return {**named_by(mine), "duration": units.seconds(mine["duration_s"].iloc[0])}
+
+
 def estimates(trials: pd.DataFrame) -> list[Stated]:
     """State what the article's load does to each server, and the ratio of their throughputs."""
     at = " at the article's load"
     rows = [
         stated(
             EXPERIMENT, quantity + at, estimate(list(known)), sources=mine.loc[known.index, "trial_id"],
-            **named_by(mine),
+            **_named(mine),
         )
         for _, mine in by_server(_measures(trials))
         for quantity, column in _STATED.items()
         if len(known := mine[column].dropna())
     ]  # fmt: skip
     if (more := gain(trials)) is not None:
-        cluster = named_by(trials[trials["topology"] == "cluster"])
+        cluster = _named(trials[trials["topology"] == "cluster"])
         paired = trials[trials["block"].isin(_paired(trials).index)]["trial_id"]
         rows.append(
             stated(

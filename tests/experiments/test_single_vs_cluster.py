@@ -197,7 +197,7 @@ def test_what_is_stated_is_what_is_shown() -> None:
         (row.quantity.removesuffix(" at the article's load"), row.factors): row
         for row in study.estimates(measured)
     }
-    cluster = "dispatch=round-robin, topology=cluster, workers=2"
+    cluster = "dispatch=round-robin, duration=10.0 s, topology=cluster, workers=2"
     assert len(rows) == 9
     faster = measured.assign(rate=2 * measured["rate"], busy_rps=2 * measured["busy_rps"])
     for name in ("latency_mean_s", "latency_max_s", "service_mean_s"):
