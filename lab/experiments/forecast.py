@@ -55,14 +55,17 @@ COMPILED = 0.2
 TRIAL_S = 0.4
 """A trial's own: a generator starts, a server stops, rows are written."""
 
-WORKER_CPU_S = 0.2
-"""To start a worker; all CPUs start workers at once."""
+START_S = 0.2
+"""To start a server of ours, apart from its workers."""
 
-SPAWN_S = 0.01
-"""To spawn a worker, one after the other."""
+FORK_S = 0.006
+"""To fork a worker and to end it, one after the other."""
 
-PEER_START_S = 0.6
-"""What a server that we did not write takes longer to start."""
+PEER_START_S = 0.4
+"""To start a server that we did not write, and to end it, apart from its workers."""
+
+PEER_WORKER_CPU_S, PEER_SPAWN_S = 0.12, 0.005
+"""To start a worker of such a server, on all CPUs at once; and to spawn it, one after the other."""
 
 CALIBRATION_S = 0.6
 """Of a block, at both its ends, for each kind of loop."""
@@ -89,9 +92,14 @@ def trials_s(conditions: Iterable[Condition], blocks: int = 1) -> float:
     return blocks * (CALIBRATION_S * len(loops) + sum(_trial_s(condition, cpus) for condition in planned))
 
 
-def start_s(workers: int, cpus: float) -> float:
-    """Return the seconds until so many workers accept."""
-    return SPAWN_S * workers + WORKER_CPU_S * workers / cpus
+def start_s(workers: int) -> float:
+    """Return the seconds until so many workers of ours accept."""
+    return START_S + FORK_S * workers
+
+
+def peer_start_s(workers: int, cpus: float) -> float:
+    """Return the seconds until so many workers of a server that we did not write accept."""
+    return PEER_START_S + PEER_SPAWN_S * workers + PEER_WORKER_CPU_S * workers / cpus
 
 
 def _trial_s(condition: Condition, cpus: float) -> float:
@@ -102,7 +110,11 @@ def _trial_s(condition: Condition, cpus: float) -> float:
     at_work = min(condition.workers, cpus)
     load = SLOWER * condition.planned(one_s).offered_rps * one_s / at_work
     drain_s = min(max(0.0, load - 1.0) * condition.duration_s, condition.timeout_s)
-    return TRIAL_S + start_s(condition.workers, cpus) + warm_up_s + condition.duration_s + drain_s
+    return TRIAL_S + _start_s(condition, cpus) + warm_up_s + condition.duration_s + drain_s
+
+
+def _start_s(condition: Condition, cpus: float) -> float:
+    return peer_start_s(condition.workers, cpus) if condition.peer else start_s(condition.workers)
 
 
 _TOOLS = 3
@@ -131,7 +143,7 @@ def _hot_loop(p: hot_loop.Parameters) -> float:
 
 
 def _single_vs_cluster(p: single_vs_cluster.Parameters) -> float:
-    by_hand_s = 1.0 + TRIAL_S + start_s(1, 1.0)
+    by_hand_s = 1.0 + TRIAL_S + start_s(1)
     load = {"duration_s": p.search_s, "kernel": p.kernel, "iterations": control.FIRST}
     searches_s = _searches_s(sustained.pair(p.workers, p.dispatch, **load), p.objective)
     return by_hand_s + searches_s + trials_s(single_vs_cluster.conditions(p), p.blocks)
@@ -173,11 +185,8 @@ def _other_servers(p: other_servers.Parameters) -> float:
     p = expected(p)
     servers = dict.fromkeys(other_trials.wanted(p), 1.0)
     groups = [(blocks, planned) for blocks, _, planned in other_trials.by_blocks(p, servers)]
-    peers_start_s = sum(
-        blocks * PEER_START_S for blocks, planned in groups for condition in planned if condition.peer
-    )
     looks_s = p.looks * sum(_look_s(p, server) for server in servers)
-    return looks_s + peers_start_s + sum(trials_s(planned, blocks) for blocks, planned in groups)
+    return looks_s + sum(trials_s(planned, blocks) for blocks, planned in groups)
 
 
 def _look_s(p: other_servers.Parameters, server: str) -> float:
@@ -185,7 +194,7 @@ def _look_s(p: other_servers.Parameters, server: str) -> float:
     workers, cpus = int(factors(server, resolve(p.workers))["workers"]), available_cpus()
     answers = 2 * p.answers + max(p.kept)
     each_s: float = SLOWER * loop_s(p.kernel, int(p.iterations)) / min(workers, cpus)
-    return TRIAL_S + CALIBRATION_S + PEER_START_S + start_s(workers, cpus) + answers * each_s
+    return TRIAL_S + CALIBRATION_S + peer_start_s(workers, cpus) + answers * each_s
 
 
 def _less_than_one_core(p: less_than_one_core.Parameters) -> float:
@@ -208,11 +217,10 @@ _COUNT_S = 0.7
 
 def _folk_rules(p: folk_rules.Parameters) -> float:
     groups, n, cpus = folk_trials.by_blocks(p), resolve(p.workers), available_cpus()
-    peers_start_s = sum(blocks * PEER_START_S for blocks, planned in groups for one in planned if one.peer)
     counts_s = (1 + len(p.quotas)) * (_COUNT_S + counts.COUNTED_S) * p.asks("counts")
-    look_s = PEER_START_S + 2 * TRIAL_S + start_s(n, cpus) + p.requests / memory.RATE_RPS
+    look_s = 2 * TRIAL_S + peer_start_s(n, cpus) + p.requests / memory.RATE_RPS
     looks_s = p.blocks * look_s * p.asks("memory")
-    return peers_start_s + counts_s + looks_s + sum(trials_s(planned, blocks) for blocks, planned in groups)
+    return counts_s + looks_s + sum(trials_s(planned, blocks) for blocks, planned in groups)
 
 
 def _instrument(p: instrument.Parameters) -> float:
@@ -229,7 +237,7 @@ def _controls_s(workers: int, loops: Sequence[int]) -> float:
     step_s = loop_s("sleep", control.STEP)
     fed = [control.planned(workers, step_s, iterations) for iterations in loops]
     fed_s = sum(TRIAL_S + control.OVERLOAD * condition.duration_s for condition in fed)
-    return start_s(workers, available_cpus()) + TRIAL_S + fed_s
+    return start_s(workers) + TRIAL_S + fed_s
 
 
 def _your_server(p: your_server.Parameters) -> float:

@@ -68,9 +68,10 @@ def test_the_searched_servers_are_those_of_the_curve(monkeypatch: pytest.MonkeyP
     [
         (1, 2, [1, 2]),
         (2, 2, [1, 2, 4]),
-        (6, 2, [1, 2, 4, 6, 8, 12]),
+        (6, 2, [1, 2, 3, 6, 12]),
         (2, 1.25, [1, 2, 3, 4]),
-        (8, 1.25, [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 16]),
+        (8, 1.25, [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 16]),
+        (64, 1.6, [1, 2, 3, 4, 5, 7, 10, 16, 25, 40, 64, 80, 128]),
     ],
 )
 def test_default_workers(cpus: int, growth: float, workers: list[int]) -> None:

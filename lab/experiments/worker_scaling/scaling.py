@@ -1,6 +1,7 @@
 """How far does adding workers take us? The trials, highest throughput, and where the ideal went."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,12 +54,14 @@ class Parameters(sustained.Sought):
 
 def default_workers(cpus: int, growth: float) -> list[int]:
     """Return 1 to 2 x cpus, each number at most `growth` times the one before; the number of CPUs, too."""
-    counts = {cpus, 2 * cpus}
-    n = 1
-    while n < 2 * cpus:
-        counts.add(n)
-        n = max(n + 1, int(growth * n))
-    return sorted(counts)
+    return sorted({*_down(cpus, 1, growth), *_down(2 * cpus, cpus, growth)})
+
+
+def _down(high: int, low: int, growth: float) -> Iterator[int]:
+    while high > low:
+        yield high
+        high = max(low, min(high - 1, math.ceil(high / growth)))
+    yield low
 
 
 def conditions(p: Parameters) -> list[Condition]:
