@@ -36,7 +36,7 @@ def show(figure: "Figure | None", *, caption: str, save_as: Path | None = None) 
     Without a figure, it says so instead.
     """
     if figure is None:
-        say(f"*Not measured in this run, so there is no figure here: {caption}*")
+        say(f"*No figure, as this run has nothing to draw in it: {caption}*")
         return
     from lab.figures import picture, rendered
 
@@ -167,6 +167,8 @@ def _number(number: Number, *, bare: bool) -> str:
     markup = html.escape(number.digits if bare else str(alone))
     if number.key:
         markup = f'<a href="#{ANCHOR}{html.escape(number.key)}">{markup}</a>'
+    if number.anchor:
+        markup = f'<span id="{ANCHOR}{html.escape(number.anchor)}">{markup}</span>'
     spread = number.spread_in(bare=bare)
     if not number.note:
         spread = spread.replace(" ", "\N{NO-BREAK SPACE}")

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, Template
 from lab import files, units
 from lab.errors import LabError
 from lab.flags import in_words
-from lab.study.estimates import COLUMNS, written
+from lab.study.estimates import COLUMNS, factors_in_words, written
 from lab.study.manifest import Manifest
 from lab.study.plan import FACTORS, NOT_LABELS
 from lab.study.run import Run
@@ -218,7 +218,7 @@ def _numbers(
         {
             "key": row["key"],
             "quantity": row["quantity"],
-            "of": row["factors"],
+            "of": factors_in_words(row["factors"]),
             "unit": row["unit"],
             "value": written(row["value"], row["unit"]),
             "interval": units.bounds(row["low"], row["high"], partial(written, unit=row["unit"])),
