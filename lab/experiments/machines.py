@@ -33,7 +33,7 @@ from lab.figures import (
 from lab.models.scaling import Point
 from lab.models.statistics import CONFIDENCE
 from lab.study.compare import Comparison, Difference, check_alike, compare, software
-from lab.study.estimates import anchored, factors_in_words, key_of, written
+from lab.study.estimates import anchored, factors_in_words, written
 from lab.study.manifest import Manifest
 from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
@@ -191,13 +191,7 @@ def _named(one: Difference, space: str = " ") -> str:
 def _ratio(one: Difference) -> units.Number:
     """Return a ratio with its interval, as the place to which the answer leads."""
     low, high = (None if end is None else units.plain(end) for end in (one.low, one.high))
-    return replace(units.plain(one.ratio), low=low, high=high, anchor=_place(one))
-
-
-def _place(one: Difference) -> str:
-    """Return the key by which links lead to a ratio."""
-    name = {"experiment": one.experiment, "unit": one.unit, "factors": one.factors}
-    return key_of(f"{one.quantity}, over that of {one.base}", run=one.run, **name)
+    return replace(units.plain(one.ratio), low=low, high=high, anchor=one.ratio_key)
 
 
 def left_out(compared: Beside) -> str:
@@ -227,14 +221,14 @@ def answer(compared: Beside) -> str:
     if not told:
         return (
             f"{start}no difference in {count} that this could have seen. Half of them would have shown a"
-            f" difference of {middle} or less; the most precise one, of {anchored(least, _place(seen[0]))}."
+            f" difference of {middle} or less; the most precise one, of {anchored(least, seen[0].ratio_key)}."
         )
     most = max(told, key=lambda one: abs(math.log(one.ratio)))
-    ratio = anchored(units.digits(most.ratio), _place(most))
+    ratio = anchored(units.digits(most.ratio), most.ratio_key)
     return (
-        f"{start}**{units.counted(len(told), 'difference')} told in {count}**, together with {CONFIDENCE:.0%}"
-        f" confidence. The largest: {_named(most)} is {ratio} times as"
-        f" large in {most.run} ({units.digits(most.low or 0)} to {units.digits(most.high or 0)})."
+        f"{start}**{units.counted(len(told), 'difference')} told in {count}**, with"
+        f" {units.percent(CONFIDENCE)} confidence for all together. The largest: {_named(most)} is {ratio}"
+        f" times as large in {most.run} ({units.digits(most.low or 0)} to {units.digits(most.high or 0)})."
         f" {_speed(told, known)}"
     )
 

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, Template
 
 from lab import files, units
 from lab.errors import LabError
+from lab.experiments.searches import is_steady
 from lab.flags import in_words
 from lab.study.estimates import COLUMNS, factors_in_words, written
 from lab.study.manifest import Manifest
@@ -120,7 +121,7 @@ def _kept(run: Run, name: str) -> _Kept:
 
 def _searched(rows: pd.DataFrame) -> Iterator[dict[str, str]]:
     for row in rows.head(MOST_LISTED).to_dict("records"):
-        steady = ", at a steady speed" if "steady" in str(row.get("objective")) else ""
+        steady = ", at a steady speed" if is_steady(row.get("objective")) else ""
         yield {
             "server": _server(row),
             "rate": units.digits(row["rate"]),

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lab.errors import LabError, UsageError
 from lab.models.statistics import CONFIDENCE
-from lab.study.estimates import COVERING, NAME, agreement
+from lab.study.estimates import COVERING, NAME, agreement, key_of
 from lab.study.manifest import Manifest
 from lab.units import percent
 
@@ -38,6 +38,12 @@ class Difference:
     told: bool | None
     smallest_told: float | None
     key: str = ""
+
+    @property
+    def ratio_key(self) -> str:
+        """The key by which pages link to the ratio, as `key` is that of the number."""
+        name = {"experiment": self.experiment, "unit": self.unit, "factors": self.factors}
+        return key_of(f"{self.quantity}, over that of {self.base}", run=self.run, **name)
 
     @property
     def in_words(self) -> str:
