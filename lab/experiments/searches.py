@@ -64,7 +64,7 @@ class Objective:
 
 
 def is_steady(objective: object) -> bool:
-    """Say whether a search counted latency at a steady speed, by the objective that it keeps: old ones not."""
+    """Say whether a search counted latency at a steady speed, by the objective that it keeps."""
     return "steady" in str(objective)
 
 

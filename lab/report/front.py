@@ -142,12 +142,12 @@ def _by_sustained_rates(found: pd.DataFrame, answered: tuple[Mark, ...], cpus: i
     uncounted = ", and waits that its changes cause do not count" if steady else ""
     notes = [
         f"The highest rate: {many} with {units.counted(workers, 'worker')}, {single} with one process",
-        f"The objective: p{several['slo_percentile']} within {several['slo_loops']:g} times the loop, the work"
-        f" of one request, which took {loop}",
+        f"The objective: p{several['slo_percentile']} within {several['slo_loops']:g} times the loop, the"
+        f" work of one request, which took {loop}",
         f"The machine's speed varies: both were tried in turn, rates are at its average speed{uncounted}",
     ]
     if not found["consistent"].all():
-        notes.append("The machine changed its speed during a search")
+        notes.append("During a search it varied much: trust the ratio rather than the rates")
     return Headline(
         (single_vs_cluster.EXPERIMENT, rate_sweep.EXPERIMENT),
         f"{units.counted(workers, 'worker')} sustain {units.per_second(several['lower_rps'])}"
