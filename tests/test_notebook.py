@@ -104,15 +104,16 @@ def test_the_alt_text_has_the_words_that_stand_in_the_figure() -> None:
 
 
 def test_the_alt_text_names_each_of_many_alike_panels_once() -> None:
-    with canvas("Many", rows=2, columns=2, sharex=True, sharey=True) as (figure, panels):
+    with canvas("Many?", rows=2, columns=2, sharex=True, sharey=True) as (figure, panels):
         for axes, way in zip(panels, ("shared", "least-busy", "threads"), strict=False):
-            axes.plot([1], [2], label="a trial")
+            axes.plot([1, 4000], [2, 0.00003], label="a trial")
             axes.set_title(way)
         panels[3].set_axis_off()
         panels[0].set_ylabel("latency")
         panels[2].set_xlabel("utilisation")
     assert alt_text(figure) == (
-        "Many. Chart of shared, least-busy, threads: latency against utilisation (a trial)."
+        "Many? Chart of shared, least-busy, threads: latency against utilisation"
+        " (a trial from 2 at 1 to 0.0000300 at 4,000)."
     )
 
 
