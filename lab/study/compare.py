@@ -93,7 +93,7 @@ def compare(runs: Sequence[tuple[str, pd.DataFrame]]) -> Comparison:
         pairs = pairs[(pairs["value_one"] > 0) & (pairs["value_other"] > 0)]
         if pairs.empty:
             raise LabError(
-                f"{base} and {run} share no number of one experiment and factors ({base} has"
+                f"{base} and {run} share no number of the same experiment and factors ({base} has"
                 f" {_experiments(first)}; {run} has {_experiments(table)}):"
                 " measure both with the same parameters"
             )

@@ -217,7 +217,7 @@ def test_figures_say_in_their_titles_what_the_trials_can_tell() -> None:
     told, not_told = (views.comparison_figure(chosen) for chosen in (made, made[made["block"] < 4]))
     assert told
     assert not_told
-    assert title_of(told) == "Random arrivals: requests take longer than with round-robin with shared"
+    assert title_of(told) == "Random arrivals: requests take longer with shared than with round-robin"
     assert title_of(not_told).endswith("?")
     latency = views.latency_figure(made, "poisson")
     assert latency
