@@ -9,7 +9,9 @@ import pytest
 from lab import files
 from lab.cli import main
 from lab.cli import study as command
+from lab.errors import LabError
 from lab.machine import describe
+from lab.report import write_report
 from lab.study.archive import export_run, import_run
 from lab.study.manifest import Manifest, write_manifest
 from lab.study.run import open_run
@@ -117,6 +119,10 @@ def test_one_of_another_machine_is_refused_at_once_unless_it_is_only_read(
     assert line.startswith(f"lab: nothing can be added to run {name}: it was ")
     assert line.endswith("; begin a new run, or read this one with --only 00 --only 11")
     assert kept() == before
+    with pytest.raises(
+        LabError, match=f"`lab study --run {name} .*--only 11-machines --only 00-summary` makes"
+    ):
+        write_report(name)
     with pytest.raises(SystemExit, match="0"):
         main(["study", "--run", name, "--only", "00", "--only", "11"])
 
