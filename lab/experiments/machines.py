@@ -168,9 +168,10 @@ def differences_table(compared: Beside) -> pd.DataFrame:
     """Put every difference in words: the ratio to the base, its interval, and what that tells."""
     if compared.found is None:
         return pd.DataFrame({"": [f"Not compared: {compared.refused}."]})
+    several = len(compared.shown) > 2
     return pd.DataFrame(
-        {
-            "run": one.run,
+        ({"run": one.run} if several else {})
+        | {
             "experiment": one.experiment,
             "quantity": f"{one.quantity}, {one.unit}" if one.unit else one.quantity,
             "of": factors_in_words(one.factors),

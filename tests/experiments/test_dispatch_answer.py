@@ -67,9 +67,9 @@ def test_the_answer_names_what_takes_longer_less_and_as_long_as_the_reference() 
 @pytest.mark.parametrize("blocks", [1, 3, 5])
 def test_too_few_blocks_tell_nothing_however_far_apart_they_are(blocks: int) -> None:
     made = measured(*ALL, blocks=blocks)
-    assert words.answer(made).count("none of the other 3 can be told to be faster or slower.") == 2
+    assert words.answer(made).count("none of the other 3 can be told to be faster or slower.") == 1
     alone = words.answer(measured(*ALL[:2], blocks=blocks))
-    assert alone.count("shared cannot be told to be faster or slower.") == 2
+    assert alone.count("shared cannot be told to be faster or slower.") == 1
     assert "longer" not in words.answer(made)
     assert set(words.comparison_table(made)["requests take"]) == {"the reference", "cannot be told"}
     assert set(words.shares_table(made)["uneven, compared with coins"]) == {"cannot be told"}

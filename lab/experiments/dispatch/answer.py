@@ -106,11 +106,13 @@ def answer(trials: pd.DataFrame) -> str:
     raw, over_ideal = ({one.name: getattr(one, how) for one in found[1:]} for how in ("mean", "over_ideal"))
     raw_name, over_name = (f"{quantity} over {found[0].name}'s" for quantity in QUANTITIES)
     blocks = dict.fromkeys(units.counted(one.mean.trials, "block") for one in found[1:])
+    measured, steadied = _told_of(raw, raw_name, "requests"), _told_of(over_ideal, over_name, "they")
+    same = measured == steadied  # of none can anything be told
+    also = ", even with" if same else f", {measured}. With"
     return (
-        f"**Answer.** Compared with {found[0].name}, {_told_of(raw, raw_name, 'requests')}. With the speed of"
-        f" the loops taken out, {_told_of(over_ideal, over_name, 'they')}. These are ratios of mean latency,"
-        f" paired over {' or '.join(blocks)}, under random arrivals at a utilisation of"
-        f" {_span(compared(trials)['utilisation'])}."
+        f"**Answer.** Compared with {found[0].name}{also} the speed of the loops taken out, {steadied}. These"
+        f" are ratios of mean latency, paired over {' or '.join(blocks)}, under random arrivals at a"
+        f" utilisation of {_span(compared(trials)['utilisation'])}."
     )
 
 
