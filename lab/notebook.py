@@ -9,7 +9,7 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.units import ANCHOR, Fold, Number
+from lab.units import ANCHOR, Fold, Number, digits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,7 @@ def show(figure: "Figure | None", *, caption: str, save_as: Path | None = None) 
     Without a figure, it says so instead.
     """
     if figure is None:
-        say(f"*Not measured in this run, so there is no figure here: {caption}*")
+        say(f"*No figure, as this run has nothing to draw in it: {caption}*")
         return
     from lab.figures import picture, rendered
 
@@ -80,7 +80,9 @@ def alt_text(figure: "Figure") -> str:
         f"{', '.join(filter(None, titles))}: {drawn}" if any(titles) else drawn
         for drawn, titles in panels.items()
     ]
-    return " ".join(f"{title_of(figure)}. Chart of {'; '.join(described)}.".split())
+    finding = title_of(figure)
+    stop = "" if finding.endswith(("?", ".")) else "."
+    return " ".join(f"{finding}{stop} Chart of {'; '.join(described)}.".split())
 
 
 def _rows(alike: Sequence["Axes"]) -> str:
@@ -97,8 +99,14 @@ def _series(axes: "Axes") -> Iterator[str]:
         known = [(float(x), float(y)) for x, y in data if x == x and y == y]  # not those that are nan
         if len(known) > 1:
             (x0, y0), (x1, y1) = known[0], known[-1]
-            name += f" from {y0:.3g} at {x0:.3g} to {y1:.3g} at {x1:.3g}"
+            name += f" from {_plain(y0)} at {_plain(x0)} to {_plain(y1)} at {_plain(x1)}"
         yield name
+
+
+def _plain(value: float) -> str:
+    """Write a number for who hears it: 3, 87.4, 4,000."""
+    text = f"{value:.3g}"
+    return digits(value) if "e" in text else text
 
 
 def table(frame: "pd.DataFrame", *, caption: str, folded: bool = False) -> None:
@@ -167,6 +175,8 @@ def _number(number: Number, *, bare: bool) -> str:
     markup = html.escape(number.digits if bare else str(alone))
     if number.key:
         markup = f'<a href="#{ANCHOR}{html.escape(number.key)}">{markup}</a>'
+    if number.anchor:
+        markup = f'<span id="{ANCHOR}{html.escape(number.anchor)}">{markup}</span>'
     spread = number.spread_in(bare=bare)
     if not number.note:
         spread = spread.replace(" ", "\N{NO-BREAK SPACE}")

@@ -22,7 +22,8 @@ class Number:
     """A number as a table shows it: its digits and unit, and where it may lie, with a note on that.
 
     A table puts a unit that all of a column have into its head, and sets the rest apart. As text it is all in
-    one, 1.93 (1.88 to 1.97), which it also equals. `key` is that of the estimate which says where it is from.
+    one, 1.93 (1.88 to 1.97), which it also equals. `key` is that of the estimate which says where it is from;
+    `anchor` is a key of its own, by which links lead here.
     """
 
     digits: str
@@ -31,6 +32,7 @@ class Number:
     high: "Number | None" = None
     note: str = ""
     key: str = ""
+    anchor: str = ""
 
     def __str__(self) -> str:
         return f"{self._alone} ({self.spread})" if self.spread else self._alone

@@ -104,15 +104,16 @@ def test_the_alt_text_has_the_words_that_stand_in_the_figure() -> None:
 
 
 def test_the_alt_text_names_each_of_many_alike_panels_once() -> None:
-    with canvas("Many", rows=2, columns=2, sharex=True, sharey=True) as (figure, panels):
+    with canvas("Many?", rows=2, columns=2, sharex=True, sharey=True) as (figure, panels):
         for axes, way in zip(panels, ("shared", "least-busy", "threads"), strict=False):
-            axes.plot([1], [2], label="a trial")
+            axes.plot([1, 4000], [2, 0.00003], label="a trial")
             axes.set_title(way)
         panels[3].set_axis_off()
         panels[0].set_ylabel("latency")
         panels[2].set_xlabel("utilisation")
     assert alt_text(figure) == (
-        "Many. Chart of shared, least-busy, threads: latency against utilisation (a trial)."
+        "Many? Chart of shared, least-busy, threads: latency against utilisation"
+        " (a trial from 2 at 1 to 0.0000300 at 4,000)."
     )
 
 
@@ -151,7 +152,7 @@ def test_what_is_kept_is_drawn_once_for_the_page_too(
 def test_without_a_figure_its_place_says_so(shown: list[Any], tmp_path: Path) -> None:
     lab.show(None, caption="The scaling curve.", save_as=tmp_path / "none")
     (output,) = shown
-    assert "Not measured in this run" in output.data
+    assert "this run has nothing to draw" in output.data
     assert "The scaling curve." in output.data
     assert list(tmp_path.iterdir()) == []
 
@@ -209,6 +210,13 @@ def test_a_number_leads_to_its_estimate_and_a_cell_unfolds(shown: list[Any]) -> 
     assert page.find("a") == [{"href": "#estimate-<x>"}]
     assert page.text("summary") == "2 <trials>"
     assert page.text("details") == "2 <trials> a.b01 & a.b02"
+
+
+def test_a_number_may_be_where_a_link_leads(shown: list[Any]) -> None:
+    lab.table(pd.DataFrame({"ratio": [Number("1.8", anchor="<y>")]}), caption="")
+    page = Page(shown[0].data)
+    assert page.find("span") == [{"id": "estimate-<y>"}]
+    assert page.text("td") == "1.8"
 
 
 def test_a_sentence_links_to_estimates_and_to_nothing_else(shown: list[Any]) -> None:

@@ -11,6 +11,7 @@ from lab.experiments.summary import estimates, open_for_reading
 from lab.models.statistics import CONFIDENCE
 from lab.streams import write_out
 from lab.study.compare import Comparison, Difference, check_alike, compare, fewest_two, software
+from lab.study.estimates import factors_in_words
 from lab.study.manifest import Manifest
 
 
@@ -65,6 +66,6 @@ def _text(found: Comparison, about: list[Manifest]) -> str:
 
 
 def _told(found: Difference) -> str:
-    name = f"{found.run}, {found.experiment}: {found.quantity} ({found.factors})"
+    name = f"{found.run}, {found.experiment}: {found.quantity} ({factors_in_words(found.factors)})"
     span = f"{found.ratio:.3g} ({found.low:.3g} to {found.high:.3g})"
     return f"{name}: {span}: {found.in_words}"

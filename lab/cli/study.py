@@ -20,7 +20,7 @@ from lab.experiments import catalog
 from lab.machine import checked_label
 from lab.report import write_report
 from lab.streams import tell, write_out
-from lab.study.manifest import Manifest, other_machine, other_version
+from lab.study.manifest import Manifest, other_machine, other_version, takes_nothing_more
 from lab.study.run import Run
 from lab.study.runs import find_runs, open_run, unfinished_run
 from lab.units import clock, parse_duration
@@ -173,11 +173,24 @@ def _open(
     run = open_run(resumed, profile=profile, notebooks=names, parameters=changed, host_label=host_label)
     if difference := _other_label(run.manifest, host_label):
         raise UsageError(f"run {run.run_id} {difference}: leave out --host-label, or name another run")
+    _check_machine(run, names)
     verb = "resuming" if resumed and not run_id else "run"
     tell(f"{verb} {run.run_id}: profile {profile}, {run.manifest.machine}")
     if run_id and (difference := other_version(run.manifest)):
         tell(f"warning: {difference}; what is added now cannot be told apart from the rest")
     return run
+
+
+def _check_machine(run: Run, names: Sequence[str]) -> None:
+    """Check that a run of another machine is only read: figures of this one would take the place of its own.
+
+    Raises UsageError, before anything is written.
+    """
+    if other_machine(run.manifest) and any(map(catalog.measures, names)):
+        why = takes_nothing_more(run.manifest, run.path)
+        reading = sorted(name for name in catalog.notebooks() if not catalog.measures(name))
+        only = " ".join(f"--only {name[:2]}" for name in reading)
+        raise UsageError(f"nothing can be added to run {run.run_id}: {why}, or read this one with {only}")
 
 
 def _tell_the_time(each_s: dict[str, float], cut: str) -> None:

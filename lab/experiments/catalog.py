@@ -116,6 +116,13 @@ def lasts_s(notebook: str, parameters: Mapping[str, Any]) -> float:
     return forecast.of(notebook, defaults(notebook) | dict(parameters))
 
 
+def measures(notebook: str) -> bool:
+    """Say whether a notebook measures anything, or only reads runs."""
+    from lab.experiments import forecast
+
+    return forecast.measures(notebook)
+
+
 def cells(notebook: str) -> list[dict[str, Any]]:
     """Return the cells of a notebook, as its file has them."""
     found: list[dict[str, Any]] = json.loads((files.notebooks() / f"{notebook}.ipynb").read_bytes())["cells"]

@@ -291,7 +291,7 @@ def sentence(fed: pd.DataFrame) -> str:
         f" with loops of {units.seconds(loops_s[iterations])}"
         for iterations, one in feeds(fed).items()
     ]
-    return f"Of up to {fed['workers'].max()} sleeping workers, it fed {' and '.join(found)}."
+    return f"Of up to {fed['workers'].max()} sleeping workers, the harness kept busy {' and '.join(found)}."
 
 
 def figure(fed: pd.DataFrame) -> Figure:

@@ -132,10 +132,20 @@ _CONTROLS = 4
 
 def of(notebook: str, values: Mapping[str, Any]) -> float:
     """Return the seconds that a notebook takes with these values of its parameters, all of them."""
-    module = import_module(f"lab.experiments.{notebook[3:].replace('-', '_')}")
-    p = module.Parameters.from_batch({}, values)
+    p = _parameters_of(notebook).from_batch({}, values)
     measuring: Callable[[Any], float] = _MEASURING[type(p)]
     return NOTEBOOK_S + measuring(p)
+
+
+def measures(notebook: str) -> bool:
+    """Say whether a notebook measures anything, or only reads runs."""
+    return _MEASURING[_parameters_of(notebook)] is not _reading
+
+
+def _parameters_of(notebook: str) -> type[Parameters]:
+    module = import_module(f"lab.experiments.{notebook[3:].replace('-', '_')}")
+    parameters: type[Parameters] = module.Parameters
+    return parameters
 
 
 def _hot_loop(p: hot_loop.Parameters) -> float:

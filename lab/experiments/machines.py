@@ -33,7 +33,7 @@ from lab.figures import (
 from lab.models.scaling import Point
 from lab.models.statistics import CONFIDENCE
 from lab.study.compare import Comparison, Difference, check_alike, compare, software
-from lab.study.estimates import anchored
+from lab.study.estimates import anchored, factors_in_words, written
 from lab.study.manifest import Manifest
 from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
@@ -169,19 +169,31 @@ def differences_table(compared: Beside) -> pd.DataFrame:
     """Put every difference in words: the ratio to the base, its interval, and what that tells."""
     if compared.found is None:
         return pd.DataFrame({"": [f"Not compared: {compared.refused}."]})
+    several = len(compared.shown) > 2
     return pd.DataFrame(
-        {
-            "run": one.run,
+        ({"run": one.run} if several else {})
+        | {
             "experiment": one.experiment,
-            "quantity": one.quantity,
-            "of": one.factors,
-            f"ratio to {one.base}": replace(units.plain(one.ratio), key=compared.key(one)),
-            "from": "" if one.low is None else units.digits(one.low),
-            "to": "" if one.high is None else units.digits(one.high),
+            "quantity": f"{one.quantity}, {one.unit}" if one.unit else one.quantity,
+            "of": factors_in_words(one.factors),
+            f"in {one.base}": written(one.base_value, one.unit),
+            "in the run": units.Number(written(one.value, one.unit), key=compared.key(one)),
+            f"ratio to {one.base}": _ratio(one),
             "": one.in_words,
         }
         for one in compared.found.differences
     )
+
+
+def _named(one: Difference, space: str = " ") -> str:
+    of = factors_in_words(one.factors)
+    return f"{one.quantity}{space}({of})" if of else one.quantity
+
+
+def _ratio(one: Difference) -> units.Number:
+    """Return a ratio with its interval, as the place to which the answer leads."""
+    low, high = (None if end is None else units.plain(end) for end in (one.low, one.high))
+    return replace(units.plain(one.ratio), low=low, high=high, anchor=one.ratio_key)
 
 
 def left_out(compared: Beside) -> str:
@@ -197,9 +209,7 @@ def answer(compared: Beside) -> str:
     base, *others = (one.name for one in compared.shown)
     names = f"{', '.join(others)} beside {base}"
     if compared.found is None:
-        return (
-            f"**Answer.** Not told, {names}: {compared.refused}. Machines and curves are shown all the same."
-        )
+        return f"**Answer.** No comparison: {compared.refused}. Machines and curves are shown all the same."
     alone = len({one.run.path for one in compared.shown}) == 1
     said = f"There is only one run to compare, beside itself ({names})" if alone else names
     start = f"**Answer.** {said}: "
@@ -212,15 +222,15 @@ def answer(compared: Beside) -> str:
     least, middle = (units.percent(one.smallest_told or 0.0) for one in (seen[0], seen[len(seen) // 2]))
     if not told:
         return (
-            f"{start}no difference in {count} that this could have seen. Half of them would have shown one of"
-            f" {middle} or less, the most precise one of {anchored(least, compared.key(seen[0]))}."
+            f"{start}no difference in {count} that this could have seen. Half of them would have shown a"
+            f" difference of {middle} or less; the most precise one, of {anchored(least, seen[0].ratio_key)}."
         )
     most = max(told, key=lambda one: abs(math.log(one.ratio)))
-    ratio = anchored(units.digits(most.ratio), compared.key(most))
+    ratio = anchored(units.digits(most.ratio), most.ratio_key)
     return (
-        f"{start}**{units.counted(len(told), 'difference')} told in {count}**, together with {CONFIDENCE:.0%}"
-        f" confidence. The largest: {most.quantity} ({most.factors}) is {ratio} times as"
-        f" large in {most.run} ({units.digits(most.low or 0)} to {units.digits(most.high or 0)})."
+        f"{start}**{units.counted(len(told), 'difference')} told in {count}**, with"
+        f" {units.percent(CONFIDENCE)} confidence for all together. The largest: {_named(most)} is {ratio}"
+        f" times as large in {most.run} ({units.digits(most.low or 0)} to {units.digits(most.high or 0)})."
         f" {_speed(told, known)}"
     )
 
@@ -232,7 +242,9 @@ def _speed(told: Sequence[Difference], known: Sequence[Difference]) -> str:
         return ""
     numbers = units.counted(all_apart, "number")
     are = "is" if apart == 1 else "are"
-    return f"Of these, {apart or 'none'} {are} among the {numbers} without a unit, which no speed is in."
+    return (
+        f"Of these, {apart or 'none'} {are} among the {numbers} without a unit, free of any machine's speed."
+    )
 
 
 def curves_figure(shown: Sequence[Shown]) -> Figure | None:
@@ -365,7 +377,7 @@ def _draw_differences(axes: Axes, title: str, rows: Sequence[Difference]) -> Non
             markersize=4, elinewidth=1.2, label=label,
         )  # fmt: skip
     many = len({one.run for one in rows}) > 1
-    names = [f"{f'{one.run}: ' if many else ''}{one.quantity}\n({one.factors})" for one in rows]
+    names = [(f"{one.run}: " if many else "") + _named(one, "\n") for one in rows]
     axes.set_yticks(range(len(rows)), names, fontsize=8)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xscale("log")

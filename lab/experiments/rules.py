@@ -229,15 +229,15 @@ class _Drawn:
 
 RULES: dict[str, Callable[[Evidence], Found]] = {
     "A speed-up says what it is relative to, and how fast that is": _base,
-    "If only a part of the machine or of the work is used, it says why": _resources,
+    "If only part of the machine or of the work is used, the report says why": _resources,
     "Costs are averaged arithmetically and rates harmonically, if at all": _means,
-    "Not ratios are summarised, but the costs or rates behind them": _ratios,
+    "Ratios are not summarised themselves; the costs or rates behind them are": _ratios,
     "What varies is stated with a confidence interval": _intervals,
     "No distribution is taken to be normal without a test": _normality,
     "Differences are told from chance by a sound test": _comparisons,
     "Where a centre says too little, percentiles are stated": _percentiles,
     "Factors, hardware, software and settings are all on record": _setup,
-    "It says how times are measured, synchronised and summarised": _timing,
+    "The report says how times are measured, synchronised and summarised": _timing,
     "Measured values stand beside the best that is possible": _bounds,
     "Figures show what it takes to read them; lines join only what has an order": _plots,
 }

@@ -63,6 +63,11 @@ class Objective:
         return max(math.ceil(_REQUESTS_PRECISELY / self.precision), samples_needed(self.percentile / 100))
 
 
+def is_steady(objective: object) -> bool:
+    """Say whether a search counted latency at a steady speed, by the objective that it keeps."""
+    return "steady" in str(objective)
+
+
 def search(
     run: Run,
     servers: Sequence[Condition],

@@ -52,7 +52,7 @@ def notebooks() -> Piece:
             _escaped(_question(name)),
             clock(catalog.lasts_s(name, {})),
             _in_full(name),
-            last.get(name, "not yet") if _measures(name) else "reads runs",
+            last.get(name, "not yet") if catalog.measures(name) else "reads runs",
         )
         for name in catalog.notebooks()
     ]
@@ -64,7 +64,7 @@ def notebooks() -> Piece:
 
 def _in_full(name: str) -> str:
     """Write how long a notebook takes with profile full, if that has it."""
-    if not _measures(name) or name not in catalog.select([], "full"):
+    if not catalog.measures(name) or name not in catalog.select([], "full"):
         return "–"
     return clock(catalog.lasts_s(name, catalog.profile_parameters("full", name)))
 
@@ -141,7 +141,7 @@ def _elsewhere(number: int) -> str:
 
 
 def _next(mine: Sequence[Manifest]) -> str:
-    usual = [name for name in catalog.select([], catalog.USUAL) if _measures(name)]
+    usual = [name for name in catalog.select([], catalog.USUAL) if catalog.measures(name)]
     if not mine:
         first = _link(f"{usual[0]}.ipynb", usual[0])
         return f"open {first} and run all its cells, or leave everything to <code>{_study()}</code>."
@@ -179,15 +179,10 @@ def _begun(about: Manifest) -> str:
     return f"{about.started_at.astimezone():%Y-%m-%d %H:%M}"
 
 
-def _measures(name: str) -> bool:
-    """Say whether a notebook measures anything: others only read runs."""
-    return name[:2] not in ("00", "11")
-
-
 def _measured(about: Manifest) -> set[str]:
     """Name the notebooks of which a run has trials or tables."""
     kept = open_run(about.run_id).names()
-    marks = {name: _MARKS.get(name, (name[3:],)) for name in catalog.notebooks() if _measures(name)}
+    marks = {name: _MARKS.get(name, (name[3:],)) for name in catalog.notebooks() if catalog.measures(name)}
     return {name for name, begins in marks.items() if any(one.startswith(begins) for one in kept)}
 
 

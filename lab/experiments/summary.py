@@ -39,7 +39,7 @@ from lab.experiments.worker_scaling import scaling
 from lab.machine import Machine
 from lab.models.capacity import workers_needed
 from lab.models.statistics import Interval
-from lab.study.estimates import Stated, contradictions, table_of, written
+from lab.study.estimates import Stated, contradictions, factors_in_words, table_of, written
 from lab.study.manifest import Manifest
 from lab.study.parameters import ListOf
 from lab.study.parameters import Parameters as _Parameters
@@ -278,7 +278,7 @@ def estimate_table(estimates: pd.DataFrame) -> pd.DataFrame:
         {
             "experiment": estimates["experiment"],
             "quantity": estimates["quantity"],
-            "of": estimates["factors"],
+            "of": estimates["factors"].map(factors_in_words),
             "value": [_valued(row) for row in rows],
             "n": estimates["n"],
             "smallest difference seen": [
@@ -323,7 +323,9 @@ def consistency(estimates: pd.DataFrame) -> str:
     different = contradictions(estimates)
     if different.empty:
         return f"Of the run's {units.counted(len(estimates), 'estimate')}, none is stated with two values."
-    names = dict.fromkeys(f"{row['quantity']} ({row['factors']})" for row in different.to_dict("records"))
+    names = dict.fromkeys(
+        f"{row['quantity']} ({factors_in_words(row['factors'])})" for row in different.to_dict("records")
+    )
     return f"**Stated with more than one value, and not to be believed:** {'; '.join(names)}."
 
 

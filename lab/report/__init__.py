@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from lab import files, units
 from lab.errors import LabError
-from lab.experiments import summary
+from lab.experiments import catalog, summary
 from lab.files import write_whole
 from lab.report import evidence, front, planner, replay
 from lab.report.article import TEMPLATES, Article, read
@@ -55,9 +55,11 @@ def write_report(run_id: str, to_come: Sequence[str] | None = None, *, in_folder
 
 
 def _executing(folder: Path) -> str:
-    """Return the command that executes the notebooks of a run, with what they measured it with."""
-    known = (folder / manifest.NAME).exists()
-    return evidence.made_by(manifest.read_manifest(folder) if known else None, folder.name)
+    """Return the command that executes the notebooks of a run; of another machine's, those that only read."""
+    about = manifest.read_manifest(folder) if (folder / manifest.NAME).exists() else None
+    elsewhere = about is not None and manifest.other_machine(about)
+    reading = [name for name in catalog.notebooks() if not catalog.measures(name)] if elsewhere else []
+    return evidence.made_by(about, folder.name, reading)
 
 
 def _never_executed(folder: Path, executed: set[str]) -> list[str]:

@@ -13,8 +13,9 @@ from jinja2 import Environment, FileSystemLoader, Template
 
 from lab import files, units
 from lab.errors import LabError
+from lab.experiments.searches import is_steady
 from lab.flags import in_words
-from lab.study.estimates import COLUMNS, written
+from lab.study.estimates import COLUMNS, factors_in_words, written
 from lab.study.manifest import Manifest
 from lab.study.plan import FACTORS, NOT_LABELS
 from lab.study.run import Run
@@ -120,7 +121,7 @@ def _kept(run: Run, name: str) -> _Kept:
 
 def _searched(rows: pd.DataFrame) -> Iterator[dict[str, str]]:
     for row in rows.head(MOST_LISTED).to_dict("records"):
-        steady = ", at a steady speed" if "steady" in str(row.get("objective")) else ""
+        steady = ", at a steady speed" if is_steady(row.get("objective")) else ""
         yield {
             "server": _server(row),
             "rate": units.digits(row["rate"]),
@@ -218,7 +219,7 @@ def _numbers(
         {
             "key": row["key"],
             "quantity": row["quantity"],
-            "of": row["factors"],
+            "of": factors_in_words(row["factors"]),
             "unit": row["unit"],
             "value": written(row["value"], row["unit"]),
             "interval": units.bounds(row["low"], row["high"], partial(written, unit=row["unit"])),

@@ -10,6 +10,7 @@ import pandas as pd
 from lab import units
 from lab.experiments import rate_sweep, single_vs_cluster, summary, sustained
 from lab.experiments.claims import Verdict, Word
+from lab.experiments.searches import is_steady
 from lab.experiments.worker_scaling import scaling
 from lab.experiments.worker_scaling.answer import SPEEDUP
 from lab.study.estimates import key_of
@@ -133,14 +134,20 @@ def _by_sustained_rates(found: pd.DataFrame, answered: tuple[Mark, ...], cpus: i
     if not all(map(math.isfinite, times)):
         return None
     workers, number = int(several["workers"]), Mark(int(several["workers"]), *times)
-    rates = [units.bounds(row["lower_rps"], row["upper_rps"], units.per_second) for row in (several, one)]
+    many, single = (
+        units.bounds(row["lower_rps"], row["upper_rps"], units.per_second) for row in (several, one)
+    )
+    loop = _unbroken(units.seconds(several["loop_s"]))
+    steady = is_steady(several["objective"])
+    uncounted = ", and waits that its changes cause do not count" if steady else ""
     notes = [
-        f"{rates[0]}, one process {rates[1]}: bounds, at the machine's usual speed",
-        f"The objective is {several['objective']}; a loop took {_unbroken(units.seconds(several['loop_s']))}",
-        "Trials took turns, so both met the machine at one speed",
+        f"The highest rate: {many} with {units.counted(workers, 'worker')}, {single} with one process",
+        f"The objective: p{several['slo_percentile']} within {several['slo_loops']:g} times the loop, the"
+        f" work of one request, which took {loop}",
+        f"The machine's speed varies: both were tried in turn, rates are at its average speed{uncounted}",
     ]
     if not found["consistent"].all():
-        notes.append("The machine changed its speed during a search")
+        notes.append("During a search it varied much: trust the ratio rather than the rates")
     return Headline(
         (single_vs_cluster.EXPERIMENT, rate_sweep.EXPERIMENT),
         f"{units.counted(workers, 'worker')} sustain {units.per_second(several['lower_rps'])}"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lab.errors import LabError, UsageError
 from lab.models.statistics import CONFIDENCE
-from lab.study.estimates import COVERING, NAME, agreement
+from lab.study.estimates import COVERING, NAME, agreement, key_of
 from lab.study.manifest import Manifest
 from lab.units import percent
 
@@ -18,10 +18,10 @@ from lab.units import percent
 class Difference:
     """One number of `run` over the same number of `base`: `ratio`, and how far off it may be.
 
-    All intervals of one comparison hold together with `CONFIDENCE`. `told` is True if the interval leaves 1
-    out, False if not, and None where one of the runs has no interval (`low` and `high` are then None too).
-    `smallest_told` is the smallest difference that this could have seen, as a share. `key` is that of the
-    number's estimate in `run`.
+    `value` and `base_value` are the two numbers, in `unit`. All intervals of one comparison hold together
+    with `CONFIDENCE`. `told` is True if the interval leaves 1 out, False if not, and None where one of the
+    runs has no interval (`low` and `high` are then None too). `smallest_told` is the smallest difference that
+    this could have seen, as a share. `key` is that of the number's estimate in `run`.
     """
 
     base: str
@@ -30,12 +30,20 @@ class Difference:
     quantity: str
     factors: str
     unit: str
+    value: float
+    base_value: float
     ratio: float
     low: float | None
     high: float | None
     told: bool | None
     smallest_told: float | None
     key: str = ""
+
+    @property
+    def ratio_key(self) -> str:
+        """The key by which pages link to the ratio, as `key` is that of the number."""
+        name = {"experiment": self.experiment, "unit": self.unit, "factors": self.factors}
+        return key_of(f"{self.quantity}, over that of {self.base}", run=self.run, **name)
 
     @property
     def in_words(self) -> str:
@@ -85,7 +93,7 @@ def compare(runs: Sequence[tuple[str, pd.DataFrame]]) -> Comparison:
         pairs = pairs[(pairs["value_one"] > 0) & (pairs["value_other"] > 0)]
         if pairs.empty:
             raise LabError(
-                f"{base} and {run} share no number of one experiment and factors ({base} has"
+                f"{base} and {run} share no number of the same experiment and factors ({base} has"
                 f" {_experiments(first)}; {run} has {_experiments(table)}):"
                 " measure both with the same parameters"
             )
@@ -133,7 +141,8 @@ def _mover(row: Mapping[str, Any]) -> tuple[float, float, int] | None:
 def _difference(
     base: str, run: str, row: Mapping[str, Any], width: tuple[float, float, int] | None, family: int
 ) -> Difference:
-    ratio = float(row["value_other"]) / float(row["value_one"])
+    value, base_value = float(row["value_other"]), float(row["value_one"])
+    ratio = value / base_value
     low = high = told = smallest = None
     if width is not None:
         down, up, trials = width
@@ -141,8 +150,10 @@ def _difference(
         low, high = ratio * math.exp(-down * wider), ratio * math.exp(up * wider)
         told, smallest = not low <= 1 <= high, math.expm1(wider * max(down, up))
     experiment, quantity, factors, unit = (str(row[name]) for name in NAME)
-    key = str(row["key_other"])
-    return Difference(base, run, experiment, quantity, factors, unit, ratio, low, high, told, smallest, key)
+    return Difference(
+        base, run, experiment, quantity, factors, unit, value, base_value, ratio, low, high, told, smallest,
+        str(row["key_other"]),
+    )  # fmt: skip
 
 
 def _wider(trials: int, family: int) -> float:

@@ -2,13 +2,13 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 
 import pandas as pd
 
 from lab.models.statistics import Estimate, Interval
-from lab.units import ANCHOR, digits
+from lab.units import ANCHOR, counted, digits
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,51 @@ def named(**factors: object) -> str:
         f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in sorted(factors.items())
     )
+
+
+_BEFORE_VALUE = re.compile(r"(?:^|, )(\w+)=")
+
+
+def factors_in_words(factors: str) -> str:
+    """Write factors as people do, the server first: 2 workers, least-busy, loop of 117,649 iterations."""
+    names_and_values = _BEFORE_VALUE.split(factors)[1:]
+    of = dict(zip(names_and_values[::2], names_and_values[1::2], strict=True))
+    if of.get("topology") == "single":
+        of.pop("workers", None)
+    known = [write(of.pop(name)) for name, write in _IN_WORDS.items() if name in of]
+    return ", ".join(filter(None, [*known, *(f"{name} {value}" for name, value in of.items())]))
+
+
+def _count(value: str, noun: str) -> str:
+    return counted(int(value), noun) if value.isdecimal() else f"{value} {noun}s"
+
+
+_IN_WORDS: dict[str, Callable[[str], str]] = {
+    "topology": lambda value: {"single": "one process", "cluster": ""}.get(value, value),
+    "workers": lambda value: _count(value, "worker"),
+    "arrangement": str,
+    "server": str,
+    "over": "over {}".format,
+    "dispatch": str,
+    "connections": "{} connections".format,
+    "generator": str,
+    "api": "by {}".format,
+    "quota": lambda value: f"quota of {value if 'CPU' in value else f'{value} CPUs'}",
+    "cpus": lambda value: f"machines of {_count(value, 'CPU')}",
+    "kernel": "kernel {}".format,
+    "load": "load {}".format,
+    "rate": str,
+    "arrivals": lambda value: {"poisson": "random arrivals", "constant": "constant rate"}.get(value, value),
+    "percentile": "p{}".format,
+    "loops": "within {} times the loop".format,
+    "slo": str,
+    "headroom": "headroom {}".format,
+    "per_core_hour": "{} per core-hour".format,
+    "requests": lambda value: f"after {_count(value, 'request')}",
+    "iterations": lambda value: f"loop of {_count(value, 'iteration')}",
+    "loop": lambda value: f"loop of {_count(value, 'iteration')}",
+}
+"""How each factor is written, in the order in which they stand."""
 
 
 def linked(text: str, quantity: str, **factors: object) -> str:

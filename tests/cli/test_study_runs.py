@@ -1,10 +1,18 @@
 """The run that `lab study` takes: an unfinished one is resumed as and where it was begun, and only there."""
 
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
+from lab import files
 from lab.cli import main
 from lab.cli import study as command
+from lab.errors import LabError
 from lab.machine import describe
+from lab.report import write_report
+from lab.study.archive import export_run, import_run
 from lab.study.manifest import Manifest, write_manifest
 from lab.study.runs import open_run
 
@@ -79,6 +87,44 @@ def test_one_on_a_machine_of_the_same_name_is_resumed(capsys: pytest.CaptureFixt
     taken, said = _study(capsys, "--host-label", "rack-4")
     assert taken != begun.run_id
     assert said.startswith("not resuming again: it was begun on rack-3; a new run begins")
+
+
+def _reference_of_another_machine() -> str:
+    checkout, reference = files.checkout(), files.data() / files.REFERENCE
+    assert checkout
+    reference.mkdir(parents=True)
+    shutil.copy(checkout / "data" / files.REFERENCE / "manifest.json", reference)
+    machine = describe().model_copy(update={"cpu_model": "Abacus 3000"})
+    write_manifest(reference, open_run(reference.name).manifest.model_copy(update={"machine": machine}))
+    return reference.name
+
+
+def _imported() -> str:
+    return import_run(export_run(_begun().run_id, files.home() / "run.zip"), "theirs")
+
+
+@pytest.mark.parametrize("elsewhere", [_reference_of_another_machine, _imported])
+def test_one_of_another_machine_is_refused_at_once_unless_it_is_only_read(
+    elsewhere: Callable[[], str], home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def kept() -> dict[Path, tuple[bytes, int]]:
+        there = [path for path in home.rglob("*") if path.is_file()]
+        return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in there}
+
+    name = elsewhere()
+    before = kept()
+    with pytest.raises(SystemExit, match="2"):
+        main(["study", "--run", name, "--only", "00", "--only", "08"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"lab: nothing can be added to run {name}: it was ")
+    assert line.endswith("; begin a new run, or read this one with --only 00 --only 11")
+    assert kept() == before
+    with pytest.raises(
+        LabError, match=f"`lab study --run {name} .*--only 11-machines --only 00-summary` makes"
+    ):
+        write_report(name)
+    with pytest.raises(SystemExit, match="0"):
+        main(["study", "--run", name, "--only", "00", "--only", "11"])
 
 
 def test_one_that_is_complete_and_is_not_added_to_stays_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -293,7 +293,7 @@ def test_what_should_wait_depends_on_the_dispatch(dispatch: str, keepalive: bool
 def test_the_answer_gives_each_cost_with_its_interval() -> None:
     events = pd.concat([happened(study.KILL, 15, 20, lost=2), happened(study.RECYCLE, 10, 10)])
     text = unlinked(words.answer(pd.concat([events, happened(study.BLOCK, 20, 20)])))
-    assert "20 kills lost 10 requests of 800, at most 2 in one; until all workers served again" in text
+    assert "20 kills lost 10 requests of 800, at most 2 in one; time until all workers served again" in text
     assert "10 recycles lost 0 requests of 400." in text
     assert text.endswith("this share had to wait for it: 3.3 % (3.3 % to 3.3 %).")
 

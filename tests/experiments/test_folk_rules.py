@@ -296,7 +296,7 @@ def test_the_table_and_the_answer_have_every_rule_with_its_verdict() -> None:
     assert table["verdict"].tolist() == [one.verdict.word for one in every()]
     assert [one.name for one in every()] == list(study.RULES) == list(parameters().rules)
     assert text.startswith(
-        "**Answer.** Of 7 rules, 2 hold as they are said. **Holds here**: In the event loop"
+        "**Answer.** Of 7 rules, 2 hold as they stand. **Holds here**: A CPU-heavy request"
     )
     assert "nan" not in table.to_string() + text
     assert "](#" not in table.to_string(), "a table says it in words"

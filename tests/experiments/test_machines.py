@@ -101,11 +101,14 @@ def test_a_difference_is_told_with_its_interval_and_others_with_what_could_have_
     assert [one.told for one in found.differences] == [True, False]
     answer = study.answer(found)
     assert "**1 difference told in 2 numbers**" in answer
-    assert "throughput (workers=1) is 2" in unlinked(answer)
-    key = key_of("throughput", workers=1)
-    assert f"is [{found.differences[0].ratio:.2f}](#estimate-{key}) times" in answer
+    assert "throughput (1 worker) is 2" in unlinked(answer)
     table = study.differences_table(found)
-    assert [number.key for number in table["ratio to one"]][:1] == [key]
+    first = table.iloc[0]
+    assert f"is [{first['ratio to one'].digits}](#estimate-{first['ratio to one'].anchor}) times" in answer
+    assert (first["quantity"], first["of"]) == ("throughput, requests/s", "1 worker")
+    assert first["in the run"].key == key_of("throughput", workers=1)
+    assert float(str(first["in the run"])) / float(first["in one"]) == pytest.approx(2, abs=0.05)
+    assert table["ratio to one"].map(lambda number: number.anchor).is_unique
     assert [text.split(" (")[0] for text in table[""]] == [
         "differs",
         "no difference that this could have seen",
@@ -125,17 +128,19 @@ def test_a_run_beside_itself_differs_in_nothing_and_says_that_it_is_alone(
     answer = study.answer(found)
     assert "only one run" in answer
     assert "no difference in 2 numbers" in answer
-    assert f"(#estimate-{min(found.differences, key=_precise).key})" in answer, "the most precise one"
+    assert found.found
+    precise = found.found.differences.index(min(found.differences, key=_precise))
+    ratio = study.differences_table(found)["ratio to one"][precise]
+    assert f"(#estimate-{ratio.anchor})" in answer, "the most precise one"
 
 
-def test_only_numbers_of_the_run_whose_page_it_is_lead_to_an_estimate(made: Callable[..., None]) -> None:
+def test_only_numbers_of_the_run_whose_page_it_is_lead_to_their_trials(made: Callable[..., None]) -> None:
     for name, ratio in (("one", 1.0), ("other", 3.0), ("own", 1.0)):
         made(name, ratio)
     found = compared("own", "one", "other")
     assert "times as large in other" in study.answer(found)
-    assert "#estimate-" not in study.answer(found)
     table = study.differences_table(found)
-    assert [bool(number.key) for number in table["ratio to one"]] == [run == "own" for run in table["run"]]
+    assert [bool(number.key) for number in table["in the run"]] == [run == "own" for run in table["run"]]
 
 
 def test_a_machine_that_has_a_name_is_called_by_it_unless_two_runs_share_it() -> None:

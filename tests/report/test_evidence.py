@@ -153,7 +153,7 @@ def test_flagged_trials_are_listed_with_their_reasons(run: Run, monkeypatch: pyt
 
     sound = told()
     assert "none of them flagged" in sound
-    assert "None: no trial has a reason to be doubted." in sound
+    assert "None: nothing casts doubt on any trial." in sound
     doubted = told((), (Flag("steal", 0.5, 0.05),))
     assert "1 of them flagged" in doubted
     assert f"{trials['trial_id'][1]} : CPU time that the hypervisor took 50 % (limit 5 %)" in doubted

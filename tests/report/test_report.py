@@ -365,3 +365,15 @@ def test_a_run_with_damaged_data_is_reported_without_its_numbers(home: Path) -> 
     page = _report()
     assert f"Its data cannot be read. {damaged} is damaged" in page.text("answer")
     assert "Sum" in page.text("00-summary")
+
+
+def test_a_ratio_leads_to_its_row_in_the_table_of_its_notebook_while_others_are_measured(home: Path) -> None:
+    run = reports.scaled_run(RUN)
+    row = '<table><tr><td><span id="estimate-0123456789">2.00</span></td></tr></table>'
+    write_notebook(
+        run.path / "notebooks" / "11-machines.ipynb",
+        code("tell = lab.answer()", said("**Answer.** It is [2.00](#estimate-0123456789) times as large.")),
+        code("lab.table()", html(f"<details><summary>All</summary>{row}</details>")),
+    )
+    page = Page(write_report(RUN, to_come=["05-dispatch"]).read_text())
+    assert '<a href="#estimate-0123456789">2.00</a>' in page.markup

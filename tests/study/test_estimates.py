@@ -21,6 +21,7 @@ from lab.study.estimates import (
     agreement,
     anchored,
     contradictions,
+    factors_in_words,
     key_of,
     linked,
     named,
@@ -60,6 +61,24 @@ def test_an_estimate_names_its_sources_once_and_has_a_key_that_its_machine_does_
 def test_the_name_of_factors_does_not_depend_on_their_order() -> None:
     assert named(workers=2, load=0.5) == named(load=0.50, workers=2) == "load=0.5, workers=2"
     assert named() == ""
+
+
+@pytest.mark.parametrize(
+    ("factors", "words"),
+    [
+        (named(topology="single", workers=1, loop=117649), "one process, loop of 117,649 iterations"),
+        (named(topology="cluster", workers=2, dispatch="shared", load=0.6), "2 workers, shared, load 0.6"),
+        (named(workers=1, arrangement="least-busy, bound 2"), "1 worker, least-busy, bound 2"),
+        (named(slo="p95 within 3 times the loop, steady", arrivals="poisson"),
+         "random arrivals, p95 within 3 times the loop, steady"),
+        (named(quota=0.5, connections="kept"), "kept connections, quota of 0.5 CPUs"),
+        (named(quota="1 CPU", cheese="old", workers="many"), "many workers, quota of 1 CPU, cheese old"),
+        ("", ""),
+        ("no factors", ""),
+    ],
+)  # fmt: skip
+def test_factors_are_written_as_people_do(factors: str, words: str) -> None:
+    assert factors_in_words(factors) == words
 
 
 def test_a_table_has_its_columns_whatever_is_in_it() -> None:

@@ -106,19 +106,21 @@ def answer(trials: pd.DataFrame) -> str:
     raw, over_ideal = ({one.name: getattr(one, how) for one in found[1:]} for how in ("mean", "over_ideal"))
     raw_name, over_name = (f"{quantity} over {found[0].name}'s" for quantity in QUANTITIES)
     blocks = dict.fromkeys(units.counted(one.mean.trials, "block") for one in found[1:])
+    measured, steadied = _told_of(raw, raw_name, "requests"), _told_of(over_ideal, over_name, "they")
+    same = measured == steadied  # of none can anything be told
+    also = ", even with" if same else f", {measured}. With"
     return (
-        f"**Answer.** How long requests take, compared with {found[0].name}: {_told_of(raw, raw_name)}."
-        f" With the speed of loops taken out: {_told_of(over_ideal, over_name)}. These are ratios of mean"
-        f" latency, paired over {' or '.join(blocks)}, under random arrivals at a utilisation of"
-        f" {_span(compared(trials)['utilisation'])}."
+        f"**Answer.** Compared with {found[0].name}{also} the speed of the loops taken out, {steadied}. These"
+        f" are ratios of mean latency, paired over {' or '.join(blocks)}, under random arrivals at a"
+        f" utilisation of {_span(compared(trials)['utilisation'])}."
     )
 
 
 _TAKE = {"more": "longer", "less": "less time", "alike": "as long", None: "cannot be told"}
 
 
-def _told_of(ratios: Mapping[str, Estimate], quantity: str) -> str:
-    """Write what can be told with its numbers, by links, and for the rest that it cannot be told."""
+def _told_of(ratios: Mapping[str, Estimate], quantity: str, they: str) -> str:
+    """Write what can be told with its numbers, by links, and of how many others it cannot be told."""
     found = by_word(ratios)
     parts = [
         f"**{_TAKE[word]}** with "
@@ -126,8 +128,12 @@ def _told_of(ratios: Mapping[str, Estimate], quantity: str) -> str:
         for word, names in found.items()
         if word and names
     ]
-    untold = [f"cannot be told with {', '.join(found[None])}"] if found[None] else []
-    return "; ".join(parts + untold)
+    told_of = [f"{they} take {'; '.join(parts)}"] if parts else []
+    if untold := found[None]:
+        one = len(untold) == 1
+        which = f"{untold[0]} cannot" if one else f"none of the other {len(untold)} can"
+        told_of.append(f"{which} be told to be faster or slower")
+    return "; ".join(told_of)
 
 
 def _leading(found: Estimate, quantity: str, name: str) -> str:

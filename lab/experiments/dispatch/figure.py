@@ -37,6 +37,7 @@ from lab.figures import (
     server_look,
 )
 from lab.models.statistics import Estimate
+from lab.units import percent
 
 _MOST_COLUMNS = 2
 
@@ -87,7 +88,8 @@ def _title(trials: pd.DataFrame, arrivals: str) -> str:
     near, known = _near_theory(trials, arrivals)
     if not known:
         return f"{kind}: does latency follow theory?"
-    return f"{kind}: {near} of {known} trials below {_STEADY:.0%} are within {_NEAR - 1:.0%} of theory's p50"
+    steady = f"{near} of {known} trials below {percent(_STEADY)}"
+    return f"{kind}: in {steady}, the p50 is within {_NEAR:g} times theory's"
 
 
 _STEADY = 0.9
@@ -186,9 +188,9 @@ def comparison_figure(trials: pd.DataFrame) -> Figure | None:
 def _finding(trials: pd.DataFrame, reference: str) -> str:
     than = by_word({one.name: one.mean for one in comparisons(trials)[1:]})
     if than["more"]:
-        return f"Random arrivals: requests take longer than with {reference} with {_names(than['more'])}"
+        return f"Random arrivals: requests take longer with {_names(than['more'])} than with {reference}"
     if than["less"]:
-        return f"Random arrivals: requests take less time than with {reference} with {_names(than['less'])}"
+        return f"Random arrivals: requests take less time with {_names(than['less'])} than with {reference}"
     return f"Random arrivals: is any arrangement slower than {reference}, and who answers?"
 
 

@@ -259,7 +259,7 @@ def _leading(measure: Measure, kind: str, mine: pd.DataFrame, of: Mapping[str, A
 
 _TOLD: dict[str, Callable[[pd.DataFrame, Mapping[str, Any]], str]] = {
     KILL: lambda mine, of: (
-        f"{_lost(KILL, mine, of)}; until all workers served again: {_leading(_FULL, KILL, mine, of)}."
+        f"{_lost(KILL, mine, of)}; time until all workers served again: {_leading(_FULL, KILL, mine, of)}."
     ),
     RECYCLE: lambda mine, of: f"{_lost(RECYCLE, mine, of)}.",
     BLOCK: lambda mine, of: (

@@ -82,7 +82,7 @@ RULES: dict[Name, Rule] = {
     ),
     "pool": Rule(
         "One CPU-heavy request blocks all others: thread or pool?",
-        "In the event loop or in a thread it holds up the others more than in a pool of processes",
+        "A CPU-heavy request holds up the others more in the event loop or in a thread than in a pool",
         f"the others' tail is {HELD_UP:g} times that beside the pool",
     ),
     "memory": Rule(
@@ -296,7 +296,7 @@ def _said(ruling: Ruling) -> str:
 
 
 def _holds(count: int) -> str:
-    return "holds as it is said" if count == 1 else "hold as they are said"
+    return "holds as it stands" if count == 1 else "hold as they stand"
 
 
 _WHICH = {

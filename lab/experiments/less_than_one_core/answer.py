@@ -191,7 +191,7 @@ def figure(trials: pd.DataFrame) -> Figure | None:
             words = 0.04 + 0.075 * len(legend.get_texts()) / columns  # of the panel's height
             above.set_ylim(0, above.get_ylim()[1] / (1 - words))
         for below in (stopped, stopped_calm):
-            below.set_ylabel("periods in which\nit was stopped, %" if below is stopped else "")
+            below.set_ylabel("periods in which\nit was stopped, %")
             below.set_ylim(-5, 105)
             below.set_xlabel("workers")
             below.set_xticks(range(len(names)), [str(n) for n in names])
