@@ -13,6 +13,7 @@ import json
 import math
 import os
 import resource
+import select
 import shutil
 import signal
 import subprocess
@@ -154,7 +155,7 @@ class Program:
     def wait(self, timeout_s: float | None = None) -> int:
         """Wait for its end, and return what `poll` does. Raises TimeoutError if that takes too long."""
         try:
-            return self._keeper.wait(timeout_s)
+            return wait_for(self._keeper, timeout_s)
         except subprocess.TimeoutExpired:
             raise TimeoutError(f"process {self.pid} has not ended after {timeout_s:g} s") from None
 
@@ -250,13 +251,30 @@ def cpu_of_tree_s(pid: int) -> float:
     return float(sum(one.user + one.system + one.children_user + one.children_system for one in times))
 
 
+def wait_for(process: "subprocess.Popen[Any]", within_s: float | None) -> int:
+    """Wait for the end of a process, at most for so long, and return its exit status.
+
+    On Linux it is told of the end; `Popen.wait` looks again and again, ever less often. Raises
+    subprocess.TimeoutExpired.
+    """
+    if within_s and hasattr(os, "pidfd_open") and process.poll() is None:
+        with contextlib.suppress(OSError):  # another thread has waited for it, or the system refuses
+            fd = os.pidfd_open(process.pid)
+            try:
+                polled(fd, select.POLLIN, within_s)
+            finally:
+                os.close(fd)
+            within_s = 0.0
+    return process.wait(within_s)
+
+
 def end_group(leader: "subprocess.Popen[bytes]", within_s: float = 0.0) -> None:
     """End a process that leads a group, and the whole group; return when they are gone.
 
     It has `within_s` to end by itself, then it is killed. Raises LabError if one survives that.
     """
     with contextlib.suppress(subprocess.TimeoutExpired):
-        leader.wait(within_s)
+        wait_for(leader, within_s)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(leader.pid, signal.SIGKILL)
     leader.wait()

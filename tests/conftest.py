@@ -34,6 +34,14 @@ settings.register_profile("unhurried", deadline=None)  # how busy the machine is
 settings.load_profile("unhurried")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_power_cut() -> Iterator[None]:
+    """Do not wait for the disk: a test's files have but to survive kills, and thousands are written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give every test a folder of its own for runs, figures and reports."""

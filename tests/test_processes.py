@@ -131,7 +131,12 @@ def test_signals_reach_a_program_even_where_its_starter_ignores_them(tmp_path: P
             signal.signal(number, handler)
 
 
-def test_a_program_may_end_by_itself_for_a_while_and_is_killed_then(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [True, False], ids=["told of its end", "looks for it"])
+def test_a_program_may_end_by_itself_for_a_while_and_is_killed_then(
+    told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not told:
+        monkeypatch.delattr(os, "pidfd_open", raising=False)
     obeys = "import signal, time; signal.signal(15, lambda *_: exit(6)); print(); time.sleep(600)"
     refuses = "import signal, time; signal.signal(15, signal.SIG_IGN); print(); time.sleep(600)"
     for code, within_s, status in ((obeys, PATIENCE_S, 6), (refuses, 0.05, -signal.SIGKILL)):

@@ -17,7 +17,7 @@ from weakref import WeakSet
 from lab.channel import Channel, Message
 from lab.checks import checked
 from lab.errors import LabError, UsageError
-from lab.processes import cpu_of_tree_s, end_group, ending, start_with_channel
+from lab.processes import cpu_of_tree_s, end_group, ending, start_with_channel, wait_for
 from lab.quota import Quota, Throttling, new_quota
 from lab.servers import sockets
 from lab.servers.counters import SharedCounts, WorkerCounters
@@ -126,7 +126,7 @@ class Server(RunningServer):
                     self._quota.limit(False)  # it should end as fast as any other
                 self._process.send_signal(signal.SIGTERM)
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.wait(self.spec.drain_s + _GRACE_S)
+                    wait_for(self._process, self.spec.drain_s + _GRACE_S)
             finally:
                 self._end(failed)
             sockets.listen(*self._address).close()  # proves that nothing listens there

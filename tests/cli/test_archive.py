@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from helpers.archives import changed
 from helpers.html_page import Page
-from helpers.lab_command import finish
 
 import lab
 from lab import files
@@ -24,15 +23,25 @@ from lab.study.runs import open_run
 HOSTILE = "<script>alert(1)</script>\x1b[2J\x1b]0;owned\x07\u202e\x9b31m"
 
 
-def test_a_run_is_packed_here_and_taken_in_there(home: Path) -> None:
+def finish(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[object, str, str]:
+    """Return the status of a command, and what it printed: on stdout, and on stderr."""
+    with pytest.raises(SystemExit) as ended:
+        main(args)
+    return ended.value.code, *capsys.readouterr()
+
+
+def test_a_run_is_packed_here_and_taken_in_there(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     root, there = files.checkout(), home / "there"
     assert root is not None
     shutil.copytree(root / "data" / "reference", home / "data" / "reference")
     there.mkdir()
-    done = finish(home, "lab", "export", "reference")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{home / 'reference.zip'}\n", "")
-    done = finish(there, "lab", "import", str(home / "reference.zip"), "--as", "colleague")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "colleague\n", "")
+    monkeypatch.chdir(home)
+    assert finish(capsys, "export", "reference") == (0, f"{home / 'reference.zip'}\n", "")
+    monkeypatch.setenv(files.HOME, str(there))
+    taking = finish(capsys, "import", str(home / "reference.zip"), "--as", "colleague")
+    assert taking == (0, "colleague\n", "")
     packed, taken = (
         sorted(path.name for path in (folder / "trials").iterdir())
         for folder in (home / "data/reference", there / "data/colleague")
@@ -70,10 +79,10 @@ def test_a_machine_with_a_hostile_name_is_not_taken_in(home: Path, label: str) -
         import_run(sent, "hostile")
 
 
-def test_what_is_not_taken_in_is_told_in_one_line(home: Path) -> None:
+def test_what_is_not_taken_in_is_told_in_one_line(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (home / "not.zip").write_text("hello\x1b[31m")
-    done = finish(home, "lab", "import", str(home / "not.zip"))
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    status, out, err = finish(capsys, "import", str(home / "not.zip"))
+    assert (status, out, err.count("\n")) == (1, "", 1)
     assert list((home / "data").glob("*")) == []
 
 
@@ -91,9 +100,8 @@ def hostile(home: Path) -> str:
 
 
 def said(capsys: pytest.CaptureFixture[str], *args: str) -> str:
-    with pytest.raises(SystemExit):
-        main(args)
-    return "".join(capsys.readouterr())
+    _, out, err = finish(capsys, *args)
+    return out + err
 
 
 @pytest.mark.parametrize("args", [["runs"], ["runs", "--check"], ["compare", "hostile", "hostile"]])

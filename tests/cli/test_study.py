@@ -222,7 +222,7 @@ class TestToAKill:
     """A study that is killed in the middle of a measurement, and the same command again."""
 
     def test_killed_it_leaves_no_process_and_resumes_where_it_was(self, tmp_path: Path) -> None:
-        command = study("--only", "04", "-p", "04.search_s=0.2")
+        command = study("--only", "05", "-p", "05.pools=[]", "-p", "05.kept=[]")
         with start(tmp_path, *command) as process:
             until(lambda: progress(tmp_path).get("done") == 1)
             process.kill()
@@ -238,7 +238,7 @@ class TestToAKill:
         assert "trial 2 of 2" in again.done.stderr
         assert "trial 1 of 2" not in again.done.stderr
         trials = _checksums(run, "trials/*")
-        assert len(trials) == _planned("04-worker-scaling", "workers")
+        assert len(trials) == _planned("05-dispatch", "dispatches")
         assert trials | kept == trials, "what was finished is as it was"
         assert again.manifest.state == "complete"
 
@@ -322,18 +322,15 @@ class TestPapermill:
             assert execute(notebook, output, parameters) is None
             return output.read_text()
 
-        def short(notebook: str) -> dict[str, object]:
-            return catalog.profile_parameters("smoke", notebook) | {"iterations": 20_000}
-
-        by_hand(
-            "05-dispatch", **short("05-dispatch") | {"pools": [], "dispatches": ["round-robin"], "kept": []}
-        )
-        by_hand("04-worker-scaling", **short("04-worker-scaling"))
+        few: dict[str, object] = {"pools": [], "dispatches": ["round-robin"], "kept": []}
+        by_hand("05-dispatch", **catalog.profile_parameters("smoke", "05-dispatch") | few)
+        by_hand("01-hot-loop", **catalog.profile_parameters("smoke", "01-hot-loop"))
         summary = by_hand("00-summary")
         assert "<td>dispatch</td>" in summary
-        assert "<td>worker-scaling</td>" in summary
+        assert "<td>hot-loop</td>" in summary
         (run,) = (tmp_path / "data").iterdir()
-        assert len(_checksums(run, "trials/*")) == 3
+        assert len(_checksums(run, "trials/*")) == 1
+        assert len(_checksums(run, "tables/hot-loop-*")) == 1
 
     def test_a_wrong_parameter_is_named_in_the_last_line(self, tmp_path: Path) -> None:
         command = papermill("02-single-vs-cluster", "-p", "run", "007")

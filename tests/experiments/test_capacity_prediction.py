@@ -48,12 +48,15 @@ def one_worker(blocks: int = 3, loops: int = 80, spread: float = 0.02) -> pd.Dat
 
 
 @cache
+def foretold(utilisation: float, requests: int) -> pd.DataFrame:
+    return prediction.foretold(one_worker(), utilisation, 2, "central", requests, seed=1)
+
+
 def bands(*loads: float, requests: int = 300) -> pd.DataFrame:
     """Foretell two workers at these loads."""
+    written_at = pd.Timestamp("2025-12-31", tz="UTC")
     found = [
-        prediction.foretold(one_worker(), float(utilisation), 2, "central", requests, seed=1).assign(
-            load=load, workers=2, written_at=pd.Timestamp("2025-12-31", tz="UTC")
-        )
+        foretold(utilisation, requests).assign(load=load, workers=2, written_at=written_at)
         for load in loads
         for utilisation in (0.45, 0.5, 0.55, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
     ]

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.html_page import unlinked
-from helpers.lab_command import finish, papermill
 
 from lab import files
+from lab.cli.execute import execute
 from lab.errors import LabError, UsageError
 from lab.experiments import machines as study
 from lab.experiments.machines import Parameters, beside, opened
@@ -190,6 +190,5 @@ def test_scaling_is_drawn_as_measured_and_as_a_share_of_what_the_cpus_allow(refe
 
 def test_the_notebook_needs_but_one_run(home: Path) -> None:
     open_run("mine")
-    done = finish(home, *papermill("11-machines"))
-    assert done.returncode == 0, done.stderr
+    assert execute("11-machines", home / "out.ipynb", {}) is None
     assert (home / "figures/mine/machines.svg").exists()

@@ -166,7 +166,7 @@ def test_running_out_of_descriptors_is_the_clients_fault() -> None:
         "import json, resource, sys\n"
         "from lab.load.attack import attack\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))\n"
-        "print(json.dumps(attack(sys.argv[1], rate=200, duration=0.5, timeout=2).summary))\n"
+        "print(json.dumps(attack(sys.argv[1], rate=200, duration=0.5, timeout=1).summary))\n"
     )
     with serving(never) as server:
         done = subprocess.run([sys.executable, "-c", code, server.url], capture_output=True, check=True)

@@ -87,7 +87,7 @@ def test_the_workers_are_enough_and_one_less_is_not(erlangs: float, wait_s: floa
     )
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     st.floats(0.1, 5000),
     st.floats(1, 3),

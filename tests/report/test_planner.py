@@ -189,6 +189,7 @@ def test_trials_of_the_run_are_planned_with_as_in_09(opened: Open, monkeypatch: 
     """The workers whose predictions came true are said to be, and what they sustained is drawn."""
     monkeypatch.setattr(stability, "measure", lambda *_: [LoopCost(9.0, 0.005)] * 3)
     monkeypatch.setattr(run_module, "between", lambda *_: Noise(0.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr(prediction, "_PLAYS", 100)  # enough for a band that is not the question here
     more: dict[str, Any] = {"loads": [0.4, 0.8], "blocks": 6, "duration_s": 2.0}
 
     def execute(condition: Condition, seed: int) -> Attacked:

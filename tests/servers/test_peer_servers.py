@@ -77,8 +77,11 @@ def assert_gone(server: PeerServer, pids: set[int]) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_peer_answers_as_ours_do_replaces_its_workers_and_leaves_nothing(name: str) -> None:
+def test_a_peer_answers_as_ours_do_replaces_its_workers_and_leaves_nothing(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     here(name)
+    monkeypatch.setenv("GRANIAN_RESPAWN_INTERVAL", "0.5")  # else it rests for 3.5 s before each it ends
     with peers.start(name, workers=workers_of(name), iterations=ITERATIONS) as server:
         assert len(server.workers) == workers_of(name)
         assert ask(server.url, "/")[2] == "Hello World!"

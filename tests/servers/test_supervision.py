@@ -86,7 +86,7 @@ def test_a_server_that_is_never_ready_is_given_up_and_its_log_is_kept(
     sabotage: Sabotage, topology: str, tmp_path: Path
 ) -> None:
     sabotage(HANGS)
-    for tries in range(1, 4):
+    for tries in range(1, 3):
         with pytest.raises(LabError, match=r"was not ready after 0.1 s"):
             serve(topology, workers=1, iterations=SHORT, start_timeout_s=0.1)
         assert len(list(tmp_path.glob("scaling-lab-*.log"))) == tries
@@ -236,7 +236,7 @@ def test_a_worker_that_is_merely_busy_does_not_hang() -> None:
     """Requests that are each far shorter than the time-out, and together far longer, without a pause."""
     with serve(dispatch="shared", workers=1, iterations=100_000, hang_timeout_s=0.5) as server:
         before, size = server.workers, 20
-        while sum(counters.busy_s for counters in server.counters()) < 2:
+        while sum(counters.busy_s for counters in server.counters()) < 1.5:
             assert set(burst(server.url, size)) == set(before)
             size *= 2  # so that the last one takes half of the time
         assert server.workers == before

@@ -28,6 +28,12 @@ def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.study.size.Search", Scripted)
 
 
+@pytest.fixture
+def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at latencies no longer than at a rate, where nothing depends on how many requests there are."""
+    monkeypatch.setattr("lab.study.size.LONGER", 1.0)
+
+
 def planned(*command: str, workers: tuple[int, ...] = (1,), **more: Any) -> Plan:
     return Plan(command=command, workers=workers, folder=str(APPS), **{"duration_s": 0.5, **more})
 
@@ -73,6 +79,7 @@ PYTHONS = [made for made in (gunicorn, uvicorn) if find_spec(made.__name__)]
 """Those that are installed: they are peers, which the package does not need."""
 
 
+@pytest.mark.usefixtures("briefly")
 @pytest.mark.parametrize("made", [*PYTHONS, node], ids=lambda made: made.__name__)
 def test_workers_are_seen_by_placeholder_and_by_environment(made: Any) -> None:
     (row,) = described(made()).rows
@@ -83,6 +90,7 @@ def test_workers_are_seen_by_placeholder_and_by_environment(made: Any) -> None:
     assert row.leak_bytes_per_request == 0
 
 
+@pytest.mark.usefixtures("briefly")
 def test_one_that_sleeps_waits_and_is_kept_in_its_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
     run, plan = open_run(), wsgi("/sleep", slo=("p99=9s",))
     found = described(plan, run)
@@ -109,6 +117,7 @@ def test_one_that_sleeps_waits_and_is_kept_in_its_run_once(monkeypatch: pytest.M
         size(replace(plan, path="/other"), run)
 
 
+@pytest.mark.usefixtures("briefly")
 def test_one_that_lets_one_worker_in_at_a_time_is_locked() -> None:
     found = described(wsgi("/lock", workers=(1, 2), slo=("p99=9s",)))
     assert (found.verdict.workers, found.verdict.limit) == (1, Limit.LOCK)
@@ -132,6 +141,7 @@ def test_one_that_fails_each_fiftieth_request_is_limited_by_errors() -> None:
     assert "Errors limit it" in found.why
 
 
+@pytest.mark.usefixtures("briefly")
 def test_what_is_sent_is_what_was_asked_for() -> None:
     order = {"method": "POST", "headers": {"X-Key": "hush"}, "body": b"one"}
     (row,) = described(wsgi("/order", ready_path="/", request=order)).rows
@@ -140,6 +150,7 @@ def test_what_is_sent_is_what_was_asked_for() -> None:
         size(wsgi("/order", ready_path="/", request=order | {"headers": {"X-Key": "no"}}))
 
 
+@pytest.mark.usefixtures("briefly")
 def test_one_that_ignores_sigterm_is_measured_and_gone_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.study.size_plan._DRAIN_S", 0.1)
     stubborn = "import runpy, signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); sys.argv.pop(0); "
