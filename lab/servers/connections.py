@@ -16,8 +16,7 @@ _SWEEP_S = 0.01
 class ServedConnection(web.RequestHandler):
     """aiohttp's side of a connection. It closes if a head stays incomplete.
 
-    It reports when its first request is done, so that the next one is on its way while the answer is written;
-    or, if it had none, its end.
+    It reports when its first request is answered, or, if it had none, its end.
     """
 
     def __init__(
@@ -59,12 +58,13 @@ class ServedConnection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Report that nothing of the request is left to do but to write its answer, whoever made that.
+        """Report that the request is answered, whoever made the answer, once that is written.
 
         The connection may last: aiohttp waits for the rest of a body that nobody read.
         """
+        finished = await super().finish_response(request, resp, start_time)
         self._report_done()
-        return await super().finish_response(request, resp, start_time)
+        return finished
 
     def _report_done(self) -> None:
         if self._on_done:

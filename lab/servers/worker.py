@@ -29,6 +29,7 @@ from lab.hotloop import LoopRun
 from lab.servers import offload
 from lab.servers.connections import ServedConnection, close_idle
 from lab.servers.counters import SharedCounts
+from lab.servers.one_queue import Taker
 from lab.servers.sockets import QUIET_S, Acceptor
 from lab.servers.spec import ServerSpec
 from lab.servers.workers import SIGNALS, Commands, Workers
@@ -83,6 +84,7 @@ class Worker:
         self._alone = alone
         self._loop = asyncio.get_running_loop()
         self._leaving = False
+        self._source: Acceptor | Taker | None = None
         self._held: list[socket.socket] = []
         self._drain = asyncio.Event()
         self._opening: set[asyncio.Task[object]] = set()
@@ -113,18 +115,27 @@ class Worker:
             for number, command in SIGNALS.items():
                 self._loop.add_signal_handler(number, self._obey, command)
         self._loop.add_reader(self._channel, self._receive, server)
-        acceptor = self._listener and Acceptor(self._listener, partial(self._open, server))
+        self._source = self._source_for(server)
         if self._watchdog:
             self._watchdog.watch()
         self._channel.send({"event": "ready"})
         await self._drain.wait()
-        if acceptor:
-            acceptor.close()
+        if self._source:
+            self._source.close()
         if self._opening:
             await asyncio.wait(self._opening)
         await close_idle(server, quiet_s=QUIET_S, hand_over=None if self._alone else self._hand_over)
         if self._commands:
             await self._commands.cancel()
+
+    def _source_for(self, server: web.Server) -> Acceptor | Taker | None:
+        """Return what gets it connections; None if the supervisor passes them on."""
+        serve = partial(self._open, server)
+        if self._listener is None:
+            return None
+        if self._spec.has_one_queue:
+            return Taker(self._listener, self._channel, serve)
+        return Acceptor(self._listener, serve)
 
     def _tallied(self, work: Work) -> Work:
         async def tallied() -> LoopRun:
@@ -191,6 +202,8 @@ class Worker:
         with contextlib.suppress(EOFError, OSError):  # then the lifeline ends this process
             for message, fd in self._channel.receive():
                 match message["do"]:
+                    case "take" if isinstance(self._source, Taker):
+                        self._source.take()
                     case "serve":
                         self._take_over(server, fd)
                     case "drain":
