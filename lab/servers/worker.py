@@ -101,7 +101,8 @@ class Worker:
         async with _workshop(self._spec) as (work, self._workers):
             self._commands = Commands(self._workers) if self._workers else None
             app = create_app(self._tallied(work))
-            app.middlewares.append(self._around)
+            if self._watchdog:
+                app.middlewares.append(self._beat)
             runner = web.AppRunner(app, access_log=None)
             await runner.setup()
             assert runner.server is not None  # noqa: S101 - for mypy: it is set up
@@ -146,18 +147,12 @@ class Worker:
         return tallied
 
     @web.middleware
-    async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if self._watchdog:
-            self._watchdog.beat()
-        try:
-            response = await handler(request)
-        except web.HTTPException as error:
-            self._count(error)
-            raise
-        self._count(response)
-        return response
+    async def _beat(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        assert self._watchdog is not None  # noqa: S101 - for mypy: it is its middleware
+        self._watchdog.beat()
+        return await handler(request)
 
-    def _count(self, response: web.StreamResponse) -> None:
+    def _count(self, answer: web.StreamResponse) -> None:
         self._counts.add(requests=1)
         self._until_renewal -= 1
         if self._until_renewal == 0:
@@ -166,7 +161,7 @@ class Worker:
                 self._spec.recycle_after or 0
             )  # to ask again, should no other worker be able to start
         if not self._spec.keepalive or self._drain.is_set():
-            response.force_close()
+            answer.force_close()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         # Not the loop's own handler: during the hot loop, that one is deaf, even to a second signal.
@@ -242,7 +237,7 @@ class Worker:
         self, server: web.Server, sock: socket.socket, on_done: Callable[[], None] | None = None
     ) -> None:
         sock.setblocking(False)
-        connection = partial(ServedConnection, server, self._loop, on_done)
+        connection = partial(ServedConnection, server, self._loop, on_done, self._count)
         opening = self._loop.create_task(self._loop.connect_accepted_socket(connection, sock))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
