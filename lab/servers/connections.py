@@ -16,15 +16,19 @@ _SWEEP_S = 0.01
 class ServedConnection(web.RequestHandler):
     """aiohttp's side of a connection. It closes if a head stays incomplete.
 
-    It reports when its first request is done, so that the next one is on its way while the answer is written;
-    or, if it had none, its end.
+    It shows each answer before it is sent, and reports when the first is; or, if there was none, its end.
     """
 
     def __init__(
-        self, server: web.Server, loop: asyncio.AbstractEventLoop, on_done: Callable[[], None] | None
+        self,
+        server: web.Server,
+        loop: asyncio.AbstractEventLoop,
+        on_done: Callable[[], None] | None = None,
+        on_answer: Callable[[web.StreamResponse], None] | None = None,
     ) -> None:
         super().__init__(server, loop=loop, access_log=None)  # type: ignore[arg-type]
         self._on_done = on_done
+        self._on_answer = on_answer
         self._body: StreamReader = EMPTY_PAYLOAD
         self._head_timer: asyncio.TimerHandle | None = None
 
@@ -59,12 +63,15 @@ class ServedConnection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Report that nothing of the request is left to do but to write its answer, whoever made that.
+        """Report that the request is answered, whoever made the answer, once that is written.
 
         The connection may last: aiohttp waits for the rest of a body that nobody read.
         """
+        if self._on_answer:
+            self._on_answer(resp)
+        finished = await super().finish_response(request, resp, start_time)
         self._report_done()
-        return await super().finish_response(request, resp, start_time)
+        return finished
 
     def _report_done(self) -> None:
         if self._on_done:

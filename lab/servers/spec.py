@@ -40,9 +40,10 @@ class ServerSpec:
     workers: how many; None for the CPUs available to it. A `single` server has one.
     dispatch: which worker gets the next connection. `shared`: workers accept from one listening socket;
         `reuseport`: the kernel hashes connections over one listening socket per worker (Linux);
-        `round-robin`: the supervisor passes each on to the next worker; `least-busy`: to one that has none.
-    bound: how many requests `least-busy` lets a worker hold: with 2, the next one is there when it has
-        answered, but waits for it even if another worker is free first.
+        `round-robin`: the supervisor passes each on to the next worker; `least-busy`: they wait in one
+        queue, from which a worker takes the next when it is done with the last.
+    bound: how many requests `least-busy` lets a worker hold: with 2, the supervisor passes the next one on
+        ahead, where it waits even if another worker is free first.
     kernel, iterations: the hot loop, and where it starts counting down from.
     host, port: where it listens; with port 0, the system chooses a free one.
     keepalive: whether a connection outlives its answer. None for what suits the dispatch: `least-busy`
@@ -146,6 +147,11 @@ class ServerSpec:
         """The CPUs that it can use, its own quota rounded up as any other is."""
         cpus = available_cpus()
         return cpus if self.quota_cpus is None else min(cpus, math.ceil(self.quota_cpus))
+
+    @property
+    def has_one_queue(self) -> bool:
+        """Whether workers take connections from one queue, each when it is done with the last."""
+        return self._one_request_per_connection and self.bound == 1
 
     @property
     def _one_request_per_connection(self) -> bool:

@@ -29,6 +29,7 @@ from lab.hotloop import LoopRun
 from lab.servers import offload
 from lab.servers.connections import ServedConnection, close_idle
 from lab.servers.counters import SharedCounts
+from lab.servers.one_queue import Taker
 from lab.servers.sockets import QUIET_S, Acceptor
 from lab.servers.spec import ServerSpec
 from lab.servers.workers import SIGNALS, Commands, Workers
@@ -83,6 +84,7 @@ class Worker:
         self._alone = alone
         self._loop = asyncio.get_running_loop()
         self._leaving = False
+        self._source: Acceptor | Taker | None = None
         self._held: list[socket.socket] = []
         self._drain = asyncio.Event()
         self._opening: set[asyncio.Task[object]] = set()
@@ -99,7 +101,8 @@ class Worker:
         async with _workshop(self._spec) as (work, self._workers):
             self._commands = Commands(self._workers) if self._workers else None
             app = create_app(self._tallied(work))
-            app.middlewares.append(self._around)
+            if self._watchdog:
+                app.middlewares.append(self._beat)
             runner = web.AppRunner(app, access_log=None)
             await runner.setup()
             assert runner.server is not None  # noqa: S101 - for mypy: it is set up
@@ -113,18 +116,27 @@ class Worker:
             for number, command in SIGNALS.items():
                 self._loop.add_signal_handler(number, self._obey, command)
         self._loop.add_reader(self._channel, self._receive, server)
-        acceptor = self._listener and Acceptor(self._listener, partial(self._open, server))
+        self._source = self._source_for(server)
         if self._watchdog:
             self._watchdog.watch()
         self._channel.send({"event": "ready"})
         await self._drain.wait()
-        if acceptor:
-            acceptor.close()
+        if self._source:
+            self._source.close()
         if self._opening:
             await asyncio.wait(self._opening)
         await close_idle(server, quiet_s=QUIET_S, hand_over=None if self._alone else self._hand_over)
         if self._commands:
             await self._commands.cancel()
+
+    def _source_for(self, server: web.Server) -> Acceptor | Taker | None:
+        """Return what gets it connections; None if the supervisor passes them on."""
+        serve = partial(self._open, server)
+        if self._listener is None:
+            return None
+        if self._spec.has_one_queue:
+            return Taker(self._listener, self._channel, serve)
+        return Acceptor(self._listener, serve)
 
     def _tallied(self, work: Work) -> Work:
         async def tallied() -> LoopRun:
@@ -135,18 +147,12 @@ class Worker:
         return tallied
 
     @web.middleware
-    async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if self._watchdog:
-            self._watchdog.beat()
-        try:
-            response = await handler(request)
-        except web.HTTPException as error:
-            self._count(error)
-            raise
-        self._count(response)
-        return response
+    async def _beat(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        assert self._watchdog is not None  # noqa: S101 - for mypy: it is its middleware
+        self._watchdog.beat()
+        return await handler(request)
 
-    def _count(self, response: web.StreamResponse) -> None:
+    def _count(self, answer: web.StreamResponse) -> None:
         self._counts.add(requests=1)
         self._until_renewal -= 1
         if self._until_renewal == 0:
@@ -155,7 +161,7 @@ class Worker:
                 self._spec.recycle_after or 0
             )  # to ask again, should no other worker be able to start
         if not self._spec.keepalive or self._drain.is_set():
-            response.force_close()
+            answer.force_close()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         # Not the loop's own handler: during the hot loop, that one is deaf, even to a second signal.
@@ -191,6 +197,8 @@ class Worker:
         with contextlib.suppress(EOFError, OSError):  # then the lifeline ends this process
             for message, fd in self._channel.receive():
                 match message["do"]:
+                    case "take" if isinstance(self._source, Taker):
+                        self._source.take()
                     case "serve":
                         self._take_over(server, fd)
                     case "drain":
@@ -229,7 +237,7 @@ class Worker:
         self, server: web.Server, sock: socket.socket, on_done: Callable[[], None] | None = None
     ) -> None:
         sock.setblocking(False)
-        connection = partial(ServedConnection, server, self._loop, on_done)
+        connection = partial(ServedConnection, server, self._loop, on_done, self._count)
         opening = self._loop.create_task(self._loop.connect_accepted_socket(connection, sock))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)

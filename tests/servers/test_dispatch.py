@@ -47,13 +47,13 @@ def test_round_robin_takes_turns(shared_server: Server) -> None:
 
 @pytest.mark.parametrize(
     ("dispatch", "shares"),
-    [("shared", [12]), ("round-robin", [10, 1, 1]), ("least-busy", [10, 1, 1])],
+    [("shared", [12]), ("round-robin", [10, 1, 1]), ("least-busy", [12])],
 )
 def test_a_burst_goes_to_who_takes_it(dispatch: str, shares: list[int]) -> None:
     """Twelve connections come while all three workers stand still, and then one of them goes on.
 
-    With `shared` it takes all that waits. Where connections are passed on, each worker was passed one; those
-    that stand still do not acknowledge theirs, so all the others go to the one that does.
+    It takes all that waits. With round robin each worker was passed one; those that stand still do not
+    acknowledge theirs, so all the others go to the one that does.
     """
     with serve(dispatch=dispatch, workers=3, iterations=SHORT) as server:
         first, *others = server.workers
@@ -147,6 +147,18 @@ def test_least_busy_is_one_queue_and_one_request_at_a_time() -> None:
             connection.close()
 
 
+def test_a_connection_that_a_worker_was_told_of_is_for_another_if_it_dies() -> None:
+    with serve(dispatch="least-busy", workers=1, iterations=SHORT) as server:
+        (before,) = server.workers
+        os.kill(before, signal.SIGSTOP)
+        clients = [Connection(server.url).ask("/") for _ in range(3)]
+        assert server.workers == server.workers  # the supervisor has seen them all once it has answered twice
+        os.kill(before, signal.SIGKILL)
+        assert {client.answer().status for client in clients} == {200}
+        for client in clients:
+            client.close()
+
+
 def test_least_busy_fills_each_worker_to_its_bound_and_keeps_the_rest() -> None:
     """Both workers are inside the loop and hold one more each: killing one frees five of six."""
     with (
@@ -228,9 +240,10 @@ def test_a_worker_that_is_busy_gets_its_connections_later_and_nobody_waits_for_i
             connection.close()
 
 
-def test_overload_waits_and_is_not_refused() -> None:
-    """1,500 connections while no worker accepts: each is answered in the end."""
-    with serve(dispatch="shared", workers=2, iterations=SHORT) as server:
+@pytest.mark.parametrize("dispatch", ["shared", "least-busy"])
+def test_overload_waits_and_is_not_refused(dispatch: str) -> None:
+    """1,500 connections while no worker accepts, more than one queue holds: each is answered in the end."""
+    with serve(dispatch=dispatch, workers=2, iterations=SHORT) as server:
         for pid in server.workers:
             os.kill(pid, signal.SIGSTOP)
         waiting = [Connection(server.url).ask("/") for _ in range(1500)]
@@ -243,7 +256,12 @@ def test_overload_waits_and_is_not_refused() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the files of a process that runs")
 @pytest.mark.parametrize(
-    ("options", "room"), [({"dispatch": "round-robin"}, 4), ({"dispatch": "least-busy", "bound": 9}, 1)]
+    ("options", "room"),
+    [
+        ({"dispatch": "round-robin"}, 4),
+        ({"dispatch": "least-busy"}, 1),
+        ({"dispatch": "least-busy", "bound": 9}, 1),
+    ],
 )
 def test_a_worker_that_may_open_no_more_files_gets_its_connections_as_others_are_over(
     options: dict[str, Any], room: int

@@ -14,7 +14,7 @@ from helpers.clients import PATIENCE_S, Connection, get, refused, until
 
 from lab.processes import run_loop
 from lab.servers import Server, serve
-from lab.servers.dispatch import HeadWatch
+from lab.servers.heads import HeadWatch
 from lab.servers.sockets import HEAD_TIMEOUT_S
 from lab.servers.spec import DISPATCHES
 
@@ -135,7 +135,7 @@ def test_a_connection_that_lasts_after_its_answer_holds_no_least_busy_worker(
 
 @pytest.mark.parametrize("closes", [False, True])
 def test_a_head_that_stays_incomplete_is_closed(closes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.servers.dispatch.HEAD_TIMEOUT_S", PATIENCE_S if closes else 0.05)
+    monkeypatch.setattr("lab.servers.heads.HEAD_TIMEOUT_S", PATIENCE_S if closes else 0.05)
     assert asyncio.run(asyncio.wait_for(_handed_on([b"GE", b"T / HTTP/1.1\r\n"], closes), PATIENCE_S)) is None
 
 

@@ -1,7 +1,8 @@
-"""What the bound of least-busy buys, and what it costs: less idle time, for requests that wait behind others.
+"""What the bound of least-busy costs, and whether it buys less idle time.
 
-With a bound of 1 a worker stands idle from its answer until the next request has come. With more, that one
-has come meanwhile, but waits for its worker even if another is free first; with equal loops, none is.
+With a bound of 1 a worker takes the next request from the one queue when it has answered the last. With more,
+the supervisor passes requests on ahead: one waits for its worker even if another is free first; with equal
+loops, none is.
 """
 
 from collections.abc import Callable, Mapping

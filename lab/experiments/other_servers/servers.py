@@ -38,17 +38,13 @@ PEERS = {one.name: one for one in peers.PEERS}
 
 _BY_THEMSELVES = "workers that accept by themselves save the hop through a supervisor in each request"
 
-ACCEPTS = {
-    BOUND_2: "a worker that already holds the next request need not wait for the supervisor to pass it on",
-    "gunicorn-sync": "workers that accept only while they are idle make one central queue without any hop",
-    **dict.fromkeys(
-        (
-            *("gunicorn-gthread", "gunicorn-aiohttp", "uvicorn", "hypercorn", "granian"),
-            *("node-cluster-shared", "shared", "reuseport"),
-        ),
-        _BY_THEMSELVES,
+ACCEPTS = dict.fromkeys(
+    (
+        *("gunicorn-sync", "gunicorn-gthread", "gunicorn-aiohttp", "uvicorn", "hypercorn", "granian"),
+        *("node-cluster-shared", "shared", "reuseport"),
     ),
-}
+    _BY_THEMSELVES,
+)
 """Why servers may be nearer to the ideal than one with a supervisor that hands connections out."""
 
 
