@@ -220,6 +220,9 @@ def test_what_is_sustained_is_foretold_exactly_too_as_if_all_loops_were_alike() 
     alike = prediction.sustained_utilisations(PARAMETERS, one_worker(spread=1e-6))
     assert varied["sustained"] < 0.95 * varied["exact"], "loops that vary wait longer"
     assert alike["sustained"] == pytest.approx(alike["exact"], rel=0.02)
+    found = prediction.sustained_utilisations(PARAMETERS.model_copy(update={"dispatch": "shared"}), plain)
+    assert found["sustained"] > 0
+    assert math.isnan(found["exact"]), "there is no formula for it, and a simulation is not called exact"
 
 
 def test_both_theories_stand_beside_the_measured_rate_and_one_alone_in_a_run_without_the_other() -> None:

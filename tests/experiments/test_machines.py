@@ -12,8 +12,9 @@ from helpers.html_page import unlinked
 from lab import files
 from lab.cli.execute import execute
 from lab.errors import LabError, UsageError
-from lab.experiments import machines as study
-from lab.experiments.machines import Parameters, beside, opened
+from lab.experiments.machines import answer as words
+from lab.experiments.machines import figure as views
+from lab.experiments.machines.beside import Beside, Parameters, beside, opened
 from lab.figures import rendered
 from lab.models.statistics import estimate
 from lab.study.compare import Difference
@@ -88,7 +89,7 @@ def _precise(one: Difference) -> float:
     return one.smallest_told or 0.0
 
 
-def compared(run: str, *runs: str) -> study.Beside:
+def compared(run: str, *runs: str) -> Beside:
     return beside(opened(Parameters(run=run, runs=runs)))
 
 
@@ -99,10 +100,10 @@ def test_a_difference_is_told_with_its_interval_and_others_with_what_could_have_
     made("other", 2.0)
     found = compared("other", "one")
     assert [one.told for one in found.differences] == [True, False]
-    answer = study.answer(found)
+    answer = words.answer(found)
     assert "**1 difference told in 2 numbers**" in answer
     assert "throughput (1 worker) is 2" in unlinked(answer)
-    table = study.differences_table(found)
+    table = words.differences_table(found)
     first = table.iloc[0]
     assert f"is [{first['ratio to one'].digits}](#estimate-{first['ratio to one'].anchor}) times" in answer
     assert (first["quantity"], first["of"]) == ("throughput, requests/s", "1 worker")
@@ -114,7 +115,7 @@ def test_a_difference_is_told_with_its_interval_and_others_with_what_could_have_
         "no difference that this could have seen",
         "cannot be told",
     ]
-    figure = study.differences_figure(found)
+    figure = views.differences_figure(found)
     assert figure is not None
     assert [axes.get_title("left") for axes in figure.axes] == ["Rates and times", "Shares and ratios"]
     assert rendered(figure, "png")
@@ -125,12 +126,12 @@ def test_a_run_beside_itself_differs_in_nothing_and_says_that_it_is_alone(
 ) -> None:
     made("one")
     found = compared("one", "one")
-    answer = study.answer(found)
+    answer = words.answer(found)
     assert "only one run" in answer
     assert "no difference in 2 numbers" in answer
     assert found.found
     precise = found.found.differences.index(min(found.differences, key=_precise))
-    ratio = study.differences_table(found)["ratio to one"][precise]
+    ratio = words.differences_table(found)["ratio to one"][precise]
     assert f"(#estimate-{ratio.anchor})" in answer, "the most precise one"
 
 
@@ -138,8 +139,8 @@ def test_only_numbers_of_the_run_whose_page_it_is_lead_to_their_trials(made: Cal
     for name, ratio in (("one", 1.0), ("other", 3.0), ("own", 1.0)):
         made(name, ratio)
     found = compared("own", "one", "other")
-    assert "times as large in other" in study.answer(found)
-    table = study.differences_table(found)
+    assert "times as large in other" in words.answer(found)
+    table = words.differences_table(found)
     assert [bool(number.key) for number in table["in the run"]] == [run == "own" for run in table["run"]]
 
 
@@ -155,10 +156,10 @@ def test_a_machine_that_has_a_name_is_called_by_it_unless_two_runs_share_it() ->
     ]
     shown = opened(Parameters(run="three", runs=("two", "one")))
     assert [one.name for one in shown] == ["rack-4", "one", "three"]
-    table = study.machines_table(shown).set_index("")
+    table = words.machines_table(shown).set_index("")
     assert list(table.loc["run"]) == ["two", "one", "three"]
     assert list(table.loc["name"]) == ["rack-4", "rack-3", "rack-3"]
-    named = study.machines_table(opened(Parameters(run="four", runs=("two",)))).set_index("")
+    named = words.machines_table(opened(Parameters(run="four", runs=("two",)))).set_index("")
     assert list(named.loc["name"]) == ["rack-4", ""]
 
 
@@ -167,20 +168,20 @@ def test_runs_of_other_plans_are_shown_but_not_compared(made: Callable[..., None
     made("other", profile="smoke")
     found = compared("other", "one")
     assert found.differences == []
-    assert "different profiles (quick; smoke)" in study.answer(found)
-    assert "different profiles" in study.differences_table(found)[""][0]
-    assert study.differences_figure(found) is None
-    assert list(study.machines_table(found.shown).columns) == ["", "one", "other"]
+    assert "different profiles (quick; smoke)" in words.answer(found)
+    assert "different profiles" in words.differences_table(found)[""][0]
+    assert views.differences_figure(found) is None
+    assert list(words.machines_table(found.shown).columns) == ["", "one", "other"]
 
 
 def test_curves_of_runs_without_any_are_not_drawn(home: Path) -> None:
     open_run("one")
-    assert study.curves_figure(opened(Parameters(run="one", runs=("one",)))) is None
+    assert views.curves_figure(opened(Parameters(run="one", runs=("one",)))) is None
 
 
 def test_scaling_is_drawn_as_measured_and_as_a_share_of_what_the_cpus_allow(reference: Path) -> None:
     one, _ = opened(Parameters(run="reference", runs=()))
-    figure = study.curves_figure([one])
+    figure = views.curves_figure([one])
     assert figure is not None
     rates, shares, *_ = figure.axes
     assert rates.get_legend_handles_labels()[1] == ["reference"]

@@ -235,3 +235,6 @@ def test_on_paper_there_is_no_code_and_nothing_to_click(page: Page) -> None:
         assert page.locator(hidden).filter(visible=True).count() == 0
     assert page.locator("h1").is_visible()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    page.set_viewport_size({"width": 680, "height": 960})  # A4 between its margins
+    figures = page.locator("figure").evaluate_all("all => all.map(one => one.getBoundingClientRect().right)")
+    assert max(figures) <= 680

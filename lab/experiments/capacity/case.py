@@ -87,8 +87,8 @@ IN_WORDS: dict[Dispatch, str] = {
 class Sustained:
     """The own utilisation up to which so many workers met the objective under random arrivals.
 
-    None if the trials of the run do not tell. `highest` is what a simulation of loops as they vary allows,
-    `exact` what a formula does for loops all alike; nan if the run has it not.
+    None if the trials of the run do not tell. `highest` is what theory allows for loops as they vary, `exact`
+    what a formula does for loops all alike; nan if there is none, or the run does not have it.
     """
 
     workers: int

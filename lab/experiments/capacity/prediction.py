@@ -4,6 +4,7 @@ Everything is in mean service times of the trial's own, against its own utilisat
 on the machine's speed.
 """
 
+import math
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,7 +17,7 @@ from lab.errors import UsageError
 from lab.experiments.capacity.case import EXPERIMENT, Parameters
 from lab.experiments.common import resolve
 from lab.experiments.dispatch.trials import played_as
-from lab.models.capacity import highest_utilisation
+from lab.models.capacity import highest_utilisation, is_exact
 from lab.models.simulation import Dispatch, waits
 from lab.study.plan import Condition
 from lab.study.run import Run, table_name
@@ -92,8 +93,10 @@ def predict(run: Run, p: Parameters, known: pd.DataFrame) -> pd.DataFrame:
 
     A row per load, percentile and utilisation: low, middle and high of that percentile's latency in mean
     service times, and written_at. In all rows: sustained, the own utilisation up to which random arrivals
-    meet the objective, simulated; and exact, the same if all loops were alike, by formula (nan if the run has
-    it not). Raises UsageError for more workers than CPUs: those that are predicted have one each.
+    meet the objective; and exact, the same if all loops were alike, by formula (nan if there is none, or the
+    run does not have it).
+
+    Raises UsageError for more workers than CPUs: those that are predicted have one each.
     """
     if resolve(p.workers) > available_cpus():
         raise UsageError(
@@ -118,24 +121,21 @@ def predict(run: Run, p: Parameters, known: pd.DataFrame) -> pd.DataFrame:
 def sustained_utilisations(p: Parameters, known: pd.DataFrame) -> dict[str, float]:
     """Return the highest own utilisations at which the queue of several such workers meets the objective.
 
-    `sustained` is simulated from times as they vary, `exact` has all of them alike (M/D/c, where that is how
-    the dispatch queues). A worker is occupied by a request's overhead, too; own utilisation counts loops
+    `sustained` is of times as they vary, `exact` of all alike, by formula (M/D/c): nan if there is none for
+    how the dispatch queues. A worker is occupied by a request's overhead, too; own utilisation counts loops
     alone. Times are in mean loops of their block: that blocks differ in speed is no variation that a queue
     sees.
     """
     loop_s = known.groupby("block")["service_s"].transform("mean")
     held = ((known["service_s"] + known["overhead_s"]) / loop_s).to_numpy()
-    mean = float(held.mean())
-    asked: dict[str, Any] = {
-        "slo_quantile": p.slo_percentile / 100,
-        "slo_s": p.slo_loops,
-        "dispatch": played_as(of_several(p)[0].factors()),
-    }
-    workers = resolve(p.workers)
-    return {
-        "sustained": highest_utilisation(workers, held, **asked) / mean,
-        "exact": highest_utilisation(workers, [mean], **asked) / mean,
-    }
+    mean, dispatch = float(held.mean()), played_as(of_several(p)[0].factors())
+
+    def highest(times: Any) -> float:
+        asked: dict[str, Any] = {"slo_quantile": p.slo_percentile / 100, "slo_s": p.slo_loops}
+        return highest_utilisation(resolve(p.workers), times, dispatch=dispatch, **asked) / mean
+
+    has_formula = is_exact([mean], dispatch)
+    return {"sustained": highest(held), "exact": highest([mean]) if has_formula else math.nan}
 
 
 def _bands(p: Parameters, known: pd.DataFrame) -> pd.DataFrame:

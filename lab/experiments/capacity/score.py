@@ -278,7 +278,7 @@ def estimates(run: Run, trials: pd.DataFrame) -> list[Stated]:
 def sustained_table(sustained: Sustained, slo: str) -> pd.DataFrame:
     """Put the sustained rates that were predicted beside the measured, as own utilisation: a row for each."""
     theories = {
-        "simulated, with loops as they vary": sustained.highest,
+        "for loops as they vary": sustained.highest,
         "exact, were all loops alike (M/D/c)": sustained.exact,
     }
     found = sustained.share

@@ -53,7 +53,7 @@ class Parameters(sustained.Sought):
 
 
 def default_workers(cpus: int, growth: float) -> list[int]:
-    """Return 1 to 2 x cpus, each number at most `growth` times the one before; the number of CPUs, too."""
+    """Return 1 to 2 x cpus, and `cpus`, each at most `growth` times or 1 above the one before."""
     return sorted({*_down(cpus, 1, growth), *_down(2 * cpus, cpus, growth)})
 
 
