@@ -1,4 +1,4 @@
-"""The notebooks as a reader has them in JupyterLab: the start page and 05, run from a fresh kernel."""
+"""The notebooks as a reader has them in JupyterLab: the start page and 02, run from a fresh kernel."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from lab.experiments import catalog
 
 pytestmark = pytest.mark.timeout(300)
 
-START, MEASURING = "start", "05-dispatch"
+START, ARTICLE = "start", "02-single-vs-cluster"
 
 _HIDDEN = """
 jupyterapp.shell.currentWidget.content.widgets
@@ -47,10 +47,10 @@ def _opened(lab: JupyterLab, browser: Browser, name: str) -> Seen:
 
 
 def _made_quick(notebooks: Path, name: str) -> None:
-    """Write two short trials into the parameters cell, as a reader would who has little time."""
+    """Write what profile smoke sets into the parameters cell, as a reader would who has little time."""
     path = notebooks / f"{name}.ipynb"
     notebook = json.loads(path.read_text())
-    values = catalog.defaults(name) | catalog.profile_parameters("smoke", name) | {"pools": [], "kept": []}
+    values = catalog.defaults(name) | catalog.profile_parameters("smoke", name)
     (cell,) = [cell for cell in notebook["cells"] if "parameters" in cell["metadata"].get("tags", ())]
     cell["source"] = [f"{key} = {value!r}\n" for key, value in values.items()]
     path.write_text(json.dumps(notebook))
@@ -61,11 +61,11 @@ def test_run_all_works_from_a_fresh_kernel_and_nothing_is_left(browser: Browser,
     assert root is not None
     shutil.copytree(root / "data" / "reference", tmp_path / "data" / "reference")
     with jupyterlab(tmp_path) as lab:
-        _made_quick(lab.notebooks, MEASURING)
-        start, measuring = (_opened(lab, browser, name) for name in (START, MEASURING))
+        _made_quick(lab.notebooks, ARTICLE)
+        start, article = (_opened(lab, browser, name) for name in (START, ARTICLE))
         assert lab.others() == [], "what the notebooks started has ended"
 
-    for seen, name in ((start, START), (measuring, MEASURING)):
+    for seen, name in ((start, START), (article, ARTICLE)):
         assert seen.errors == []
         cells = [cell for cell in catalog.cells(name) if cell["cell_type"] == "code"]
         assert seen.hidden == ["setup" in cell["metadata"].get("tags", ()) for cell in cells]
@@ -73,7 +73,7 @@ def test_run_all_works_from_a_fresh_kernel_and_nothing_is_left(browser: Browser,
 
     assert set(catalog.notebooks()) <= set(start.links), "it links to every notebook"
     assert "Next:" in start.text
-    assert "<figure>" in measuring.text
-    assert "**Answer.**" in measuring.text
+    assert "<figure>" in article.text
+    assert "**Answer.**" in article.text
     (measured,) = {path.name for path in (tmp_path / "data").iterdir()} - {"reference"}
     assert len(list((tmp_path / "data" / measured / "trials").iterdir())) == 2
