@@ -174,7 +174,8 @@ def _open(
     if difference := _other_label(run.manifest, host_label):
         raise UsageError(f"run {run.run_id} {difference}: leave out --host-label, or name another run")
     _check_machine(run, names)
-    verb = "resuming" if resumed and not run_id else "run"
+    begun = "run" if run.trial_count() else "new run"
+    verb = "resuming" if resumed and not run_id else begun
     tell(f"{verb} {run.run_id}: profile {profile}, {run.manifest.machine}")
     if run_id and (difference := other_version(run.manifest)):
         tell(f"warning: {difference}; what is added now cannot be told apart from the rest")

@@ -86,7 +86,7 @@ class TestToTheEnd:
 
     def test_it_tells_how_far_it_is(self, smoke: Ended) -> None:
         lines = smoke.done.stderr.splitlines()
-        assert lines[0].startswith(f"run {smoke.run.name}: profile smoke, ")
+        assert lines[0].startswith(f"new run {smoke.run.name}: profile smoke, ")
         for name in catalog.notebooks():
             assert any(line.startswith(f"{name}: done, after ") for line in lines), name
         assert any("trial 2 of 2, about " in line and " s left of these (" in line for line in lines)
