@@ -50,4 +50,6 @@ async def _requests_taken(paths: list[str]) -> list[str]:
             taken.append(connection.recv(4096).split()[1].decode())
         await asyncio.wait_for(queue.emptied(), PATIENCE_S)
         queue.close()
+        for kept in (queue._in, queue._out):  # a supervisor keeps them to its end
+            kept.close()
     return taken
