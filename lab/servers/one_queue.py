@@ -70,12 +70,13 @@ class OneQueue:
     async def emptied(self) -> None:
         """Return when no connection waits."""
         await self._heads.settled()
-        while self._some_wait():
+        while self._beyond or self._some_wait():
             await asyncio.sleep(_LOOK_S)
 
     def _put(self, connection: socket.socket) -> None:
         self._beyond.append(connection)
-        self._fill()
+        if len(self._beyond) == 1:  # else the next attempt is on its way
+            self._fill()
 
     def _fill(self) -> None:
         while self._beyond:
@@ -83,6 +84,10 @@ class OneQueue:
                 socket.send_fds(self._in, [b"+"], [self._beyond[0].fileno()])
             except BlockingIOError:
                 self._loop.add_writer(self._in, self._fill)
+                return
+            except OSError:  # one user's sockets may wait in all queues together up to a limit (ETOOMANYREFS)
+                self._loop.remove_writer(self._in)
+                self._loop.call_later(REST_S, self._fill)
                 return
             self._beyond.popleft().close()
             self._tell()
@@ -105,7 +110,7 @@ class OneQueue:
             self._idle.popleft().send(_TAKE)
 
     def _some_wait(self) -> bool:
-        return bool(self._beyond) or polled(self._out.fileno(), select.POLLIN, 0)
+        return polled(self._out.fileno(), select.POLLIN, 0)
 
 
 class Taker:

@@ -47,7 +47,7 @@ class ServerSpec:
     kernel, iterations: the hot loop, and where it starts counting down from.
     host, port: where it listens; with port 0, the system chooses a free one.
     keepalive: whether a connection outlives its answer. None for what suits the dispatch: `least-busy`
-        passes on connections, so it balances requests only with one request per connection, and answers
+        hands out connections, so it balances requests only with one request per connection, and answers
         `Connection: close`; the others keep connections.
     pool: what `offload` runs the loop in, `process` or `thread`.
     pin: give each worker a CPU of its own, in turn (Linux).
