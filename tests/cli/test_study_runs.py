@@ -56,7 +56,7 @@ def test_one_of_another_machine_or_version_is_left_and_a_new_one_begins(
         assert first.startswith(f"not resuming {begun.run_id}: it was begun ")
         assert why in first
         assert first.endswith("; a new run begins")
-        assert second.startswith(f"run {taken}: ")
+        assert second.startswith(f"new run {taken}: ")
 
 
 def test_one_of_another_version_that_is_asked_for_is_resumed_with_a_warning(
