@@ -13,10 +13,15 @@ from lab.servers.sockets import HEAD_TIMEOUT_S
 _SWEEP_S = 0.01
 
 
+_SOON_S = 0.01
+"""A client that connects to ask does so within this time, or its worker does not wait for it."""
+
+
 class ServedConnection(web.RequestHandler):
     """aiohttp's side of a connection. It closes if a head stays incomplete.
 
-    It shows each answer before it is sent, and reports when the first is; or, if there was none, its end.
+    It shows each answer before it is sent. It reports when the first is, or that no request has come soon, or
+    its end.
     """
 
     def __init__(
@@ -31,6 +36,8 @@ class ServedConnection(web.RequestHandler):
         self._on_answer = on_answer
         self._body: StreamReader = EMPTY_PAYLOAD
         self._head_timer: asyncio.TimerHandle | None = None
+        if on_done:
+            loop.call_later(_SOON_S, self._report_unasked)
 
     @property
     def is_idle(self) -> bool:
@@ -73,10 +80,14 @@ class ServedConnection(web.RequestHandler):
         self._report_done()
         return finished
 
+    def _report_unasked(self) -> None:
+        if not self._request_count:
+            self._report_done()
+
     def _report_done(self) -> None:
-        if self._on_done:
-            self._on_done()
-            self._on_done = None
+        on_done, self._on_done = self._on_done, None
+        if on_done:
+            on_done()
 
     def _start_timer(self) -> None:
         self._head_timer = asyncio.get_running_loop().call_later(HEAD_TIMEOUT_S, self._time_out)

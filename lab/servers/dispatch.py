@@ -9,7 +9,6 @@ from typing import Protocol
 from lab.channel import Message
 from lab.servers import sockets
 from lab.servers.heads import Heads
-from lab.servers.one_queue import OneQueue
 from lab.servers.sockets import Acceptor
 from lab.servers.spec import ServerSpec
 from lab.servers.worker_handle import WorkerHandle
@@ -38,7 +37,11 @@ class Dispatch(Protocol):
 
 
 class Shared:
-    """All workers accept from one listening socket; whichever is awake takes what waits, one or all."""
+    """All workers accept from one listening socket.
+
+    Shared: whichever is awake takes what waits, one or all. Least busy: each takes the next when it is done
+    with the last, so what waits there is one queue.
+    """
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
@@ -66,7 +69,16 @@ class Shared:
             connection.close()
 
     def close(self) -> None:
-        self._listener.close()
+        """Give what still waits there to the workers, in turn: they, too, accept no more from now on."""
+        waiting = []
+        with self._listener:
+            with contextlib.suppress(OSError):  # nothing waits any more, or no file is left for it
+                while True:
+                    waiting.append(self._listener.accept()[0])
+            with contextlib.suppress(OSError):  # not everywhere
+                self._listener.shutdown(socket.SHUT_RDWR)
+        for connection in waiting:
+            self.take(connection)
 
     async def emptied(self) -> None:
         pass
@@ -92,11 +104,11 @@ class PassedOn:
     Least busy: the next is the worker that holds the fewest requests, if under `bound`, and the others wait
     in one central queue: JBSQ(bound) of Kogias et al., R2P2, USENIX ATC 2019. With a bound of 2 the next
     request has come when a worker has answered one, but it waits for this worker even if another is free
-    first; for a bound of 1, see `OneQueue`. A connection is passed on once the head of its request is
+    first; for a bound of 1, see `Shared`. A connection is passed on once the head of its request is
     complete: a silent one would hold up its worker.
     """
 
-    def __init__(self, listener: socket.socket, *, least_busy: bool, bound: int = 1) -> None:
+    def __init__(self, listener: socket.socket, *, least_busy: bool, bound: int) -> None:
         self._bound = bound
         self._held: dict[WorkerHandle, int] = {}  # who began first is first, and of equals next
         self._waiting: deque[socket.socket] = deque()
@@ -161,12 +173,8 @@ class PassedOn:
 
 def for_spec(spec: ServerSpec, listener: socket.socket) -> Dispatch:
     """Return the strategy that a spec names. For `reuseport`, `listener` only reserves the port."""
-    match spec.dispatch:
-        case "shared":
-            return Shared(listener)
-        case "reuseport":
-            return Reuseport(listener)
-        case _ if spec.has_one_queue:
-            return OneQueue(listener)
-        case _:
-            return PassedOn(listener, least_busy=spec.dispatch == "least-busy", bound=spec.bound)
+    if spec.dispatch == "shared" or spec.has_one_queue:
+        return Shared(listener)
+    if spec.dispatch == "reuseport":
+        return Reuseport(listener)
+    return PassedOn(listener, least_busy=spec.is_jbsq, bound=spec.bound)

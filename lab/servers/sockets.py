@@ -1,7 +1,6 @@
 """Listening sockets: bound before any process starts, so that a taken port is known at once."""
 
 import asyncio
-import contextlib
 import errno
 import ipaddress
 import socket
@@ -96,30 +95,62 @@ class Acceptor:
         self._listener = listener
         self._take = take
         self._loop = asyncio.get_running_loop()
-        self._resume()
+        self._watched = False
+        self._watch()
 
     def close(self) -> None:
         """Stop listening; closing twice is fine."""
-        if self._listener.fileno() >= 0:
-            self._loop.remove_reader(self._listener)
-            self._listener.close()
-
-    def _resume(self) -> None:
-        if self._listener.fileno() >= 0:
-            self._loop.add_reader(self._listener, self._accept)
+        self._unwatch()
+        self._listener.close()
 
     def _accept(self) -> None:
-        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
-            while True:
-                try:
-                    connection, _ = self._listener.accept()
-                except OSError as error:
-                    if error.errno not in (errno.EMFILE, errno.ENFILE):
-                        raise
-                    return self._rest()
-                self._take(connection)
+        while connection := self._next():
+            self._take(connection)
+
+    def _next(self) -> socket.socket | None:
+        """Accept the next connection; if there is none yet, watch for it."""
+        try:
+            return self._listener.accept()[0]
+        except (BlockingIOError, ConnectionAbortedError):
+            self._watch()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._rest()
+            elif error.errno in (errno.EBADF, errno.EINVAL):  # closed, here or for all that share it
+                self.close()
+            else:
+                raise
+        return None
 
     def _rest(self) -> None:
         # The others wait in the listening socket until some accepted connections are over.
-        self._loop.remove_reader(self._listener)
-        self._loop.call_later(REST_S, self._resume)
+        self._unwatch()
+        self._loop.call_later(REST_S, self._watch)
+
+    def _watch(self) -> None:
+        if not self._watched and self._listener.fileno() >= 0:
+            self._loop.add_reader(self._listener, self._accept)
+            self._watched = True
+
+    def _unwatch(self) -> None:
+        if self._watched:
+            self._loop.remove_reader(self._listener)
+            self._watched = False
+
+
+class OneByOne(Acceptor):
+    """Hands `take` the next connection once it is done with the last, and with it what to call then.
+
+    What waits is in the listening socket, which others share: with nobody while one is idle, and nobody can
+    lose it.
+    """
+
+    def __init__(
+        self, listener: socket.socket, take: Callable[[socket.socket, Callable[[], None]], None]
+    ) -> None:
+        super().__init__(listener, lambda connection: take(connection, self._accept))
+
+    def _accept(self) -> None:
+        if connection := self._next():
+            self._unwatch()
+            self._take(connection)

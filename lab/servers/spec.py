@@ -40,8 +40,8 @@ class ServerSpec:
     workers: how many; None for the CPUs available to it. A `single` server has one.
     dispatch: which worker gets the next connection. `shared`: workers accept from one listening socket;
         `reuseport`: the kernel hashes connections over one listening socket per worker (Linux);
-        `round-robin`: the supervisor passes each on to the next worker; `least-busy`: they wait in one
-        queue, from which a worker takes the next when it is done with the last.
+        `round-robin`: the supervisor passes each on to the next worker; `least-busy`: workers
+        accept from one listening socket, too, but each only when it is done with its last request.
     bound: how many requests `least-busy` lets a worker hold: with 2, the supervisor passes the next one on
         ahead, where it waits even if another worker is free first.
     kernel, iterations: the hot loop, and where it starts counting down from.
@@ -152,6 +152,11 @@ class ServerSpec:
     def has_one_queue(self) -> bool:
         """Whether workers take connections from one queue, each when it is done with the last."""
         return self._one_request_per_connection and self.bound == 1
+
+    @property
+    def is_jbsq(self) -> bool:
+        """Whether the supervisor gives each worker up to `bound` connections, and keeps the others."""
+        return self._one_request_per_connection and self.bound > 1
 
     @property
     def _one_request_per_connection(self) -> bool:

@@ -29,8 +29,7 @@ from lab.hotloop import LoopRun
 from lab.servers import offload
 from lab.servers.connections import ServedConnection, close_idle
 from lab.servers.counters import SharedCounts
-from lab.servers.one_queue import Taker
-from lab.servers.sockets import QUIET_S, Acceptor
+from lab.servers.sockets import QUIET_S, Acceptor, OneByOne
 from lab.servers.spec import ServerSpec
 from lab.servers.workers import SIGNALS, Commands, Workers
 from lab.web import Work, blocking, create_app
@@ -84,7 +83,7 @@ class Worker:
         self._alone = alone
         self._loop = asyncio.get_running_loop()
         self._leaving = False
-        self._source: Acceptor | Taker | None = None
+        self._source: Acceptor | None = None
         self._held: list[socket.socket] = []
         self._drain = asyncio.Event()
         self._opening: set[asyncio.Task[object]] = set()
@@ -129,14 +128,12 @@ class Worker:
         if self._commands:
             await self._commands.cancel()
 
-    def _source_for(self, server: web.Server) -> Acceptor | Taker | None:
+    def _source_for(self, server: web.Server) -> Acceptor | None:
         """Return what gets it connections; None if the supervisor passes them on."""
-        serve = partial(self._open, server)
         if self._listener is None:
             return None
-        if self._spec.has_one_queue:
-            return Taker(self._listener, self._channel, serve)
-        return Acceptor(self._listener, serve)
+        accept = OneByOne if self._spec.has_one_queue else Acceptor
+        return accept(self._listener, partial(self._open, server))
 
     def _tallied(self, work: Work) -> Work:
         async def tallied() -> LoopRun:
@@ -197,8 +194,6 @@ class Worker:
         with contextlib.suppress(EOFError, OSError):  # then the lifeline ends this process
             for message, fd in self._channel.receive():
                 match message["do"]:
-                    case "take" if isinstance(self._source, Taker):
-                        self._source.take()
                     case "serve":
                         self._take_over(server, fd)
                     case "drain":
@@ -218,7 +213,7 @@ class Worker:
             self._channel.tell({"event": "refused", "place": len(self._held)})
             return
         self._held.append(sock := socket.socket(fileno=fd))
-        if self._spec.dispatch == "least-busy":
+        if self._spec.is_jbsq:
             self._open(server, sock, partial(self._tell_free, sock))
         else:
             self._tell_free(sock)

@@ -9,10 +9,11 @@ import sys
 import threading
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
-from helpers.clients import Connection, computing, get, gone, refused, until
+from helpers.clients import PATIENCE_S, Connection, computing, get, gone, refused, until
 
 from lab.errors import LabError
 from lab.load.attack import attack
@@ -170,6 +171,25 @@ def test_a_request_within_the_deadline_is_answered_before_the_end(topology: str)
         computing(server.workers)
         server.stop()
         assert client.answer().status == 200
+
+
+@pytest.mark.parametrize(
+    "options", [{"dispatch": "shared"}, {"dispatch": "least-busy"}, {"dispatch": "least-busy", "bound": 2}]
+)
+def test_what_waits_for_a_worker_when_it_is_told_to_stop_is_answered(options: dict[str, Any]) -> None:
+    """They stand still until nobody can connect any more."""
+    with serve(workers=2, iterations=SHORT, drain_s=PATIENCE_S, **options) as server, ExitStack() as stack:
+        workers = server.workers
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        clients = [stack.enter_context(Connection(server.url)).ask() for _ in range(10)]
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        until(lambda: refused(server.url))
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
+        assert [client.answer().status for client in clients] == [200] * 10
+        stopping.join()
 
 
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS, ids=name)
