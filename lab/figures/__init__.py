@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 WIDTH = 5.4
 """Inches of every figure: its letters can still be read when a phone shows it 340 pixels wide."""
@@ -223,14 +223,26 @@ def _in_few_colors(png: bytes) -> bytes:
     return buffer.getvalue()
 
 
+class _InSight(LogLocator):
+    """Ticks of each decade, or finer ones where fewer than two of them are in sight: one gives no scale."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        found = super().tick_values(vmin, vmax)
+        for finer in (LogLocator(subs=(1, 2, 5)), MaxNLocator(3, steps=[1, 2, 5, 10])):
+            if np.sum((found >= vmin) & (found <= vmax)) < 2:
+                found = finer.tick_values(vmin, vmax)
+        return found
+
+
 def plain_log_ticks(
     axis: Axis, write: Callable[[float], str] = "{:g}".format, *, most: int | None = None
 ) -> None:
     """Tick a logarithmic axis at 1, 2 and 5 of each decade, and write the values without powers of ten.
 
-    For an axis with room for only so many (`most`), at powers of ten.
+    For an axis with room for only so many (`most`), at powers of ten. Where two of these are not in sight,
+    ticks are finer.
     """
-    axis.set_major_locator(LogLocator(subs=(1,), numticks=most) if most else LogLocator(subs=(1, 2, 5)))
+    axis.set_major_locator(_InSight(subs=(1,), numticks=most) if most else _InSight(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
     axis.set_minor_formatter(NullFormatter())
 
