@@ -31,7 +31,7 @@ _EXPERIMENT_FIRST = ("worker-scaling", "rate-sweep")
 _MOST_LINES = 12
 _LOG_FROM = 20
 _MOST_TICKS = 8
-_WIDTH = 4.2
+_WIDTH = 4.0
 """Inches: narrower than other figures, as a notebook has its prompts beside it, and often another panel."""
 
 
