@@ -227,10 +227,10 @@ class _InSight(LogLocator):
     """Ticks of each decade, or finer ones where fewer than two of them are in sight: one gives no scale."""
 
     def tick_values(self, vmin: float, vmax: float) -> Any:
-        found = super().tick_values(vmin, vmax)
+        found = np.asarray(super().tick_values(vmin, vmax))
         for finer in (LogLocator(subs=(1, 2, 5)), MaxNLocator(3, steps=[1, 2, 5, 10])):
             if np.sum((found >= vmin) & (found <= vmax)) < 2:
-                found = finer.tick_values(vmin, vmax)
+                found = np.asarray(finer.tick_values(vmin, vmax))
         return found
 
 

@@ -53,7 +53,7 @@ def test_its_letters_can_be_read_in_a_panel_of_420_pixels() -> None:
     """Of these, JupyterLab leaves 312 to a picture."""
     figure = drawn("made-by-hand", ROWS, "rate", "dispatch")
     assert figure is not None
-    points = [text.get_fontsize() for text in figure.findobj(Text) if text.get_text()]
+    points = [float(text.get_fontsize()) for text in figure.findobj(Text) if text.get_text()]
     assert min(points) * 312 / (72 * figure.get_figwidth()) >= 10
 
 
