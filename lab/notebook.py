@@ -127,12 +127,12 @@ def table(frame: "pd.DataFrame", *, caption: str, folded: bool = False) -> None:
 
 
 _LOOK = (
-    "table.lab th,table.lab td{text-align:left;vertical-align:top}"
-    "table.lab .number{text-align:right;font-variant-numeric:tabular-nums}"
+    "table.lab.lab th,table.lab.lab td{text-align:left;vertical-align:top}"
+    "table.lab.lab .number{text-align:right;font-variant-numeric:tabular-nums}"
     "table.lab .interval{color:var(--quiet,var(--jp-ui-font-color2,#616e7c))}"
     "table.lab caption{text-align:left}"
 )
-"""For JupyterLab, too, which aligns all cells to the right and has themes of its own."""
+"""For JupyterLab, too, which aligns all cells to the right, by three names, and has themes of its own."""
 
 
 @dataclass(frozen=True)

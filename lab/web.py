@@ -59,7 +59,7 @@ def _slow(work: Work) -> Handler:
     async def slow(request: web.Request) -> web.Response:
         done = in_all([await work() for _ in range(_times(request))])
         elsewhere = "" if done.pid == os.getpid() else f" in process {done.pid}"  # each line names its own
-        log.info("%r%s", done.total, elsewhere)
+        log.info("result %r%s", done.total, elsewhere)
         headers = {"Server-Timing": done.server_timing(), "X-Worker": str(done.pid)}
         return web.Response(text=f"Result number is {done.total!r}", headers=headers)
 

@@ -5,6 +5,7 @@ import importlib
 import re
 import statistics
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -19,7 +20,9 @@ from lab import files
 from lab.errors import UsageError
 from lab.experiments import catalog
 from lab.servers.spec import DispatchName
+from lab.study.archive import export_run, import_run
 from lab.study.parameters import Parameters
+from lab.study.runs import open_run
 
 NAMES = catalog.notebooks()
 PROFILES = sorted((files.notebooks() / "profiles").glob("*/*.yaml"))
@@ -166,6 +169,15 @@ def test_the_playground_is_no_part_of_a_study() -> None:
 def test_parameters_are_checked_before_anything_is_measured(name: str) -> None:
     cells = [cell.source for cell in _cells(name, "code")]
     assert "Parameters.from_notebook(globals())" in cells[1]
+
+
+@every_notebook
+def test_a_run_of_another_machine_is_refused_with_the_parameters_unless_it_is_only_read(name: str) -> None:
+    theirs = import_run(export_run(open_run("ours").run_id, files.home() / "run.zip"), "theirs")
+    given = _defaults(name) | {"run": theirs}
+    why = r"^parameter run: nothing can be added to run theirs: it was .*; begin a new run: set it in .*$"
+    with pytest.raises(UsageError, match=why) if catalog.measures(name) else nullcontext():
+        _model(name).from_notebook(given)
 
 
 @every_profile

@@ -60,7 +60,7 @@ def test_the_slow_route_names_the_process_that_ran_the_loop(caplog: pytest.LogCa
 
     with caplog.at_level(logging.INFO, "lab.web"):
         ask(elsewhere, talk)
-    assert caplog.messages == ["1.5 in process 42"]
+    assert caplog.messages == ["result 1.5 in process 42"]
 
 
 def test_a_loop_in_this_process_is_logged_without_its_pid_which_each_line_has(
@@ -71,7 +71,7 @@ def test_a_loop_in_this_process_is_logged_without_its_pid_which_each_line_has(
 
     with caplog.at_level(logging.INFO, "lab.web"):
         ask(blocking(python_loop, 10), talk)
-    assert caplog.messages == [repr(python_loop(10))]
+    assert caplog.messages == [f"result {python_loop(10)!r}"]
 
 
 def test_the_loop_blocks_the_event_loop() -> None:

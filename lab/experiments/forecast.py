@@ -40,7 +40,7 @@ from lab.experiments.folk_rules import counts, memory
 from lab.experiments.folk_rules import trials as folk_trials
 from lab.experiments.less_than_one_core import trials as quota_trials
 from lab.experiments.other_servers import trials as other_trials
-from lab.experiments.other_servers.servers import factors
+from lab.experiments.other_servers.servers import factors, is_ours
 from lab.experiments.searches import Objective
 from lab.experiments.worker_scaling import scaling as scaling_trials
 from lab.hotloop import SLEEP_STEP_S
@@ -204,7 +204,8 @@ def _look_s(p: other_servers.Parameters, server: str) -> float:
     workers, cpus = int(factors(server, resolve(p.workers))["workers"]), available_cpus()
     answers = 2 * p.answers + max(p.kept)
     each_s: float = SLOWER * loop_s(p.kernel, int(p.iterations)) / min(workers, cpus)
-    return TRIAL_S + CALIBRATION_S + peer_start_s(workers, cpus) + answers * each_s
+    started_s = start_s(workers) if is_ours(server) else peer_start_s(workers, cpus)
+    return TRIAL_S + CALIBRATION_S + started_s + answers * each_s
 
 
 def _less_than_one_core(p: less_than_one_core.Parameters) -> float:

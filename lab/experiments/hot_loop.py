@@ -14,7 +14,7 @@ from lab.figures import HALO, INK, SERVERS, canvas, plain_log_ticks
 from lab.hotloop import SummingName
 from lab.models.statistics import Estimate, quantile
 from lab.study.estimates import Stated, linked, stated
-from lab.study.parameters import ListOf
+from lab.study.parameters import ListOf, RunToAddTo
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.run import Run
 
@@ -24,7 +24,7 @@ EXPERIMENT = "hot-loop"
 class Parameters(_Parameters):
     """What notebook 01 lets its reader set."""
 
-    run: str
+    run: RunToAddTo
     kernels: Annotated[ListOf[SummingName], Field(min_length=1)]
     iterations: Whole
     repeats: Count

@@ -15,7 +15,7 @@ from lab.hotloop import KernelName
 from lab.models.statistics import Estimate, Interval
 from lab.servers.spec import DispatchName
 from lab.study.estimates import Stated, linked, stated
-from lab.study.parameters import Parameters
+from lab.study.parameters import Parameters, RunToAddTo
 from lab.study.plan import Condition
 from lab.study.run import Run
 from lab.study.sustained import Precision
@@ -73,7 +73,7 @@ KEPT = "sustained-rates"
 class Sought(Parameters):
     """What the notebooks that also search for sustained rates let their readers set alike."""
 
-    run: str
+    run: RunToAddTo
     duration_s: Seconds
     dispatch: DispatchName
     kernel: KernelName

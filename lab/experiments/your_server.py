@@ -27,7 +27,7 @@ from lab.figures import (
 from lab.hotloop import SLEEP_STEP_S
 from lab.models.sizing import Limit, Sized
 from lab.study.advice import memory
-from lab.study.parameters import ListOf, WorkerCount
+from lab.study.parameters import ListOf, RunToAddTo, WorkerCount
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.run import Run
 from lab.study.size import Size, size
@@ -52,7 +52,7 @@ _LOOP_S = 0.02
 class Parameters(_Parameters):
     """What notebook 10 lets its reader set; without a command or a URL, a server of ours is measured."""
 
-    run: str
+    run: RunToAddTo
     command: str
     url: str
     folder: str

@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 WIDTH = 5.4
 """Inches of every figure: its letters can still be read when a phone shows it 340 pixels wide."""
@@ -118,20 +118,20 @@ _RC = {
 
 _TITLE_PT = 13
 _TITLE_CHARACTERS = 44
-"""So many bold letters of a title fit on a line."""
+"""So many bold letters of a title fit on a line of that width."""
 
 
 @contextmanager
 def canvas(
-    title: str, rows: int = 1, columns: int = 1, height: float = 3.6, **grid: Any
+    title: str, rows: int = 1, columns: int = 1, height: float = 3.6, *, width: float = WIDTH, **grid: Any
 ) -> Iterator[tuple[Figure, list[Axes]]]:
     """Yield a titled figure, `height` inches without its title, and its axes, row by row, in the one style.
 
     A long title takes several lines; the figure's label has it in one.
     """
-    words = _in_lines(title)
+    words = _in_lines(title, int(_TITLE_CHARACTERS * width / WIDTH))
     with drawing():
-        size = WIDTH, height + 0.26 * (1 + words.count("\n"))
+        size = width, height + 0.26 * (1 + words.count("\n"))
         figure = Figure(figsize=size)  # not pyplot's, so neither backend nor state matters
         figure.set_label(title)
         axes = figure.subplots(rows, columns, squeeze=False, **grid)
@@ -144,16 +144,16 @@ def title_of(figure: Figure) -> str:
     return str(figure.get_label()) or figure.get_suptitle()
 
 
-def _in_lines(title: str) -> str:
+def _in_lines(title: str, most: int) -> str:
     """Break a title into as few lines as it takes, of like lengths; two lines after a stop, if they can."""
-    fewest = textwrap.wrap(title, _TITLE_CHARACTERS)
+    fewest = textwrap.wrap(title, most)
     if len(fewest) == 2:
         words = title.split()
         halves = [(" ".join(words[:n]), " ".join(words[n:])) for n in range(1, len(words))]
-        fit = [both for both in halves if max(map(len, both)) <= _TITLE_CHARACTERS]
+        fit = [both for both in halves if max(map(len, both)) <= most]
         fewest = [*min(fit, key=lambda both: (not both[0].endswith((":", ";", ",")), max(map(len, both))))]
     elif len(fewest) > 2:
-        widths = range(_TITLE_CHARACTERS // 2, _TITLE_CHARACTERS + 1)
+        widths = range(most // 2, most + 1)
         tried = [textwrap.wrap(title, width) for width in widths]
         fewest = next(lines for lines in tried if len(lines) == len(fewest))
     return "\n".join(fewest)
@@ -223,14 +223,26 @@ def _in_few_colors(png: bytes) -> bytes:
     return buffer.getvalue()
 
 
+class _InSight(LogLocator):
+    """Ticks of each decade, or finer ones where fewer than two of them are in sight: one gives no scale."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        found = np.asarray(super().tick_values(vmin, vmax))
+        for finer in (LogLocator(subs=(1, 2, 5)), MaxNLocator(3, steps=[1, 2, 5, 10])):
+            if np.sum((found >= vmin) & (found <= vmax)) < 2:
+                found = np.asarray(finer.tick_values(vmin, vmax))
+        return found
+
+
 def plain_log_ticks(
     axis: Axis, write: Callable[[float], str] = "{:g}".format, *, most: int | None = None
 ) -> None:
     """Tick a logarithmic axis at 1, 2 and 5 of each decade, and write the values without powers of ten.
 
-    For an axis with room for only so many (`most`), at powers of ten.
+    For an axis with room for only so many (`most`), at powers of ten. Where two of these are not in sight,
+    ticks are finer.
     """
-    axis.set_major_locator(LogLocator(subs=(1,), numticks=most) if most else LogLocator(subs=(1, 2, 5)))
+    axis.set_major_locator(_InSight(subs=(1,), numticks=most) if most else _InSight(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
     axis.set_minor_formatter(NullFormatter())
 

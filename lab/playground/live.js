@@ -6,7 +6,7 @@
 const SHOWN_S = 60;
 const BEAT_MS = 2000; // how often the kernel is told that somebody watches
 const SILENT_MS = 5000; // while it runs, news comes four times a second: after so long, the kernel may be gone
-const SIZE = { width: 460, height: 190, left: 54, right: 76, top: 26, bottom: 24 };
+const SIZE = { height: 190, left: 54, right: 76, top: 26, bottom: 24 };
 
 function html(parent, tag, className = "", text = "") {
   const made = document.createElement(tag);
@@ -39,8 +39,8 @@ function ticks(low, high, log) {
   return Array.from({ length: Math.floor(high / step) + 1 }, (_, i) => i * step);
 }
 
-function drawChart(parent, chart) {
-  const { width, height, left, right, top, bottom } = SIZE;
+function drawChart(parent, chart) { // as wide as there is room: letters keep their size
+  const { height, left, right, top, bottom } = SIZE, width = Math.max(240, parent.clientWidth);
   const picture = svg(parent, "svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": chart.alt });
   svg(picture, "text", { x: 0, y: 13, class: "title" }, chart.title);
   const values = chart.lines.flatMap(({ points }) => points.map(([, y]) => y)).filter((y) => y !== null);
@@ -59,11 +59,12 @@ function drawChart(parent, chart) {
   }
   let free = [0, 0]; // where the two rows of their names end
   for (const [t, text] of chart.events) {
-    const x = across(t), row = free.findIndex((end) => end <= x);
+    const x = across(t), long = 5 + 6 * text.length, from = x + long > end ? x - long : x + 3;
+    const row = free.findIndex((taken) => taken <= from);
     svg(picture, "path", { d: `M${x} ${top - 4}V${foot}`, class: "event" });
     if (row < 0) continue;
-    svg(picture, "text", { x: x + 3, y: top + 4 + 11 * row, class: "event" }, text);
-    free[row] = x + 8 + 5.5 * text.length;
+    svg(picture, "text", { x: from, y: top + 4 + 12 * row, class: "event" }, text);
+    free[row] = from + long;
   }
   const labels = [];
   for (const { name, points } of chart.lines) {
@@ -133,9 +134,14 @@ function render({ model, el }) {
     root.classList.toggle("fresh", !state.workers.length);
     root.dataset.at = state.at;
     drawTiles(tiles, state.tiles);
-    charts.replaceChildren();
-    for (const chart of state.charts) drawChart(charts, chart);
     drawWorkers(workers, state.workers, state.fair);
+    drawCharts();
+  }
+
+  function drawCharts() {
+    charts.replaceChildren();
+    const drawn = model.get("state").charts, places = drawn.map(() => html(charts, "div"));
+    drawn.forEach((chart, i) => drawChart(places[i], chart));
   }
 
   function tell(message) { // where the notebook was closed, nobody hears it: the kernel misses the beats
@@ -150,12 +156,15 @@ function render({ model, el }) {
   for (const type of ["pagehide", "pageshow"]) window.addEventListener(type, turned);
   beat();
   draw();
+  const sizes = new ResizeObserver(drawCharts);
+  sizes.observe(charts);
   model.on("change:state", draw);
   return () => {
     for (const timer of [beating, listening]) clearInterval(timer);
     document.removeEventListener("visibilitychange", beat);
     for (const type of ["pagehide", "pageshow"]) window.removeEventListener(type, turned);
     model.off("change:state", draw);
+    sizes.disconnect();
     tell({ closed: true });
   };
 }

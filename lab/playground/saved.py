@@ -31,6 +31,8 @@ _EXPERIMENT_FIRST = ("worker-scaling", "rate-sweep")
 _MOST_LINES = 12
 _LOG_FROM = 20
 _MOST_TICKS = 8
+_WIDTH = 4.0
+"""Inches: narrower than other figures, as a notebook has its prompts beside it, and often another panel."""
 
 
 def experiments(run_id: str) -> list[str]:
@@ -80,7 +82,7 @@ def drawn(experiment: str, trials: pd.DataFrame, across: str, by: str) -> Figure
     title = f"{experiment}: up to {per_second(best['throughput_rps'])}, at {across} {_written(best[across])}"
     if by not in (NOTHING, across):
         title += f", {by} {best[by]}"
-    with canvas(_plain(title), rows=2, height=5.4) as (figure, (upper, lower)):
+    with canvas(_plain(title), rows=2, height=5.4, width=_WIDTH) as (figure, (upper, lower)):
         for place, (value, some) in enumerate(slices):
             name = str(value) if by == NOTHING else f"{by} {value}"
             _line(upper, some, across, "throughput_rps", place, name)
@@ -100,7 +102,7 @@ def drawn(experiment: str, trials: pd.DataFrame, across: str, by: str) -> Figure
             elif values.nunique() <= _MOST_TICKS:
                 axes.set_xticks(sorted(values.unique()))
         if len(slices) > 1 or not trials["valid"].all():
-            figure.legend(*upper.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+            figure.legend(*upper.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
@@ -215,7 +217,7 @@ class Saved(widgets.VBox):  # type: ignore[misc]
         source = base64.b64encode(rendered(figure, "png")).decode()
         flagged = int((~chosen["valid"]).sum())
         self._figure.value = (
-            f'<figure style="margin:0;max-width:44rem"><img src="data:image/png;base64,{source}"'
+            f'<figure style="margin:0;max-width:33rem"><img src="data:image/png;base64,{source}"'
             f' style="max-width:100%" alt="{html.escape(alt_text(figure))}"><figcaption>'
             f"{counted(len(chosen), 'trial')} of {len(self._trials)}, {flagged} flagged;"
             " lines join medians.</figcaption></figure>"

@@ -95,6 +95,7 @@ def _fitted(soup: BeautifulSoup, table: Tag, name: str) -> None:
     for cell in head:
         if not cell.get_text(strip=True):
             cell.name = "td"
+            cell.attrs.pop("scope", None)
     box = _boxed(soup, table, f"Table: {label}")
     if box.find_parent("details"):
         return  # it is one click away as it is

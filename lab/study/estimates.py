@@ -102,6 +102,7 @@ _IN_WORDS: dict[str, Callable[[str], str]] = {
     "kernel": "kernel {}".format,
     "load": "load {}".format,
     "rate": str,
+    "duration": "offered for {}".format,
     "arrivals": lambda value: {"poisson": "random arrivals", "constant": "constant rate"}.get(value, value),
     "percentile": "p{}".format,
     "loops": "within {} times the loop".format,

@@ -9,10 +9,12 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
+from lab import files
 from lab.cards import Card, Shown, listed
 from lab.checks import Before, Count, complaint
 from lab.errors import UsageError
 from lab.servers.spec import MOST_WORKERS_PER_CPU, most_workers
+from lab.study import manifest as manifests
 
 _INJECTED = "# Parameters"
 """The start of the cell that papermill puts after a notebook's own parameters."""
@@ -44,6 +46,19 @@ def startable(count: int) -> int:
 
 WorkerCount = Annotated[Count, AfterValidator(startable)]
 """A number of workers that a server starts with."""
+
+
+def _measured_here(run_id: str) -> str:
+    """Return the name of a run. Raises UsageError for one of another machine, before its figures change."""
+    folder = files.data() / files.named(run_id or manifests.NEW)
+    is_known = (folder / manifests.NAME).exists()
+    if difference := is_known and manifests.other_machine(manifests.read_manifest(folder)):
+        raise UsageError(f"nothing can be added to run {run_id}: {difference}; begin a new run")
+    return run_id
+
+
+RunToAddTo = Annotated[str, AfterValidator(_measured_here)]
+"""The run of a notebook that measures: "" for today's, `new` for another, or one of this machine by name."""
 
 Item = TypeVar("Item")
 ListOf = Annotated[tuple[Item, ...], Before(_sequence)]

@@ -146,6 +146,22 @@ def test_servers_of_others_take_as_long_as_there_are_of_them_and_longer_to_start
     assert catalog.lasts_s("07-other-servers", settings | {"peers": ["uvicorn"]}) < one
 
 
+def test_a_look_at_a_server_of_ours_is_shorter_by_what_it_starts_sooner(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Peer, "missing", None)
+
+    def looks_s(*peers: str) -> float:
+        settings = {"ours": ["shared"], "events": [], "peers": peers}
+        one, two = (catalog.lasts_s("07-other-servers", settings | {"looks": looks}) for looks in (1, 2))
+        return two - one
+
+    of_both, of_three = looks_s("uvicorn"), looks_s("uvicorn", "granian")
+    theirs_s = of_three - of_both
+    ours_s = of_both - theirs_s
+    assert theirs_s - ours_s == pytest.approx(forecast.peer_start_s(4, 4) - start_s(4))
+
+
 def test_the_full_study_fits_an_hour_up_to_64_cpus_and_takes_little_more_beyond(machine: int) -> None:
     """So many workers of so many servers take a while to start (07)."""
     most_s = HOUR_S if machine <= 64 else 1.2 * HOUR_S

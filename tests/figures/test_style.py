@@ -18,6 +18,7 @@ from lab.figures import (
     beside,
     canvas,
     picture,
+    plain_log_ticks,
     rendered,
     server_look,
     title_of,
@@ -103,6 +104,23 @@ def test_labels_beside_lines_that_end_together_are_moved_apart() -> None:
         axes.plot([0, 1], [0, 1])
         beside(axes, [(1.0, 0.5, "one", "k"), (1.0, 0.5, "two", "k"), (1.0, 0.501, "three", "k")])
     assert overlaps(figure) == []
+
+
+@pytest.mark.parametrize("most", [None, 4])
+@pytest.mark.parametrize("ends", [(0.5, 60), (0.004, 0.06), (0.011, 0.019), (0.82, 1.2), (0.97, 1.02)])
+def test_a_logarithmic_axis_has_two_ticks_or_more_and_they_lie_apart(
+    most: int | None, ends: tuple[float, float]
+) -> None:
+    with canvas(TITLE) as (figure, (axes,)):
+        axes.plot(ends, [0, 1])
+        axes.set_xscale("log")
+        axes.set_xlim(ends)
+        plain_log_ticks(axes.xaxis, most=most)
+    FigureCanvasAgg(figure).draw()
+    ticks = [tick.label1 for tick in axes.xaxis.get_major_ticks() if ends[0] <= tick.get_loc() <= ends[1]]
+    assert len(ticks) >= 2
+    boxes = [tick.get_window_extent() for tick in ticks]
+    assert all(one.x1 < other.x0 for one, other in pairwise(boxes))
 
 
 def test_many_marks_become_a_picture_and_few_stay_lines_and_words() -> None:

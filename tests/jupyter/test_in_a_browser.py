@@ -20,6 +20,10 @@ _HIDDEN = """
 jupyterapp.shell.currentWidget.content.widgets
     .filter((cell) => cell.model.type === "code").map((cell) => cell.inputHidden)
 """
+_ALIGNED = """
+[...new Set([...document.querySelectorAll('table.lab td')]
+    .map((cell) => `${cell.className || "text"} ${getComputedStyle(cell).textAlign}`))].sort()
+"""
 _LINKS = "[...document.querySelectorAll('.jp-OutputArea-output a')].map((link) => link.textContent)"
 
 
@@ -30,6 +34,7 @@ class Seen(NamedTuple):
     errors: list[str]
     hidden: list[bool]
     links: list[str]
+    aligned: list[str]
 
     @property
     def text(self) -> str:
@@ -41,7 +46,8 @@ def _opened(lab: JupyterLab, browser: Browser, name: str) -> Seen:
     page = browser.new_page(viewport={"width": 1280, "height": 1600})
     notebook = lab.open(page, f"{name}.ipynb")
     notebook.run_all()
-    seen = Seen(notebook.outputs(), notebook.errors(), page.evaluate(_HIDDEN), page.evaluate(_LINKS))
+    looks = [page.evaluate(look) for look in (_HIDDEN, _LINKS, _ALIGNED)]
+    seen = Seen(notebook.outputs(), notebook.errors(), *looks)
     page.close()
     return seen
 
@@ -75,5 +81,6 @@ def test_run_all_works_from_a_fresh_kernel_and_nothing_is_left(browser: Browser,
     assert "Next:" in start.text
     assert "<figure>" in article.text
     assert "**Answer.**" in article.text
+    assert article.aligned == ["number right", "text left"]
     (measured,) = {path.name for path in (tmp_path / "data").iterdir()} - {"reference"}
     assert len(list((tmp_path / "data" / measured / "trials").iterdir())) == 2

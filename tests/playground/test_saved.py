@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from helpers.trial_rows import trials
+from matplotlib.text import Text
 
 from lab.figures import rendered
 from lab.notebook import alt_text
@@ -46,6 +47,14 @@ def test_the_figure_says_what_is_best_and_has_a_line_per_value() -> None:
     assert "up to 18.0/s, at rate 20" in alt_text(figure)
     lines = figure.axes[0].get_legend_handles_labels()[1]
     assert lines == [r"dispatch \$x^\$", "dispatch shared", "a flagged trial"]
+
+
+def test_its_letters_can_be_read_in_a_panel_of_420_pixels() -> None:
+    """Of these, JupyterLab leaves 312 to a picture."""
+    figure = drawn("made-by-hand", ROWS, "rate", "dispatch")
+    assert figure is not None
+    points = [float(text.get_fontsize()) for text in figure.findobj(Text) if text.get_text()]
+    assert min(points) * 312 / (72 * figure.get_figwidth()) >= 10
 
 
 def test_against_words_no_line_joins_the_medians() -> None:

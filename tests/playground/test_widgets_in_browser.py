@@ -1,5 +1,6 @@
 """The playground's widgets as anywidget renders them, without a kernel: values in, pictures out."""
 
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,49 @@ def test_that_no_news_comes_is_said_while_it_runs_and_until_some_comes(numbers: 
     assert said.text_content() == "Running."
     assert running.count() == 1
     assert reader.errors == []
+
+
+def _chart(*events: str, **lines: list[float]) -> dict[str, Any]:
+    """Make a chart of the last minute, the last of its events now."""
+    points = {name: [[60.0 * i / (len(ys) - 1), y] for i, y in enumerate(ys)] for name, ys in lines.items()}
+    return {
+        "title": "p99 of latency", "alt": "p99", "log": True, "now": 60.0,
+        "events": [[60.0 - 4 * i, text] for i, text in enumerate(reversed(events))][::-1],
+        "lines": [{"name": name, "points": ys} for name, ys in points.items()],
+    }  # fmt: skip
+
+
+LETTERS = """(all) => all.map((one) => {
+  const box = one.getBoundingClientRect(), size = parseFloat(getComputedStyle(one).fontSize);
+  return [one.textContent, size * one.getScreenCTM().a, box.left, box.right, box.top + 1, box.bottom - 1];
+})"""
+
+
+@pytest.mark.parametrize("width", [336, 420, 760, 1280])
+def test_words_in_charts_can_be_read_and_lie_apart_in_every_panel(
+    reader: Reader, tmp_path: Path, width: int
+) -> None:
+    page = widget_in(reader, tmp_path, PLAYGROUND / "live.js")
+    alike = _chart(
+        "kill", "block", "2 workers", "recycle", offered=[200, 201], theory=[200, 205], measured=[190, 199]
+    )
+    workers = [{"name": "worker 1", "about": "process 1", "share": 1.0, "text": "100 %"}]
+    page.evaluate("(state) => shown({ state })", STATE | {"charts": [alike, alike], "workers": workers})
+    page.set_viewport_size({"width": width, "height": 800})
+    page.wait_for_function(
+        "() => { const one = document.querySelector('.charts svg');"
+        " return one.viewBox.baseVal.width === one.clientWidth; }"
+    )
+    words = page.locator(".charts text").evaluate_all(LETTERS)
+    assert {"p99 of latency", "measured", "theory", "offered", "kill", "now"} <= {word for word, *_ in words}
+    assert min(size for _, size, *_ in words) >= 10
+    assert max(right for _, _, _, right, *_ in words) <= width
+    over = [
+        (one[0], other[0])
+        for one, other in combinations(words, 2)
+        if min(one[3], other[3]) > max(one[2], other[2]) and min(one[5], other[5]) > max(one[4], other[4])
+    ]
+    assert over == []
 
 
 def test_what_is_stopped_brings_no_news_and_nothing_is_said_of_it(numbers: Page) -> None:

@@ -92,6 +92,21 @@ def test_the_first_screen_has_one_sentence_one_number_and_one_picture(page: Page
     assert outside == []
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_them_at_once_too(reader: Reader, report: Path, scheme: Any) -> None:
+    reader.page.emulate_media(color_scheme=scheme)
+    page = reader.open(report, 360, 740)
+    for part in ("h1", ".glance strong", ".glance .interval", "svg.picture"):
+        box = page.locator(part).bounding_box()
+        assert box
+        assert box["y"] + box["height"] <= 740, f"{part} is below the first screen"
+    letters: list[float] = page.eval_on_selector_all(
+        "svg.picture text",
+        "all => all.map(one => parseFloat(getComputedStyle(one).fontSize) * one.getScreenCTM().a)",
+    )
+    assert min(letters) >= 10
+
+
 def test_a_link_opens_what_it_leads_into(page: Page) -> None:
     page.evaluate("document.querySelector('details.code pre').id = 'trial-1'")
     led_into = page.locator("[id='trial-1']")

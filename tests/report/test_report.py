@@ -246,6 +246,15 @@ def test_no_two_elements_have_the_same_id(executed: Path) -> None:
     assert len(ids) == len(set(ids))
 
 
+def test_an_empty_cell_of_a_tables_head_heads_nothing(executed: Path) -> None:
+    head = '<thead><tr><th scope="col"></th><th scope="col">value</th></tr></thead>'
+    table = f"<table>{head}<tbody><tr><td>a</td><td>1</td></tr></tbody></table>"
+    write_notebook(executed / "01-one.ipynb", code("t", html(table)))
+    page = _report()
+    assert [about for about in page.find("th") if "scope" in about] == [{"scope": "col", "class": "number"}]
+    assert [about for about in page.find("td") if "scope" in about] == []
+
+
 @pytest.mark.parametrize("noise", [0, 8, 255])
 def test_a_picture_weighs_at_most_100_kb(executed: Path, noise: int) -> None:
     write_notebook(executed / "01-one.ipynb", code("show()", html(reports.picture(noise=noise))))

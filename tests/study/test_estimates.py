@@ -68,6 +68,7 @@ def test_the_name_of_factors_does_not_depend_on_their_order() -> None:
     [
         (named(topology="single", workers=1, loop=117649), "one process, loop of 117,649 iterations"),
         (named(topology="cluster", workers=2, dispatch="shared", load=0.6), "2 workers, shared, load 0.6"),
+        (named(topology="single", duration="250 ms"), "one process, offered for 250 ms"),
         (named(workers=1, arrangement="least-busy, bound 2"), "1 worker, least-busy, bound 2"),
         (named(slo="p95 within 3 times the loop, steady", arrivals="poisson"),
          "random arrivals, p95 within 3 times the loop, steady"),

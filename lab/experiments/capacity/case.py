@@ -21,7 +21,7 @@ from lab.models.capacity import MOST_WORKERS, Needed, highest_utilisation, servi
 from lab.models.simulation import Dispatch
 from lab.models.statistics import Estimate
 from lab.servers.spec import DispatchName
-from lab.study.parameters import ListOf
+from lab.study.parameters import ListOf, RunToAddTo
 from lab.study.parameters import Parameters as NotebookParameters
 from lab.study.run import Run
 from lab.units import counted, parse_rate, per_second, seconds
@@ -44,7 +44,7 @@ class Parameters(NotebookParameters):
     here.
     """
 
-    run: str
+    run: RunToAddTo
     rate: Annotated[float, Before(parse_rate), Ge(0), Le(_MOST_RPS)]
     slo_percentile: Percentile
     slo_loops: Positive

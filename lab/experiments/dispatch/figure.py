@@ -64,7 +64,7 @@ def latency_figure(trials: pd.DataFrame, arrivals: str) -> Figure | None:
         for axes in panels[len(groups) :]:
             axes.set_axis_off()
         panels[0].set_yscale("log")
-        panels[0].set_ylim(0.8, 2.2 * max(10.0, float(mine["tail"].max())))
+        panels[0].set_ylim(0.8, 4 * max(10.0, float(mine["tail"].max())))
         panels[0].set_xlim(0, max(1.05, 1.05 * float(mine["utilisation"].max())))
         panels[0].xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))  # also far beyond 100 %
         plain_log_ticks(panels[0].yaxis)

@@ -24,7 +24,7 @@ from lab.models.queueing import mdc_wait_quantile
 from lab.models.simulation import Dispatch, waits
 from lab.models.statistics import busiest_by_chance, samples_needed
 from lab.servers.spec import DispatchName, Pool
-from lab.study.parameters import ListOf
+from lab.study.parameters import ListOf, RunToAddTo
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
 from lab.study.run import Run
@@ -49,7 +49,7 @@ AS_NONE = 1000
 class Parameters(_Parameters):
     """What notebook 05 lets its reader set; all else is compared with the first of `dispatches`."""
 
-    run: str
+    run: RunToAddTo
     dispatches: Annotated[ListOf[DispatchName], Field(min_length=1)]
     bounds: Annotated[ListOf[Annotated[Count, Le(AS_NONE)]], Field(min_length=1)]
     pools: ListOf[Pool]

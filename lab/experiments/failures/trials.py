@@ -18,7 +18,7 @@ from lab.errors import LabError
 from lab.hotloop import MOST_TIMES, KernelName
 from lab.servers.spec import DispatchName
 from lab.servers.workers import SETTLED_S
-from lab.study.parameters import ListOf, WorkerCount
+from lab.study.parameters import ListOf, RunToAddTo, WorkerCount
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition, Event
 from lab.study.trial import Action, LeftS, with_actions
@@ -51,7 +51,7 @@ _CLOSES_EACH = "least-busy"
 class Parameters(_Parameters):
     """What notebook 06 lets its reader set; figures show the first of `dispatches`."""
 
-    run: str
+    run: RunToAddTo
     dispatches: Annotated[ListOf[DispatchName], Field(min_length=1)]
     kept: bool
     turns: Annotated[ListOf[Literal["kill", "recycle", "block", "scale", "crash"]], Field(min_length=1)]

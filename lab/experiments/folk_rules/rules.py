@@ -19,7 +19,7 @@ from lab.models.simulation import waits
 from lab.models.statistics import Estimate, samples_needed
 from lab.servers.spec import DispatchName
 from lab.study.estimates import linked, unlinked
-from lab.study.parameters import DistinctOf, ListOf
+from lab.study.parameters import DistinctOf, ListOf, RunToAddTo
 from lab.study.parameters import Parameters as _Parameters
 from lab.units import Number, counted, digits, percent, plain
 
@@ -103,7 +103,7 @@ RULES: dict[Name, Rule] = {
 class Parameters(_Parameters):
     """What notebook 12 lets its reader set."""
 
-    run: str
+    run: RunToAddTo
     rules: Annotated[ListOf[Name], Field(min_length=1)]
     workers: Workers
     overload_s: Seconds

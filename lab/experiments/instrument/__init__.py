@@ -11,7 +11,7 @@ from lab.experiments import control
 from lab.experiments.instrument import lags, stalls
 from lab.models.statistics import Estimate, proportion
 from lab.study.estimates import Stated, linked, stated
-from lab.study.parameters import DistinctOf, ListOf, WorkerCount
+from lab.study.parameters import DistinctOf, ListOf, RunToAddTo, WorkerCount
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.run import Run
 
@@ -21,7 +21,7 @@ EXPERIMENT = "instrument"
 class Parameters(_Parameters):
     """What notebook 08 lets its reader set."""
 
-    run: str
+    run: RunToAddTo
     stall_rates: DistinctOf[Positive]
     stall_s: Positive
     stall_duration_s: Positive

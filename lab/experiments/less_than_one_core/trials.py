@@ -18,7 +18,7 @@ from lab.load.arrivals import Arrivals
 from lab.models.statistics import Estimate, paired_ratio
 from lab.quota import QuotaError
 from lab.servers.spec import DispatchName
-from lab.study.parameters import DistinctOf, WorkerCount
+from lab.study.parameters import DistinctOf, RunToAddTo, WorkerCount
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
 from lab.study.run import Run
@@ -43,7 +43,7 @@ Quota = Annotated[float, Before(number), Ge(0)]
 class Parameters(_Parameters):
     """What notebook 13 lets its reader set; a quota of 0 is none: all CPUs."""
 
-    run: str
+    run: RunToAddTo
     quotas: Annotated[DistinctOf[Quota], Field(min_length=1, max_length=4)]
     workers: DistinctOf[WorkerCount]
     load: Annotated[Positive, Field(lt=_MIDWAY)]

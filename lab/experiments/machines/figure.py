@@ -1,19 +1,34 @@
 """The figures of several runs: their curves, and the differences between them."""
 
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lab import units
 from lab.experiments.machines.beside import Beside, Shown, named
-from lab.figures import BAD, IDEAL, QUIET, Look, canvas, cross_flagged, plain_log_ticks, reference_line
+from lab.figures import (
+    BAD,
+    HALO,
+    IDEAL,
+    QUIET,
+    SMALL,
+    Look,
+    canvas,
+    cross_flagged,
+    plain_log_ticks,
+    reference_line,
+)
 from lab.study.compare import Difference
 
 _MOST_DRAWN = 16
+_LINE = 57
+"""So many letters of a number's name stand in a line."""
 _WIDE = 20
 """From one end of an axis to the other, times: there, ticks at 1, 2 and 5 would run into each other."""
 
@@ -87,12 +102,16 @@ def _finish(figure: Figure, panels: Sequence[Axes]) -> None:
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     shares.axhline(1, **IDEAL)
-    reference_line(shares, y=1, text="ideal", linewidth=0)
-    reference_line(services, x=1, text="all workers busy")
+    shares.annotate(
+        "ideal", (0.6, 1), xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points",
+        ha="center", fontsize=SMALL, color=IDEAL["color"], bbox=HALO,
+    )  # fmt: skip
     for axes in (latency, services):
         if axes.lines:
             axes.set_yscale("log")
             plain_log_ticks(axes.yaxis)
+    services.set_ylim(top=2.5 * services.get_ylim()[1])  # room for the name of the line
+    reference_line(services, x=1, text="all workers busy")
     known = {
         label: handle
         for axes in reversed(panels)
@@ -118,8 +137,8 @@ def differences_figure(compared: Beside) -> Figure | None:
     if told:
         most = max((one for one in known if one.told), key=lambda one: abs(math.log(one.ratio)))
         title += f"; the largest: {units.digits(most.ratio)} times the {most.quantity}"
-    sizes = [len(rows) for _, rows in groups]
-    height = 0.8 + 0.36 * sum(sizes) + 0.4 * len(sizes)
+    sizes = [sum(map(_lines, _names(rows))) for _, rows in groups]
+    height = 0.8 + 0.155 * sum(sizes) + 0.4 * len(sizes)
     grid: dict[str, Any] = {"sharex": True, "height_ratios": sizes}
     with canvas(title, rows=len(groups), height=height, **grid) as (figure, panels):
         for axes, (title, rows) in zip(panels, groups, strict=True):
@@ -135,22 +154,34 @@ def _grouped(rows: Sequence[Difference]) -> Iterator[tuple[str, list[Difference]
     yield "Shares and ratios", [one for one in rows if not one.unit]
 
 
-def _draw_differences(axes: Axes, title: str, rows: Sequence[Difference]) -> None:
-    for told, look, label in ((True, Look(BAD, "s"), "told"), (False, Look(QUIET, "o"), "not told")):
-        places = [place for place, one in enumerate(rows) if one.told is told]
-        if not places:
-            continue
-        ratios = [rows[place].ratio for place in places]
-        down = [ratio - (rows[place].low or ratio) for place, ratio in zip(places, ratios, strict=True)]
-        up = [(rows[place].high or ratio) - ratio for place, ratio in zip(places, ratios, strict=True)]
-        axes.errorbar(
-            ratios, places, xerr=[down, up], color=look.color, marker=look.marker, linestyle="none",
-            markersize=4, elinewidth=1.2, label=label,
-        )  # fmt: skip
+def _names(rows: Sequence[Difference]) -> list[str]:
+    """Name each number in short lines; and its run, too, if they are of several."""
     many = len({one.run for one in rows}) > 1
-    names = [(f"{one.run}: " if many else "") + named(one, "\n") for one in rows]
-    axes.set_yticks(range(len(rows)), names, fontsize=8)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+    whole = [(f"{one.run}: " if many else "") + named(one, "\n") for one in rows]
+    return ["\n".join(textwrap.fill(part, _LINE) for part in name.splitlines()) for name in whole]
+
+
+def _lines(name: str) -> float:
+    """Return the height of a row: the lines of its name, and what keeps it apart from the next."""
+    return name.count("\n") + 1.6
+
+
+def _draw_differences(axes: Axes, title: str, rows: Sequence[Difference]) -> None:
+    names = _names(rows)
+    heights = np.array(list(map(_lines, names)))
+    middles = np.cumsum(heights) - heights / 2
+    for told, look, label in ((True, Look(BAD, "s"), "told"), (False, Look(QUIET, "o"), "not told")):
+        mine = [(one, at) for one, at in zip(rows, middles, strict=True) if one.told is told]
+        if not mine:
+            continue
+        down = [one.ratio - (one.low or one.ratio) for one, _ in mine]
+        up = [(one.high or one.ratio) - one.ratio for one, _ in mine]
+        axes.errorbar(
+            [one.ratio for one, _ in mine], [at for _, at in mine], xerr=[down, up], color=look.color,
+            marker=look.marker, linestyle="none", markersize=4, elinewidth=1.2, label=label,
+        )  # fmt: skip
+    axes.set_yticks(middles, names, fontsize=8.5)
+    axes.set_ylim(heights.sum(), 0)
     axes.set_xscale("log")
     axes.axvline(1, **IDEAL)
     axes.set_title(title, x=1, ha="right")  # the panel is narrow, its labels are wide

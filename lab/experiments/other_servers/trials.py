@@ -34,7 +34,7 @@ from lab.experiments.other_servers.servers import (
 )
 from lab.hotloop import MOST_TIMES, KernelName, SummingName
 from lab.servers.peers import peer
-from lab.study.parameters import ListOf
+from lab.study.parameters import ListOf, RunToAddTo
 from lab.study.parameters import Parameters as _Parameters
 from lab.study.plan import Condition
 from lab.study.run import Run, table_name
@@ -76,7 +76,7 @@ def _known(names: tuple[str, ...]) -> tuple[str, ...]:
 class Parameters(_Parameters):
     """What notebook 07 lets its reader set; without names in `peers`, all that are here are measured."""
 
-    run: str
+    run: RunToAddTo
     ours: Annotated[ListOf[Ours], Field(min_length=1)]
     peers: Annotated[ListOf[str], AfterValidator(_known)]
     workers: Workers
