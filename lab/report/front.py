@@ -135,23 +135,22 @@ def _by_sustained_rates(found: pd.DataFrame, answered: tuple[Mark, ...], cpus: i
         return None
     workers, number = int(several["workers"]), Mark(int(several["workers"]), *times)
     many, single = (
-        units.bounds(row["lower_rps"], row["upper_rps"], units.per_second) for row in (several, one)
+        units.between(row["lower_rps"], row["upper_rps"], units.in_requests) for row in (several, one)
     )
-    loop = _unbroken(units.seconds(several["loop_s"]))
+    objective = _objective(several)
     steady = is_steady(several["objective"])
     uncounted = ", and waits that its changes cause do not count" if steady else ""
     notes = [
-        f"The highest rate: {many} with {units.counted(workers, 'worker')}, {single} with one process",
-        f"The objective: p{several['slo_percentile']} within {several['slo_loops']:g} times the loop, the"
-        f" work of one request, which took {loop}",
+        f"One process sustains {single}",
+        f"The objective, {objective}, is {several['slo_loops']:g} times the loop, the work of one request",
         f"The machine's speed varies: both were tried in turn, rates are at its average speed{uncounted}",
     ]
     if not found["consistent"].all():
         notes.append("During a search it varied much: trust the ratio rather than the rates")
     return Headline(
         (single_vs_cluster.EXPERIMENT, rate_sweep.EXPERIMENT),
-        f"{units.counted(workers, 'worker')} sustain {units.per_second(several['lower_rps'])}"
-        f" at {_objective(several)}: {units.digits(number.value)} times one process",
+        f"{units.counted(workers, 'worker')} sustain {many} at {objective}: {units.digits(number.value)} times"
+        " one process",
         number,
         key_of(sustained.RATIO, **sustained.about(several)),
         "times what one process sustains",
