@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from helpers.clients import gone, until
 
 from lab.errors import LabError, UsageError
 from lab.servers import sockets
@@ -192,5 +193,4 @@ def test_it_does_not_outlive_its_starter(tmp_path: Path) -> None:
         pids = [int(word) for word in process.stdout.readline().split()]
         os.kill(process.pid, signal.SIGKILL)
     assert len(pids) == 3
-    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=10)
-    assert not alive
+    until(lambda: all(gone(pid) for pid in pids))
