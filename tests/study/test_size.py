@@ -18,6 +18,7 @@ from lab.study.run import Run
 from lab.study.runs import open_run
 from lab.study.size import Interrupted, Size, size
 from lab.study.size_plan import Plan
+from lab.study.stability import Noise
 
 APPS = Path(__file__).parent.parent / "helpers" / "sized"
 MB = 2**20
@@ -32,6 +33,12 @@ def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
 def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at latencies no longer than at a rate, where nothing depends on how many requests there are."""
     monkeypatch.setattr("lab.study.size.LONGER", 1.0)
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nobody else use the machine: a wait for CPUs looks like a wait for anything else."""
+    monkeypatch.setattr("lab.study.watched.between", lambda *_: Noise(0.0, 0.0, None, 0.0))
 
 
 def planned(*command: str, workers: tuple[int, ...] = (1,), **more: Any) -> Plan:
@@ -90,6 +97,7 @@ def test_workers_are_seen_by_placeholder_and_by_environment(made: Any) -> None:
     assert row.leak_bytes_per_request == 0
 
 
+@pytest.mark.usefixtures("briefly", "alone")
 def test_one_that_sleeps_waits_and_is_kept_in_its_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
     run, plan = open_run(), wsgi("/sleep", slo=("p99=9s",))
     found = described(plan, run)
@@ -116,6 +124,7 @@ def test_one_that_sleeps_waits_and_is_kept_in_its_run_once(monkeypatch: pytest.M
         size(replace(plan, path="/other"), run)
 
 
+@pytest.mark.usefixtures("briefly", "alone")
 def test_one_that_lets_one_worker_in_at_a_time_is_locked() -> None:
     found = described(wsgi("/lock", workers=(1, 2), slo=("p99=9s",)))
     assert (found.verdict.workers, found.verdict.limit) == (1, Limit.LOCK)
