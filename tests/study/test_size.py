@@ -97,7 +97,7 @@ def test_workers_are_seen_by_placeholder_and_by_environment(made: Any) -> None:
     assert row.leak_bytes_per_request == 0
 
 
-@pytest.mark.usefixtures("briefly", "alone")
+@pytest.mark.usefixtures("alone")
 def test_one_that_sleeps_waits_and_is_kept_in_its_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
     run, plan = open_run(), wsgi("/sleep", slo=("p99=9s",))
     found = described(plan, run)
@@ -124,7 +124,7 @@ def test_one_that_sleeps_waits_and_is_kept_in_its_run_once(monkeypatch: pytest.M
         size(replace(plan, path="/other"), run)
 
 
-@pytest.mark.usefixtures("briefly", "alone")
+@pytest.mark.usefixtures("alone")
 def test_one_that_lets_one_worker_in_at_a_time_is_locked() -> None:
     found = described(wsgi("/lock", workers=(1, 2), slo=("p99=9s",)))
     assert (found.verdict.workers, found.verdict.limit) == (1, Limit.LOCK)
