@@ -22,6 +22,8 @@ from lab.study.stability import Noise
 
 APPS = Path(__file__).parent.parent / "helpers" / "sized"
 MB = 2**20
+FEWEST = 20
+"""Requests at half of the sustained rate, whatever time that takes."""
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +80,7 @@ def described(plan: Plan, run: Run | None = None) -> Size:
         assert (row.lower_rps or 0) < HELD_RPS < FAILED_RPS < (row.upper_rps or 0)
         assert 0 < (row.p50_s_at_80 or 0) <= (row.p99_s_at_80 or 0)
         assert 0 < (row.p50_s_at_half or 0) <= (row.p99_s_at_half or 0)
-        assert row.low_requests >= HELD_RPS
+        assert row.low_requests >= FEWEST, "those at half of the rate, however little more it answers here"
     return found
 
 
@@ -97,13 +99,13 @@ def test_workers_are_seen_by_placeholder_and_by_environment(made: Any) -> None:
     assert row.leak_bytes_per_request == 0
 
 
-@pytest.mark.usefixtures("alone")
+@pytest.mark.usefixtures("briefly", "alone")
 def test_one_that_sleeps_waits_and_is_kept_in_its_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
     run, plan = open_run(), wsgi("/sleep", slo=("p99=9s",))
     found = described(plan, run)
     (row,) = found.rows
     assert (row.alone_s or 0) >= 0.02
-    assert (row.cpu_s_per_request or 1) < 0.5 * (row.alone_s or 0)
+    assert 0 < (row.cpu_s_per_request or 0) < 0.5 * (row.alone_s or 0)
     assert (found.run_id, found.verdict.workers) == (run.run_id, 1)
     assert found.verdict.limit == Limit.WAITING
     assert (found.verdict.beyond or 0) > 1
@@ -124,7 +126,7 @@ def test_one_that_sleeps_waits_and_is_kept_in_its_run_once(monkeypatch: pytest.M
         size(replace(plan, path="/other"), run)
 
 
-@pytest.mark.usefixtures("alone")
+@pytest.mark.usefixtures("briefly", "alone")
 def test_one_that_lets_one_worker_in_at_a_time_is_locked() -> None:
     found = described(wsgi("/lock", workers=(1, 2), slo=("p99=9s",)))
     assert (found.verdict.workers, found.verdict.limit) == (1, Limit.LOCK)
