@@ -32,12 +32,16 @@ class Answer(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 server = http.server.HTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Answer)
+all_are_there, forking = os.pipe()
 for _ in range(int(os.environ["WEB_CONCURRENCY"])):
     if os.fork() == 0:
+        os.close(forking)
+        os.read(all_are_there, 1)
         server.serve_forever()
+os.close(forking)
 os.wait()
 """
-"""A server like gunicorn's: workers that accept from one socket."""
+"""A server like gunicorn's: workers that accept from one socket, none before all are there."""
 
 
 def _python(code: str) -> tuple[str, ...]:
