@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from functools import cache
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +24,7 @@ from helpers.scripted_search import Scripted
 
 import lab
 from lab import cli
+from lab.experiments import catalog
 from lab.experiments.summary import estimates
 from lab.servers import Server, serve
 from lab.study.archive import export_run, import_run
@@ -187,6 +190,11 @@ def _papermill(words: list[str]) -> None:
     from papermill.cli import papermill  # takes seconds, unless a command of ours ran before
 
     if words == ["--help-notebook"]:
+        name = "02-single-vs-cluster"
+        with redirect_stdout(StringIO()) as said, pytest.raises(SystemExit, match="0"):
+            papermill.main([str(ROOT / "notebooks" / f"{name}.ipynb"), *words])
+        listed = re.findall(r"^ +(\w+): .*\(default ", said.getvalue(), re.MULTILINE)
+        assert listed == list(catalog.defaults(name))
         return
     given = papermill.make_context("papermill", list(words)).params
     files = [yaml.safe_load((ROOT / name).read_text()) for name in given["parameters_file"]]

@@ -128,13 +128,12 @@ def command(
     failures: list[str] = []
     try:
         with closing(watch(run, lasts_s)) as watching:
-            for name in names:
+            for done, name in enumerate(names, 1):
                 if not _execute(run, name, parameters[name], watching):
                     failures.append(name)
-                report = write_report(run.run_id, to_come=names[names.index(name) + 1 :])
-        if catalog.SUMMARY not in names:
-            _state(run)
-            report = write_report(run.run_id, to_come=())
+                if done == len(names) and name != catalog.SUMMARY:
+                    _state(run)
+                report = write_report(run.run_id, to_come=names[done:])
     except KeyboardInterrupt:
         tell("stopped; run the same command again to resume")
         raise

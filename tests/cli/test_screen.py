@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from helpers.lab_command import until
+from helpers.clients import until
 from helpers.study_fakes import condition, fake_attack
 from rich.console import Console, ConsoleDimensions
 

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import nbformat
 import numpy as np
 import pytest
+from helpers.clients import until
 from helpers.html_page import Page
-from helpers.lab_command import are_gone, finish, papermill, processes, progress, start, study, until
+from helpers.lab_command import are_gone, finish, papermill, processes, progress, start, study
 
 from lab.cli import main
 from lab.cli import study as command

@@ -8,16 +8,20 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 from urllib.parse import urlsplit
 
 import psutil
 
 from lab.channel import polled
 
+Found = TypeVar("Found")
+
 PATIENCE_S = 30.0
 """How long a test waits for what must come: never how long it takes, only when to call it a failure."""
 
+
+_LOOK_S = 0.005
 
 _PAUSE_S = 0.01
 """Between two requests of a client under load: processes that start need CPUs too."""
@@ -125,12 +129,16 @@ class Load:
             thread.join()
 
 
-def until(true: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
-    """Wait until something is true."""
-    deadline_s = time.monotonic() + patience_s
-    while not true():
-        assert time.monotonic() < deadline_s, "it never came true"
-        time.sleep(0.005)
+def until(look: Callable[[], Found], patience_s: float = PATIENCE_S) -> Found:
+    """Look until there is something, and return it.
+
+    Patience counts looks: a machine too busy for these is too busy for what is waited for, too.
+    """
+    for _ in range(round(patience_s / _LOOK_S)):
+        if found := look():
+            return found
+        time.sleep(_LOOK_S)
+    raise AssertionError(f"waited in vain for {look}")
 
 
 def computing(pids: list[int]) -> int:

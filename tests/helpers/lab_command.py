@@ -5,18 +5,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 
 from lab import files
 
 _HOME = "SCALING_LAB_HOME"
-_PATIENCE_S = 60.0
-
-Found = TypeVar("Found")
 
 
 def start(home: Path, *args: str) -> subprocess.Popen[str]:
@@ -60,15 +56,6 @@ def _is_of(process: psutil.Process, home: Path, of: str) -> bool:
         return process.environ().get(_HOME) == str(home) and of in " ".join(process.cmdline())
     except psutil.Error:  # gone, a zombie, or somebody else's
         return False
-
-
-def until(look: Callable[[], Found], within_s: float = _PATIENCE_S) -> Found:
-    """Look until there is something, and return it."""
-    deadline_s = time.monotonic() + within_s
-    while not (found := look()):
-        assert time.monotonic() < deadline_s, f"waited in vain for {look}"
-        time.sleep(0.02)
-    return found
 
 
 def are_gone(home: Path, within_s: float) -> bool:

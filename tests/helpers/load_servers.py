@@ -4,12 +4,15 @@ import asyncio
 import itertools
 import ssl
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 Behaviour = Callable[[int, asyncio.StreamWriter], Awaitable[None]]
 """Is given the request's number on this server, from 0, and where to write."""
+
+_BEAT_S, _EXACT_S = 0.02, 0.002
 
 
 def answer(body: bytes = b"hello", status: str = "200 OK", fields: bytes = b"") -> bytes:
@@ -20,11 +23,15 @@ def answer(body: bytes = b"hello", status: str = "200 OK", fields: bytes = b"") 
 
 @dataclass
 class Served:
-    """A running server, and the heads of the requests that it has read."""
+    """A running server, and the heads of the requests that it has read.
+
+    late_s: by how much its loop was late so far, in all: it held no answer up for longer.
+    """
 
     port: int
     requests: list[bytes] = field(default_factory=list)
     connections: int = 0
+    late_s: float = 0.0
 
     @property
     def url(self) -> str:
@@ -77,7 +84,14 @@ async def start(behave: Behaviour, served: Served, tls: ssl.SSLContext | None = 
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0, backlog=1024, ssl=tls)
     served.port = server.sockets[0].getsockname()[1]
+    _beat(served, time.monotonic())
     return server
+
+
+def _beat(served: Served, due_s: float) -> None:
+    now_s = time.monotonic()
+    served.late_s += max(0.0, now_s - due_s - _EXACT_S)
+    asyncio.get_running_loop().call_later(_BEAT_S, _beat, served, now_s + _BEAT_S)
 
 
 async def greet(number: int, writer: asyncio.StreamWriter) -> None:

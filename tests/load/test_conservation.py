@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import uvloop
+from helpers.clients import gone, until
 from helpers.load_servers import (
     Behaviour,
     Served,
@@ -39,7 +40,8 @@ from lab.load.log import OUTCOMES, Log, Outcome
 from lab.load.sender import Sender
 from lab.load.target import Assignment
 
-Loop = Callable[[Coroutine[Any, Any, Sender]], Sender]
+Offered = tuple[Sender, Served]
+Loop = Callable[[Coroutine[Any, Any, Offered]], Offered]
 LOOPS = pytest.mark.parametrize("loop", [uvloop.run, asyncio.run], ids=["uvloop", "asyncio"])
 """Production runs on the first where there is one."""
 
@@ -55,11 +57,14 @@ OUTCOME_OF: dict[Behaviour, str] = {
     never: "timeout",
 }
 
+TIMEOUTS_S = (0.1, 1.0, 10.0)
+"""As short as the machine allows: until it holds nothing up for half as long, and only servers decide."""
+
 
 @pytest.mark.parametrize("keepalive", [False, True])
 @pytest.mark.parametrize("behave", OUTCOME_OF)
 def test_each_failure_has_its_outcome(behave: Behaviour, keepalive: bool) -> None:
-    sender = uvloop.run(_offer([behave] * 10, keepalive, in_flight=None, stop_after_s=None, warmup=0))
+    sender = _offered(uvloop.run, [behave] * 10, keepalive)
     assert [OUTCOMES[code] for code in sender.log.outcome] == [OUTCOME_OF[behave]] * 10
     assert sender.errors.total() == (0 if OUTCOME_OF[behave] == "ok" else 10)
 
@@ -67,8 +72,13 @@ def test_each_failure_has_its_outcome(behave: Behaviour, keepalive: bool) -> Non
 @pytest.mark.parametrize("keepalive", [False, True])
 def test_an_attack_tells_each_failure(keepalive: bool) -> None:
     script = [behave for behave in OUTCOME_OF for _ in range(5)]
-    with serving(lambda number, writer: script[number](number, writer)) as server:
-        summary = attack(server.url, rate=180, duration=0.25, timeout=0.3, keepalive=keepalive).summary
+    for timeout_s in (0.3, *TIMEOUTS_S[1:]):
+        with serving(lambda number, writer: script[number](number, writer)) as server:
+            summary = attack(
+                server.url, rate=180, duration=0.25, timeout=timeout_s, keepalive=keepalive
+            ).summary
+        if server.late_s + summary["generator"]["stalled_s"] < timeout_s / 2:
+            break
     assert summary["outcomes"] == dict.fromkeys(OUTCOMES, 0) | Counter(OUTCOME_OF[one] for one in script)
     assert sum(summary["errors"].values()) == 45 - summary["ok"]
     assert str(server.port) not in "".join(summary["errors"])
@@ -91,7 +101,7 @@ def test_planned_is_the_sum_of_the_outcomes(
     stop_after_s: float | None,
     warmup: int,
 ) -> None:
-    sender = loop(_offer(script, keepalive, in_flight, stop_after_s, warmup))
+    sender = _offered(loop, script, keepalive, in_flight, stop_after_s, warmup)
     found = Counter(OUTCOMES[code] for code in sender.log.outcome)
     assert found.total() == len(script)
     late = [code for code, waited in zip(sender.log.outcome, sender.log.waited, strict=True) if waited]
@@ -105,17 +115,38 @@ def test_planned_is_the_sum_of_the_outcomes(
             assert found == Counter(OUTCOME_OF[behave] for behave in script)
 
 
+def _offered(
+    loop: Loop,
+    script: list[Behaviour],
+    keepalive: bool,
+    in_flight: int | None = None,
+    stop_after_s: float | None = None,
+    warmup: int = 0,
+) -> Sender:
+    for timeout_s in TIMEOUTS_S:
+        sender, served = loop(_offer(script, keepalive, in_flight, stop_after_s, warmup, timeout_s))
+        if served.late_s < timeout_s / 2:
+            break
+    return sender
+
+
 async def _offer(
     script: list[Behaviour],
     keepalive: bool,
     in_flight: int | None,
     stop_after_s: float | None,
     warmup: int,
-) -> Sender:
+    timeout_s: float,
+) -> Offered:
     served = Served(0)
     server = await start(lambda number, writer: script[number](number, writer), served)
     assignment = Assignment(
-        "127.0.0.1", served.port, b"GET / HTTP/1.1\r\n\r\n", 0.1, keepalive=keepalive, in_flight=in_flight
+        "127.0.0.1",
+        served.port,
+        b"GET / HTTP/1.1\r\n\r\n",
+        timeout_s,
+        keepalive=keepalive,
+        in_flight=in_flight,
     )
     due_s = array("d", [(k - warmup) / 200 for k in range(len(script))])
     sender = Sender(assignment, due_s, Log(len(due_s)), time.monotonic() + warmup / 200)
@@ -125,7 +156,7 @@ async def _offer(
     server.close()
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
-    return sender
+    return sender, served
 
 
 def test_a_wait_for_a_slot_ends_with_the_time_out() -> None:
@@ -181,7 +212,7 @@ def test_running_out_of_ports_is_the_clients_fault(monkeypatch: pytest.MonkeyPat
         raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
 
     monkeypatch.setattr("asyncio.selector_events.BaseSelectorEventLoop.sock_connect", no_port)
-    sender = asyncio.run(_offer([greet] * 3, keepalive=False, in_flight=None, stop_after_s=None, warmup=0))
+    sender = _offered(asyncio.run, [greet] * 3, keepalive=False)
     assert [Outcome(code) for code in sender.log.outcome] == [Outcome.CLIENT_ERROR] * 3
     assert sender.errors == {"cannot assign requested address (EADDRNOTAVAIL)": 3}
 
@@ -222,7 +253,7 @@ def test_an_interrupt_leaves_a_partial_result(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_hear_as_in_the_background
         )
         before = warmed_up if warmed_up == 10 else 0
-        _wait_for(lambda: len(server.requests) > before + 6)
+        until(lambda: len(server.requests) > before + 6)
         generators = psutil.Process(attacking.pid).children()
         attacking.send_signal(ended_by)
         out, _ = attacking.communicate(timeout=30)
@@ -253,13 +284,12 @@ def test_no_generator_outlives_its_starter() -> None:
     code = "import sys, lab; lab.attack(sys.argv[1], rate=50, duration=60, generators=2)"
     with serving(greet) as server:
         starter = subprocess.Popen([sys.executable, "-c", code, server.url])
-        _wait_for(lambda: len(server.requests) > 5)
+        until(lambda: len(server.requests) > 5)
         generators = psutil.Process(starter.pid).children()
         starter.kill()
         starter.wait()
         assert len(generators) == 2
-        _, alive = psutil.wait_procs(generators, timeout=2)
-    assert not alive
+        until(lambda: all(gone(one.pid) for one in generators), 2)
 
 
 def test_a_generator_that_dies_is_said_to_have_died() -> None:
@@ -294,10 +324,3 @@ def test_a_blocked_generator_says_so() -> None:
     assert summary["generator"]["stall_longest_s"] >= 0.18
     assert summary["planned"] == summary["ok"] == 100
     assert summary["latency_s"]["max"] >= 0.15
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

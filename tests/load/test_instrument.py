@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
+from helpers.clients import gone, until
 from helpers.load_rows import GENERATOR, rows
 from helpers.load_servers import serving, stalling
 
@@ -56,9 +56,7 @@ def test_a_reference_server_ends_with_its_starter() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     pid = int(done.stdout)
-    if psutil.pid_exists(pid):
-        psutil.wait_procs([psutil.Process(pid)], timeout=2)
-    assert not psutil.pid_exists(pid)
+    until(lambda: gone(pid), 2)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a matter of Linux's scheduler")

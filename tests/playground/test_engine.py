@@ -80,8 +80,7 @@ def test_workers_are_killed_blocked_recycled_and_scaled(engine: Engine) -> None:
     with ThreadPoolExecutor(1) as pool:
         blocking = pool.submit(engine.block_worker)
         until(lambda: (engine.moment().numbers.p99_s or 0) > 0.3)  # those that wait count while they wait
-        until(lambda: any(worker.is_busy for worker in engine.moment().workers))
-        (blocked,) = (worker for worker in engine.moment().workers if worker.is_busy)
+        (blocked,) = until(lambda: [worker for worker in engine.moment().workers if worker.is_busy])
     assert f"worker {blocked.index + 1} (process {blocked.pid})" in blocking.result()
     before = {worker.pid for worker in engine.moment().workers}
     assert engine.recycle() == "2 new ones"

@@ -1,6 +1,8 @@
 """The panel without a browser: what its controls do, and when it stops by itself."""
 
+import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -85,12 +87,15 @@ def test_bad_settings_give_one_line(panel: Panel, name: str, value: int, complai
 
 
 @pytest.mark.parametrize(
-    ("limit", "why"), [("UNSEEN_S", "Nobody watches."), ("UNTOUCHED_S", "Nobody has touched it")]
+    ("after_s", "why"),
+    [(module.UNSEEN_S, "Nobody watches."), (module.UNTOUCHED_S, "Nobody has touched it")],
 )
-def test_it_stops_when_nobody_needs_it(monkeypatch: pytest.MonkeyPatch, limit: str, why: str) -> None:
-    monkeypatch.setattr(module, limit, 1.0)
-    panel = Panel(Parameters.from_batch({}, SETTINGS))
+def test_it_stops_when_nobody_needs_it(
+    panel: Panel, monkeypatch: pytest.MonkeyPatch, after_s: float, why: str
+) -> None:
     pids = start(panel)
+    later = SimpleNamespace(monotonic=lambda: time.monotonic() + after_s, sleep=time.sleep)
+    monkeypatch.setattr(module, "time", later)
     until(lambda: not panel.engine.is_running)
     until(lambda: state(panel)["said"].startswith(why))
     assert all(gone(pid) for pid in pids)

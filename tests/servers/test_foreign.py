@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from helpers.clients import gone, until
 
 from lab.errors import LabError, UsageError
 from lab.servers import sockets
@@ -31,12 +32,16 @@ class Answer(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 server = http.server.HTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Answer)
+all_are_there, forking = os.pipe()
 for _ in range(int(os.environ["WEB_CONCURRENCY"])):
     if os.fork() == 0:
+        os.close(forking)
+        os.read(all_are_there, 1)
         server.serve_forever()
+os.close(forking)
 os.wait()
 """
-"""A server like gunicorn's: workers that accept from one socket."""
+"""A server like gunicorn's: workers that accept from one socket, none before all are there."""
 
 
 def _python(code: str) -> tuple[str, ...]:
@@ -192,5 +197,4 @@ def test_it_does_not_outlive_its_starter(tmp_path: Path) -> None:
         pids = [int(word) for word in process.stdout.readline().split()]
         os.kill(process.pid, signal.SIGKILL)
     assert len(pids) == 3
-    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=10)
-    assert not alive
+    until(lambda: all(gone(pid) for pid in pids))

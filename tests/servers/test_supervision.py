@@ -275,7 +275,6 @@ def test_pinned_workers_have_one_cpu_each_in_turn(topology: str, workers: int) -
 
 
 def test_a_supervisor_that_is_stopped_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.servers.handle._PATIENCE_S", 0.2)
     questions: list[Callable[[Server], object]] = [
         lambda server: server.workers,
         lambda server: server.counters(),
@@ -283,9 +282,11 @@ def test_a_supervisor_that_is_stopped_keeps_nobody_waiting(monkeypatch: pytest.M
     ]
     with serve(workers=1, iterations=SHORT) as server:
         server.send_signal(signal.SIGSTOP)
-        for ask in questions:
-            with pytest.raises(LabError, match=f"process {server.pid}, has not responded for 0.2 s"):
-                ask(server)
+        with monkeypatch.context() as patch:
+            patch.setattr("lab.servers.handle._PATIENCE_S", 0.2)
+            for ask in questions:
+                with pytest.raises(LabError, match=f"process {server.pid}, has not responded for 0.2 s"):
+                    ask(server)
         server.send_signal(signal.SIGCONT)
         assert server.workers
 

@@ -48,7 +48,7 @@ def test_actions_are_done_in_order_and_kept_with_the_trial() -> None:
     assert acts["event"].tolist() == [Event.BEGUN, Event.DONE, Event.BEGUN, Event.FAILED]
     assert acts["detail"].tolist() == ["grow", "it has room", "fail", "it cannot be done"]
     assert acts["workers"].tolist() == [2, 3, 3, 3]
-    assert left_s == [pytest.approx(2.0 - acts["at_s"].iloc[1], abs=0.1)]
+    assert 2.0 - acts["at_s"].iloc[2] <= left_s[0] <= 2.0 - acts["at_s"].iloc[1], "it was asked in between"
 
     def never(*_: object) -> None:
         pytest.fail("a trial that is on disk was carried out again")

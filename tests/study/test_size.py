@@ -18,9 +18,12 @@ from lab.study.run import Run
 from lab.study.runs import open_run
 from lab.study.size import Interrupted, Size, size
 from lab.study.size_plan import Plan
+from lab.study.stability import Noise
 
 APPS = Path(__file__).parent.parent / "helpers" / "sized"
 MB = 2**20
+FEWEST = 20
+"""Requests at half of the sustained rate, whatever time that takes."""
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +35,12 @@ def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
 def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at latencies no longer than at a rate, where nothing depends on how many requests there are."""
     monkeypatch.setattr("lab.study.size.LONGER", 1.0)
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nobody else use the machine: a wait for CPUs looks like a wait for anything else."""
+    monkeypatch.setattr("lab.study.watched.between", lambda *_: Noise(0.0, 0.0, None, 0.0))
 
 
 def planned(*command: str, workers: tuple[int, ...] = (1,), **more: Any) -> Plan:
@@ -71,7 +80,7 @@ def described(plan: Plan, run: Run | None = None) -> Size:
         assert (row.lower_rps or 0) < HELD_RPS < FAILED_RPS < (row.upper_rps or 0)
         assert 0 < (row.p50_s_at_80 or 0) <= (row.p99_s_at_80 or 0)
         assert 0 < (row.p50_s_at_half or 0) <= (row.p99_s_at_half or 0)
-        assert row.low_requests >= HELD_RPS
+        assert row.low_requests >= FEWEST, "those at half of the rate, however little more it answers here"
     return found
 
 
@@ -90,12 +99,13 @@ def test_workers_are_seen_by_placeholder_and_by_environment(made: Any) -> None:
     assert row.leak_bytes_per_request == 0
 
 
+@pytest.mark.usefixtures("briefly", "alone")
 def test_one_that_sleeps_waits_and_is_kept_in_its_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
     run, plan = open_run(), wsgi("/sleep", slo=("p99=9s",))
     found = described(plan, run)
     (row,) = found.rows
     assert (row.alone_s or 0) >= 0.02
-    assert (row.cpu_s_per_request or 1) < 0.5 * (row.alone_s or 0)
+    assert 0 < (row.cpu_s_per_request or 0) < 0.5 * (row.alone_s or 0)
     assert (found.run_id, found.verdict.workers) == (run.run_id, 1)
     assert found.verdict.limit == Limit.WAITING
     assert (found.verdict.beyond or 0) > 1
@@ -116,6 +126,7 @@ def test_one_that_sleeps_waits_and_is_kept_in_its_run_once(monkeypatch: pytest.M
         size(replace(plan, path="/other"), run)
 
 
+@pytest.mark.usefixtures("briefly", "alone")
 def test_one_that_lets_one_worker_in_at_a_time_is_locked() -> None:
     found = described(wsgi("/lock", workers=(1, 2), slo=("p99=9s",)))
     assert (found.verdict.workers, found.verdict.limit) == (1, Limit.LOCK)

@@ -2,28 +2,34 @@
 
 import fcntl
 import itertools
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 _asked = itertools.count(1)
 _kept: list[bytearray] = []
+_lock = tempfile.TemporaryFile()  # noqa: SIM115 - of this server's workers, who are forked after it is opened
 FAILS_EVERY = 50
 
 
 def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """Do what the path says.
 
-    /sleep: for 20 ms; /lock: as long, one worker at a time; /leak: 1 MB; /fail: each 50th time; /order: take
-    what is ordered by POST, with a key; else just answer.
+    /sleep: for 20 ms, after 2 ms of CPU time, which a clock of hundredths sees; /lock: sleep as long, one
+    worker at a time; /leak: 1 MB; /fail: each 50th time; /order: take what is ordered by POST, with a key;
+    else just answer.
     """
     path, status = environ["PATH_INFO"], "200 OK"
     if path == "/sleep":
+        until_s = time.process_time() + 0.002
+        while time.process_time() < until_s:
+            pass
         time.sleep(0.02)
     elif path == "/lock":
-        with open(__file__) as lock:  # noqa: PTH123 - any file that all workers can open
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            time.sleep(0.02)
+        fcntl.lockf(_lock, fcntl.LOCK_EX)
+        time.sleep(0.02)
+        fcntl.lockf(_lock, fcntl.LOCK_UN)
     elif path == "/leak":
         _kept.append(bytearray(b"x" * 2**20))
     elif path == "/fail":
