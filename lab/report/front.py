@@ -149,8 +149,8 @@ def _by_sustained_rates(found: pd.DataFrame, answered: tuple[Mark, ...], cpus: i
         notes.append("During a search it varied much: trust the ratio rather than the rates")
     return Headline(
         (single_vs_cluster.EXPERIMENT, rate_sweep.EXPERIMENT),
-        f"{units.counted(workers, 'worker')} sustain {many} at {objective}: {units.digits(number.value)} times"
-        " one process",
+        f"{units.counted(workers, 'worker')} sustain {many} at {objective}:"
+        f" {units.digits(number.value)} times one process",
         number,
         key_of(sustained.RATIO, **sustained.about(several)),
         "times what one process sustains",

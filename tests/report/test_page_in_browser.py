@@ -74,7 +74,7 @@ def test_it_fetches_nothing_complains_of_nothing_and_every_picture_has_a_text(
 
 def test_the_first_screen_has_one_sentence_one_number_and_one_picture(page: Page) -> None:
     assert page.locator("h1").inner_text() == (
-        "2 workers sustain 17.0/s at p95\N{NO-BREAK SPACE}≤\N{NO-BREAK SPACE}300\N{NO-BREAK SPACE}ms:"
+        "2 workers sustain 17.0 to 18.0/s at p95\N{NO-BREAK SPACE}≤\N{NO-BREAK SPACE}300\N{NO-BREAK SPACE}ms:"
         " 1.89 times one process."
     )
     assert page.locator(".glance strong").inner_text() == "1.89×"

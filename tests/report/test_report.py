@@ -295,7 +295,9 @@ def test_the_first_screen_is_of_what_the_run_measured(home: Path) -> None:
     write_notebook(run.path / "notebooks" / "02-single-vs-cluster.ipynb", prose("# One or two?"))
     reports.keep_sustained_rates(run)
     page = _report()
-    assert "2 workers sustain 17.0 to 18.0/s at p95 ≤ 300 ms: 1.89 times one process." in page.text("headline")
+    assert "2 workers sustain 17.0 to 18.0/s at p95 ≤ 300 ms: 1.89 times one process." in page.text(
+        "headline"
+    )
     assert "1.89× 1.79 to 2.00" in page.text("answer")
     assert "How it was measured" in page.text("answer")
     assert str(run.manifest.machine) in page.text("answer")
