@@ -12,7 +12,6 @@ from lab.servers.sockets import HEAD_TIMEOUT_S
 
 _SWEEP_S = 0.01
 
-
 _SOON_S = 0.01
 """A client that connects to ask does so within this time, or its worker does not wait for it."""
 
@@ -36,8 +35,6 @@ class ServedConnection(web.RequestHandler):
         self._on_answer = on_answer
         self._body: StreamReader = EMPTY_PAYLOAD
         self._head_timer: asyncio.TimerHandle | None = None
-        if on_done:
-            loop.call_later(_SOON_S, self._report_unasked)
 
     @property
     def is_idle(self) -> bool:
@@ -48,6 +45,12 @@ class ServedConnection(web.RequestHandler):
     def _waits(self) -> bool:
         # aiohttp's own test, in RequestHandler._process_keepalive; there is no public one.
         return self._waiter is not None and not self._waiter.done()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Give the client time to ask from now on: before, nothing could be read."""
+        super().connection_made(transport)
+        if self._on_done:
+            self._loop.call_later(_SOON_S, self._report_unasked)
 
     def data_received(self, data: bytes) -> None:
         """Time a head from its first byte to its last."""
@@ -81,7 +84,11 @@ class ServedConnection(web.RequestHandler):
         return finished
 
     def _report_unasked(self) -> None:
-        if not self._request_count:
+        if self._request_count:
+            return
+        if _has_input(self):  # it is this process that was late
+            self._loop.call_soon(self._report_unasked)
+        else:
             self._report_done()
 
     def _report_done(self) -> None:

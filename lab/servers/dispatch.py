@@ -46,6 +46,7 @@ class Shared:
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
         self._members: deque[WorkerHandle] = deque()
+        self._at_last: PassedOn | None = None
 
     def listener(self) -> socket.socket:
         return self._listener.dup()
@@ -55,6 +56,9 @@ class Shared:
         self._members.append(worker)
 
     def remove(self, worker: WorkerHandle) -> None:
+        if self._at_last:
+            self._at_last.remove(worker)
+            return
         with contextlib.suppress(ValueError):
             self._members.remove(worker)
         if worker.gone.is_set():
@@ -62,26 +66,32 @@ class Shared:
                 self.take(connection)
 
     def take(self, connection: socket.socket) -> None:
-        if self._members:
+        if self._at_last:
+            self._at_last.take(connection)
+        elif self._members:
             self._members[0].pass_on(connection)
             self._members.rotate()
         else:
             connection.close()
 
     def close(self) -> None:
-        """Give what still waits there to the workers, in turn: they, too, accept no more from now on."""
+        """Pass on what still waits there, to whoever is free: workers, too, accept no more from now on."""
         waiting = []
-        with self._listener:
-            with contextlib.suppress(OSError):  # nothing waits any more, or no file is left for it
-                while True:
-                    waiting.append(self._listener.accept()[0])
-            with contextlib.suppress(OSError):  # not everywhere
-                self._listener.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):  # nothing waits any more, or no file is left for it
+            while True:
+                waiting.append(self._listener.accept()[0])
+        with contextlib.suppress(OSError):  # not everywhere
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._at_last = PassedOn(self._listener, least_busy=False, bound=1)
+        self._at_last.close()
+        for worker in self._members:
+            self._at_last.add(worker)
         for connection in waiting:
-            self.take(connection)
+            self._at_last.take(connection)
 
     async def emptied(self) -> None:
-        pass
+        if self._at_last:
+            await self._at_last.emptied()
 
 
 class Reuseport(Shared):
@@ -177,4 +187,4 @@ def for_spec(spec: ServerSpec, listener: socket.socket) -> Dispatch:
         return Shared(listener)
     if spec.dispatch == "reuseport":
         return Reuseport(listener)
-    return PassedOn(listener, least_busy=spec.is_jbsq, bound=spec.bound)
+    return PassedOn(listener, least_busy=spec.dispatch == "least-busy", bound=spec.bound)

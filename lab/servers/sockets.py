@@ -114,12 +114,10 @@ class Acceptor:
         except (BlockingIOError, ConnectionAbortedError):
             self._watch()
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                self._rest()
-            elif error.errno in (errno.EBADF, errno.EINVAL):  # closed, here or for all that share it
+            if error.errno in (errno.EBADF, errno.EINVAL):  # closed, here or for all that share it
                 self.close()
-            else:
-                raise
+            else:  # no more files or memory, or an error of the network: either may be over soon
+                self._rest()
         return None
 
     def _rest(self) -> None:

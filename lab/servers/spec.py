@@ -154,10 +154,5 @@ class ServerSpec:
         return self._one_request_per_connection and self.bound == 1
 
     @property
-    def is_jbsq(self) -> bool:
-        """Whether the supervisor gives each worker up to `bound` connections, and keeps the others."""
-        return self._one_request_per_connection and self.bound > 1
-
-    @property
     def _one_request_per_connection(self) -> bool:
         return self.topology == "cluster" and self.dispatch == "least-busy"

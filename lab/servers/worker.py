@@ -213,7 +213,7 @@ class Worker:
             self._channel.tell({"event": "refused", "place": len(self._held)})
             return
         self._held.append(sock := socket.socket(fileno=fd))
-        if self._spec.is_jbsq:
+        if self._spec.dispatch == "least-busy":
             self._open(server, sock, partial(self._tell_free, sock))
         else:
             self._tell_free(sock)
@@ -235,7 +235,14 @@ class Worker:
         connection = partial(ServedConnection, server, self._loop, on_done, self._count)
         opening = self._loop.create_task(self._loop.connect_accepted_socket(connection, sock))
         self._opening.add(opening)
-        opening.add_done_callback(self._opening.discard)
+        opening.add_done_callback(partial(self._opened, on_done))
+
+    def _opened(self, on_done: Callable[[], None] | None, opening: asyncio.Task[object]) -> None:
+        self._opening.discard(opening)
+        if error := opening.exception():
+            log.warning("a connection could not be opened: %s", error)
+            if on_done:
+                on_done()
 
 
 def jittered(requests: int) -> int:

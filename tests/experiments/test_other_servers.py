@@ -39,14 +39,15 @@ def test_the_answer_names_the_ends_ours_and_every_server_that_is_nearer_to_the_i
     assert "(ours, least-busy) to 9" in text
     assert "nearer than ours, least-busy: uvicorn (1.05 times); granian (1.0" in text
     assert " times, at 1.5" in text, "and what granian buys it with"
-    assert "Why: workers that accept by themselves save the hop" in text
     assert "Their p90 is 1.05" in text
     assert "(granian) times one ideal queue's." in text, "of the tail, nobody is nearer"
 
 
-def test_one_that_accepts_by_itself_too_has_no_hop_to_be_told_of() -> None:
-    trials = measured({"shared": {"limit": 0.93}, "uvicorn": {"limit": 0.98}})
-    assert "Why" not in words.answer(summed_up(trials), trials)
+@pytest.mark.parametrize(("ours", "hops"), [("round-robin", True), ("least-busy", False), ("shared", False)])
+def test_a_hop_is_told_of_if_ours_has_one(ours: str, hops: bool) -> None:
+    trials = measured({ours: {"limit": 0.93}, "uvicorn": {"limit": 0.98}})
+    text = words.answer(summed_up(trials), trials)
+    assert ("Why: workers that accept by themselves save the hop" in text) == hops
 
 
 def test_only_a_share_beyond_that_of_fair_coins_is_told() -> None:

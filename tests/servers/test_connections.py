@@ -1,13 +1,16 @@
 """How a worker that must go parts from its clients, in one event loop whose every step a test decides."""
 
 import asyncio
+import select
 import socket
+import time
 
 import pytest
 from aiohttp import web
 from helpers.clients import PATIENCE_S
 
-from lab.servers.connections import ServedConnection, close_idle
+from lab.channel import polled
+from lab.servers.connections import _SOON_S, ServedConnection, close_idle
 
 _REQUEST = b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n"
 
@@ -118,3 +121,35 @@ def test_a_whole_request_and_what_old_clients_add_is_not_timed(
 def test_a_head_that_stays_incomplete_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.servers.connections.HEAD_TIMEOUT_S", 0.05)
     assert asyncio.run(asyncio.wait_for(_answered(_REQUEST[:10]), PATIENCE_S)) == b""
+
+
+def test_a_worker_that_was_late_to_read_a_request_does_not_report_that_none_has_come() -> None:
+    assert asyncio.run(asyncio.wait_for(_done_after_blocking(), PATIENCE_S)) == [True]
+
+
+async def _done_after_blocking() -> list[bool]:
+    """Block the loop before it can read a request; return, for each report, whether that was answered."""
+    loop = asyncio.get_running_loop()
+    runner = web.AppRunner(_app())
+    await runner.setup()
+    server = runner.server
+    assert server is not None
+    client, served = socket.socketpair()
+    reports: list[bool] = []
+    with client:
+        client.setblocking(False)
+
+        def connection() -> ServedConnection:
+            made = ServedConnection(server, loop, lambda: reports.append(is_answered()))
+            time.sleep(2 * _SOON_S)
+            return made
+
+        def is_answered() -> bool:
+            return polled(client.fileno(), select.POLLIN, 0)
+
+        client.sendall(_REQUEST)
+        await loop.connect_accepted_socket(connection, served)
+        await loop.sock_recv(client, 4096)
+        await close_idle(server, quiet_s=0)
+    await runner.cleanup()
+    return reports

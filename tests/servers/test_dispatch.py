@@ -18,6 +18,14 @@ from lab.servers import Server, serve
 ENDLESS = 10**9
 SHORT = 1000
 LONG = "/api/slow?times=1000"
+OPENS_NOT_AT_FIRST = """
+from lab.servers import worker
+def opened(*arguments, serves=worker.ServedConnection, fails=[OSError("no luck")]):
+    if fails:
+        raise fails.pop()
+    return serves(*arguments)
+worker.ServedConnection = opened
+"""
 DISPATCHES = ["shared", "reuseport", "round-robin", "least-busy"]
 
 
@@ -154,6 +162,14 @@ def test_what_a_worker_that_stands_still_would_get_the_others_take() -> None:
         clients = [stack.enter_context(Connection(server.url)).ask("/") for _ in range(6)]
         assert {client.answer().worker for client in clients} == {goes_on}
         os.kill(still, signal.SIGCONT)
+
+
+def test_a_connection_that_cannot_be_opened_does_not_take_its_worker_along(sabotage: Sabotage) -> None:
+    sabotage(OPENS_NOT_AT_FIRST)
+    with serve(dispatch="least-busy", workers=1, iterations=SHORT) as server:
+        with pytest.raises(ConnectionError):
+            get(server.url)
+        assert get(server.url).status == 200
 
 
 def test_least_busy_fills_each_worker_to_its_bound_and_keeps_the_rest() -> None:

@@ -21,10 +21,11 @@ from lab.servers.spec import DISPATCHES
 SHORT = 1000
 
 
-@pytest.fixture(scope="module")
-def least_busy() -> Iterator[Server]:
+@pytest.fixture(scope="module", params=[1, 2], ids=["accepts", "is-passed"])
+def least_busy(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server with three workers, for tests that leave it as it was; in the end, some clients owe a body."""
-    with serve(dispatch="least-busy", workers=3, iterations=SHORT, drain_s=0.2) as server:
+    options = {"dispatch": "least-busy", "bound": request.param, "workers": 3}
+    with serve(**options, iterations=SHORT, drain_s=0.2) as server:
         yield server
 
 

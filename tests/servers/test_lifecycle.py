@@ -192,6 +192,21 @@ def test_what_waits_for_a_worker_when_it_is_told_to_stop_is_answered(options: di
         stopping.join()
 
 
+@pytest.mark.parametrize("dispatch", ["shared", "least-busy"])
+def test_of_what_waits_at_the_end_a_worker_that_stands_still_takes_one(dispatch: str) -> None:
+    with serve(dispatch=dispatch, workers=2, iterations=SHORT, drain_s=1) as server, ExitStack() as stack:
+        still, goes_on = server.workers
+        for pid in (still, goes_on):
+            os.kill(pid, signal.SIGSTOP)
+        clients = [stack.enter_context(Connection(server.url)).ask() for _ in range(10)]
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        until(lambda: refused(server.url))
+        os.kill(goes_on, signal.SIGCONT)
+        until(lambda: sum(client.has_answer() for client in clients) == 9)
+        stopping.join()
+
+
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS, ids=name)
 def test_a_request_past_the_deadline_does_not_hold_the_end_up(arrangement: dict[str, object]) -> None:
     server = serve(iterations=ENDLESS, drain_s=0.1, **arrangement)  # type: ignore[arg-type]

@@ -41,7 +41,7 @@ _BY_THEMSELVES = "workers that accept by themselves save the hop through a super
 ACCEPTS = dict.fromkeys(
     (
         *("gunicorn-sync", "gunicorn-gthread", "gunicorn-aiohttp", "uvicorn", "hypercorn", "granian"),
-        *("node-cluster-shared", "shared", "reuseport"),
+        *("node-cluster-shared", "least-busy", "shared", "reuseport"),
     ),
     _BY_THEMSELVES,
 )
