@@ -145,7 +145,7 @@ def test_a_search_shows_its_bounds(shell: Any) -> None:
     assert "SLO       p99 <= 250 ms, success >= 99 %, implied" in text
     assert "but       interrupted" in text
     text = seen(shell, replace(found, shares=(0.9, 0.95)))["text/plain"]
-    assert "of the own limit  90.0 % to 95.0 %" in text
+    assert "of the own limit  90 % to 95 %" in text
 
 
 def test_parameters_show_each_with_its_value(shell: Any) -> None:

@@ -30,6 +30,9 @@ BACKLOG = "backlog"
 UNSEEN = 0.01
 """Seconds of latency gained per second: an overload of this share, which only a longer trial would show."""
 
+_PARTS = 8
+"""Of a trial, whose mean latencies are compared: a burst is in one or two of them, a backlog grows in all."""
+
 _VISIBLE = 2.0
 """With Poisson arrivals of n requests, an overload below this / sqrt(n) looks like chance."""
 
@@ -289,9 +292,12 @@ def _grows(requests: pd.DataFrame, arrivals: str) -> bool:
     ended = np.isfinite(latency_s)
     if np.count_nonzero(ended) < LEAST_REQUESTS:
         return False
-    growth = np.polyfit(due_s[ended], latency_s[ended], 1)[0]
+    parts = np.array_split(np.flatnonzero(ended), _PARTS)
+    at_s, late_s = (np.array([np.mean(values[part]) for part in parts]) for values in (due_s, latency_s))
+    (growth, _), errors = np.polyfit(at_s, late_s, 1, cov=True)
+    bursts = _VISIBLE * math.sqrt(errors[0, 0])
     chance = _VISIBLE / math.sqrt(len(due_s)) if arrivals == "poisson" else 0.0
-    return bool(growth > max(UNSEEN, chance))
+    return bool(growth > max(UNSEEN, chance, bursts))
 
 
 def _ends_late(requests: pd.DataFrame, slos: Sequence[Slo]) -> bool:

@@ -78,7 +78,7 @@ def test_a_share_of_the_own_limit_is_said_with_what_counted_beside_what_clients_
 ) -> None:
     status, out, _ = said(SHARES, capsys)
     assert status == 0
-    assert "Own limit  93.0 % to 97.0 % of it" in out
+    assert "Own limit  93 % to 97 % of it" in out
     assert (
         "Latency    counts as if the machine had kept its speed (steady); beside it is what clients got"
         in out

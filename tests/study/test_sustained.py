@@ -244,19 +244,17 @@ def test_threads_of_one_process_are_as_many_workers_as_are_busy_at_once() -> Non
 
 
 def test_workers_that_are_taken_for_more_do_not_change_the_rate() -> None:
-    """One that was replaced meanwhile has another name: shares are of three then, but rates stay."""
-    found = searched(Simulated(workers=2, noise=0.05))
-    more = searched(Simulated(workers=2, noise=0.05), with_a_third)
-    assert (more.lower_rps or math.inf) <= 2 / 0.0128 <= (more.upper_rps or 0)
-    assert (found.shares[0] or math.inf) * 2 / 3 == pytest.approx(more.shares[0], rel=0.05)
+    """One that was replaced meanwhile has another name: there seem to be three, on two CPUs."""
 
+    def with_a_third(attack: Attack) -> Attack:
+        def offer(url: str, **options: Any) -> Attacked:
+            made = attack(url, **options)
+            return Attacked(made.requests, {**made.summary, "workers": {**made.summary["workers"], "9": 1}})
 
-def with_a_third(attack: Attack) -> Attack:
-    def offer(url: str, **options: Any) -> Attacked:
-        made = attack(url, **options)
-        return Attacked(made.requests, {**made.summary, "workers": {**made.summary["workers"], "9": 1}})
+        return offer
 
-    return offer
+    found = searched(Simulated(workers=2, noise=0.05), with_a_third)
+    assert (found.lower_rps or math.inf) <= 2 / 0.0128 <= (found.upper_rps or 0)
 
 
 def test_a_loop_that_is_short_beside_the_rest_of_its_request_is_searched_from_what_is_done() -> None:
