@@ -19,6 +19,7 @@ from lab.load.report import Slo
 from lab.load.summary import latency_of
 from lab.models.simulation import waits
 from lab.study.rate_search import (
+    BACKLOG,
     BEYOND,
     LEAST_REQUESTS,
     OF_MACHINE,
@@ -54,6 +55,9 @@ _LATELY = 3
 
 _ALL_BUSY = 0.95
 """Of the loops that run at once, on average: they take at least so many workers, however they are counted."""
+
+_WELL_BELOW = 0.9
+"""Times the highest throughput, as shares: an overload is above."""
 
 _SAME_SPEED = 1.15
 """Limits that differ by more than this factor are more than scatter: the machine changed its speed."""
@@ -177,10 +181,12 @@ class OwnSearch:
                 if limit_rps and not load.summary["flags"]
             ]
         )
-        return [
+        trials = [
             self._trial(*load, workers, limit_rps / usual_rps if limit_rps and usual_rps else 1.0)
             for limit_rps, load in zip(limits_rps, self._loads, strict=True)
         ]
+        done = max((trial.share_of_limit or 0.0 for trial in trials if not trial.flags), default=0.0)
+        return [_relieved(trial, done) for trial in trials]
 
     def _trial(self, rate_rps: float, load: Measured, workers: int, speed: float) -> RateTrial:
         steady = steadied(load, workers, self.cpus, speed)
@@ -288,9 +294,19 @@ class OwnSearch:
         )
 
 
+def _relieved(trial: RateTrial, done: float) -> RateTrial:
+    """Return a trial without its backlog, if that is all it missed, well below what the server has done.
+
+    Others that disturb the machine more and more let latency grow, too, beside the loops.
+    """
+    if trial.missed != (BACKLOG,) or (trial.utilisation or done) > _WELL_BELOW * done:
+        return trial
+    return replace(trial, missed=(), good=not trial.flags)
+
+
 def _at_work(offered: Measured) -> int:
     """Return how many workers answered; more, if more loops ran at once than they could, as in threads."""
-    at_once = offered.summary["throughput"] * (offered.summary["service_s"]["mean"] or 0.0)
+    at_once: float = offered.summary["throughput"] * (offered.summary["service_s"]["mean"] or 0.0)
     return max(1, len(offered.summary["workers"]), math.ceil(_ALL_BUSY * at_once))
 
 
@@ -324,6 +340,7 @@ def steadied(offered: Measured, workers: int, cpus: float, speed: float = 1.0) -
     due_s, sent_s, end_s, loops_s, cpu_s = (
         requests[name].to_numpy(float) for name in ("due_s", "sent_s", "end_s", "service_s", "service_cpu_s")
     )
+    loops_s = np.where(np.isfinite(loops_s), loops_s, math.nan)
     if np.isnan(loops_s).all():
         return offered
     servers, busy_s = workers, loops_s

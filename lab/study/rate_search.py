@@ -150,7 +150,8 @@ class Judge:
         """Return two standard errors of the mean that shares count, as a share of it; 0 if it is not said."""
         service_s, cpu_s = (offered.requests[name] for name in ("service_s", "service_cpu_s"))
         workers = self.workers or max(1, len(offered.summary["workers"]))
-        shares = pd.Series(share_of_limit(1.0, service_s, cpu_s, workers, self.cpus)).dropna()
+        known = np.isfinite(service_s)  # a server may say that its loop took for ever
+        shares = pd.Series(share_of_limit(1.0, service_s[known], cpu_s[known], workers, self.cpus))
         if len(shares) < 2 or not shares.mean():
             return 0.0
         return float(2 * shares.std() / shares.mean() / math.sqrt(len(shares)))

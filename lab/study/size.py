@@ -216,11 +216,10 @@ class _Look:
             workers=self._workers, cpus=self._cpus, on_trial=self._tell_trial,
         )  # fmt: skip
         try:
-            *ends_rps, reason = search.run(self._guess_rps(alone_s), MOST_RPS, self._plan.precision)
+            found = search.run(self._guess_rps(alone_s), MOST_RPS, self._plan.precision)
         except StoppedError as error:
-            *ends_rps, _ = search.so_far()
-            reason = str(error)
-        return Sustained.by_rates(watched.url, slos, arrivals, ends_rps, reason, search.trials)
+            found = *search.so_far()[:2], str(error)
+        return Sustained.by_rates(watched.url, slos, arrivals, found, search.trials)
 
     def _guess_rps(self, alone_s: float) -> float:
         """Return a rate that overloads the server, by what it does alone, or did with fewer workers."""
