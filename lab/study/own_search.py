@@ -23,6 +23,7 @@ from lab.study.rate_search import (
     BEYOND,
     LEAST_REQUESTS,
     OF_MACHINE,
+    UNSEEN,
     Judge,
     Offer,
     RateTrial,
@@ -104,7 +105,7 @@ class OwnSearch:
     @property
     def bounds(self) -> tuple[float | None, float | None]:
         """Both ends, as much further apart as their trials cannot see."""
-        (lower, upper), blur = self.ends, usual_blur(self._believed())
+        (lower, upper), blur = self.ends, self._blur()
         return lower and lower * (1 - blur), upper and upper * (1 + blur)
 
     @property
@@ -118,7 +119,7 @@ class OwnSearch:
         """Both bounds in requests/s, further apart by two standard errors of the usual limit."""
         logs = np.log(self._limits())
         error = math.exp(2 * float(logs.std(ddof=1)) / math.sqrt(len(logs))) if len(logs) > 1 else 1.0
-        (lower, upper), blur = self.ends_rps, usual_blur(self._believed())
+        (lower, upper), blur = self.ends_rps, self._blur()
         return lower and lower * (1 - blur) / error, upper and upper * (1 + blur) * error
 
     @property
@@ -271,6 +272,10 @@ class OwnSearch:
     def _least_rps(self) -> float:
         """Return the lowest rate at which a trial has requests."""
         return (LEAST_REQUESTS if self.arrivals == "poisson" else 1) / self.duration_s
+
+    def _blur(self) -> float:
+        """Return what the trials cannot see: by chance, less than one alone, as several tell each end."""
+        return max(UNSEEN, usual_blur(self._believed()) / 2)
 
     def _limits(self) -> list[float]:
         """Return what each trial says of the server's own limit, in requests/s."""
