@@ -103,9 +103,10 @@ def _counts(found: Sustained) -> str:
     text = f"{counted(len(found.trials), 'trial')}, {flagged} flagged"
     if found.consistent:
         return text
-    if found.steady:
-        return f"{text}; the machine's speed changed: trust the share of the own limit, not the rate"
-    return f"{text}; they contradict each other"
+    if not found.steady:
+        return f"{text}; they contradict each other"
+    advice = "" if found.held_rps is None else ": trust the share of the own limit, not the rate"
+    return f"{text}; the machine's speed changed{advice}"
 
 
 def _table(found: Sustained) -> list[str]:
