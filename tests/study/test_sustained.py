@@ -54,13 +54,14 @@ def noisy(seed: int, **more: Any) -> Simulated:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_on_a_machine_whose_speed_wanders_bounds_hold_the_capacity_and_repeats_agree(workers: int) -> None:
-    found = [searched(noisy(seed, workers=workers)) for seed in range(24)]
+    found = [searched(noisy(seed, workers=workers)) for seed in range(1000, 1024)]
     lower, upper = shares = np.array([one.shares for one in found], float).T
     capacity = 0.0128 / 0.0130  # what a request takes beside its loop keeps its worker, too
     assert np.mean((lower <= capacity) & (capacity <= upper)) >= 0.95
     assert np.median([len(one.trials) for one in found]) <= 12
     repeats = shares.reshape(2, 8, 3)
-    assert np.median(repeats.max(axis=2) / repeats.min(axis=2), axis=1).max() <= 1.05, "of three in a row"
+    most = 1.05 if workers == 2 else 1.1  # one worker answers half as many requests in a trial
+    assert (repeats.max(axis=2) / repeats.min(axis=2)).max() <= most, "of any three in a row"
 
 
 @TELLS
