@@ -5,7 +5,14 @@ All of it is simulated: nothing here depends on the machine.
 
 import numpy as np
 import pytest
-from helpers.coverage import DRAWS, of_medians, of_paired_ratios, of_proportions, of_searches
+from helpers.coverage import (
+    DRAWS,
+    of_medians,
+    of_own_searches,
+    of_paired_ratios,
+    of_proportions,
+    of_searches,
+)
 
 DRAWN = 10_000
 HONEST = 0.94
@@ -42,12 +49,13 @@ def test_proportions(whole: int, share: float) -> None:
 
 @pytest.mark.parametrize("requests", [60, 120, 200, 600])
 def test_bounds_of_searches(requests: int) -> None:
-    found = of_searches(200, requests)
+    rates, shares = of_searches(200, requests), of_own_searches(100, requests, speeds=0.1)
     print(
-        f"sustained rate, bounds 5 % apart, {requests} requests a trial: {found.as_shares:.1%} of "
-        f"{len(found.trials)} as shares of the own limit, {found.as_rates:.1%} as rates; "
-        f"{np.median(found.trials):.0f} trials in the median"
+        f"sustained rate, bounds 5 % apart, {requests} requests a trial: as rates, {rates.as_rates:.1%} of "
+        f"{len(rates.trials)} hold it, in {np.median(rates.trials):.0f} trials in the median; as shares, "
+        f"while the machine changes its speed, {shares.as_shares:.1%} of {len(shares.trials)}, in "
+        f"{np.median(shares.trials):.0f}"
     )
-    assert np.median(found.trials) <= 12
+    assert max(np.median(rates.trials), np.median(shares.trials)) <= 12
     if requests >= ENOUGH:
-        assert min(found.as_shares, found.as_rates) >= 0.95
+        assert min(rates.as_rates, shares.as_shares) >= 0.95

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,12 +138,14 @@ def test_a_run_shows_when_where_and_what_was_measured(
 
 
 def test_a_search_shows_its_bounds(shell: Any) -> None:
-    slos = tuple(Slo.parse_all(["p99=250ms"]))
-    found = Sustained("http://x/", slos, "constant", 50.0, None, "interrupted", ())
+    slos = Slo.parse_all(["p99=250ms"])
+    found = Sustained.by_rates("http://x/", slos, "constant", (50.0, None, "interrupted"), ())
     assert repr(found) == "<Sustained: at least 49.5/s>"
     text = seen(shell, found)["text/plain"]
     assert "SLO       p99 <= 250 ms, success >= 99 %, implied" in text
     assert "but       interrupted" in text
+    text = seen(shell, replace(found, shares=(0.9, 0.95)))["text/plain"]
+    assert "of the own limit  90 % to 95 %" in text
 
 
 def test_parameters_show_each_with_its_value(shell: Any) -> None:

@@ -1,7 +1,7 @@
 """`lab sustained`: the highest rate that a server sustains under an SLO, as two bounds."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from lab.flags import in_words
 from lab.progress import display
 from lab.streams import tell, write_out
 from lab.study.rate_search import RateTrial
-from lab.study.sustained import Interrupted, Sustained, sustained
+from lab.study.sustained import STEADY, Interrupted, Sustained, sustained
 from lab.units import bounds, counted, per_second, percent, seconds
 
 _USUAL_TRIALS = 12
@@ -80,42 +80,56 @@ def _text(found: Sustained) -> str:
         "Sustained": f"{bounds(found.lower_rps, found.upper_rps, per_second)} ({found.arrivals} arrivals)",
         "SLO": ", ".join(map(str, found.slos)),
         "Own limit": _own_limit(found),
+        **({"Latency": f"{STEADY} (steady); beside it is what clients got"} if found.steady else {}),
         "Trials": _counts(found),
     }
     if found.requests_wanting:
         wanting = f"a trial lacks {found.requests_wanting} requests to tell its percentiles"
         rows["Beware"] = f"{wanting}: take a longer --duration"
     head = [f"{label:<11}{value}" for label, value in rows.items()]
-    return "\n".join([*head, "", *_table(found.trials)])
+    return "\n".join([*head, "", *_table(found)])
 
 
 def _own_limit(found: Sustained) -> str:
-    if found.share_of_limit is not None:
-        return f"{percent(found.share_of_limit)} of it at the lower bound"
+    if found.held_rps is not None and found.shares[0] is not None:
+        return f"{bounds(*found.shares, percent)} of it"
     if found.held_rps is None and any(trial.share_of_limit is not None for trial in found.trials):
         return "no share of it, as no rate was sustained"
-    return "unknown: the server does not say its service times"
+    return "unknown: the server does not say its service times and its workers"
 
 
 def _counts(found: Sustained) -> str:
     flagged = sum(bool(trial.flags) for trial in found.trials)
     text = f"{counted(len(found.trials), 'trial')}, {flagged} flagged"
-    return text if found.consistent else f"{text}; they contradict each other: the machine's speed changed"
+    if found.consistent:
+        return text
+    if not found.steady:
+        return f"{text}; they contradict each other"
+    advice = "" if found.held_rps is None else ": trust the share of the own limit, not the rate"
+    return f"{text}; the machine's speed changed{advice}"
 
 
-def _table(trials: Sequence[RateTrial]) -> list[str]:
-    rows = [("rate", "answered", "p99", "own limit", "")]
-    for trial in trials:
-        p99_s, share = trial.latency_s["p99"], trial.share_of_limit
+def _table(found: Sustained) -> list[str]:
+    """Return a line for each trial: what counted of its latency, and beside it, what clients got."""
+    names = [slo.name for slo in found.slos if slo.name != "success"] or ["p99"]
+    kinds = {"steady_s": "steady ", "latency_s": ""} if found.steady else {"latency_s": ""}
+    heads = [f"{kind}{name}" for name in names for kind in kinds.values()]
+    rows = [("rate", "answered", "own limit", *heads, "")]
+    for trial in found.trials:
         rows.append(
             (
                 per_second(trial.rate),
                 per_second(trial.throughput),
-                "-" if p99_s is None else seconds(p99_s),
-                "-" if share is None else percent(share),
+                "-" if trial.utilisation is None else percent(trial.utilisation),
+                *(_latency(getattr(trial, kind), name) for name in names for kind in kinds),
                 f"flagged: {in_words(trial.flags)}" if trial.flags
                 else "held" if trial.good else f"missed: {', '.join(trial.missed)}",
             )
         )  # fmt: skip
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return ["  ".join([*map(str.rjust, row, widths), row[4]]).rstrip() for row in rows]
+    *widths, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return ["  ".join([*map(str.rjust, row, widths), row[-1]]).rstrip() for row in rows]
+
+
+def _latency(latency_s: Mapping[str, float | None], name: str) -> str:
+    value = latency_s[name]
+    return "-" if value is None else seconds(value)

@@ -35,6 +35,7 @@ SERVER = ("topology", "workers", "dispatch", "peer")
 
 _LATER = ("peer", "bound")
 """Factors that came after the first searches."""
+_NOT_KEPT = ("latency_s", "steady_s", "generator")
 _NUMBERS = ("rate", "throughput", "service_s", "service_cpu_s", "share_of_limit", "utilisation")
 
 
@@ -157,8 +158,8 @@ def _table(server: Condition, search: OwnSearch, objective: Objective) -> pd.Dat
     rows = pd.DataFrame(
         [
             {name: getattr(server, name) for name in SERVER}
-            | {name: value for name, value in vars(trial).items() if name not in ("latency_s", "generator")}
-            | {f"latency_{name}_s": value for name, value in trial.latency_s.items()}
+            | {name: value for name, value in vars(trial).items() if name not in _NOT_KEPT}
+            | {f"latency_{name}_s": value for name, value in (trial.steady_s or {}).items()}
             for trial in search.trials
         ]
     )

@@ -30,10 +30,13 @@ BACKLOG = "backlog"
 UNSEEN = 0.01
 """Seconds of latency gained per second: an overload of this share, which only a longer trial would show."""
 
+_PARTS = 8
+"""Of a trial, whose mean latencies are compared: a burst is in one or two of them, a backlog grows in all."""
+
 _VISIBLE = 2.0
 """With Poisson arrivals of n requests, an overload below this / sqrt(n) looks like chance."""
 
-_LEAST_REQUESTS = 10
+LEAST_REQUESTS = 10
 """Of a trial whose trend says anything."""
 
 BEYOND = 2.0
@@ -45,7 +48,7 @@ _TRIES = 3
 _TRIES_DISTURBED = 5
 """Of a rate while others disturb the machine: it may become quiet again."""
 
-_OF_MACHINE = frozenset(["steal", "others_cpu"])
+OF_MACHINE = frozenset(["steal", "others_cpu"])
 """Codes of flags that say nothing about the rate."""
 
 _TRIALS_A_BOUND = 3
@@ -66,7 +69,8 @@ class RateTrial:
     `share_of_limit` is that of the throughput: near 1, every worker was busy all the time. `utilisation` is
     that of the offered rate: above 1, they were offered more than they could do. Both are None where the
     server does not say its service times, as are `service_s` and `service_cpu_s`, their means. `blur` is how
-    far off the mean may be that the shares count, as a share of it: two standard errors.
+    far off the mean may be that the shares count, as a share of it: two standard errors. `latency_s` is what
+    clients got; `steady_s` is what counted, if that was latency as it would have been at a steady speed.
     """
 
     rate: float
@@ -82,6 +86,7 @@ class RateTrial:
     blur: float
     latency_s: Mapping[str, float | None]
     generator: Mapping[str, float | None]
+    steady_s: Mapping[str, float | None] | None = None
 
 
 class _DisturbedError(Exception):
@@ -108,7 +113,7 @@ class Judge:
         """Judge a load that was offered."""
         summary = offered.summary
         missed = [slo.name for slo in self.slos if slo.missed(summary)]
-        done, offered_share = (self._share(summary, rate) for rate in (summary["throughput"], rate_rps))
+        done, offered_share = (self.share(summary, rate) for rate in (summary["throughput"], rate_rps))
         # more than the workers' own service times allow, though it is too little to be seen to grow
         over = done is not None and offered_share is not None and done <= 1 < offered_share
         if over or _grows(offered.requests, self.arrivals) or _ends_late(offered.requests, self.slos):
@@ -133,7 +138,7 @@ class Judge:
             },
         )
 
-    def _share(self, summary: Mapping[str, Any], rate_rps: float) -> float | None:
+    def share(self, summary: Mapping[str, Any], rate_rps: float) -> float | None:
         """Return a rate as a share of the own limit, where the server says its service times."""
         service_s, cpu_s = (summary[name]["mean"] for name in ("service_s", "service_cpu_s"))
         workers = self.workers or len(summary["workers"])
@@ -145,7 +150,8 @@ class Judge:
         """Return two standard errors of the mean that shares count, as a share of it; 0 if it is not said."""
         service_s, cpu_s = (offered.requests[name] for name in ("service_s", "service_cpu_s"))
         workers = self.workers or max(1, len(offered.summary["workers"]))
-        shares = pd.Series(share_of_limit(1.0, service_s, cpu_s, workers, self.cpus)).dropna()
+        known = np.isfinite(service_s)  # a server may say that its loop took for ever
+        shares = pd.Series(share_of_limit(1.0, service_s[known], cpu_s[known], workers, self.cpus))
         if len(shares) < 2 or not shares.mean():
             return 0.0
         return float(2 * shares.std() / shares.mean() / math.sqrt(len(shares)))
@@ -201,11 +207,11 @@ class Search:
         from MLRsearch import Config, MultipleLossRatioSearch, SearchGoal  # takes a second to import
 
         goal = SearchGoal(
-            loss_ratio=0.0, exceed_ratio=0.5, relative_width=max(precision - 2 * UNSEEN, precision / 2),
+            loss_ratio=0.0, exceed_ratio=0.5, relative_width=nearer(precision),
             initial_trial_duration=self._duration_s, final_trial_duration=self._duration_s,
             duration_sum=_TRIALS_A_BOUND * self._duration_s, preceding_targets=1, fail_fast=False,
         )  # fmt: skip
-        fewest = _LEAST_REQUESTS if self._judge.arrivals == "poisson" else 1  # fewer might be none
+        fewest = LEAST_REQUESTS if self._judge.arrivals == "poisson" else 1  # fewer might be none
         least_rps = min(max(top_rps / _DOWN_TO, fewest / self._duration_s), top_rps / 2)
         config = Config()
         config.goals, config.warmup_duration = (goal,), 0.0
@@ -226,7 +232,7 @@ class Search:
             self.trials.append(trial)
             if self._on_trial:
                 self._on_trial(trial, self.trials)
-            disturbed = any(flag.code in _OF_MACHINE for flag in trial.flags)
+            disturbed = any(flag.code in OF_MACHINE for flag in trial.flags)
             if not trial.flags or (tried >= _TRIES and not disturbed):
                 return trial
         times = counted(_TRIES_DISTURBED, "trial")
@@ -253,6 +259,16 @@ class Search:
         return lower_rps, upper_rps, ""
 
 
+def usual_blur(trials: Sequence[RateTrial]) -> float:
+    """Return how far their shares may be off: by an overload too small to see, or by chance."""
+    return max(UNSEEN, float(np.median([trial.blur for trial in trials]))) if trials else UNSEEN
+
+
+def nearer(precision: float) -> float:
+    """Return how far apart the ends may be of bounds that are wider by what their trials cannot see."""
+    return max(precision - 2 * UNSEEN, precision / 2)
+
+
 class _Measurer:
     """An `MLRsearch.AbstractMeasurer`: says which share of a trial's load was too much, 0 for a good one."""
 
@@ -275,11 +291,14 @@ def _grows(requests: pd.DataFrame, arrivals: str) -> bool:
     due_s = requests["due_s"].to_numpy(np.float64)
     latency_s = requests["end_s"].to_numpy(np.float64) - due_s
     ended = np.isfinite(latency_s)
-    if np.count_nonzero(ended) < _LEAST_REQUESTS:
+    if np.count_nonzero(ended) < LEAST_REQUESTS:
         return False
-    growth = np.polyfit(due_s[ended], latency_s[ended], 1)[0]
+    parts = np.array_split(np.flatnonzero(ended), _PARTS)
+    at_s, late_s = (np.array([np.mean(values[part]) for part in parts]) for values in (due_s, latency_s))
+    (growth, _), errors = np.polyfit(at_s, late_s, 1, cov=True)
+    bursts = _VISIBLE * math.sqrt(errors[0, 0])
     chance = _VISIBLE / math.sqrt(len(due_s)) if arrivals == "poisson" else 0.0
-    return bool(growth > max(UNSEEN, chance))
+    return bool(growth > max(UNSEEN, chance, bursts))
 
 
 def _ends_late(requests: pd.DataFrame, slos: Sequence[Slo]) -> bool:
@@ -302,10 +321,9 @@ def classified(trials: Sequence[RateTrial]) -> tuple[list[float], list[float]]:
 
 def why(trial: RateTrial) -> str:
     """Say what a trial missed."""
-    latencies = [name for name in trial.missed if name in trial.latency_s]
-    parts = [
-        f"{name} is {seconds(value)}" for name in latencies if (value := trial.latency_s[name]) is not None
-    ]
+    counted_s = trial.steady_s or trial.latency_s
+    values = ((name, counted_s[name]) for name in trial.missed if name in counted_s)
+    parts = [f"{name} is {seconds(value)}" for name, value in values if value is not None]
     if "success" in trial.missed:
         parts.append("requests fail")
     return ", ".join(parts) or "its latency keeps growing"

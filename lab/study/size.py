@@ -99,7 +99,7 @@ def size(plan: Plan, run: Run | None = None) -> Size:
     """Measure a server with each number of workers, and recommend one.
 
     Each number has a fresh server. It answers some requests one at a time; then its sustained rate is
-    searched for, as `lab.sustained` does; then it is offered half and .8 of that, with random arrivals. A
+    searched for, in requests/s; then it is offered half and .8 of that, with random arrivals. A
     `run` keeps what was measured, by number of workers, and what it has is not measured again.
 
     Raises UsageError for what makes no sense, LabError if the server does not start or answer, Interrupted.
@@ -216,10 +216,10 @@ class _Look:
             workers=self._workers, cpus=self._cpus, on_trial=self._tell_trial,
         )  # fmt: skip
         try:
-            bounds = search.run(self._guess_rps(alone_s), MOST_RPS, self._plan.precision)
+            found = search.run(self._guess_rps(alone_s), MOST_RPS, self._plan.precision)
         except StoppedError as error:
-            bounds = *search.so_far()[:2], str(error)
-        return Sustained(watched.url, tuple(slos), arrivals, *bounds, tuple(search.trials))
+            found = *search.so_far()[:2], str(error)
+        return Sustained.by_rates(watched.url, slos, arrivals, found, search.trials)
 
     def _guess_rps(self, alone_s: float) -> float:
         """Return a rate that overloads the server, by what it does alone, or did with fewer workers."""

@@ -1,7 +1,7 @@
 """The highest rate that a server sustains under an SLO, as two bounds: the number that people come for."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -10,12 +10,13 @@ from annotated_types import Ge, Lt
 
 from lab.cards import Card, Shown
 from lab.checks import Before, Duration, Positive, Rate, Whole, checked
-from lab.cpus import available_cpus
+from lab.cpus import available_cpus, quota_cpus
 from lab.load.arrivals import Arrivals
 from lab.load.attack import Result, attack
 from lab.load.report import Slo
 from lab.models.statistics import samples_needed
-from lab.study.rate_search import BEYOND, UNSEEN, RateTrial, Search, classified
+from lab.study.own_search import OwnSearch
+from lab.study.rate_search import BEYOND, RateTrial, Search, classified, nearer, usual_blur
 from lab.study.trial import Measured
 from lab.units import bounds, counted, parse_share, per_second, percent
 
@@ -29,8 +30,14 @@ MOST_RPS = 100_000.0
 _SHORT_S = 0.001
 """Between the due times of requests that wait for one another: short, so that none waits to be due."""
 
-_SAME_SPEED = 1.15
-"""A loop that takes this many times longer is more than a server's scatter: the machine's speed changed."""
+STEADY = "counts as if the machine had kept its speed"
+"""What is said of the latency of a server that says how long its loops took."""
+
+_WAITS = 0.2
+"""A loop that uses less of its time to compute waits for something else than CPUs."""
+
+_WORKERS = 2
+"""For which a search begins in overload: for more, it goes on from there; for fewer, it drains soon."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,7 +46,10 @@ class Sustained(Shown):
 
     `held_rps` and `failed_rps` are the rates whose trials said so. `lower_rps` and `upper_rps` lie as much
     further apart as those trials could not see. A bound that does not exist is None, and `reason` says why;
-    or why the search ended early, with the bounds that it had found by then.
+    or why the search ended early, with the bounds that it had found by then. `shares` are both bounds as
+    shares of the server's own limit, None unless it says its service times and its workers. `requests` are
+    those of a trial at the lower bound, at least. It is `consistent` if no rate that held is above one that
+    failed, and the machine kept its speed.
     """
 
     url: str
@@ -47,81 +57,75 @@ class Sustained(Shown):
     arrivals: str
     held_rps: float | None
     failed_rps: float | None
+    lower_rps: float | None
+    upper_rps: float | None
+    shares: tuple[float | None, float | None]
     reason: str
+    consistent: bool
+    requests: int
     trials: tuple[RateTrial, ...]
+
+    @staticmethod
+    def by_rates(
+        url: str,
+        slos: Sequence[Slo],
+        arrivals: str,
+        found: tuple[float | None, float | None, str],
+        trials: Sequence[RateTrial],
+    ) -> "Sustained":
+        """Return what a `Search` found, of any server."""
+        held_rps, failed_rps, reason = found
+        at_held, at_failed = (
+            [trial for trial in trials if trial.rate == rate_rps and not trial.flags]
+            for rate_rps in (held_rps, failed_rps)
+        )
+        held, failed = classified(trials)
+        return Sustained(
+            url=url, slos=tuple(slos), arrivals=arrivals, held_rps=held_rps, failed_rps=failed_rps,
+            lower_rps=held_rps and held_rps * max(0.0, 1 - usual_blur(at_held)),
+            upper_rps=failed_rps and failed_rps * (1 + usual_blur(at_failed)),
+            shares=(None, None), reason=reason,
+            consistent=max(held, default=0.0) < min(failed, default=math.inf),
+            requests=min((trial.requests for trial in at_held), default=0), trials=tuple(trials),
+        )  # fmt: skip
+
+    @staticmethod
+    def by_shares(url: str, slos: Sequence[Slo], search: OwnSearch, reason: str) -> "Sustained":
+        """Return what an `OwnSearch` found, and why it ended."""
+        (held_rps, failed_rps), (lower_rps, upper_rps) = search.ends_rps, search.bounds_rps
+        at_lower = [trial.requests for trial in search.trials if trial.utilisation == search.ends[0]]
+        return Sustained(
+            url=url, slos=tuple(slos), arrivals=search.arrivals, held_rps=held_rps, failed_rps=failed_rps,
+            lower_rps=lower_rps, upper_rps=upper_rps, shares=search.bounds, reason=reason,
+            consistent=search.consistent, requests=min(at_lower, default=0), trials=tuple(search.trials),
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         return f"<Sustained: {bounds(self.lower_rps, self.upper_rps, per_second)}>"
 
     def _card(self) -> Card:
-        share, flagged = self.share_of_limit, sum(bool(trial.flags) for trial in self.trials)
-        told = {} if share is None else {"of the own limit": f"{percent(share)} at the lower bound"}
+        flagged = sum(bool(trial.flags) for trial in self.trials)
+        told = {} if self.shares == (None, None) else {"of the own limit": bounds(*self.shares, percent)}
+        steady = {"latency": STEADY} if self.steady else {}
         reason = {"but": self.reason} if self.reason else {}
         return Card(
             f"Sustained: {bounds(self.lower_rps, self.upper_rps, per_second)}",
             {"server": self.url, "SLO": ", ".join(map(str, self.slos)), "arrivals": self.arrivals}
-            | {"trials": f"{counted(len(self.trials), 'trial')}, {flagged} flagged", **told, **reason},
+            | {"trials": f"{counted(len(self.trials), 'trial')}, {flagged} flagged"}
+            | {**told, **steady, **reason},
         )
 
     @property
-    def lower_rps(self) -> float | None:
-        """The lower bound."""
-        return None if self.held_rps is None else self.held_rps * max(0.0, 1 - self._blur(self.held_rps))
-
-    @property
-    def upper_rps(self) -> float | None:
-        """The upper bound."""
-        return None if self.failed_rps is None else self.failed_rps * (1 + self._blur(self.failed_rps))
-
-    @property
-    def share_of_limit(self) -> float | None:
-        """The median share of the own limit where the rate held."""
-        return _median(trial.share_of_limit for trial in self._at(self.held_rps) if trial.good)
-
-    @property
-    def utilisation(self) -> tuple[float | None, float | None]:
-        """Both bounds as own utilisation: the same on a machine that changed its speed."""
-        held, failed = (
-            _median(trial.utilisation for trial in self._at(rate))
-            for rate in (self.held_rps, self.failed_rps)
-        )
-        return (
-            held and held * max(0.0, 1 - self._blur(self.held_rps)),
-            failed and failed * (1 + self._blur(self.failed_rps)),
-        )
+    def steady(self) -> bool:
+        """Whether latency counted as if the machine had kept its speed."""
+        return any(trial.steady_s is not None for trial in self.trials)
 
     @property
     def requests_wanting(self) -> int:
         """How many requests a trial at the lower bound lacks to tell its percentiles with 95 % confidence."""
-        at_lower = [trial.requests for trial in self._at(self.held_rps)]
         shares = [int(slo.name[1:]) / 100 for slo in self.slos if slo.name[1:].isdecimal()]
         needed = max((samples_needed(share) for share in shares), default=0)
-        return max(0, needed - min(at_lower)) if at_lower else 0
-
-    @property
-    def speed_change(self) -> float | None:
-        """How many times more CPU time the loop took at one bound than at the other."""
-        at_bounds = [
-            _median(trial.service_cpu_s for trial in self._at(rate))
-            for rate in (self.held_rps, self.failed_rps)
-        ]
-        known = [cpu_s for cpu_s in at_bounds if cpu_s]
-        return max(known) / min(known) if len(known) == 2 else None
-
-    @property
-    def consistent(self) -> bool:
-        """Whether every rate that held is below every one that failed, at one speed of the machine."""
-        held, failed = classified(self.trials)
-        ordered = max(held, default=0.0) < min(failed, default=math.inf)
-        return ordered and (self.speed_change or 1.0) <= _SAME_SPEED
-
-    def _at(self, rate_rps: float | None) -> list[RateTrial]:
-        """Return the trials of one rate that can be believed."""
-        return [trial for trial in self.trials if trial.rate == rate_rps and not trial.flags]
-
-    def _blur(self, rate_rps: float | None) -> float:
-        """Return how far a rate may be off, as a share: by an overload too small to see, or by chance."""
-        return max(UNSEEN, _median(trial.blur for trial in self._at(rate_rps)) or 0.0)
+        return max(0, needed - self.requests) if self.requests else 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as `lab sustained --format json` prints it."""
@@ -134,8 +138,9 @@ class Sustained(Shown):
             "held_rps": self.held_rps,
             "failed_rps": self.failed_rps,
             "reason": self.reason or None,
-            "share_of_limit": self.share_of_limit,
-            "utilisation": self.utilisation,
+            "share_of_limit": self.shares[0],
+            "utilisation": self.shares,
+            "steady": self.steady,
             "consistent": self.consistent,
             "requests_wanting": self.requests_wanting,
             "generator": {
@@ -163,11 +168,14 @@ def sustained(
 ) -> Sustained:
     """Search for the highest rate that the server at `url` sustains under an SLO.
 
-    A rate is sustained if a trial of `duration` meets every objective in `slo` and its latency does not grow;
-    each bound has the vote of two trials of three, unless the search ended early, as its `reason` then says.
+    A rate is sustained if a trial of `duration` meets every objective in `slo` and its latency does not grow.
     The bounds are about `precision` apart, as a share of the upper; more where service times scatter. The
     search stops at `max_rate`. `options` are those of `attack`, such as `keepalive`, `timeout`, `generators`,
     `remote`. `on_trial` hears of each trial, and of all until then.
+
+    Of a server that says its service times and its workers, as ours and our peers do, each trial counts at
+    its own utilisation, with latency as if the machine had kept its speed. Of any other, it counts at its
+    rate, and each bound has the vote of two trials of three.
 
     Raises UsageError for what makes no sense, LabError if the server cannot be reached, Interrupted.
     """
@@ -178,15 +186,56 @@ def sustained(
             url, rate=rate_rps, duration=duration_s, arrivals=arrivals, seed=seed + number, **options
         )
 
-    one_s = took_s(one_at_a_time(url, _FIRST_REQUESTS, options))
-    search = Search(offer, slos, duration_s=duration, arrivals=arrivals, on_trial=on_trial)
+    tell = on_trial or (lambda trial, trials: None)
+    first, most_rps = one_at_a_time(url, _FIRST_REQUESTS, options), max_rate or MOST_RPS
+    one_s = took_s(first)
+    if one_s > 0 and _says_its_work(first):
+        own = OwnSearch(
+            offer, lambda loop_s: slos, duration, arrivals, None, _cpus(first, options),
+            _likely_rps(first), nearer(precision), most_rps,
+        )  # fmt: skip
+        return _by_shares(url, slos, own, tell)
+    search = Search(offer, slos, duration_s=duration, arrivals=arrivals, on_trial=tell)
     guess_rps = BEYOND * available_cpus() / one_s if one_s > 0 else 1 / duration
     try:
-        found = search.run(guess_rps, max_rate or MOST_RPS, precision)
+        found = search.run(guess_rps, most_rps, precision)
     except KeyboardInterrupt:
-        early = Sustained(url, tuple(slos), arrivals, *search.so_far(), tuple(search.trials))
+        early = Sustained.by_rates(url, slos, arrivals, search.so_far(), search.trials)
         raise Interrupted(early) from None
-    return Sustained(url, tuple(slos), arrivals, *found, tuple(search.trials))
+    return Sustained.by_rates(url, slos, arrivals, found, search.trials)
+
+
+def _by_shares(
+    url: str, slos: Sequence[Slo], search: OwnSearch, tell: Callable[[RateTrial, Sequence[RateTrial]], None]
+) -> Sustained:
+    try:
+        while not search.is_over:
+            search.measure()
+            tell(search.trials[-1], search.trials)
+    except KeyboardInterrupt:
+        early = f"interrupted after {counted(len(search.trials), 'trial')}"
+        raise Interrupted(Sustained.by_shares(url, slos, search, early)) from None
+    return Sustained.by_shares(url, slos, search, search.reason)
+
+
+def _says_its_work(first: Result) -> bool:
+    """Say whether each answer tells how long its work took, and which worker did it."""
+    told = first.requests[["service_s", "worker"]]
+    return bool(len(told)) and bool(((told > 0) & np.isfinite(told)).all(axis=None))
+
+
+def _likely_rps(first: Result) -> float:
+    """Return what two workers do, by their service times; less if requests take long beside them."""
+    service_s = float(first.requests["service_s"].median())
+    return min(_WORKERS, available_cpus()) * min(1 / service_s, BEYOND / took_s(first))
+
+
+def _cpus(first: Result, options: Mapping[str, Any]) -> float:
+    """Return how many CPUs the workers share: none that are known, if elsewhere or if they only wait."""
+    service_s, cpu_s = first.summary["service_s"]["mean"], first.summary["service_cpu_s"]["mean"] or 0.0
+    if options.get("remote") or cpu_s < _WAITS * service_s:
+        return math.inf
+    return min(quota_cpus() or math.inf, available_cpus())
 
 
 def one_at_a_time(url: str, requests: int, options: Mapping[str, Any]) -> Result:
@@ -206,8 +255,3 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, found: Sustained) -> None:
         super().__init__()
         self.found = found
-
-
-def _median(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.median(known)) if known else None

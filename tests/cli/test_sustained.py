@@ -14,6 +14,7 @@ from lab.study.sustained import Interrupted, Sustained
 
 URL = "http://127.0.0.1:1/api/slow"
 LATENCY_S = {"p50": 0.02, "p99": 0.03}
+SLOS = Slo.parse_all(["p99=250ms"])
 
 
 def trial(rate: float, *missed: str, flags: tuple[Flag, ...] = ()) -> RateTrial:
@@ -24,9 +25,19 @@ def trial(rate: float, *missed: str, flags: tuple[Flag, ...] = ()) -> RateTrial:
     )  # fmt: skip
 
 
-FOUND = Sustained(
-    URL, tuple(Slo.parse_all(["p99=250ms"])), "constant", 150.0, 157.0, "",
-    (trial(312.0, "p99", "backlog"), trial(157.0, "backlog"), trial(150.0), trial(150.0)),
+TRIALS = (trial(312.0, "p99", "backlog"), trial(157.0, "backlog"), trial(150.0), trial(150.0))
+
+
+def by_rates(
+    lower_rps: float | None, upper_rps: float | None, reason: str = "", *trials: RateTrial
+) -> Sustained:
+    return Sustained.by_rates(URL, SLOS, "constant", (lower_rps, upper_rps, reason), trials or TRIALS)
+
+
+FOUND = by_rates(150.0, 157.0)
+SHARES = replace(
+    FOUND, shares=(0.93, 0.97),
+    trials=tuple(replace(one, steady_s={"p99": 0.8 * one.rate / 312}) for one in TRIALS),
 )  # fmt: skip
 
 
@@ -53,7 +64,8 @@ def test_it_says_the_bounds_first_and_then_every_trial(capsys: pytest.CaptureFix
     assert status == 0
     first, *_ = out.splitlines()
     assert first == "Sustained  147/s to 160/s (constant arrivals)", "2 % further apart on each side"
-    assert "97 % of it at the lower bound" in out
+    assert "Own limit  unknown: the server does not say its service times and its workers" in out
+    assert "Latency" not in out
     assert "4 trials, 0 flagged" in out
     assert out.count("held") == 2
     assert "Beware" not in out
@@ -61,25 +73,60 @@ def test_it_says_the_bounds_first_and_then_every_trial(capsys: pytest.CaptureFix
     assert "trial 4: 150/s held" in err
 
 
+def test_a_share_of_the_own_limit_is_said_with_what_counted_beside_what_clients_got(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status, out, _ = said(SHARES, capsys)
+    assert status == 0
+    assert "Own limit  93 % to 97 % of it" in out
+    assert (
+        "Latency    counts as if the machine had kept its speed (steady); beside it is what clients got"
+        in out
+    )
+    head, first, *_ = out.splitlines()[-5:]
+    assert head.split() == ["rate", "answered", "own", "limit", "steady", "p99", "p99"]
+    assert first.split() == [
+        "312/s", "156/s", "200", "%", "800", "ms", "30.0", "ms", "missed:", "p99,", "backlog",
+    ]  # fmt: skip
+    assert max(map(len, out.splitlines())) <= 100
+    changed = replace(SHARES, consistent=False)
+    assert "the machine's speed changed: trust the share of the own limit" in said(changed, capsys)[1]
+
+
+def test_each_objective_has_its_latency_beside_each_trial(capsys: pytest.CaptureFixture[str]) -> None:
+    slos = tuple(Slo.parse_all(["p50=20ms", "p99=250ms", "success=99%"]))
+    _, out, _ = said(replace(FOUND, slos=slos), capsys)
+    assert out.splitlines()[-5].split() == ["rate", "answered", "own", "limit", "p50", "p99"]
+    _, out, _ = said(replace(FOUND, slos=tuple(Slo.parse_all(["success=99%"]))), capsys)
+    assert out.splitlines()[-5].split() == ["rate", "answered", "own", "limit", "p99"]
+
+
 def test_too_few_requests_are_said(capsys: pytest.CaptureFixture[str]) -> None:
-    found = Sustained(URL, FOUND.slos, "constant", 50.0, 52.0, "", (trial(50.0), trial(52.0, "p99")))
+    found = by_rates(50.0, 52.0, "", trial(50.0), trial(52.0, "p99"))
     _, out, _ = said(found, capsys)
     assert found.requests_wanting == 299 - 150
     assert "Beware     a trial lacks 149 requests to tell its percentiles" in out
 
 
 def test_json_is_what_the_contract_says(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = said(FOUND, capsys, "--format", "json")
+    status, out, _ = said(SHARES, capsys, "--format", "json")
     told = json.loads(out)
     assert status == 0
     assert (told["held_rps"], told["failed_rps"], told["reason"]) == (150, 157, None)
     assert told["lower_rps"] == pytest.approx(150 * 0.98)
     assert told["upper_rps"] == pytest.approx(157 * 1.02)
-    assert told["share_of_limit"] == 0.97
+    assert told["share_of_limit"] == 0.93
+    assert told["utilisation"] == [0.93, 0.97]
     assert told["consistent"] is True
+    assert told["steady"] is True
     assert told["generator"] == {"cpu_s": 2.0, "send_lag_p99_s": 0.001}
     assert told["slo"][1] == {"name": "success", "limit": 0.99, "implied": True}
     assert told["trials"][0]["missed"] == ["p99", "backlog"]
+    assert (told["trials"][1]["steady_s"], told["trials"][1]["latency_s"]) == (
+        {"p99": 0.8 * 157 / 312},
+        LATENCY_S,
+    )
+    assert json.loads(said(FOUND, capsys, "--format", "json")[1])["share_of_limit"] is None
 
 
 @pytest.mark.parametrize(
@@ -98,7 +145,7 @@ def test_a_bound_that_is_missing_is_explained(
     first: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    found = Sustained(URL, FOUND.slos, "constant", lower_rps, upper_rps, reason, FOUND.trials)
+    found = by_rates(lower_rps, upper_rps, reason)
     left, out, err = said(found, capsys)
     assert left == status
     assert out.startswith(f"Sustained  {first} (")
@@ -108,10 +155,9 @@ def test_a_bound_that_is_missing_is_explained(
 
 def test_what_is_not_believed_or_contradictory_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     spoiled = trial(400.0, flags=(Flag("send_lag", 0.5, 0.01),))
-    trials = (*FOUND.trials, spoiled, trial(100.0, "p99"))
-    found = Sustained(URL, FOUND.slos, "poisson", 150.0, 157.0, "", trials)
+    found = by_rates(150.0, 157.0, "", *TRIALS, spoiled, trial(100.0, "p99"))
     _, out, _ = said(found, capsys)
-    assert "6 trials, 1 flagged; they contradict each other: the machine's speed changed" in out
+    assert "6 trials, 1 flagged; they contradict each other" in out
     assert "flagged: the generator fell behind" in out
 
 

@@ -63,12 +63,12 @@ def _share(found: Iterable[Estimate], true: float) -> float:
 class Searches:
     """Searches on simulated servers: the share whose bounds hold the true limit, and the trials of each.
 
-    `as_shares` is of the bounds as shares of the own limit, which is 1; `as_rates` of those in requests per
-    second.
+    `as_rates` is of the bounds in requests per second; `as_shares` of those as shares of the own limit, which
+    is 1; of a search that counts no shares, it is nan.
     """
 
-    as_shares: float
     as_rates: float
+    as_shares: float
     trials: Sequence[int]
 
 
@@ -78,18 +78,17 @@ def of_searches(searches: int, requests: int) -> Searches:
     A trial is as long as that many requests take at the server's capacity. The SLO is wide, so that capacity
     is what is found; the search begins at a rate that has nothing to do with it.
     """
-    shares, rates, trials = [], [], []
+    rates, trials = [], []
     for seed in range(searches):
         random = np.random.default_rng(seed)
         server = Simulated(random=random, loop_s=random.uniform(0.008, 0.1))
         slos, limit_rps = Slo.parse_all([f"p95={10 * server.loop_s:.9f}s"]), server.capacity_rps
         search = Search(server, slos, duration_s=requests / limit_rps, arrivals="constant")
-        bounds = search.run(random.uniform(1.3, 2.6) * limit_rps, 10 * limit_rps, 0.05)
-        found = Sustained("", tuple(slos), "constant", *bounds, tuple(search.trials))
-        shares.append(found.utilisation)
+        ended = search.run(random.uniform(1.3, 2.6) * limit_rps, 10 * limit_rps, 0.05)
+        found = Sustained.by_rates("", slos, "constant", ended, search.trials)
         rates.append([(rate or np.nan) / limit_rps for rate in (found.lower_rps, found.upper_rps)])
         trials.append(len(search.trials))
-    return Searches(_around_1(shares), _around_1(rates), trials)
+    return Searches(_around_1(rates), np.nan, trials)
 
 
 def of_own_searches(pairs: int, requests: int, speeds: float) -> Searches:
@@ -110,7 +109,7 @@ def of_own_searches(pairs: int, requests: int, speeds: float) -> Searches:
         ratios.append((low / 2, high / 2))
         shares += [search.bounds for search in both]
         trials += [len(search.trials) for search in both]
-    return Searches(_around_1(shares), _around_1(ratios), trials)
+    return Searches(_around_1(ratios), _around_1(shares), trials)
 
 
 def _own_search(random: Random, workers: int, requests: int, speeds: float) -> OwnSearch:
