@@ -36,7 +36,7 @@ def ended(*searches: OwnSearch) -> list[str]:
 
 
 def test_the_limit_is_inside_the_bounds_at_any_speed_of_the_machine() -> None:
-    found = coverage.of_own_searches(25, requests=120, speeds=0.1)
+    found = coverage.of_own_searches(40, requests=120, speeds=0.1)
     assert found.as_shares >= 0.95
     assert found.as_rates >= 0.95, "as ratios of two servers that took turns"
     assert np.median(found.trials) <= 12
