@@ -25,7 +25,7 @@ from lab.experiments.other_servers.analysis import (
     speeds,
     tail_name,
 )
-from lab.experiments.other_servers.servers import ACCEPTS, KEPT, PEERS, label
+from lab.experiments.other_servers.servers import KEPT, PEERS, SAVES, label
 from lab.experiments.other_servers.trials import ALL_OF_NODE, EXPERIMENT, OVERLOAD, RELOAD, TAIL
 from lab.models.statistics import Estimate
 from lab.study.estimates import Stated, linked, stated
@@ -93,8 +93,8 @@ def _nearer(servers: Sequence[Found], trials: pd.DataFrame, part: str, column: s
         if beside is None or told(beside, MATTERS) != word:
             continue
         told_of.append(f"{one.name} ({beside.value:.2f} times{_price(one, first, trials, part)})")
-        if one.server in ACCEPTS and first.server not in ACCEPTS:
-            why[ACCEPTS[one.server]] = None
+        also = SAVES.get(first.server, ())
+        why |= dict.fromkeys(reason for reason in SAVES.get(one.server, ()) if reason not in also)
     if not told_of:
         return ""
     reasons = f". Why: {'; '.join(why)}" if why else ""

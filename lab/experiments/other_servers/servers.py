@@ -36,16 +36,17 @@ ALONE, OFFLOAD, BOUND_2 = "one process", "offload", "least-busy, bound 2"
 
 PEERS = {one.name: one for one in peers.PEERS}
 
-_BY_THEMSELVES = "workers that accept by themselves save the hop through a supervisor in each request"
+_ACCEPT = "workers that accept by themselves save the hop through a supervisor in each request"
+_AT_HAND = "event loops that take all that waits have the next request at hand once they have answered one"
+_COMPILED = "HTTP is read and written in compiled code"
 
-ACCEPTS = dict.fromkeys(
-    (
-        *("gunicorn-sync", "gunicorn-gthread", "gunicorn-aiohttp", "uvicorn", "hypercorn", "granian"),
-        *("node-cluster-shared", "least-busy", "shared", "reuseport"),
-    ),
-    _BY_THEMSELVES,
-)
-"""Why servers may be nearer to the ideal than one with a supervisor that hands connections out."""
+SAVES = {
+    **dict.fromkeys(("gunicorn-sync", "gunicorn-gthread", "least-busy"), (_ACCEPT,)),
+    **dict.fromkeys(("gunicorn-aiohttp", "uvicorn", "hypercorn"), (_ACCEPT, _AT_HAND)),
+    **dict.fromkeys(("node-cluster-shared", "shared", "reuseport"), (_ACCEPT, _AT_HAND)),
+    "granian": (_ACCEPT, _AT_HAND, _COMPILED),
+}
+"""Why servers may be nearer to the ideal than others: what they save beside the loop."""
 
 
 def is_ours(server: str) -> bool:
