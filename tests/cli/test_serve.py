@@ -64,7 +64,7 @@ def test_workers_log_to_stderr() -> None:
         total = get(ready["url"]).body.removeprefix("Result number is ")
         process.terminate()
         _, errors = process.communicate(timeout=PATIENCE_S)
-        assert f"{ready['pid']} {total}\n" in errors
+        assert f"{ready['pid']} result {total}\n" in errors
 
 
 def test_signals_are_obeyed_by_the_command_and_by_the_supervisor() -> None:

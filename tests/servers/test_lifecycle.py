@@ -279,7 +279,7 @@ def test_the_end_of_the_program_is_the_end_of_its_servers(tmp_path: Path) -> Non
 def test_the_log_tells_the_sum_and_the_worker() -> None:
     with serve("single", iterations=SHORT) as server:
         total = get(server.url).body.removeprefix("Result number is ")
-        until(lambda: server.log(lines=1).endswith(f" {server.pid} {total}"))
+        until(lambda: server.log(lines=1).endswith(f" {server.pid} result {total}"))
     assert server.log() == ""
 
 
