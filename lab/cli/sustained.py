@@ -1,6 +1,7 @@
 """`lab sustained`: the highest rate that a server sustains under an SLO, as two bounds."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from lab.cli.attack import ended_by_signals, of_requests, request_options, warni
 from lab.flags import in_words
 from lab.progress import display
 from lab.streams import tell, write_out
-from lab.study.rate_search import RateTrial
+from lab.study.rate_search import BACKLOG, RateTrial
 from lab.study.sustained import STEADY, Interrupted, Sustained, sustained
 from lab.units import bounds, counted, per_second, percent, seconds
 
@@ -84,15 +85,15 @@ def _text(found: Sustained) -> str:
         "Trials": _counts(found),
     }
     if found.requests_wanting:
-        wanting = f"a trial lacks {found.requests_wanting} requests to tell its percentiles"
-        rows["Beware"] = f"{wanting}: take a longer --duration"
+        lack = f"trials at the lower bound lack {found.requests_wanting} requests to tell their percentiles"
+        rows["Beware"] = f"{lack}: use --duration {math.ceil(found.enough_s)}s"
     head = [f"{label:<11}{value}" for label, value in rows.items()]
     return "\n".join([*head, "", *_table(found)])
 
 
 def _own_limit(found: Sustained) -> str:
-    if found.held_rps is not None and found.shares[0] is not None:
-        return f"{bounds(*found.shares, percent)} of it"
+    if found.held_rps is not None and found.limit_rps is not None:
+        return f"about {per_second(found.limit_rps)}; sustained: {bounds(*found.shares, percent)} of it"
     if found.held_rps is None and any(trial.share_of_limit is not None for trial in found.trials):
         return "no share of it, as no rate was sustained"
     return "unknown: the server does not say its service times and its workers"
@@ -114,7 +115,7 @@ def _table(found: Sustained) -> list[str]:
     names = [slo.name for slo in found.slos if slo.name != "success"] or ["p99"]
     kinds = {"steady_s": "steady ", "latency_s": ""} if found.steady else {"latency_s": ""}
     heads = [f"{kind}{name}" for name in names for kind in kinds.values()]
-    rows = [("rate", "answered", "own limit", *heads, "")]
+    rows = [("rate", "answered", "of own limit", *heads, "")]
     for trial in found.trials:
         rows.append(
             (
@@ -123,11 +124,15 @@ def _table(found: Sustained) -> list[str]:
                 "-" if trial.utilisation is None else percent(trial.utilisation),
                 *(_latency(getattr(trial, kind), name) for name in names for kind in kinds),
                 f"flagged: {in_words(trial.flags)}" if trial.flags
-                else "held" if trial.good else f"missed: {', '.join(trial.missed)}",
+                else "held" if trial.good else f"missed: {', '.join(map(_missed, trial.missed))}",
             )
         )  # fmt: skip
     *widths, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
     return ["  ".join([*map(str.rjust, row, widths), row[-1]]).rstrip() for row in rows]
+
+
+def _missed(name: str) -> str:
+    return "latency grows" if name == BACKLOG else name
 
 
 def _latency(latency_s: Mapping[str, float | None], name: str) -> str:

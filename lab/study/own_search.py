@@ -88,7 +88,12 @@ class OwnSearch:
     @property
     def limit_rps(self) -> float:
         """The server's own limit at the machine's usual speed: the geometric mean of its trials'."""
-        return _mean(self._limits()) or self.likely_rps
+        return self.known_limit_rps or self.likely_rps
+
+    @property
+    def known_limit_rps(self) -> float | None:
+        """That limit, None before a trial has told it."""
+        return _mean(self._limits())
 
     @property
     def ends(self) -> tuple[float | None, float | None]:

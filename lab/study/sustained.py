@@ -47,9 +47,9 @@ class Sustained(Shown):
     `held_rps` and `failed_rps` are the rates whose trials said so. `lower_rps` and `upper_rps` lie as much
     further apart as those trials could not see. A bound that does not exist is None, and `reason` says why;
     or why the search ended early, with the bounds that it had found by then. `shares` are both bounds as
-    shares of the server's own limit, None unless it says its service times and its workers. `requests` are
-    those of a trial at the lower bound, at least. It is `consistent` if no rate that held is above one that
-    failed, and the machine kept its speed.
+    shares of the server's own limit, None unless it says its service times and its workers; `limit_rps` is
+    that limit at the machine's usual speed. `requests` are those of a trial at the lower bound, at least. It
+    is `consistent` if no rate that held is above one that failed, and the machine kept its speed.
     """
 
     url: str
@@ -60,6 +60,7 @@ class Sustained(Shown):
     lower_rps: float | None
     upper_rps: float | None
     shares: tuple[float | None, float | None]
+    limit_rps: float | None
     reason: str
     consistent: bool
     requests: int
@@ -84,7 +85,7 @@ class Sustained(Shown):
             url=url, slos=tuple(slos), arrivals=arrivals, held_rps=held_rps, failed_rps=failed_rps,
             lower_rps=held_rps and held_rps * max(0.0, 1 - usual_blur(at_held)),
             upper_rps=failed_rps and failed_rps * (1 + usual_blur(at_failed)),
-            shares=(None, None), reason=reason,
+            shares=(None, None), limit_rps=None, reason=reason,
             consistent=max(held, default=0.0) < min(failed, default=math.inf),
             requests=min((trial.requests for trial in at_held), default=0), trials=tuple(trials),
         )  # fmt: skip
@@ -96,7 +97,8 @@ class Sustained(Shown):
         at_lower = [trial.requests for trial in search.trials if trial.utilisation == search.ends[0]]
         return Sustained(
             url=url, slos=tuple(slos), arrivals=search.arrivals, held_rps=held_rps, failed_rps=failed_rps,
-            lower_rps=lower_rps, upper_rps=upper_rps, shares=search.bounds, reason=reason,
+            lower_rps=lower_rps, upper_rps=upper_rps, shares=search.bounds,
+            limit_rps=search.known_limit_rps, reason=reason,
             consistent=search.consistent, requests=min(at_lower, default=0), trials=tuple(search.trials),
         )  # fmt: skip
 
@@ -123,9 +125,17 @@ class Sustained(Shown):
     @property
     def requests_wanting(self) -> int:
         """How many requests a trial at the lower bound lacks to tell its percentiles with 95 % confidence."""
+        return max(0, self._requests_needed - self.requests) if self.requests else 0
+
+    @property
+    def enough_s(self) -> float:
+        """How long a trial at the lower bound lasts that has them; 0 without such a bound."""
+        return self._requests_needed / self.lower_rps if self.lower_rps else 0.0
+
+    @property
+    def _requests_needed(self) -> int:
         shares = [int(slo.name[1:]) / 100 for slo in self.slos if slo.name[1:].isdecimal()]
-        needed = max((samples_needed(share) for share in shares), default=0)
-        return max(0, needed - self.requests) if self.requests else 0
+        return max((samples_needed(share) for share in shares), default=0)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as `lab sustained --format json` prints it."""
@@ -138,6 +148,7 @@ class Sustained(Shown):
             "held_rps": self.held_rps,
             "failed_rps": self.failed_rps,
             "reason": self.reason or None,
+            "limit_rps": self.limit_rps,
             "share_of_limit": self.shares[0],
             "utilisation": self.shares,
             "steady": self.steady,

@@ -36,7 +36,7 @@ def by_rates(
 
 FOUND = by_rates(150.0, 157.0)
 SHARES = replace(
-    FOUND, shares=(0.93, 0.97),
+    FOUND, shares=(0.93, 0.97), limit_rps=158.0,
     trials=tuple(replace(one, steady_s={"p99": 0.8 * one.rate / 312}) for one in TRIALS),
 )  # fmt: skip
 
@@ -78,15 +78,15 @@ def test_a_share_of_the_own_limit_is_said_with_what_counted_beside_what_clients_
 ) -> None:
     status, out, _ = said(SHARES, capsys)
     assert status == 0
-    assert "Own limit  93 % to 97 % of it" in out
+    assert "Own limit  about 158/s; sustained: 93 % to 97 % of it" in out
     assert (
         "Latency    counts as if the machine had kept its speed (steady); beside it is what clients got"
         in out
     )
     head, first, *_ = out.splitlines()[-5:]
-    assert head.split() == ["rate", "answered", "own", "limit", "steady", "p99", "p99"]
+    assert head.split() == ["rate", "answered", "of", "own", "limit", "steady", "p99", "p99"]
     assert first.split() == [
-        "312/s", "156/s", "200", "%", "800", "ms", "30.0", "ms", "missed:", "p99,", "backlog",
+        "312/s", "156/s", "200", "%", "800", "ms", "30.0", "ms", "missed:", "p99,", "latency", "grows",
     ]  # fmt: skip
     assert max(map(len, out.splitlines())) <= 100
     changed = replace(SHARES, consistent=False)
@@ -96,16 +96,17 @@ def test_a_share_of_the_own_limit_is_said_with_what_counted_beside_what_clients_
 def test_each_objective_has_its_latency_beside_each_trial(capsys: pytest.CaptureFixture[str]) -> None:
     slos = tuple(Slo.parse_all(["p50=20ms", "p99=250ms", "success=99%"]))
     _, out, _ = said(replace(FOUND, slos=slos), capsys)
-    assert out.splitlines()[-5].split() == ["rate", "answered", "own", "limit", "p50", "p99"]
+    assert out.splitlines()[-5].split() == ["rate", "answered", "of", "own", "limit", "p50", "p99"]
     _, out, _ = said(replace(FOUND, slos=tuple(Slo.parse_all(["success=99%"]))), capsys)
-    assert out.splitlines()[-5].split() == ["rate", "answered", "own", "limit", "p99"]
+    assert out.splitlines()[-5].split() == ["rate", "answered", "of", "own", "limit", "p99"]
 
 
 def test_too_few_requests_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     found = by_rates(50.0, 52.0, "", trial(50.0), trial(52.0, "p99"))
     _, out, _ = said(found, capsys)
     assert found.requests_wanting == 299 - 150
-    assert "Beware     a trial lacks 149 requests to tell its percentiles" in out
+    assert "Beware     trials at the lower bound lack 149 requests to tell their percentiles" in out
+    assert ": use --duration 7s" in out, "299 requests at 49/s"
 
 
 def test_json_is_what_the_contract_says(capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,7 +116,7 @@ def test_json_is_what_the_contract_says(capsys: pytest.CaptureFixture[str]) -> N
     assert (told["held_rps"], told["failed_rps"], told["reason"]) == (150, 157, None)
     assert told["lower_rps"] == pytest.approx(150 * 0.98)
     assert told["upper_rps"] == pytest.approx(157 * 1.02)
-    assert told["share_of_limit"] == 0.93
+    assert (told["share_of_limit"], told["limit_rps"]) == (0.93, 158)
     assert told["utilisation"] == [0.93, 0.97]
     assert told["consistent"] is True
     assert told["steady"] is True
