@@ -7,7 +7,7 @@ from collections import deque
 from typing import Any
 
 import pytest
-from helpers.clients import PATIENCE_S, Connection
+from helpers.clients import PATIENCE_S
 
 from lab.servers import sockets
 from lab.servers.sockets import OneByOne
@@ -26,11 +26,12 @@ class Unlucky(socket.socket):
 
 @pytest.mark.parametrize("trouble", [errno.EMFILE, errno.ENOBUFS, errno.EPROTO, errno.ECONNABORTED])
 def test_trouble_when_a_worker_wants_its_next_connection_leaves_it_not_without(trouble: int) -> None:
-    asyncio.run(asyncio.wait_for(_take_two(trouble), PATIENCE_S))
+    came, served = asyncio.run(asyncio.wait_for(_take_two(trouble), PATIENCE_S))
+    assert served == came
 
 
-async def _take_two(trouble: int) -> None:
-    """Return when two connections are taken, though there is trouble after each."""
+async def _take_two(trouble: int) -> tuple[list[Any], list[Any]]:
+    """Return the addresses of two clients, and whom the worker took, though there is trouble after each."""
     taken: asyncio.Queue[socket.socket] = asyncio.Queue()
     listener = Unlucky(fileno=sockets.listen("127.0.0.1", 0).detach())
     listener.troubles = deque()
@@ -40,8 +41,13 @@ async def _take_two(trouble: int) -> None:
         taken.put_nowait(connection)
         on_done()
 
-    acceptor = OneByOne(listener, take)
-    with Connection(sockets.url(listener)), Connection(sockets.url(listener)):
+    acceptor, served = OneByOne(listener, take), []
+    address = listener.getsockname()
+    with socket.create_connection(address) as first, socket.create_connection(address) as second:
         for _ in range(2):
-            (await taken.get()).close()
+            with await taken.get() as connection:
+                served.append(connection.getpeername())
+        came = [first.getsockname(), second.getsockname()]
     acceptor.close()
+    assert not listener.troubles, "each was met"
+    return came, served
