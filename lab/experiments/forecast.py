@@ -217,7 +217,7 @@ def _capacity(p: capacity.Parameters) -> float:
     if p.service_s:
         return PLANNING_S
     p = expected(p)
-    calibrated_s = trials_s([prediction.of_one_worker(p)], p.blocks)
+    calibrated_s = trials_s(prediction.of_one_worker(p), p.blocks)
     measured_s = trials_s(prediction.of_several(p), p.blocks)
     return PLANNING_S + calibrated_s + measured_s
 

@@ -31,7 +31,7 @@ _TABLES = {
     "hot-loop": ("hot-loop-",),
     "other-servers": ("look-",),
     "instrument": ("ceilings-", "stalls-", "control-", "tools-"),
-    "capacity": ("predictions-", "capacity-plan"),
+    "capacity": ("predicted-", "capacity-plan"),
     "folk-rules": ("cpu-counts-", "starts-of-workers"),
 }
 """How the names of the tables begin that an experiment keeps beside its trials and searches."""

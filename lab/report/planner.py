@@ -61,15 +61,17 @@ def _shown(run: Run) -> "_Shown | None":
         return None
     if not p.service_s:
         p = p.model_copy(update={"iterations": int(one["iterations"].iloc[0])})
-    known = prediction.calibration(run, p) if p.service_s else prediction.undelayed(run.requests(one))
+    known = prediction.calibration(run, p) if p.service_s else prediction.learnt(run.requests(one))
     case = study.case(p, known)
     cpus = run.manifest.machine.available_cpus
     sustained, validated = Sustained(cpus if p.workers == "cpus" else int(p.workers), None, math.nan), 0
-    predicted, several = run.newest("predictions"), trials[trials["arrivals"] == "poisson"]
+    predicted, several = run.newest(prediction.BANDS), trials[trials["arrivals"] == "poisson"]
     if predicted is not None and len(several):
-        predicted = predicted.assign(sustained=sustained.highest)
+        requests = run.requests(several)
+        several = prediction.with_steady(several, requests)
+        predicted = predicted.assign(sustained=math.nan, steady=math.nan, by_formula=False, occupied=math.nan)
         sustained = score.sustained_in(several, predicted, p.slo_percentile, p.slo_loops)
-        validated = score.validated(score.score(predicted, several, run.requests(several)))
+        validated = score.validated(score.score(predicted, several, requests))
     return _Shown(
         replace(case, service_s=_embedded(case.service_s), slo_s=float(f"{case.slo_s:.4g}")),
         p,
@@ -182,6 +184,7 @@ class _Shown:
         speeds = self.case.speeds()
         return {
             "service_s": self.case.service_s.tolist(),
+            "beside_s": self.case.beside_s,
             "dispatch": self.case.queue,
             "queue": study.IN_WORDS[self.case.queue],
             "cpus": self.cpus,

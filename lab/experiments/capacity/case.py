@@ -87,14 +87,17 @@ IN_WORDS: dict[Dispatch, str] = {
 class Sustained:
     """The own utilisation up to which so many workers met the objective under random arrivals.
 
-    None if the trials of the run do not tell. `highest` is what theory allows for loops as they vary, `exact`
-    what a formula does for loops all alike; nan if there is none, or the run does not have it.
+    `share` is by latency as clients got it, `steady` by what it would have been at a steady speed; None if
+    the trials of the run do not tell. `highest` and `steady_highest` are what theory allows for each, the
+    latter `by_formula` or simulated.
     """
 
     workers: int
     share: Estimate | None
     highest: float
-    exact: float = math.nan
+    steady: Estimate | None = None
+    steady_highest: float = math.nan
+    by_formula: bool = False
 
     def rate_rps(self, share: float, loop_s: float) -> float:
         """Return the rate that is this share of the own limit, while a loop takes `loop_s`."""
@@ -105,14 +108,16 @@ class Sustained:
 class Case:
     """Service times and what is asked of them; times in seconds.
 
-    `service_s` is the sample at the usual speed: how long a request occupies a worker, its overhead included.
-    `blocks_s` is the mean of that in each block, `loop_s` the mean without overhead (both: the median block).
-    `is_given` if they were not measured here.
+    `service_s` is the sample at the usual speed: how long a request occupies a worker, with what it does
+    beside the loop. `blocks_s` is the mean of that in each block, `loop_s` the mean of the loop alone,
+    `beside_s` what of latency occupies no worker (both: the median block). `is_given` if they were not
+    measured here.
     """
 
     service_s: NDArray[np.float64]
     blocks_s: NDArray[np.float64]
     loop_s: float
+    beside_s: float
     slo_percentile: int
     slo_s: float
     queue: Dispatch
@@ -144,6 +149,10 @@ class Case:
         ratios = self.blocks_s / self.mean_s
         return {"usual": 1.0, "slowest": float(ratios.max()), "fastest": float(ratios.min())}
 
+    def in_worker_s(self, slower: float = 1.0) -> float:
+        """Return what the objective leaves for the wait and the worker; or next to nothing."""
+        return max(self.slo_s - self.beside_s * slower, 1e-9)
+
     def why_impossible(self) -> str:
         """Say why no number of workers meets the objective, or ""."""
         return self.needed(1.0).why
@@ -154,7 +163,7 @@ class Case:
             rate_rps,
             self.service_s * slower,
             slo_quantile=self.slo_percentile / 100,
-            slo_s=self.slo_s,
+            slo_s=self.in_worker_s(slower),
             dispatch=self.queue,
             headroom=self.headroom if headroom is None else headroom,
         )
@@ -165,7 +174,7 @@ class Case:
             workers,
             self.service_s * slower,
             slo_quantile=self.slo_percentile / 100,
-            slo_s=self.slo_s,
+            slo_s=self.in_worker_s(slower),
             dispatch=self.queue,
         )
         return workers * highest / (self.mean_s * slower)
@@ -182,7 +191,7 @@ def rate_in_words(rate_rps: float) -> str:
 
 
 def case(p: Parameters, calibration: pd.DataFrame) -> Case:
-    """Return the case of a calibration: a row per request of one worker, with block, service_s, overhead_s.
+    """Return the case of a calibration: block, service_s, overhead_s, occupied_s of requests of one worker.
 
     The speed of blocks differs, so the sample is each service time over the mean of its block, times the
     median block's mean. Raises LabError if no request of the calibration was answered.
@@ -194,7 +203,8 @@ def case(p: Parameters, calibration: pd.DataFrame) -> Case:
         {
             "block": known["block"],
             "loop_s": known["service_s"],
-            "all_s": known["service_s"] + known["overhead_s"],
+            "all_s": known["service_s"] + known["occupied_s"],
+            "beside_s": known["overhead_s"] - known["occupied_s"],
         }
     )
     means = times.groupby("block").mean()
@@ -204,6 +214,7 @@ def case(p: Parameters, calibration: pd.DataFrame) -> Case:
         service_s=relative.to_numpy(float) * float(means["all_s"].median()),
         blocks_s=means["all_s"].to_numpy(float),
         loop_s=loop_s,
+        beside_s=max(0.0, float(means["beside_s"].median())),
         slo_percentile=p.slo_percentile,
         slo_s=p.slo_loops * loop_s,
         queue=played_as({"topology": "cluster", "dispatch": p.dispatch}),

@@ -110,11 +110,17 @@ def assumptions(case: Case, validated: int, cpus: int) -> pd.DataFrame:
     """Say what the plan takes for granted, and what of it was seen here."""
     blocks = units.counted(len(case.blocks_s), "block")
     ends = f"{units.seconds(case.blocks_s.min())} to {units.seconds(case.blocks_s.max())} over {blocks}"
-    measured = "given" if case.is_given else f"measured here with one worker: {ends}; all of it occupies it"
+    measured = "given" if case.is_given else f"measured here with one worker, in overload too: {ends}"
     beside = "" if case.is_given else f", of which {units.seconds(case.overhead_s)} is not the loop"
     says = {
         "arrivals": ("random (Poisson), independent of each other", "bursts or retries: more are needed"),
         "a request occupies a worker for": (units.seconds(case.mean_s) + beside, measured),
+        "latency beside a worker": (
+            units.seconds(case.beside_s),
+            "not known of given times"
+            if case.is_given
+            else "the network's and the client's, of the overhead",
+        ),
         "service times vary by": (
             f"a coefficient of variation of {units.digits(case.variation)}",
             f"up to {NEARLY_CONSTANT:g} they count as constant",
@@ -172,7 +178,7 @@ def machines(case: Case, rate_rps: float, cpus_per_machine: int, slower: float =
         cpus_per_machine,
         case.service_s * slower,
         slo_quantile=case.slo_percentile / 100,
-        slo_s=case.slo_s,
+        slo_s=case.in_worker_s(slower),
         dispatch=case.queue,
         headroom=case.headroom,
     )

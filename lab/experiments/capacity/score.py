@@ -1,6 +1,5 @@
 """How the predictions came true: each trial beside its band, the likely cause of a miss, and the figure."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,14 @@ from matplotlib.figure import Figure
 
 from lab import units
 from lab.experiments.capacity.case import EXPERIMENT, Parameters, Sustained
-from lab.experiments.capacity.prediction import BAND, PERCENTILES, SUSTAINED, latency
+from lab.experiments.capacity.prediction import (
+    BAND,
+    BANDS,
+    PERCENTILES,
+    SUSTAINED,
+    latency,
+    with_steady,
+)
 from lab.experiments.common import worded
 from lab.experiments.dispatch.trials import played_as
 from lab.figures import (
@@ -29,7 +35,7 @@ from lab.models.statistics import Estimate, crossing, proportion
 from lab.study.estimates import Stated, linked, stated
 from lab.study.run import Run
 
-STEADY = 0.9
+SETTLED = 0.9
 """Predictions are scored up to this own utilisation: nearer to 1, a trial's queue has no time to settle."""
 
 TRUE = 0.8
@@ -37,18 +43,19 @@ TRUE = 0.8
 
 INSIDE = "share of trials inside their predicted bands"
 OWN_LIMIT = "sustained under random arrivals, of the own limit"
+STEADY_LIMIT = "sustained under random arrivals at a steady speed, of the own limit"
 
 
 def score(predicted: pd.DataFrame, trials: pd.DataFrame, requests: pd.DataFrame) -> pd.DataFrame:
-    """Put each trial beside its band: a row per trial and percentile.
+    """Put each trial, which is `with_steady` latency, beside its band: a row per trial and percentile.
 
     The columns are those of the trial, percentile, low, middle and high at the trial's own utilisation,
-    measured, and inside. scored: whether it counts: up to `STEADY`, and if it began after its band was
+    measured, and inside. scored: whether it counts: up to `SETTLED`, and if it began after its band was
     written. miss: how far beyond the nearer end, as a
     share of it; 0 inside. cause: of a miss, the likely one.
     """
     mine, rows = dict(list(requests.groupby("trial_id"))), []
-    needed = ["service_mean_s", "utilisation", *(f"latency_p{percentile}_s" for percentile in PERCENTILES)]
+    needed = ["service_mean_s", "utilisation", *(f"steady_p{percentile}" for percentile in PERCENTILES)]
     for _, trial in trials.dropna(subset=needed).iterrows():
         its_own = (predicted["load"] == trial["load"]) & (predicted["workers"] == trial["workers"])
         bands = predicted[its_own]
@@ -57,14 +64,15 @@ def score(predicted: pd.DataFrame, trials: pd.DataFrame, requests: pd.DataFrame)
                 name: float(np.interp(trial["utilisation"], band["utilisation"], band[name]))
                 for name in ("low", "middle", "high")
             }
-            measured = trial[f"latency_p{percentile}_s"] / trial["service_mean_s"]
+            measured = trial[f"steady_p{percentile}"]
             miss = max(0.0, measured / ends["high"] - 1, ends["low"] / measured - 1)
-            cause = _cause(trial, mine[trial["trial_id"]], int(percentile), measured) if miss else ""
+            occupied = float(band["occupied"].iloc[0])
+            cause = _cause(trial, mine[trial["trial_id"]], int(percentile), occupied) if miss else ""
             known = trial["started_at"] <= band["written_at"].iloc[0]
             about = {"percentile": percentile, "measured": measured, "miss": miss, "cause": cause}
             rows.append({**trial, **ends, **about, "known": known})
     found = pd.DataFrame(rows, columns=[*trials.columns, *_SCORED, "known"])
-    scored = (found["utilisation"] <= STEADY) & ~found["known"].astype(bool)
+    scored = (found["utilisation"] <= SETTLED) & ~found["known"].astype(bool)
     return found.drop(columns="known").assign(inside=found["miss"] == 0, scored=scored)
 
 
@@ -74,24 +82,21 @@ _NEAR = 0.05
 """A replay explains a measurement if it comes as near as this share of it."""
 
 
-def _cause(trial: "pd.Series[Any]", requests: pd.DataFrame, percentile: int, measured: float) -> str:
-    """Replay a trial with more and more of its own, until that explains what was measured."""
+def _cause(trial: "pd.Series[Any]", requests: pd.DataFrame, percentile: int, occupied: float) -> str:
+    """Replay a trial with its own arrivals, and see whether that explains what was measured."""
     if not trial["valid"]:
         return "the trial is flagged"
-    due, service = requests["due_s"], requests["service_s"].fillna(trial["service_mean_s"])
-    overhead_s = float((requests["latency_s"] - service).quantile(0.1).clip(min=0.0))
-    mean_s, queue = float(service.mean()), played_as(trial.to_dict())
-    replays = {
-        "chance in its arrivals": np.full(len(service), mean_s),
-        "its loops varied more than one worker's": service.to_numpy(),
-    }
-    for cause, services_s in replays.items():
-        overhead = np.full(len(service), overhead_s / mean_s)
-        played = latency(
-            due.to_numpy() / mean_s, services_s / mean_s, overhead, int(trial["workers"]), queue
-        )  # fmt: skip
-        if abs(played[PERCENTILES.index(percentile)] / measured - 1) <= _NEAR:
-            return cause
+    loop_s, loops = float(trial["service_mean_s"]), np.ones(len(requests))
+    beside_s = requests["latency_s"] - requests["service_s"]
+    overhead = loops * float(beside_s.quantile(0.1).clip(min=0.0)) / loop_s
+    due, workers, queue = (
+        requests["due_s"].to_numpy() / loop_s,
+        int(trial["workers"]),
+        played_as(trial.to_dict()),
+    )
+    played = latency(due, loops, overhead, occupied, workers, queue)
+    if abs(played[PERCENTILES.index(percentile)] / trial[f"steady_p{percentile}"] - 1) <= _NEAR:
+        return "chance in its arrivals"
     return "work beside the loops, or waits that no queue explains"
 
 
@@ -174,7 +179,7 @@ def title(scored: pd.DataFrame) -> str:
         return "Predicted from given service times; nothing is measured for them"
     counts = scored[scored["scored"]]
     if counts.empty:
-        return f"No prediction is scored: no new trial up to {units.percent(STEADY)} of the own limit"
+        return f"No prediction is scored: no new trial up to {units.percent(SETTLED)} of the own limit"
     return (
         f"Predicted from one worker: {counts['inside'].sum()} of {len(counts)} "
         f"in the {units.percent(BAND)} bands"
@@ -197,11 +202,11 @@ def figure(predicted: pd.DataFrame, scored: pd.DataFrame, sustained: Sustained, 
         axes.set_ylim(bottom=0.9)
         axes.set_xlim(0, 1.02 * max(1.0, float(np.nan_to_num(scored["utilisation"].max()))))
         axes.set_xlabel("offered, share of the own limit (own utilisation)")
-        axes.set_ylabel("latency, in own service times (log scale)")
+        axes.set_ylabel("latency at a steady speed, in own loops (log scale)")
         reference_line(axes, y=p.slo_loops, text=f"SLO for p{p.slo_percentile}", left=True, **SLO)
-        reference_line(axes, x=sustained.highest, text="sustained,\npredicted", color=SLO["color"])
-        if sustained.share:
-            low, high = sustained.share.low, sustained.share.high
+        reference_line(axes, x=sustained.steady_highest, text="sustained,\npredicted", color=SLO["color"])
+        if sustained.steady:
+            low, high = sustained.steady.low, sustained.steady.high
             shade: dict[str, Any] = {"color": SLO["color"], "alpha": 0.25, "linewidth": 0}
             axes.axvspan(low, high, label="sustained rate, measured", **shade)
         _key(axes)
@@ -231,16 +236,25 @@ def sustained_in(
 ) -> Sustained:
     """Return the own utilisation at which the objective is just met, from all trials of random arrivals.
 
-    Latency counts in the mean loops of its own trial, so the machine may change its speed between trials.
-    Flagged trials do not count, nor those that were offered more than their limit: how late these are depends
-    on how long they last.
+    The trials are `with_steady` latency. Latency counts in the mean loops of its own trial, so the machine
+    may change its speed between trials. Flagged trials do not count, nor those that were offered more than
+    their limit: how late these are depends on how long they last.
     """
-    latency = trials[f"latency_p{slo_percentile}_s"] / trials["service_mean_s"]
-    counts = _counts(trials, slo_percentile)
-    at, took = trials.loc[counts, "utilisation"].to_numpy(float), latency[counts].to_numpy(float)
-    share = crossing(at, took, slo_loops) if len(at) else None
-    theory = predicted.reindex(columns=["workers", "sustained", "exact"]).iloc[0]
-    return Sustained(int(theory["workers"]), share, float(theory["sustained"]), float(theory["exact"]))
+    counting = trials[_counts(trials, slo_percentile)]
+
+    def met(latency: "pd.Series[Any]") -> Estimate | None:
+        at, took = (column.to_numpy(np.float64) for column in (counting["utilisation"], latency))
+        return crossing(at, took, slo_loops) if len(at) else None
+
+    theory = predicted.iloc[0]
+    return Sustained(
+        int(theory["workers"]),
+        met(counting[f"latency_p{slo_percentile}_s"] / counting["service_mean_s"]),
+        float(theory["sustained"]),
+        met(counting[f"steady_p{slo_percentile}"]),
+        float(theory["steady"]),
+        by_formula=bool(theory["by_formula"]),
+    )
 
 
 def _counts(trials: pd.DataFrame, percentile: int) -> "pd.Series[bool]":
@@ -251,11 +265,14 @@ def _counts(trials: pd.DataFrame, percentile: int) -> "pd.Series[bool]":
 
 def estimates(run: Run, trials: pd.DataFrame) -> list[Stated]:
     """State the share of predictions that came true, and the sustained utilisation, by the run's trials."""
-    bands, several = run.newest("predictions"), trials[trials["arrivals"] == "poisson"]
-    foretold = run.newest(SUSTAINED)
+    bands, foretold = run.newest(BANDS), run.newest(SUSTAINED)
+    several = trials[trials["arrivals"] == "poisson"]
     if bands is None or foretold is None or several.empty:
         return []
-    scored, workers = score(bands, several, run.requests(several)), int(several["workers"].iloc[0])
+    requests, workers = run.requests(several), int(several["workers"].iloc[0])
+    several = with_steady(several, requests)
+    bands = bands.assign(**foretold.iloc[0])
+    scored = score(bands, several, requests)
     rows = [
         stated(
             EXPERIMENT, INSIDE, share, workers=workers, percentile=percentile,
@@ -264,36 +281,35 @@ def estimates(run: Run, trials: pd.DataFrame) -> list[Stated]:
         for percentile in PERCENTILES
         if (share := inside(scored, percentile)) is not None
     ]  # fmt: skip
-    if "slo_loops" in foretold:
-        row = foretold.iloc[0]
-        percentile, loops = int(row["slo_percentile"]), float(row["slo_loops"])
-        found = sustained_in(several, bands.assign(sustained=row["sustained"]), percentile, loops)
-        if found.share:
-            asked: dict[str, Any] = {"workers": workers, "percentile": percentile, "loops": loops}
-            sources = several.loc[_counts(several, percentile), "trial_id"]
-            rows.append(stated(EXPERIMENT, OWN_LIMIT, found.share, sources=sources, **asked))
-    return rows
+    row = foretold.iloc[0]
+    percentile, loops = int(row["slo_percentile"]), float(row["slo_loops"])
+    found = sustained_in(several, bands, percentile, loops)
+    asked: dict[str, Any] = {"workers": workers, "percentile": percentile, "loops": loops}
+    sources = several.loc[_counts(several, percentile), "trial_id"]
+    limits = {OWN_LIMIT: found.share, STEADY_LIMIT: found.steady}
+    return rows + [
+        stated(EXPERIMENT, name, share, sources=sources, **asked) for name, share in limits.items() if share
+    ]
 
 
 def sustained_table(sustained: Sustained, slo: str) -> pd.DataFrame:
     """Put the sustained rates that were predicted beside the measured, as own utilisation: a row for each."""
-    theories = {
-        "for loops as they vary": sustained.highest,
-        "exact, were all loops alike (M/D/c)": sustained.exact,
-    }
-    found = sustained.share
-    rows = [
+    how = "exact (M/D/c)" if sustained.by_formula else "simulated"
+    both = [
+        ("at a steady speed", how, sustained.steady_highest, sustained.steady),
+        ("as clients got it", "for loops as they vary", sustained.highest, sustained.share),
+    ]
+    return pd.DataFrame(
         {
             "objective": slo,
-            "prediction": theory,
-            "predicted, of the own limit": units.in_percent(foretold),
+            "latency": latency,
+            "predicted": how,
+            "of the own limit": units.in_percent(foretold),
             "measured": worded(found, units.percent) if found else _NOT_TOLD,
             "predicted / measured": units.digits(foretold / found.value) if found else "–",
         }
-        for theory, foretold in theories.items()
-        if not math.isnan(foretold)
-    ]
-    return pd.DataFrame(rows)
+        for latency, how, foretold, found in both
+    )
 
 
 _NOT_TOLD = "too few trials, or none on one side of the objective"

@@ -47,7 +47,7 @@ function plan(data, service, asked) {
   return {
     ...planned, ends, cores,
     utilisation: erlangs / workers,
-    latency_s: latency(service, law, workers, erlangs / workers),
+    latency_s: besides(latency(service, law, workers, erlangs / workers), data),
     cost_per_hour: cost(cores * asked.price),
     cost_per_million: cost((1e6 * cores * asked.price) / (3600 * asked.rate)),
   };
@@ -58,11 +58,14 @@ function queueAt(data, service, asked, slower = 1) {
   const isTheRuns = asked.percentile === data.asked.percentile && asked.limit_ms === data.asked.limit_ms && slower === 1;
   return question(service, {
     quantile: asked.percentile / 100,
-    slo_s: asked.limit_ms / 1e3 / slower,
+    slo_s: asked.limit_ms / 1e3 / slower - data.beside_s,
     dispatch: data.dispatch,
     told: isTheRuns ? data.highest : [],
   });
 }
+
+/** What clients see of a latency: with what occupies no worker. */
+const besides = (latency_s, data) => (latency_s === null ? null : latency_s + data.beside_s);
 
 // What is answered: words.
 
@@ -80,7 +83,7 @@ const objective = (asked) => `p${asked.percentile} within ${seconds(asked.limit_
 /** The answer as one sentence, in pieces; those in lists are emphasized. */
 function sentence(data, service, planned) {
   const { workers, machines, cpus = data.cpus } = planned;
-  if (workers === null) return [["No number of workers"], ` keeps ${objective(planned)}: ${whyImpossible(service, planned)}.`];
+  if (workers === null) return [["No number of workers"], ` keeps ${objective(planned)}: ${whyImpossible(data, service, planned)}.`];
   const room = planned.headroom ? ` and ${percent(planned.headroom / 100)} headroom` : "";
   const what = `${perSecond(planned.rate)} with ${objective(planned)}${room}`;
   if (planned.fits) return [`${what} needs `, [counted(workers, "worker")], ` (${known(data, workers)}).`];
@@ -90,8 +93,8 @@ function sentence(data, service, planned) {
   return [["Impossible on these CPUs"], `: ${what} needs `, [counted(workers, "worker")], `, ${fleet}.`];
 }
 
-function whyImpossible(service, { percentile, limit_ms }) {
-  const limit_s = limit_ms / 1e3, alone_s = service.quantile(percentile / 100);
+function whyImpossible(data, service, { percentile, limit_ms }) {
+  const limit_s = limit_ms / 1e3, alone_s = service.quantile(percentile / 100) + data.beside_s;
   if (alone_s <= limit_s * (1 + 1e-12)) return "without any wait just enough are in time, so none may ever wait";
   if (service.sorted[0] === service.sorted.at(-1)) return `one request takes ${seconds(alone_s)}`;
   return `even if none waits, p${percentile} is ${seconds(alone_s)}`;
