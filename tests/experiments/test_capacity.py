@@ -57,18 +57,25 @@ def parameters(**changes: Any) -> Parameters:
     return Parameters.from_notebook(PARAMETERS | changes)
 
 
-def calibration(*means_s: float, overhead_s: float = 0.0, spread: float = 0.01) -> pd.DataFrame:
-    """Make a block per mean, of a hundred requests that vary by this share of it."""
+def calibration(
+    *means_s: float, overhead_s: float = 0.0, beside_s: float = 0.0, spread: float = 0.01
+) -> pd.DataFrame:
+    """Make a block per mean, of a hundred requests that vary by this share of it.
+
+    `beside_s` of the overhead occupies no worker.
+    """
     around = 1 + spread * np.linspace(-1.7, 1.7, 100)
     blocks = [
         pd.DataFrame({"block": block, "service_s": mean_s * around, "overhead_s": overhead_s})
         for block, mean_s in enumerate(means_s, start=1)
     ]
-    return pd.concat(blocks, ignore_index=True)
+    return pd.concat(blocks, ignore_index=True).assign(occupied_s=overhead_s - beside_s)
 
 
-def case(*means_s: float, overhead_s: float = 0.0, spread: float = 0.01, **changes: Any) -> Case:
-    made = calibration(*(means_s or (0.1,)), overhead_s=overhead_s, spread=spread)
+def case(
+    *means_s: float, overhead_s: float = 0.0, beside_s: float = 0.0, spread: float = 0.01, **changes: Any
+) -> Case:
+    made = calibration(*(means_s or (0.1,)), overhead_s=overhead_s, beside_s=beside_s, spread=spread)
     return study.case(parameters(**changes), made)
 
 
@@ -80,6 +87,16 @@ def test_a_case_is_the_median_block_and_its_objective_is_in_its_loops() -> None:
     assert found.slo_s == pytest.approx(0.36)
     assert found.slo == "p99 within 360 ms"
     assert found.speeds() == pytest.approx({"usual": 1, "slowest": 0.21 / 0.13, "fastest": 0.11 / 0.13})
+
+
+def test_what_occupies_no_worker_is_part_of_latency_alone() -> None:
+    found, without = case(0.1, overhead_s=0.03, beside_s=0.02), case(0.1, overhead_s=0.01)
+    assert found.mean_s == pytest.approx(without.mean_s) == pytest.approx(0.11)
+    assert found.highest_rps(2) < without.highest_rps(2)
+    tight = case(0.1, overhead_s=0.03, beside_s=0.02, slo_loops=1.4)
+    assert tight.highest_rps(2) > 0
+    assert case(0.1, overhead_s=0.06, beside_s=0.05, slo_loops=1.4).why_impossible()
+    assert tight.highest_rps(2, slower=1.5) == 0, "at half the speed, that is slower too"
 
 
 def test_blocks_of_another_speed_do_not_count_as_service_times_that_vary() -> None:
@@ -134,14 +151,14 @@ def simulated(loads: Sequence[float], requests: int, seed: int = 1) -> pd.DataFr
         rows.append(
             {
                 "utilisation": utilisation, "service_mean_s": loop_s, "valid": True,
-                "latency_p95_s": np.percentile(took_s, 95),
+                "latency_p95_s": np.percentile(took_s, 95), "steady_p95": np.percentile(took_s, 95) / loop_s,
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
 
 
 ALLOWED = highest_utilisation(2, [1.0], slo_quantile=0.95, slo_s=3.0)
-PREDICTED = pd.DataFrame({"workers": [2], "sustained": [ALLOWED]})
+PREDICTED = pd.DataFrame({"workers": [2], "sustained": ALLOWED, "steady": ALLOWED, "by_formula": True})
 
 
 def test_the_rate_that_two_workers_sustained_needs_two() -> None:
@@ -215,10 +232,10 @@ def test_a_sustained_rate_is_not_told_by_few_flagged_or_overloaded_trials_nor_by
         trials.assign(valid=False),
         trials.assign(utilisation=trials["utilisation"] + 1),
         trials[~beyond],
-        trials[beyond].assign(latency_p95_s=1.0),
+        trials[beyond].assign(latency_p95_s=1.0, steady_p95=50.0),
     ):
         found = score.sustained_in(doubted, PREDICTED, 95, 3.0)
-        assert found.share is None
+        assert found.share is found.steady is None
         assert "too few trials, or none on one side" in score.sustained_table(found, "p95").to_string()
 
 

@@ -1,6 +1,5 @@
 """Predictions: bands that trials of the same queue fall into, written once and first; causes of misses."""
 
-import math
 from dataclasses import replace
 from functools import cache
 from typing import Any, cast
@@ -28,7 +27,7 @@ PARAMETERS = Parameters(
 )  # fmt: skip
 
 LOOP_S = 0.0125
-OVERHEAD_S = 0.0007
+OVERHEAD_S, OCCUPIED_S = 0.0007, 0.0004
 
 
 def one_worker(blocks: int = 3, loops: int = 80, spread: float = 0.02) -> pd.DataFrame:
@@ -40,6 +39,7 @@ def one_worker(blocks: int = 3, loops: int = 80, spread: float = 0.02) -> pd.Dat
                 "block": block,
                 "service_s": speed * LOOP_S * random.lognormal(sigma=spread, size=loops),
                 "overhead_s": speed * OVERHEAD_S * random.lognormal(sigma=0.2, size=loops),
+                "occupied_s": speed * OCCUPIED_S,
             }
         )
         for block, speed in enumerate(random.uniform(1, 1.6, size=blocks), start=1)
@@ -60,21 +60,29 @@ def bands(*loads: float, requests: int = 300) -> pd.DataFrame:
         for load in loads
         for utilisation in (0.45, 0.5, 0.55, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
     ]
-    return pd.concat(found, ignore_index=True)
+    return pd.concat(found, ignore_index=True).assign(occupied=OCCUPIED_S / LOOP_S)
 
 
 def measured(
-    number: int, load: float = 0.7, *, services: NDArray[np.float64] | None = None, **changes: Any
+    number: int,
+    load: float = 0.7,
+    *,
+    services: NDArray[np.float64] | None = None,
+    together: int = 1,
+    **changes: Any,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Play a trial of two workers at another speed of the machine; return its row and its requests."""
+    """Play a trial of two workers at another speed of the machine; return its row and its requests.
+
+    So many requests arrive together. Of their overhead, a part occupies no worker.
+    """
     random = np.random.default_rng(number)
     size = 300
     usual = random.lognormal(sigma=0.02, size=size)
     service_s = 2 * LOOP_S * (usual if services is None else services)
     rate = load * 2 / service_s.mean()
-    due_s = np.cumsum(random.exponential(1 / rate, size=size))
-    held_s = service_s + 2 * OVERHEAD_S * random.lognormal(sigma=0.2, size=size)
-    latency_s = waits(due_s, held_s, 2) + held_s
+    due_s = np.repeat(np.sort(random.uniform(0, size / rate, size=size // together)), together)
+    beside_s = 2 * OVERHEAD_S * random.lognormal(sigma=0.2, size=size)
+    latency_s = waits(due_s, service_s + 2 * OCCUPIED_S, 2) + service_s + beside_s
     row = {
         "trial_id": f"capacity.b{number:02d}.x", "block": number, "load": load, "rate": rate, "workers": 2,
         "topology": "cluster", "dispatch": "least-busy", "arrivals": "poisson", "pool": "process",
@@ -82,13 +90,17 @@ def measured(
         "latency_p50_s": np.percentile(latency_s, 50), "latency_p99_s": np.percentile(latency_s, 99),
     }  # fmt: skip
     requests = pd.DataFrame(
-        {"trial_id": row["trial_id"], "due_s": due_s, "service_s": service_s, "latency_s": latency_s}
-    )
-    return trials(row | changes), requests
+        {
+            "trial_id": row["trial_id"], "due_s": due_s, "sent_s": due_s, "end_s": due_s + latency_s,
+            "service_s": service_s, "service_cpu_s": service_s, "latency_s": latency_s,
+        }
+    )  # fmt: skip
+    return prediction.with_steady(trials(row | changes), requests), requests
 
 
-def test_only_answers_that_found_the_worker_idle_are_learnt_from() -> None:
-    requests = pd.DataFrame(
+def learnt(*, over: float = 1.1) -> pd.DataFrame:
+    """Learn from two blocks, of which only the first has a trial in overload, at that load."""
+    alone = pd.DataFrame(
         {
             "trial_id": ["a", "a", "a", "a", "b"],
             "block": [1, 1, 1, 1, 2],
@@ -96,11 +108,40 @@ def test_only_answers_that_found_the_worker_idle_are_learnt_from() -> None:
             "end_s": [0.6, 2.0, 2.6, 3.5, 0.7],
             "service_s": [0.5, 0.9, 0.5, np.nan, 0.5],
             "outcome": ["ok", "ok", "ok", "timeout", "ok"],
+            "load": 0.5,
         }
     )
-    found = prediction.undelayed(requests.assign(latency_s=requests["end_s"] - requests["due_s"]))
+    behind_each_other = pd.DataFrame(
+        {
+            "trial_id": "c", "block": 1, "due_s": [0.0, 0.1, 0.2, 0.3], "end_s": [0.6, 1.13, 1.67, 2.21],
+            "service_s": [0.5, 0.5, 0.5, 0.5], "outcome": "ok", "load": over,
+        }
+    )  # fmt: skip
+    requests = pd.concat([alone, behind_each_other], ignore_index=True)
+    return prediction.learnt(requests.assign(latency_s=requests["end_s"] - requests["due_s"]))
+
+
+def test_only_answers_that_found_the_worker_idle_tell_what_a_request_takes_beside_its_loop() -> None:
+    found = learnt()
     assert found["block"].tolist() == [1, 1, 2]
     assert found["overhead_s"].tolist() == pytest.approx([0.1, 0.1, 0.2])
+
+
+def test_a_worker_that_always_has_another_request_tells_what_of_it_occupies_the_worker() -> None:
+    assert learnt()["occupied_s"].tolist() == pytest.approx([0.04, 0.04, 0.2]), "all of it where none is told"
+
+
+def test_what_occupies_no_worker_delays_no_other_request() -> None:
+    known = one_worker(blocks=1)
+    occupies_all = known.assign(occupied_s=known["overhead_s"])
+    few, all_of_it = (
+        prediction.foretold(one, 0.9, 2, "central", 300, seed=1)["middle"] for one in (known, occupies_all)
+    )
+    assert (few < all_of_it).all()
+    low, rest = (
+        prediction.foretold(one, 0.01, 2, "central", 300, seed=1)["middle"] for one in (known, occupies_all)
+    )
+    assert low.tolist() == pytest.approx(rest.tolist(), rel=0.01), "but it is part of each one's latency"
 
 
 def scored(*made: tuple[pd.DataFrame, pd.DataFrame], loads: tuple[float, ...] = (0.7,)) -> pd.DataFrame:
@@ -130,6 +171,19 @@ def test_trials_of_the_same_queue_fall_into_the_bands_whatever_the_machines_spee
         assert key_of(score.INSIDE, workers=2, percentile=percentile) in score.sentence(marked)
     missed = marked.assign(inside=marked["block"] > 30)
     assert score.validated(missed) == 0
+
+
+def test_that_the_machine_was_slower_for_a_while_is_no_miss() -> None:
+    slow_for_a_while = np.where(np.arange(300) // 50 == 2, 1.6, 1.0) / 1.1
+    made = [measured(number, 0.6, services=slow_for_a_while) for number in range(1, 21)]
+    as_it_was = [
+        (row.assign(steady_p99=row["latency_p99_s"] / row["service_mean_s"]), requests)
+        for row, requests in made
+    ]
+    inside = [score.inside(scored(*one, loads=(0.6,)), 99) for one in (made, as_it_was)]
+    steady, raw = (share.value for share in inside if share)
+    assert steady >= 0.8
+    assert raw < 0.5
 
 
 def test_a_trial_that_was_known_when_its_band_was_written_does_not_count() -> None:
@@ -162,16 +216,14 @@ def test_a_trial_near_its_limit_is_shown_but_not_scored() -> None:
 
 def test_a_miss_names_its_likely_cause() -> None:
     random = np.random.default_rng(1)
-    varied = random.lognormal(sigma=1.2, size=300)
     row, requests = measured(1)
-    slower = requests.assign(latency_s=requests["latency_s"] * random.uniform(3, 5, size=300))
-    changed = {
-        f"latency_p{percentile}_s": np.percentile(slower["latency_s"], percentile) for percentile in (50, 99)
-    }
+    longer_s = requests["latency_s"] * random.uniform(3, 5, size=300)
+    slower = requests.assign(latency_s=longer_s, end_s=requests["due_s"] + longer_s)
+    row = prediction.with_steady(row.drop(columns=row.filter(like="steady_p").columns), slower)
     causes = {
-        "loops varied": scored(measured(2, services=varied / varied.mean())),
-        "the trial is flagged": scored((row.assign(valid=False, **changed), slower)),
-        "no queue explains": scored((row.assign(**changed), slower)),
+        "chance in its arrivals": scored(measured(2, together=5)),
+        "the trial is flagged": scored((row.assign(valid=False), slower)),
+        "no queue explains": scored((row, slower)),
     }
     for cause, found in causes.items():
         worst = found.sort_values("miss").iloc[-1]
@@ -206,34 +258,39 @@ def test_a_prediction_is_written_once_and_before_its_trials() -> None:
 
 def test_overhead_lowers_the_rate_that_is_foretold_to_be_sustained() -> None:
     with_it = prediction.sustained_utilisations(PARAMETERS, one_worker())
-    without = prediction.sustained_utilisations(PARAMETERS, one_worker().assign(overhead_s=0.0))
-    for theory in ("sustained", "exact"):
+    alone = one_worker().assign(overhead_s=0.0, occupied_s=0.0)
+    without = prediction.sustained_utilisations(PARAMETERS, alone)
+    for theory in ("sustained", "steady"):
         assert 0.5 < with_it[theory] < without[theory] < 1
 
 
 def test_what_is_sustained_is_foretold_exactly_too_as_if_all_loops_were_alike() -> None:
-    plain = one_worker().assign(overhead_s=0.0)
-    exact = prediction.sustained_utilisations(PARAMETERS, plain)["exact"]
-    waited = mdc_wait_quantile(PARAMETERS.slo_percentile / 100, 2, exact)
+    plain = one_worker().assign(overhead_s=0.0, occupied_s=0.0)
+    found = prediction.sustained_utilisations(PARAMETERS, plain)
+    assert found["by_formula"]
+    waited = mdc_wait_quantile(PARAMETERS.slo_percentile / 100, 2, found["steady"])
     assert waited == pytest.approx(PARAMETERS.slo_loops - 1, rel=1e-2)
     varied = prediction.sustained_utilisations(PARAMETERS, one_worker(spread=0.4))
     alike = prediction.sustained_utilisations(PARAMETERS, one_worker(spread=1e-6))
-    assert varied["sustained"] < 0.95 * varied["exact"], "loops that vary wait longer"
-    assert alike["sustained"] == pytest.approx(alike["exact"], rel=0.02)
+    assert varied["sustained"] < 0.95 * varied["steady"], "loops that vary wait longer"
+    assert alike["sustained"] == pytest.approx(alike["steady"], rel=0.02)
     found = prediction.sustained_utilisations(PARAMETERS.model_copy(update={"dispatch": "shared"}), plain)
     assert found["sustained"] > 0
-    assert math.isnan(found["exact"]), "there is no formula for it, and a simulation is not called exact"
+    assert not found["by_formula"], "there is no formula for it, and a simulation is not called exact"
 
 
-def test_both_theories_stand_beside_the_measured_rate_and_one_alone_in_a_run_without_the_other() -> None:
-    found = Sustained(2, Estimate(0.6, 0.57, 0.63, 20, Interval.CROSSING), 0.57, 0.63)
-    assert score.sustained_table(found, "p99")["predicted / measured"].tolist() == ["0.950", "1.05"]
-    assert len(score.sustained_table(replace(found, exact=math.nan), "p99")) == 1
+def test_each_theory_stands_beside_what_was_measured_of_it() -> None:
+    shares = [Estimate(value, 0.9 * value, 1.1 * value, 20, Interval.CROSSING) for value in (0.6, 0.64)]
+    found = Sustained(2, shares[0], 0.57, shares[1], 0.672, by_formula=True)
+    table = score.sustained_table(found, "p99")
+    assert table["predicted / measured"].tolist() == ["1.05", "0.950"]
+    assert table["predicted"].iloc[0] == "exact (M/D/c)"
+    assert score.sustained_table(replace(found, by_formula=False), "p99")["predicted"].iloc[0] == "simulated"
 
 
 def test_blocks_of_another_speed_do_not_lower_the_rate_that_is_predicted() -> None:
     slow = one_worker(blocks=1).assign(block=2)
-    slow[["service_s", "overhead_s"]] *= 1.7
+    slow[["service_s", "overhead_s", "occupied_s"]] *= 1.7
     both = pd.concat([one_worker(blocks=1), slow])
     one_speed = prediction.sustained_utilisations(PARAMETERS, one_worker(blocks=1))["sustained"]
     found = prediction.sustained_utilisations(PARAMETERS, both)["sustained"]

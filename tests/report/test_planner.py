@@ -198,7 +198,7 @@ def test_trials_of_the_run_are_planned_with_as_in_09(opened: Open, monkeypatch: 
 
     run, p = executed(**more), Parameters(**PARAMETERS | more)
     how: dict[str, Any] = {"blocks": p.blocks, "seed": p.seed, "execute": execute}
-    run.measure(EXPERIMENT, [prediction.of_one_worker(p)], **how)
+    run.measure(EXPERIMENT, prediction.of_one_worker(p), **how)
     known = prediction.calibration(run, p)
     prediction.predict(run, p, known)
     run.measure(EXPERIMENT, prediction.of_several(p), **how)

@@ -41,7 +41,7 @@ _STEADY = (50, 90, 95, 99)
 _LOW, _OVER = 0.5, 1.1
 """Loads of one worker, at a constant rate: at one hardly any request waits, at the other nearly all do."""
 
-_RESOLUTION = 0.01
+RESOLUTION = 0.01
 """Bands reach so much further, as a share: nearer to 1, the speed of a trial is not known."""
 
 _GRID = np.round(np.arange(0.1, 0.951, 0.05), 2)
@@ -53,7 +53,7 @@ A trial of more requests than even the fewest allow is played as one of so many:
 
 
 def of_one_worker(p: Parameters) -> list[Condition]:
-    """Return the trials of one worker at a constant rate: one in which hardly a request waits, one in overload."""
+    """Return the trials of one worker at constant rates: at one hardly a request waits; one is overload."""
     return [Condition(workers=1, load=load, **_shared(p)) for load in (_LOW, _OVER)]
 
 
@@ -226,7 +226,7 @@ def foretold(
         found.append(latency(due, service, overhead, occupied, workers, queue, int(random.integers(2**31))))
     tails = [(1 - BAND) / 2, 0.5, (1 + BAND) / 2]
     low, middle, high = np.quantile(found, tails, axis=0)
-    low, high = low / (1 + _RESOLUTION), high * (1 + _RESOLUTION)
+    low, high = low / (1 + RESOLUTION), high * (1 + RESOLUTION)
     columns = {"percentile": PERCENTILES, "low": low, "middle": middle, "high": high}
     return pd.DataFrame(columns).assign(utilisation=utilisation)
 
