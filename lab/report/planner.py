@@ -69,7 +69,7 @@ def _shown(run: Run) -> "_Shown | None":
     if predicted is not None and len(several):
         requests = run.requests(several)
         several = prediction.with_steady(several, requests)
-        predicted = predicted.assign(sustained=math.nan, steady=math.nan, by_formula=False, occupied=math.nan)
+        predicted = predicted.assign(sustained=math.nan, steady=math.nan, by_formula=False)
         sustained = score.sustained_in(several, predicted, p.slo_percentile, p.slo_loops)
         validated = score.validated(score.score(predicted, several, requests))
     return _Shown(

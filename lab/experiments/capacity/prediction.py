@@ -41,6 +41,9 @@ _STEADY = (50, 90, 95, 99)
 _LOW, _OVER = 0.5, 1.1
 """Loads of one worker, at a constant rate: at one hardly any request waits, at the other nearly all do."""
 
+_OVER_S = 2.0
+"""How long overload lasts, at most: some hundred requests tell what occupies a worker."""
+
 RESOLUTION = 0.01
 """Bands reach so much further, as a share: nearer to 1, the speed of a trial is not known."""
 
@@ -54,7 +57,9 @@ A trial of more requests than even the fewest allow is played as one of so many:
 
 def of_one_worker(p: Parameters) -> list[Condition]:
     """Return the trials of one worker at constant rates: at one hardly a request waits; one is overload."""
-    return [Condition(workers=1, load=load, **_shared(p)) for load in (_LOW, _OVER)]
+    shared = _shared(p)
+    over = shared | {"duration_s": min(p.duration_s, _OVER_S)}
+    return [Condition(workers=1, load=_LOW, **shared), Condition(workers=1, load=_OVER, **over)]
 
 
 def of_several(p: Parameters) -> list[Condition]:
@@ -140,7 +145,8 @@ def predict(run: Run, p: Parameters, known: pd.DataFrame) -> pd.DataFrame:
     """Return the bands that follow from a calibration, or those that the run has: once written, they stay.
 
     A row per load, percentile and utilisation: low, middle and high of that percentile's latency in mean
-    loops, and written_at. In all rows: what `sustained_utilisations` returns.
+    loops, and written_at. In all rows: occupied, for how long a request occupies its worker beside its loop,
+    in mean loops; and what `sustained_utilisations` returns.
 
     Raises UsageError for more workers than CPUs: those that are predicted have one each.
     """
@@ -167,9 +173,9 @@ def sustained_utilisations(p: Parameters, known: pd.DataFrame) -> dict[str, floa
     """Return the highest own utilisations at which the queue of several such workers meets the objective.
 
     `sustained` is of loops as they vary, `steady` of all alike: `by_formula` (M/D/c), if there is one for how
-    the dispatch queues, else simulated. A request occupies its worker for longer than its loop, by a share of
-    it that is `occupied`; own utilisation counts loops alone. Times are in mean loops of their block: that
-    blocks differ in speed is no variation that a queue sees.
+    the dispatch queues, else simulated. A request occupies its worker for longer than its loop; own
+    utilisation counts loops alone. Times are in mean loops of their block: that blocks differ in speed is no
+    variation that a queue sees.
     """
     loop_s = known.groupby("block")["service_s"].transform("mean")
     held = ((known["service_s"] + known["occupied_s"]) / loop_s).to_numpy()
@@ -181,8 +187,7 @@ def sustained_utilisations(p: Parameters, known: pd.DataFrame) -> dict[str, floa
         return highest_utilisation(resolve(p.workers), times, dispatch=dispatch, **asked) / mean
 
     by_formula = is_exact([mean], dispatch)
-    highests = {"sustained": highest(held), "steady": highest([mean])}
-    return {**highests, "by_formula": by_formula, "occupied": mean - 1}
+    return {"sustained": highest(held), "steady": highest([mean]), "by_formula": by_formula}
 
 
 def _bands(p: Parameters, known: pd.DataFrame) -> pd.DataFrame:
@@ -196,7 +201,8 @@ def _bands(p: Parameters, known: pd.DataFrame) -> pd.DataFrame:
         for utilisation in _GRID:
             found = foretold(known, float(utilisation), condition.workers, queue, requests, seed=p.seed)
             bands.append(found.assign(load=condition.load, workers=condition.workers))
-    return pd.concat(bands, ignore_index=True)
+    occupied = known["occupied_s"] / known.groupby("block")["service_s"].transform("mean")
+    return pd.concat(bands, ignore_index=True).assign(occupied=float(occupied.mean()))
 
 
 def _alike(known: pd.DataFrame) -> pd.DataFrame:
