@@ -17,6 +17,7 @@ from helpers.html_page import Page
 from lab import files
 from lab.cli import study
 from lab.experiments import catalog, control, instrument, summary
+from lab.experiments.capacity import score
 from lab.experiments.dispatch import answer as dispatch_answer
 from lab.experiments.failures import answer as failures_answer
 from lab.experiments.failures import trials as failures
@@ -30,6 +31,8 @@ from lab.study.runs import open_run, run_in
 from lab.study.store import Store
 
 SCALING = "worker-scaling"
+
+PER_TRIAL = (score.INSIDE, score.OWN_LIMIT, score.STEADY_LIMIT)
 HOSTILE = '<script>alert("x")</script>'
 
 
@@ -85,8 +88,8 @@ def test_every_source_of_every_estimate_is_kept_and_has_rows(run: Run) -> None:
         trials = [source for source in row["sources"] if "." in source]
         assert all(run.glimpse(trial)[0] > 0 for trial in trials)
         assert all(len(run.kept(source)) for source in row["sources"] if source not in trials)
-        if row["experiment"] == "capacity":
-            assert len(trials) in (row["n"], 0), "a prediction per trial"
+        if row["quantity"] in PER_TRIAL:
+            assert len(trials) == row["n"], "a number per trial"
         elif trials and row["experiment"] != "failures":
             assert len({trial.split(".")[1] for trial in trials}) == row["n"], "a number per block"
     assert stated["key"].is_unique
@@ -119,7 +122,7 @@ def test_numbers_in_answers_lead_to_estimates(run: Run) -> None:
         quota_answer.answer(trials["less-than-one-core"], ""),
     )
     linked = [re.findall("#estimate-([0-9a-f]{10})", text) for text in answers]
-    assert list(map(len, linked)) == [6, 3, 4, 3], "as many as this run can tell"
+    assert list(map(len, linked)) == [6, 2, 4, 3], "as many as this run can tell"
     assert {key for mine in linked for key in mine} <= keys
 
 

@@ -202,7 +202,7 @@ def figure(predicted: pd.DataFrame, scored: pd.DataFrame, sustained: Sustained, 
         axes.set_ylim(bottom=0.9)
         axes.set_xlim(0, 1.02 * max(1.0, float(np.nan_to_num(scored["utilisation"].max()))))
         axes.set_xlabel("offered, share of the own limit (own utilisation)")
-        axes.set_ylabel("latency at a steady speed, in own loops (log scale)")
+        axes.set_ylabel("steady latency, in own loops (log scale)")
         reference_line(axes, y=p.slo_loops, text=f"SLO for p{p.slo_percentile}", left=True, **SLO)
         reference_line(axes, x=sustained.steady_highest, text="sustained,\npredicted", color=SLO["color"])
         if sustained.steady:
