@@ -2,11 +2,13 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from helpers.browser import Reader, browser, reader
 from helpers.simulated_servers import Simulated
@@ -159,6 +161,37 @@ def test_it_answers_what_the_model_answers(opened: Open, service_s: list[float],
             assert allowed[0] <= told["utilisation"] + 1e-5, "with a shorter limit it would be too much"
             assert allowed[1] >= told["utilisation"] - 1e-5
     assert min(impossible, extrapolated, len(asked) - impossible - extrapolated) > 5, "all kinds were asked"
+
+
+def test_it_plans_with_latency_beside_the_worker_as_09_does(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is subtracted from the objective, at other speeds too, and added to the latency that is expected."""
+    known = pd.DataFrame({"block": [1, 2, 3]})
+    for name, time_s in (("service_s", 0.019), ("overhead_s", 0.007), ("occupied_s", 0.001)):
+        known[name] = [0.8 * time_s, time_s, 1.4 * time_s]
+    monkeypatch.setattr(prediction, "calibration", lambda *_: known)
+    page, case = opened(CONSTANT), study.case(Parameters(**PARAMETERS | {"service_s": CONSTANT}), known)
+    assert case.beside_s == pytest.approx(0.006)
+    differ = 0
+    for one in (asked for asked in inputs(60, 0.026) if asked["rate"] < 1e3):
+        slo_s, headroom = one["limit_ms"] / 1e3, one["headroom"] / 100
+        its = replace(case, slo_percentile=one["percentile"], slo_s=slo_s, headroom=headroom)
+        (told,) = page.evaluate(PLANS, [one])
+        needed = its.needed(one["rate"])
+        assert told["workers"] == needed.workers, one
+        differ += needed.workers != replace(its, beside_s=0.0).needed(one["rate"]).workers
+        if needed.workers is None:
+            continue
+        ends = [its.needed(one["rate"], case.speeds()[end]).workers for end in ("fastest", "slowest")]
+        assert told["ends"] == ends, one
+        if needed.utilisation < 0.98:
+            seen = [replace(its, slo_s=told["latency_s"] * times, headroom=0.0) for times in (0.99, 1.01)]
+            allowed = [some.highest_rps(needed.workers) * case.mean_s / needed.workers for some in seen]
+            assert allowed[0] <= needed.utilisation + 1e-5
+            assert allowed[1] >= needed.utilisation - 1e-5
+    assert differ > 5, "without it, the answers are others"
+    assert "one request takes 26.0 ms" in ask(page, limit_ms="25")
 
 
 def test_of_the_runs_own_objective_it_knows_what_was_simulated(opened: Open) -> None:
