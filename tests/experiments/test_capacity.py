@@ -95,7 +95,10 @@ def test_what_occupies_no_worker_is_part_of_latency_alone() -> None:
     assert found.highest_rps(2) < without.highest_rps(2)
     tight = case(0.1, overhead_s=0.03, beside_s=0.02, slo_loops=1.4)
     assert tight.highest_rps(2) > 0
-    assert case(0.1, overhead_s=0.06, beside_s=0.05, slo_loops=1.4).why_impossible()
+    longer = case(0.1, overhead_s=0.06, beside_s=0.05, slo_loops=1.4)
+    assert longer.why_impossible().endswith("0.09 s are allowed, as 50.0 ms of latency are beside the worker")
+    none_left = case(0.1, overhead_s=0.06, beside_s=0.05, slo_loops=0.4)
+    assert none_left.why_impossible() == "50.0 ms of latency are beside the worker"
     assert tight.highest_rps(2, slower=1.5) == 0, "at half the speed, that is slower too"
 
 

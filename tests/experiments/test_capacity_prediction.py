@@ -98,8 +98,8 @@ def measured(
     return prediction.with_steady(trials(row | changes), requests), requests
 
 
-def learnt(*, over: float = 1.1) -> pd.DataFrame:
-    """Learn from two blocks, of which only the first has a trial in overload, at that load."""
+def learnt() -> pd.DataFrame:
+    """Learn from two blocks, of which only the first has a trial in overload."""
     alone = pd.DataFrame(
         {
             "trial_id": ["a", "a", "a", "a", "b"],
@@ -114,7 +114,7 @@ def learnt(*, over: float = 1.1) -> pd.DataFrame:
     behind_each_other = pd.DataFrame(
         {
             "trial_id": "c", "block": 1, "due_s": [0.0, 0.1, 0.2, 0.3], "end_s": [0.6, 1.13, 1.67, 2.21],
-            "service_s": [0.5, 0.5, 0.5, 0.5], "outcome": "ok", "load": over,
+            "service_s": [0.5, 0.5, 0.5, 0.5], "outcome": "ok", "load": 1.1,
         }
     )  # fmt: skip
     requests = pd.concat([alone, behind_each_other], ignore_index=True)
@@ -261,6 +261,12 @@ def test_overhead_lowers_the_rate_that_is_foretold_to_be_sustained() -> None:
     without = prediction.sustained_utilisations(PARAMETERS, alone)
     for theory in ("sustained", "steady"):
         assert 0.5 < with_it[theory] < without[theory] < 1
+
+
+def test_an_objective_shorter_than_latency_beside_a_worker_is_met_at_no_rate() -> None:
+    short = PARAMETERS.model_copy(update={"slo_loops": 0.02})
+    found = prediction.sustained_utilisations(short, one_worker())
+    assert found["sustained"] == found["steady"] == 0
 
 
 def test_what_is_sustained_is_foretold_exactly_too_as_if_all_loops_were_alike() -> None:

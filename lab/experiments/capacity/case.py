@@ -1,7 +1,7 @@
 """What a plan is made of: parameters, how long a request occupies a worker, and what was sustained here."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
@@ -32,6 +32,9 @@ _MOST_RPS = 1e11
 
 AS_GIVEN = "as given"
 """Where a rate comes from that the notebook's reader set."""
+
+NEXT_TO_NOTHING = 1e-9
+"""What is left of an objective, in any unit of time, if latency beside a worker takes all of it."""
 
 Below1 = Annotated[Positive, Lt(1)]
 
@@ -151,7 +154,7 @@ class Case:
 
     def in_worker_s(self, slower: float = 1.0) -> float:
         """Return what the objective leaves for the wait and the worker; or next to nothing."""
-        return max(self.slo_s - self.beside_s * slower, 1e-9)
+        return max(self.slo_s - self.beside_s * slower, NEXT_TO_NOTHING)
 
     def why_impossible(self) -> str:
         """Say why no number of workers meets the objective, or ""."""
@@ -159,7 +162,7 @@ class Case:
 
     def needed(self, rate_rps: float, slower: float = 1.0, headroom: float | None = None) -> Needed:
         """Return the workers that a rate needs, if service times are `slower` times as long as usual."""
-        return workers_needed(
+        found = workers_needed(
             rate_rps,
             self.service_s * slower,
             slo_quantile=self.slo_percentile / 100,
@@ -167,6 +170,14 @@ class Case:
             dispatch=self.queue,
             headroom=self.headroom if headroom is None else headroom,
         )
+        return replace(found, why=self._with_beside(found.why, self.beside_s * slower))
+
+    def _with_beside(self, why: str, beside_s: float) -> str:
+        """Say why no number of workers is enough, with what of latency occupies none."""
+        if not (why and beside_s):
+            return why
+        beside = f"{seconds(beside_s)} of latency are beside the worker"
+        return beside if beside_s >= self.slo_s else f"{why}, as {beside}"
 
     def highest_rps(self, workers: int, slower: float = 1.0) -> float:
         """Return the highest rate that so many workers sustain, without headroom; 0 if none."""

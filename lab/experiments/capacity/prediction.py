@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lab.cpus import available_cpus
 from lab.errors import UsageError
-from lab.experiments.capacity.case import EXPERIMENT, Parameters
+from lab.experiments.capacity.case import EXPERIMENT, NEXT_TO_NOTHING, Parameters
 from lab.experiments.common import resolve
 from lab.experiments.dispatch.trials import played_as
 from lab.load.summary import latency_of
@@ -183,7 +183,8 @@ def sustained_utilisations(p: Parameters, known: pd.DataFrame) -> dict[str, floa
     mean, dispatch = float(held.mean()), played_as(of_several(p)[0].factors())
 
     def highest(times: Any) -> float:
-        asked: dict[str, Any] = {"slo_quantile": p.slo_percentile / 100, "slo_s": p.slo_loops - beside}
+        within = max(p.slo_loops - beside, NEXT_TO_NOTHING)
+        asked: dict[str, Any] = {"slo_quantile": p.slo_percentile / 100, "slo_s": within}
         return highest_utilisation(resolve(p.workers), times, dispatch=dispatch, **asked) / mean
 
     by_formula = is_exact([mean], dispatch)
