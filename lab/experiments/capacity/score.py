@@ -51,8 +51,8 @@ def score(predicted: pd.DataFrame, trials: pd.DataFrame, requests: pd.DataFrame)
 
     The columns are those of the trial, percentile, low, middle and high at the trial's own utilisation,
     measured, and inside. scored: whether it counts: up to `SETTLED`, and if it began after its band was
-    written. miss: how far beyond the nearer end, as a
-    share of it; 0 inside. cause: of a miss, the likely one.
+    written. miss: how far beyond the nearer end, as a share of it; 0 inside. cause: of a miss, the likely
+    one.
     """
     mine, rows = dict(list(requests.groupby("trial_id"))), []
     needed = ["service_mean_s", "utilisation", *(f"steady_p{percentile}" for percentile in PERCENTILES)]
@@ -66,8 +66,11 @@ def score(predicted: pd.DataFrame, trials: pd.DataFrame, requests: pd.DataFrame)
             }
             measured = trial[f"steady_p{percentile}"]
             miss = max(0.0, measured / ends["high"] - 1, ends["low"] / measured - 1)
-            occupied = float(band["occupied"].iloc[0])
-            cause = _cause(trial, mine[trial["trial_id"]], int(percentile), occupied) if miss else ""
+            cause = ""
+            if miss:
+                occupied = float(band["occupied"].iloc[0])
+                played = _played(trial, mine[trial["trial_id"]], int(percentile), occupied)
+                cause = _cause(trial, measured, played, ends["middle"])
             known = trial["started_at"] <= band["written_at"].iloc[0]
             about = {"percentile": percentile, "measured": measured, "miss": miss, "cause": cause}
             rows.append({**trial, **ends, **about, "known": known})
@@ -79,25 +82,26 @@ def score(predicted: pd.DataFrame, trials: pd.DataFrame, requests: pd.DataFrame)
 _SCORED = ("percentile", "low", "middle", "high", "measured", "miss", "cause")
 
 _NEAR = 0.05
-"""A replay explains a measurement if it comes as near as this share of it."""
+"""A replay explains a measurement if it comes as near as this share of it, and nearer than to the middle."""
 
 
-def _cause(trial: "pd.Series[Any]", requests: pd.DataFrame, percentile: int, occupied: float) -> str:
-    """Replay a trial with its own arrivals, and see whether that explains what was measured."""
+def _cause(trial: "pd.Series[Any]", measured: float, played: float, middle: float) -> str:
+    """Say why a trial is not in its band: by a replay of its own arrivals, and the middle of the band."""
     if not trial["valid"]:
         return "the trial is flagged"
+    if abs(played - measured) <= min(_NEAR * measured, abs(played - middle)):
+        return "chance in its arrivals"
+    return "work beside the loops, or waits that no queue explains"
+
+
+def _played(trial: "pd.Series[Any]", requests: pd.DataFrame, percentile: int, occupied: float) -> float:
+    """Replay a trial with its own arrivals; return that percentile of latency."""
     loop_s, loops = float(trial["service_mean_s"]), np.ones(len(requests))
     beside_s = requests["latency_s"] - requests["service_s"]
     overhead = loops * float(beside_s.quantile(0.1).clip(min=0.0)) / loop_s
-    due, workers, queue = (
-        requests["due_s"].to_numpy() / loop_s,
-        int(trial["workers"]),
-        played_as(trial.to_dict()),
-    )
-    played = latency(due, loops, overhead, occupied, workers, queue)
-    if abs(played[PERCENTILES.index(percentile)] / trial[f"steady_p{percentile}"] - 1) <= _NEAR:
-        return "chance in its arrivals"
-    return "work beside the loops, or waits that no queue explains"
+    due, queue = requests["due_s"].to_numpy() / loop_s, played_as(trial.to_dict())
+    played = latency(due, loops, overhead, occupied, int(trial["workers"]), queue)
+    return float(played[PERCENTILES.index(percentile)])
 
 
 def inside(scored: pd.DataFrame, percentile: int) -> Estimate | None:
