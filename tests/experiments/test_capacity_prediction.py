@@ -15,7 +15,7 @@ from lab.errors import UsageError
 from lab.experiments.capacity import Parameters, prediction, score
 from lab.experiments.capacity.case import Sustained
 from lab.models.queueing import mdc_wait_quantile
-from lab.models.simulation import waits
+from lab.models.simulation import Dispatch, waits
 from lab.models.statistics import Estimate, Interval
 from lab.study.estimates import key_of
 from lab.study.run import Run
@@ -69,6 +69,7 @@ def measured(
     *,
     services: NDArray[np.float64] | None = None,
     together: int = 1,
+    queue: Dispatch = "central",
     **changes: Any,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Play a trial of two workers at another speed of the machine; return its row and its requests.
@@ -82,7 +83,7 @@ def measured(
     rate = load * 2 / service_s.mean()
     due_s = np.repeat(np.sort(random.uniform(0, size / rate, size=size // together)), together)
     beside_s = 2 * OVERHEAD_S * random.lognormal(sigma=0.2, size=size)
-    latency_s = waits(due_s, service_s + 2 * OCCUPIED_S, 2) + service_s + beside_s
+    latency_s = waits(due_s, service_s + 2 * OCCUPIED_S, 2, queue, number) + service_s + beside_s
     row = {
         "trial_id": f"capacity.b{number:02d}.x", "block": number, "load": load, "rate": rate, "workers": 2,
         "topology": "cluster", "dispatch": "least-busy", "arrivals": "poisson", "pool": "process",
@@ -230,6 +231,27 @@ def test_a_miss_names_its_likely_cause() -> None:
         assert cause in worst["cause"]
 
 
+def test_work_beside_the_loops_is_not_called_chance_however_small_the_miss() -> None:
+    """A percentile that hardly varies is near any replay."""
+    row, requests = measured(1, 0.5)
+    more = 0.04 * row["service_mean_s"].iloc[0] * (np.arange(300) % 6 > 0)
+    slower = requests.assign(latency_s=requests["latency_s"] + more, end_s=requests["end_s"] + more)
+    row = prediction.with_steady(row.drop(columns=row.filter(like="steady_p").columns), slower)
+    found = scored((row, slower), loads=(0.5,)).set_index("percentile")
+    assert 0 < found["miss"][50] < 0.05
+    assert found["cause"][50] == "work beside the loops, or waits that no queue explains"
+
+
+def test_a_server_that_queues_badly_misses_however_its_loops_vary() -> None:
+    """A steady speed takes away what unequal loops cause in the best of queues, and no other wait."""
+    for spread in (0.02, 0.3):
+        services = np.random.default_rng(3).lognormal(sigma=spread, size=300)
+        made = [measured(n, services=services, queue="random") for n in range(1, 11)]
+        found = scored(*made)
+        assert found["inside"].mean() < 0.5
+        assert "waits that no queue explains" in found[~found["inside"]]["cause"].mode().item()
+
+
 class _Tables:
     """A run that keeps tables."""
 
@@ -282,6 +304,13 @@ def test_what_is_sustained_is_foretold_exactly_too_as_if_all_loops_were_alike() 
     found = prediction.sustained_utilisations(PARAMETERS.model_copy(update={"dispatch": "shared"}), plain)
     assert found["sustained"] > 0
     assert not found["by_formula"], "there is no formula for it, and a simulation is not called exact"
+
+
+def test_given_service_times_vary_at_a_steady_speed_too() -> None:
+    p = PARAMETERS.model_copy(update={"service_s": (0.01, 0.01, 0.02)})
+    found = prediction.sustained_utilisations(p, prediction.calibration(cast(Run, None), p))
+    assert found["steady"] == found["sustained"]
+    assert not found["by_formula"]
 
 
 def test_each_theory_stands_beside_what_was_measured_of_it() -> None:

@@ -175,7 +175,7 @@ def sustained_utilisations(p: Parameters, known: pd.DataFrame) -> dict[str, floa
     `sustained` is of loops as they vary, `steady` of all alike: `by_formula` (M/D/c), if there is one for how
     the dispatch queues, else simulated. A request occupies its worker for longer than its loop; own
     utilisation counts loops alone. Times are in mean loops of their block: that blocks differ in speed is no
-    variation that a queue sees.
+    variation that a queue sees. Given service times vary by themselves, at a steady speed too.
     """
     loop_s = known.groupby("block")["service_s"].transform("mean")
     held = ((known["service_s"] + known["occupied_s"]) / loop_s).to_numpy()
@@ -187,8 +187,9 @@ def sustained_utilisations(p: Parameters, known: pd.DataFrame) -> dict[str, floa
         asked: dict[str, Any] = {"slo_quantile": p.slo_percentile / 100, "slo_s": within}
         return highest_utilisation(resolve(p.workers), times, dispatch=dispatch, **asked) / mean
 
-    by_formula = is_exact([mean], dispatch)
-    return {"sustained": highest(held), "steady": highest([mean]), "by_formula": by_formula}
+    alike = held if p.service_s else [mean]
+    by_formula = is_exact(alike, dispatch)
+    return {"sustained": highest(held), "steady": highest(alike), "by_formula": by_formula}
 
 
 def _bands(p: Parameters, known: pd.DataFrame) -> pd.DataFrame:
