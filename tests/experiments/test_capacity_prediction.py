@@ -11,7 +11,7 @@ from helpers.html_page import unlinked
 from helpers.trial_rows import trials
 from numpy.typing import NDArray
 
-from lab.errors import UsageError
+from lab.errors import LabError, UsageError
 from lab.experiments.capacity import Parameters, prediction, score
 from lab.experiments.capacity.case import Sustained
 from lab.models.queueing import mdc_wait_quantile
@@ -202,6 +202,11 @@ def test_no_more_workers_are_predicted_than_have_a_cpu_each(monkeypatch: pytest.
     monkeypatch.setattr(prediction, "available_cpus", lambda: 1)
     with pytest.raises(UsageError, match="workers must be at most 1, one for each CPU here"):
         prediction.predict(cast(Run, _Tables()), PARAMETERS, one_worker())
+
+
+def test_nothing_is_predicted_from_a_worker_that_answered_nothing() -> None:
+    with pytest.raises(LabError, match="no request of the calibration was answered"):
+        prediction.predict(cast(Run, _Tables()), PARAMETERS, one_worker().head(0))
 
 
 def test_a_trial_near_its_limit_is_shown_but_not_scored() -> None:

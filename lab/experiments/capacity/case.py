@@ -33,6 +33,8 @@ _MOST_RPS = 1e11
 AS_GIVEN = "as given"
 """Where a rate comes from that the notebook's reader set."""
 
+NOBODY = "no request of the calibration was answered: there is nothing to plan with"
+
 NEXT_TO_NOTHING = 1e-9
 """What is left of an objective, in any unit of time, if latency beside a worker takes all of it."""
 
@@ -209,7 +211,7 @@ def case(p: Parameters, calibration: pd.DataFrame) -> Case:
     """
     known = calibration.dropna(subset=["service_s", "overhead_s"])
     if known.empty:
-        raise LabError("no request of the calibration was answered: there is nothing to plan with")
+        raise LabError(NOBODY)
     times = pd.DataFrame(
         {
             "block": known["block"],

@@ -13,8 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lab.cpus import available_cpus
-from lab.errors import UsageError
-from lab.experiments.capacity.case import EXPERIMENT, NEXT_TO_NOTHING, Parameters
+from lab.errors import LabError, UsageError
+from lab.experiments.capacity.case import EXPERIMENT, NEXT_TO_NOTHING, NOBODY, Parameters
 from lab.experiments.common import resolve
 from lab.experiments.dispatch.trials import played_as
 from lab.load.summary import latency_of
@@ -148,13 +148,16 @@ def predict(run: Run, p: Parameters, known: pd.DataFrame) -> pd.DataFrame:
     loops, and written_at. In all rows: occupied, for how long a request occupies its worker beside its loop,
     in mean loops; and what `sustained_utilisations` returns.
 
-    Raises UsageError for more workers than CPUs: those that are predicted have one each.
+    Raises UsageError for more workers than CPUs: those that are predicted have one each; LabError if no
+    request of the calibration was answered.
     """
     if resolve(p.workers) > available_cpus():
         raise UsageError(
             f"workers must be at most {available_cpus()}, one for each CPU here: the queue that is predicted"
             " has no other"
         )
+    if known.empty:
+        raise LabError(NOBODY)
     asked = ([condition.factors() for condition in of_several(p)], p.seed)
     calibrated = (p.service_s, p.blocks)
     objective = {"slo_percentile": p.slo_percentile, "slo_loops": p.slo_loops}
