@@ -102,6 +102,12 @@ def test_what_occupies_no_worker_is_part_of_latency_alone() -> None:
     assert tight.highest_rps(2, slower=1.5) == 0, "at half the speed, that is slower too"
 
 
+def test_where_overload_told_nothing_the_plan_says_so() -> None:
+    for beside_s, says in ((0.0, "not told apart"), (0.001, "the network's and the client's")):
+        assumed = plan.assumptions(case(0.1, overhead_s=0.002, beside_s=beside_s), validated=2, cpus=2)
+        assert says in assumed.set_index("assumed")["note"]["latency beside a worker"]
+
+
 def test_blocks_of_another_speed_do_not_count_as_service_times_that_vary() -> None:
     assert case(0.1, 0.2, spread=0.01).variation == pytest.approx(0.01, rel=0.05)
 

@@ -23,6 +23,12 @@ _METHODS = {
 }
 """How waits are found: whether there is a formula."""
 
+_BESIDE = {
+    True: "the network's and the client's, of the overhead",
+    False: "not told apart from the rest: all of the overhead counts as occupying a worker",
+}
+"""What latency beside a worker is: whether overload told any."""
+
 MACHINE_RATES_RPS = (1e3, 1e4, 1e5, 1e6)
 MACHINE_SIZES = (1, 2, 4, 8, 16, 32, 64)
 _MULTIPLES = (0.5, 1.0, 2.0, 5.0, 10.0)
@@ -117,9 +123,7 @@ def assumptions(case: Case, validated: int, cpus: int) -> pd.DataFrame:
         "a request occupies a worker for": (units.seconds(case.mean_s) + beside, measured),
         "latency beside a worker": (
             units.seconds(case.beside_s),
-            "not known of given times"
-            if case.is_given
-            else "the network's and the client's, of the overhead",
+            "not known of given times" if case.is_given else _BESIDE[case.beside_s > 0],
         ),
         "service times vary by": (
             f"a coefficient of variation of {units.digits(case.variation)}",
