@@ -65,8 +65,8 @@ def _shown(run: Run) -> "_Shown | None":
     case = study.case(p, known)
     cpus = run.manifest.machine.available_cpus
     sustained, validated = Sustained(cpus if p.workers == "cpus" else int(p.workers), None, math.nan), 0
-    predicted, several = run.newest(prediction.BANDS), trials[trials["arrivals"] == "poisson"]
-    if predicted is not None and len(several):
+    predicted = run.newest(prediction.BANDS)
+    if predicted is not None and len(several := score.predicted_among(trials, predicted)):
         requests = run.requests(several)
         several = prediction.with_steady(several, requests)
         predicted = predicted.assign(sustained=math.nan, steady=math.nan, by_formula=False)

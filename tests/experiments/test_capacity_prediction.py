@@ -336,6 +336,11 @@ def test_blocks_of_another_speed_do_not_lower_the_rate_that_is_predicted() -> No
     assert found == pytest.approx(one_speed, rel=1e-3)
 
 
+def test_trials_of_other_workers_are_left_out_of_what_a_run_states() -> None:
+    rows = pd.concat([measured(1)[0], measured(2, workers=1)[0], measured(3, arrivals="constant")[0]])
+    assert score.predicted_among(rows, bands(0.7))["block"].tolist() == [1]
+
+
 def test_a_trial_of_a_billion_requests_has_a_band_at_once() -> None:
     """As of given service times of a nanosecond."""
     found = prediction.foretold(one_worker(), 0.7, 2, "central", 10**9, seed=1)

@@ -26,7 +26,7 @@ from lab.study.run import Run, table_name
 from lab.study.trial import Attacked
 
 BAND = 0.9
-"""The probability that a trial as theory has it is in its band."""
+"""The probability that a trial as theory has it is in its band, which reaches a little further."""
 
 PERCENTILES = (50, 99)
 

@@ -267,11 +267,15 @@ def _counts(trials: pd.DataFrame, percentile: int) -> "pd.Series[bool]":
     return trials["valid"].astype(bool) & (trials["utilisation"] < 1) & known
 
 
+def predicted_among(trials: pd.DataFrame, bands: pd.DataFrame) -> pd.DataFrame:
+    """Return the trials of random arrivals of as many workers as the bands are for: a run may have others."""
+    return trials[(trials["arrivals"] == "poisson") & trials["workers"].isin(bands["workers"])]
+
+
 def estimates(run: Run, trials: pd.DataFrame) -> list[Stated]:
     """State the share of predictions that came true, and the sustained utilisation, by the run's trials."""
     bands, foretold = run.newest(BANDS), run.newest(SUSTAINED)
-    several = trials[trials["arrivals"] == "poisson"]
-    if bands is None or foretold is None or several.empty:
+    if bands is None or foretold is None or (several := predicted_among(trials, bands)).empty:
         return []
     requests, workers = run.requests(several), int(several["workers"].iloc[0])
     several = with_steady(several, requests)
