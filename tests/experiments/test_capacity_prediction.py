@@ -114,7 +114,7 @@ def learnt() -> pd.DataFrame:
     )
     behind_each_other = pd.DataFrame(
         {
-            "trial_id": "c", "block": 1, "due_s": [0.0, 0.1, 0.2, 0.3], "end_s": [0.6, 1.13, 1.67, 2.21],
+            "trial_id": "c", "block": 1, "due_s": [0.0, 0.1, 0.2, 0.3], "end_s": [0.6, 1.13, 1.63, 2.21],
             "service_s": [0.5, 0.5, 0.5, 0.5], "outcome": "ok", "load": 1.1,
         }
     )  # fmt: skip

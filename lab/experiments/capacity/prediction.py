@@ -114,7 +114,7 @@ def learnt(requests: pd.DataFrame) -> pd.DataFrame:
 
     What such a request takes beside its loop is overhead, not a queue. Not all of it occupies the worker:
     some is the network's and the client's. What does is known from overload, where the worker begins a
-    request as soon as it is done with the last: the median time from one answer to the next in that block,
+    request as soon as it is done with the last: the mean time from one answer to the next in that block,
     beside the loop. In a block without overload, all of the overhead counts as occupying.
     """
     alone = _undelayed(requests[requests["load"] <= _LOW])
@@ -129,7 +129,7 @@ def _occupied(requests: pd.DataFrame) -> "pd.Series[float]":
     before_s = ordered.groupby("trial_id")["end_s"].shift()
     waited = ordered["due_s"] + ordered["service_s"] < before_s
     beside_s = ordered["end_s"] - before_s - ordered["service_s"]
-    return beside_s[waited].groupby(ordered["block"]).median()
+    return beside_s[waited].groupby(ordered["block"]).mean()
 
 
 def _undelayed(requests: pd.DataFrame) -> pd.DataFrame:
