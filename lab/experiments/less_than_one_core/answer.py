@@ -104,7 +104,8 @@ def answer(trials: pd.DataFrame, why_not: str) -> str:
     evidence = (
         "; ".join(_evidence(one, leads=True) for one in below) or "no quota below one core was measured"
     )
-    return f"**Answer.** **{_IN_WORDS[found.word]} here** ({evidence})."
+    none = f"ratios from 1/{DIFFERENCE:g} to {DIFFERENCE:g} count as no difference"
+    return f"**Answer.** **{_IN_WORDS[found.word]} here**; {none} ({evidence})."
 
 
 def _stopped(trials: pd.DataFrame) -> str:
