@@ -181,7 +181,7 @@ def _chart(*events: str, **lines: list[float]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-LETTERS = """(all) => all.map((one) => {
+LETTERS = """() => [...document.querySelectorAll('.charts text')].map((one) => {
   const box = one.getBoundingClientRect(), size = parseFloat(getComputedStyle(one).fontSize);
   return [one.textContent, size * one.getScreenCTM().a, box.left, box.right, box.top + 1, box.bottom - 1];
 })"""
@@ -199,10 +199,10 @@ def test_words_in_charts_can_be_read_and_lie_apart_in_every_panel(
     page.evaluate("(state) => shown({ state })", STATE | {"charts": [alike, alike], "workers": workers})
     page.set_viewport_size({"width": width, "height": 800})
     page.wait_for_function(
-        "() => { const one = document.querySelector('.charts svg');"
-        " return one.viewBox.baseVal.width === one.clientWidth; }"
+        "() => [...document.querySelectorAll('.charts svg')]"
+        ".every((one) => one.viewBox.baseVal.width === one.clientWidth)"
     )
-    words = page.locator(".charts text").evaluate_all(LETTERS)
+    words = page.evaluate(LETTERS)  # at once: charts are drawn anew as they get their width
     assert {"p99 of latency", "measured", "theory", "offered", "kill", "now"} <= {word for word, *_ in words}
     assert min(size for _, size, *_ in words) >= 10
     assert max(right for _, _, _, right, *_ in words) <= width
