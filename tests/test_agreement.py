@@ -25,7 +25,7 @@ def _table(*middles: float) -> Any:
 def test_it_counts_and_names_what_is_apart() -> None:
     found = COMMAND["agreement"](_table(1.0, 1.9), _table(1.02, 2.9))
     *_, apart, overlap, held = COMMAND["report"](found).splitlines()
-    assert apart == "apart: scaling: speed-up (workers=2): 1.71 to 2.09 and 2.61 to 3.19"
+    assert apart == "apart: scaling: speed-up (workers=2): 1.707 to 2.094 and 2.605 to 3.196"
     assert overlap == "50.0% of the intervals overlap, fewer than 95%"
     assert held.startswith("50.0% of the intervals hold")
     assert COMMAND["report"](COMMAND["agreement"](_table(1.0), _table(1.0))).endswith("the runs agree")

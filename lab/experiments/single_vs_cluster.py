@@ -1,5 +1,6 @@
 """The article's own experiment: one process and a cluster under the same constant rate."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -166,12 +167,12 @@ def _paired(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 _STATED = {
-    "share answered well": "success",
-    "throughput, of the own limit": "share",
-    "mean latency, in its own loops": "mean_loops",
-    "slowest latency, in its own loops": "slowest_loops",
+    "share answered well": ("success", 1.0),
+    "throughput, of the own limit": ("share", math.inf),
+    "mean latency, in its own loops": ("mean_loops", math.inf),
+    "slowest latency, in its own loops": ("slowest_loops", math.inf),
 }
-"""The numbers of a server that this page states: no machine's speed is in them."""
+"""The numbers of a server that this page states, and the most each can be: no machine's speed is in them."""
 
 
 def _measures(trials: pd.DataFrame) -> pd.DataFrame:
@@ -193,11 +194,11 @@ def estimates(trials: pd.DataFrame) -> list[Stated]:
     at = " at the article's load"
     rows = [
         stated(
-            EXPERIMENT, quantity + at, estimate(list(known)), sources=mine.loc[known.index, "trial_id"],
-            **_named(mine),
+            EXPERIMENT, quantity + at, estimate(list(known), within=(0, most)),
+            sources=mine.loc[known.index, "trial_id"], **_named(mine),
         )
         for _, mine in by_server(_measures(trials))
-        for quantity, column in _STATED.items()
+        for quantity, (column, most) in _STATED.items()
         if len(known := mine[column].dropna())
     ]  # fmt: skip
     if (more := gain(trials)) is not None:

@@ -21,6 +21,13 @@ QUANTILE_METHOD: Literal["linear"] = "linear"
 
 CONFIDENCE = 0.95
 
+BETWEEN_RUNS = 0.02
+"""How far off a number of the same machine was an hour later, beyond the scatter of its blocks, as a share.
+
+It is twice the standard deviation of that part, over three `quick` runs of one machine within three hours.
+`benchmarks/agreement.py` checks it on any two.
+"""
+
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -91,22 +98,34 @@ def quantile(values: Numbers, share: Annotated[float, Field(ge=0, le=1)]) -> flo
 
 
 @checked
-def estimate(values: Numbers) -> Estimate:
+def estimate(
+    values: Numbers,
+    between_runs: Annotated[float, Field(ge=0)] = BETWEEN_RUNS,
+    within: tuple[float, float] = (-math.inf, math.inf),
+) -> Estimate:
     """Summarise a number per trial by its median, which one odd trial does not move.
 
     The interval runs from the k-th lowest to the k-th highest number, with the largest k that covers the
     median of any distribution with `CONFIDENCE` (David & Nagaraja, Order Statistics, 7.1): of 6 to 8 numbers
-    it is the range, of 9 to 11 the second lowest to the second highest.
+    it is the range, of 9 to 11 the second lowest to the second highest. Each side is then longer by what the
+    blocks of one sitting cannot show: `between_runs`, in quadrature, as a share (JCGM 100, 5.1.2 and 4.3; 0
+    for what is simulated), but not beyond `within`, where the number can lie. A side without scatter stays.
     """
     ordered = np.sort(values)
-    rank = max(1, _rank(len(ordered)))
-    return Estimate(
-        value=float(np.median(ordered)),
-        low=float(ordered[rank - 1]),
-        high=float(ordered[-rank]),
-        trials=len(ordered),
-        interval=Interval.MEDIAN if len(ordered) >= fewest_trials() else Interval.RANGE,
-    )
+    rank, middle = max(1, _rank(len(ordered))), float(np.median(ordered))
+    low, high = float(ordered[rank - 1]), float(ordered[-rank])
+    if len(ordered) < fewest_trials():
+        return Estimate(middle, low, high, len(ordered), Interval.RANGE)
+    low, high = (_further(end, middle, between_runs) for end in (low, high))
+    return Estimate(middle, max(low, within[0]), min(high, within[1]), len(ordered), Interval.MEDIAN)
+
+
+def _further(end: float, middle: float, share: float) -> float:
+    """Return an end as far off, in logarithms, as both its distance and this share; as it is beyond 0."""
+    if end == middle or end * middle <= 0:
+        return end
+    distance = math.log(end / middle)
+    return middle * math.exp(math.copysign(math.hypot(distance, math.log1p(share)), distance))
 
 
 def _rank(trials: int) -> int:
@@ -119,7 +138,9 @@ def _rank(trials: int) -> int:
 
 
 @checked
-def paired_ratio(numerators: Numbers, denominators: Numbers) -> Estimate:
+def paired_ratio(
+    numerators: Numbers, denominators: Numbers, between_runs: Annotated[float, Field(ge=0)] = BETWEEN_RUNS
+) -> Estimate:
     """Return the median of the ratios of two conditions, each ratio taken within a block, by `estimate`.
 
     Item i of both belongs to block i, so whatever disturbed a whole block cancels out.
@@ -129,7 +150,7 @@ def paired_ratio(numerators: Numbers, denominators: Numbers) -> Estimate:
         raise UsageError(f"pairs need as many values on both sides, got {len(over)} and {len(under)}")
     if under.min() <= 0:
         raise UsageError("a ratio needs a denominator above 0 in every block: leave the others out")
-    return estimate(over / under)
+    return estimate(over / under, between_runs)
 
 
 @checked

@@ -314,7 +314,7 @@ def _own(ratios: "pd.Series[float]") -> float:
     """Return what a condition's loops cost on their own, relative to the usual: 1 unless all differ."""
     if ratios.count() < fewest_trials():
         return 1.0
-    found = estimate(list(ratios.dropna()))
+    found = estimate(list(ratios.dropna()), between_runs=0)
     differ = found.low > 1 + MOST_OFF or found.high < 1 / (1 + MOST_OFF)
     return found.value if differ else 1.0
 

@@ -236,4 +236,4 @@ def test_a_machine_that_is_far_too_busy_is_drawn_with_few_ticks() -> None:
 
 def test_a_ratio_of_few_blocks_is_a_range_and_says_so() -> None:
     assert words.ratio(estimate([1.0, 1.02, 1.1])) == "1.02 (range of 3 blocks: 1.00 to 1.10)"
-    assert words.ratio(estimate([1.0, 1.02, 1.02, 1.02, 1.02, 1.1])) == "1.02 (1.00 to 1.10)"
+    assert words.ratio(estimate([1.0, 1.02, 1.02, 1.02, 1.02, 1.1])) == "1.02 (0.99 to 1.10)"

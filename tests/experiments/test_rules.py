@@ -103,7 +103,7 @@ def test_intervals_as_of_normal_theory_break_a_rule_by_their_name_or_by_their_sh
 
 
 def test_comparisons_say_what_they_would_have_shown() -> None:
-    assert "would have shown: 30.4 % to 30.4 %" in kept(GAIN)[7][1]
+    assert "would have shown: 30.5 % to 30.5 %" in kept(GAIN)[7][1]
 
 
 @pytest.mark.parametrize(("planned", "word"), [([300, 400], "yes"), ([300, 30], "in part")])

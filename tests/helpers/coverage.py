@@ -30,7 +30,7 @@ def of_medians(trials: int, scatter: str, draws: int) -> float:
     """Return how often the interval of a median holds the true one."""
     draw, median = DRAWS[scatter]
     random = np.random.default_rng(5)
-    return _share((estimate(draw(random, trials)) for _ in range(draws)), median)
+    return _share((estimate(draw(random, trials), between_runs=0) for _ in range(draws)), median)
 
 
 def of_paired_ratios(blocks: int, draws: int) -> float:
@@ -43,7 +43,7 @@ def of_paired_ratios(blocks: int, draws: int) -> float:
     def ratio() -> Estimate:
         speed = random.choice([1.0, 1.6], blocks) * random.lognormal(0, 0.1, blocks)
         one, two = (speed * random.lognormal(0, 0.1, blocks) for _ in range(2))
-        return paired_ratio(true * two, one)
+        return paired_ratio(true * two, one, between_runs=0)
 
     return _share((ratio() for _ in range(draws)), true)
 

@@ -13,6 +13,8 @@ from scipy.stats import binomtest
 
 from lab.errors import UsageError
 from lab.models.statistics import (
+    BETWEEN_RUNS,
+    Estimate,
     Interval,
     crossing,
     estimate,
@@ -61,9 +63,56 @@ def test_fewest_trials_follow_from_the_coverage_of_the_range() -> None:
 @given(st.lists(st.floats(0.01, 100), min_size=6, max_size=12))
 @example([1.0, *[80.19963502124504] * 5])  # a resampled median of these is one rounding lower
 def test_an_interval_is_inside_the_trials_and_around_their_median(values: list[float]) -> None:
-    found = estimate(values)
+    found = estimate(values, between_runs=0)
     slack = 1e-9 * max(values)
     assert min(values) - slack <= found.low <= found.value <= found.high <= max(values) + slack
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=6, max_size=12), st.floats(0, 0.2), st.floats(0.5, 2))
+def test_what_runs_differ_by_adds_to_an_interval_in_quadrature(
+    values: list[float], share: float, scale: float
+) -> None:
+    """So it moves no end by more than itself, whatever the unit, and one that is far off hardly at all."""
+    own, found = estimate(values, between_runs=0), estimate(values, between_runs=share)
+    again = estimate(np.multiply(values, scale), between_runs=share)
+    assert (again.low, again.high) == pytest.approx((scale * found.low, scale * found.high))
+    for end, further in ((own.low, found.low), (own.high, found.high)):
+        was, now = abs(math.log(end / own.value)), abs(math.log(further / own.value))
+        assert now == pytest.approx(math.hypot(was, math.log1p(share)) if was else 0, abs=1e-9)
+
+
+def test_what_runs_differ_by_by_hand() -> None:
+    """A triangle of sides 3, 4 and 5, in logarithms."""
+    thirds, share = math.exp(0.03), math.expm1(0.04)
+    found = estimate([1 / thirds, 1 / thirds, 1, 1, thirds, thirds], between_runs=share)
+    assert (found.value, found.low, found.high) == pytest.approx((1, math.exp(-0.05), math.exp(0.05)))
+    mirrored = estimate([-thirds, -thirds, -1, -1, -1 / thirds, -1 / thirds], between_runs=share)
+    assert (mirrored.low, mirrored.high) == pytest.approx((-math.exp(0.05), -math.exp(-0.05)))
+    across = estimate([-1, 2, 2, 2, 2, 3], between_runs=share)
+    assert across.low == -1
+    assert across.high > 3
+
+
+def test_an_interval_ends_where_its_number_can_lie() -> None:
+    found = estimate([0.9, 0.95, 0.98, 0.985, 0.99, 0.999], within=(0, 1))
+    assert 0.88 < found.low < 0.9
+    assert found.high == 1
+
+
+def test_intervals_hold_the_machine_of_another_hour() -> None:
+    """Two hours differ by 1 % (standard deviation) beyond the scatter of blocks, be it less or more."""
+    random, pairs = np.random.default_rng(8), 2000
+    for scatter in (0.001, 0.01, 0.1):
+
+        def hour(scatter: float = scatter) -> Estimate:
+            speed = random.lognormal(0, BETWEEN_RUNS / 2)
+            return estimate(speed * random.lognormal(0, scatter, 6))
+
+        hours = [(hour(), hour()) for _ in range(pairs)]
+        overlap = sum(one.low <= two.high and two.low <= one.high for one, two in hours)
+        held = sum(one.low <= two.value <= one.high for one, two in hours)
+        assert overlap >= 0.95 * pairs
+        assert held >= 0.80 * pairs
 
 
 def test_trials_that_agree_have_an_interval_of_no_width() -> None:
@@ -78,7 +127,7 @@ def test_the_same_trials_give_the_same_interval() -> None:
 
 @pytest.mark.parametrize(("trials", "rank"), [(6, 1), (8, 1), (9, 2), (11, 2), (12, 3), (20, 6), (25, 8)])
 def test_the_ends_of_an_interval_are_trials(trials: int, rank: int) -> None:
-    found = estimate(np.arange(1.0, trials + 1)[::-1])
+    found = estimate(np.arange(1.0, trials + 1)[::-1], between_runs=0)
     assert (found.low, found.high) == (rank, trials + 1 - rank)
 
 

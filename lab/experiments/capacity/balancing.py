@@ -26,7 +26,7 @@ NAMES = {
 
 def latency(one: Policy) -> Estimate | None:
     """Return a policy's latency over its replications, in mean service times; None if it never settles."""
-    return None if math.isinf(max(one.latencies)) else estimate(list(one.latencies))
+    return None if math.isinf(max(one.latencies)) else estimate(list(one.latencies), between_runs=0)
 
 
 def pick(found: Iterable[Policy], **wanted: object) -> list[Policy]:
@@ -65,7 +65,7 @@ def is_faster(one: Policy, other: Policy) -> bool:
     """Say whether a policy's latency is lower than another's, by the whole interval of their paired ratio."""
     if latency(one) is None or latency(other) is None:
         return latency(other) is None and latency(one) is not None
-    ratio = paired_ratio(list(one.latencies), list(other.latencies))
+    ratio = paired_ratio(list(one.latencies), list(other.latencies), between_runs=0)
     return ratio.is_interval and ratio.high < 1
 
 

@@ -5,6 +5,7 @@ within blocks; beside that as ratios to an ideal queue of the same arrivals and 
 machines change their speed between trials. Nothing is told that the whole interval does not say.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -193,7 +194,8 @@ def share(trials: pd.DataFrame) -> Share | None:
     answered = _answered(trials)
     if answered.empty:
         return None
-    return Share(estimate(list(answered["busiest"])), np.median(np.stack(list(answered["coins"])), axis=0))
+    busiest = estimate(list(answered["busiest"]), within=(1, math.inf))
+    return Share(busiest, np.median(np.stack(list(answered["coins"])), axis=0))
 
 
 def _answered(trials: pd.DataFrame) -> pd.DataFrame:

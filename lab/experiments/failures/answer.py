@@ -110,7 +110,7 @@ class Measure:
         if self.counts:
             mean, least, most = (float(found) for found in (values.mean(), values.min(), values.max()))
             return Estimate(mean, least, most, len(values), Interval.EXTREMES)
-        return estimate(values.to_numpy(float))
+        return estimate(values.to_numpy(float), within=(0, 1 if self.unit == "share" else math.inf))
 
     def written(self, mine: pd.DataFrame) -> str:
         """Write it with its interval, or with its range if the events are too few."""
