@@ -3,13 +3,14 @@
 import asyncio
 import json
 import socket
+from collections import deque
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 
 from lab import hotloop, processes
-from lab.channel import Channel, Message
+from lab.channel import Channel, Message, frequent
 from lab.cpus import pin
 from lab.errors import LabError
 from lab.hotloop import LoopRun
@@ -20,21 +21,28 @@ from lab.servers.workers import Workers
 from lab.web import Work
 
 
+_RUN = frequent({"do": "run"})
+
+_BOUND = 2
+"""Runs that a process may hold: it is at work on one, and the next is at hand when that is done.
+
+All runs of a server are equally long, so it hardly ever waits there while another process is free.
+"""
+
+
 class Runners:
-    """The dispatch of runs to processes: each has one at a time, the other runs wait in one queue."""
+    """The dispatch of runs to processes: each has `_BOUND` of them at most, the others wait in one queue."""
 
     def __init__(self) -> None:
-        self._members: set[WorkerHandle] = set()
-        self._free: asyncio.Queue[WorkerHandle] = asyncio.Queue()
-        self._running: dict[WorkerHandle, asyncio.Future[LoopRun]] = {}
+        self._members: dict[WorkerHandle, None] = {}  # who began first is first, and done first
+        self._held: dict[WorkerHandle, deque[asyncio.Future[LoopRun]]] = {}
+        self._waiting: deque[asyncio.Future[LoopRun]] = deque()
 
     async def run(self) -> LoopRun:
         """Run the hot loop in the next free process. Raises LabError if that process dies meanwhile."""
-        while (runner := await self._free.get()) not in self._members:
-            pass
         done: asyncio.Future[LoopRun] = asyncio.get_running_loop().create_future()
-        self._running[runner] = done
-        runner.send({"do": "run"})
+        self._waiting.append(done)
+        self._match()
         return await done
 
     def listener(self) -> None:
@@ -42,15 +50,19 @@ class Runners:
 
     def add(self, worker: WorkerHandle) -> None:
         """Give it runs from now on."""
-        self._members.add(worker)
         worker.on_event = self._hear
-        self._free.put_nowait(worker)
+        worker.on_gone = self.remove  # at once: its successor may take long to start
+        self._members[worker] = None
+        self._held[worker] = deque()
+        self._match()
 
     def remove(self, worker: WorkerHandle) -> None:
-        """Give it no more runs; if it is gone, its current run fails."""
-        self._members.discard(worker)
-        if worker.gone.is_set() and (run := self._running.pop(worker, None)):
-            run.set_exception(LabError(f"process {worker.pid} of the pool died over this run"))
+        """Give it no more runs; if it is gone, the run that it was at fails, and the next one waits again."""
+        self._members.pop(worker, None)
+        if worker.gone.is_set() and (held := self._held.pop(worker, None)):
+            held.popleft().set_exception(LabError(f"process {worker.pid} of the pool died over this run"))
+            self._waiting.extendleft(reversed(held))
+            self._match()
 
     def take(self, connection: socket.socket) -> None:
         """Close it: runners have no connections to hand over."""
@@ -63,9 +75,18 @@ class Runners:
         """Return at once: what waits here is requests, and others wait for their connections."""
 
     def _hear(self, worker: WorkerHandle, message: Message) -> None:
-        self._running.pop(worker).set_result(LoopRun(**message["run"]))
-        if worker in self._members:
-            self._free.put_nowait(worker)
+        self._held[worker].popleft().set_result(LoopRun(**message["run"]))
+        self._match()
+
+    def _match(self) -> None:
+        while self._waiting and self._members:
+            worker = min(self._members, key=lambda member: len(self._held[member]))
+            if len(self._held[worker]) >= _BOUND:
+                break
+            del self._members[worker]
+            self._members[worker] = None  # now last: it began after the others
+            self._held[worker].append(self._waiting.popleft())
+            worker.send(_RUN)
 
 
 @asynccontextmanager

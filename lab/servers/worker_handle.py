@@ -86,8 +86,8 @@ class WorkerHandle:
         requests, busy_s = self._counts.read()
         return WorkerCounters(self._index, self.pid, requests, busy_s, restarts)
 
-    def send(self, message: Message) -> None:
-        """Send it a message, without waiting for it to read.
+    def send(self, message: Message | bytes) -> None:
+        """Send it a message, perhaps a `frequent` one, without waiting for it to read.
 
         Messages wait here while it is inside the loop. If it has just died, `gone` follows.
         """
