@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 
 from lab import hotloop, processes
 from lab.channel import Channel, Message, frequent
@@ -19,7 +18,6 @@ from lab.servers.spec import ServerSpec
 from lab.servers.worker_handle import WorkerHandle
 from lab.servers.workers import Workers
 from lab.web import Work
-
 
 _RUN = frequent({"do": "run"})
 
@@ -140,4 +138,4 @@ def main(text: str) -> None:
                 return
             run = hotloop.run(kernel, spec.iterations)
             counts.add(requests=1, busy_s=run.duration_s)
-            channel.send({"event": "done", "run": asdict(run)})
+            channel.send({"event": "done", "run": vars(run)})

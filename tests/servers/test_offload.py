@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +65,51 @@ def test_a_process_of_the_pool_that_dies_takes_one_request_with_it_and_is_replac
             assert slow.answer().status == 500
         until(lambda: victim not in server.workers and len(server.workers) == 2)
         assert get(server.url, "/").status == 200
+
+
+def test_a_process_that_dies_loses_the_run_it_was_at_and_not_the_one_at_hand() -> None:
+    with (
+        serve("offload", workers=1, iterations=ENDLESS, drain_s=0) as server,
+        Connection(server.url) as first,
+        Connection(server.url) as second,
+        Connection(server.url) as third,
+    ):
+        first.ask()
+        victim = computing(server.workers)
+        second.ask()
+        third.ask()
+        until(lambda: get(server.url, "/").status == 200)  # the event loop has read what came before
+        os.kill(victim, signal.SIGKILL)
+        assert first.answer().status == 500
+        successor = computing(until(lambda: [pid for pid in server.workers if pid != victim]))
+        assert not second.has_answer()
+        os.kill(successor, signal.SIGKILL)
+        assert second.answer().status == 500, "the runs keep their order"
+        computing(until(lambda: [pid for pid in server.workers if pid != successor]))
+        assert not third.has_answer()
+
+
+def test_a_kill_among_many_requests_loses_one_and_answers_each_other_once() -> None:
+    with serve("offload", workers=2, iterations=300_000) as server:
+        connections = [Connection(server.url).ask() for _ in range(40)]
+        os.kill(computing(server.workers), signal.SIGKILL)
+        answers = [connection.answer() for connection in connections]
+        for connection in connections:
+            connection.close()
+    assert Counter(answer.status for answer in answers) == {200: 39, 500: 1}
+
+
+def test_a_renewed_process_answers_the_run_it_was_at_and_the_one_at_hand() -> None:
+    with serve("offload", workers=1, iterations=5_000_000) as server:
+        connections = [Connection(server.url).ask() for _ in range(3)]
+        old = computing(server.workers)
+        server.recycle()
+        answers = [connection.answer() for connection in connections]
+        for connection in connections:
+            connection.close()
+        assert {answer.status for answer in answers} == {200}
+        assert answers[0].worker == old
+        assert old not in server.workers
 
 
 def test_a_pool_that_cannot_be_kept_running_ends_the_server() -> None:
