@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -76,6 +76,16 @@ def pin(index: int) -> None:
     """Bind the calling thread, and those it starts, to one of the CPUs it may use, which take turns."""
     cpus = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cpus[index % len(cpus)]})
+
+
+def give_way() -> None:
+    """Let the calling thread, when it wakes, wait its turn where another computes, not interrupt it (Linux).
+
+    Processes that it starts are not concerned. Where the system does not let it, all stays as it is.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH | os.SCHED_RESET_ON_FORK, os.sched_param(0))
 
 
 _PATIENCE_S = 10.0

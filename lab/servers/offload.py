@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 from lab import hotloop, processes
 from lab.channel import Channel, Message, frequent
-from lab.cpus import pin
+from lab.cpus import give_way, pin
 from lab.errors import LabError
 from lab.hotloop import LoopRun
 from lab.servers.counters import SharedCounts
@@ -93,6 +93,7 @@ async def in_processes(spec: ServerSpec) -> AsyncIterator[tuple[Work, Workers]]:
 
     Raises LabError, cancelling what runs in the context, if one of them cannot be kept running.
     """
+    give_way()  # each answer would cost a process of the pool its CPU, just before its next run
     runners = Runners()
     workers = Workers(main, spec, runners)
     try:
