@@ -117,7 +117,7 @@ def estimate(
     if len(ordered) < fewest_trials():
         return Estimate(middle, low, high, len(ordered), Interval.RANGE)
     low, high = (_further(end, middle, between_runs) for end in (low, high))
-    least, most = min(within[0], middle), max(within[1], middle)  # a sum of shares may be 1 - 1e-16
+    least, most = min(within[0], middle), max(within[1], middle)  # by rounding, 1 may be 1 - 1e-16
     return Estimate(middle, max(low, least), min(high, most), len(ordered), Interval.MEDIAN)
 
 
