@@ -1,5 +1,6 @@
 """How does latency grow with the offered rate, and up to which rate is it small?"""
 
+import math
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -71,10 +72,11 @@ def estimates(trials: pd.DataFrame, found: pd.DataFrame | None = None) -> list[S
             offered: dict[str, Any] = {"load" if mine["load"].notna().all() else "rate": float(step)}
             rows += [
                 stated(
-                    EXPERIMENT, quantity, estimate(list(known)), sources=mine.loc[known.index, "trial_id"],
-                    **named_by(mine), **offered,
+                    EXPERIMENT, quantity, estimate(list(known), within=(0, most)),
+                    sources=mine.loc[known.index, "trial_id"], **named_by(mine), **offered,
                 )
                 for quantity, column in columns.items()
+                for most in [1 if column == "success" else math.inf]
                 if len(known := mine[column].dropna())
             ]  # fmt: skip
     return rows

@@ -117,12 +117,13 @@ def estimate(
     if len(ordered) < fewest_trials():
         return Estimate(middle, low, high, len(ordered), Interval.RANGE)
     low, high = (_further(end, middle, between_runs) for end in (low, high))
-    return Estimate(middle, max(low, within[0]), min(high, within[1]), len(ordered), Interval.MEDIAN)
+    least, most = min(within[0], middle), max(within[1], middle)  # by rounding, 1 may be 1 - 1e-16
+    return Estimate(middle, max(low, least), min(high, most), len(ordered), Interval.MEDIAN)
 
 
 def _further(end: float, middle: float, share: float) -> float:
     """Return an end as far off, in logarithms, as both its distance and this share; as it is beyond 0."""
-    if end == middle or end * middle <= 0:
+    if not share or end == middle or end * middle <= 0:
         return end
     distance = math.log(end / middle)
     return middle * math.exp(math.copysign(math.hypot(distance, math.log1p(share)), distance))

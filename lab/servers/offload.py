@@ -59,8 +59,7 @@ class Runners:
         self._members.pop(worker, None)
         if worker.gone.is_set() and (held := self._held.pop(worker, None)):
             held.popleft().set_exception(LabError(f"process {worker.pid} of the pool died over this run"))
-            self._waiting.extendleft(reversed(held))
-            self._match()
+            self._give_back(held)
 
     def take(self, connection: socket.socket) -> None:
         """Close it: runners have no connections to hand over."""
@@ -73,7 +72,15 @@ class Runners:
         """Return at once: what waits here is requests, and others wait for their connections."""
 
     def _hear(self, worker: WorkerHandle, message: Message) -> None:
-        self._held[worker].popleft().set_result(LoopRun(**message["run"]))
+        if message["event"] == "drained":
+            self._give_back(self._held.pop(worker))
+        else:
+            self._held[worker].popleft().set_result(LoopRun(**message["run"]))
+            self._match()
+
+    def _give_back(self, held: "deque[asyncio.Future[LoopRun]]") -> None:
+        """Let runs that were not begun wait again, before the others."""
+        self._waiting.extendleft(reversed(held))
         self._match()
 
     def _match(self) -> None:
@@ -123,7 +130,7 @@ async def in_threads(spec: ServerSpec) -> AsyncIterator[tuple[Work, None]]:
 
 
 def main(text: str) -> None:
-    """Be the runner that was started, until told to go."""
+    """Be the runner that was started, until told to go: then another process does the run at hand."""
     arguments = json.loads(text)
     spec = ServerSpec.received(arguments["spec"])
     if spec.pin:
@@ -133,10 +140,15 @@ def main(text: str) -> None:
     counts = SharedCounts.adopt(arguments["counts"])
     kernel = hotloop.kernel(spec.kernel)
     channel.send({"event": "ready"})
+    ahead: deque[Message] = deque()
     while True:
-        for message, _ in channel.receive():
-            if message["do"] == "drain":
-                return
+        received = (channel.waiting() or []) if ahead else channel.receive()
+        ahead.extend(message for message, _ in received)
+        if ahead and ahead[-1]["do"] == "drain":
+            channel.send({"event": "drained"})
+            return
+        if ahead:
+            ahead.popleft()
             run = hotloop.run(kernel, spec.iterations)
             counts.add(requests=1, busy_s=run.duration_s)
             channel.send({"event": "done", "run": vars(run)})

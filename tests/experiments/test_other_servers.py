@@ -249,6 +249,20 @@ def test_what_is_done_to_a_server_is_counted_by_what_was_done() -> None:
     assert str(table["memory for each worker (PSS)"][0]).startswith("50 MiB")
 
 
+def test_requests_lost_and_delayed_are_whole_and_no_more_than_all() -> None:
+    trials = measured({"uvicorn": {}})
+    kills = [{"kind": "kill", "block": block, "lost": lost} for block, lost in enumerate([0, 0, 1, 1, 1, 2])]
+    slow = [
+        {"kind": "block", "block": block, "waited": waited}
+        for block, waited in enumerate([7, 8, 9, 9, 9, 10])
+    ]
+    done = pd.DataFrame([*kills, *slow]).assign(server="uvicorn", due=10, took_s=1.0)
+    (one,) = found(trials, seen("uvicorn"), done)
+    assert words.keep_table([one])["kill: requests lost"][0] == "1 (0 to 2)"
+    assert one.delayed is not None
+    assert one.delayed.high == 1
+
+
 def test_one_process_has_nobody_to_share_with() -> None:
     trials = measured({"node": {}, "node-cluster": {}})
     one, two = summed_up(trials)

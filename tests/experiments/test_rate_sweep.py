@@ -98,3 +98,16 @@ def test_the_tail_is_at_the_percentile_of_the_search() -> None:
     measured = trials({"load": 0.5, "latency_p99_s": 0.7})
     rows = {row.quantity: row for row in study.estimates(measured, found_rates(slo_percentile=99))}
     assert rows["latency in the sweep, p99 in loops"].value == pytest.approx(7)
+
+
+def test_no_interval_holds_more_than_all_requests() -> None:
+    shares = (0.9, 0.95, 0.98, 0.985, 0.99, 0.999)
+    measured = trials(
+        *({"block": block, "load": 0.5, "success": share} for block, share in enumerate(shares))
+    )
+    (found,) = (
+        row for row in study.estimates(measured) if row.quantity == "share answered well in the sweep"
+    )
+    assert found.interval.covers
+    assert found.low < 0.9
+    assert found.high == 1

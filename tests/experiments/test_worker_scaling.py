@@ -213,6 +213,15 @@ def test_a_loss_that_is_not_the_largest_in_all_blocks_does_not_stand_out() -> No
     assert not found.is_told
 
 
+def test_a_loss_within_what_runs_differ_by_is_not_told() -> None:
+    """The factor itself, of 0.99, has 1 in its interval."""
+    for each, is_told in ((19.8, False), (18.0, True)):
+        blocks = [{1: 10.0, 2: each + off} for off in (-0.02, -0.01, -0.005, 0.005, 0.01, 0.02)]
+        found = scaling.largest_loss(scaling.stacks(measured(*blocks)), 2)
+        assert found is not None
+        assert found.is_told == is_told
+
+
 def test_too_few_blocks_do_not_tell_the_largest_loss() -> None:
     found = scaling.largest_loss(scaling.stacks(measured(*SIX[:5])), 4)
     assert found is not None
@@ -236,6 +245,12 @@ def test_two_numbers_of_workers_leave_open_what_more_cpus_bring() -> None:
     assert float(expected["speed-up, at least"].map(str).iloc[1]) == pytest.approx(
         8 / (1 + 56 * b), abs=0.005
     )
+
+
+def test_no_law_leaves_more_than_a_worker_s_worth_for_each_worker() -> None:
+    blocks = [{1: 10.0, 2: 19.9 + off} for off in (-0.05, -0.02, -0.01, 0.01, 0.05, 0.1)]
+    expected = scaling.beyond(measured(*blocks), cpus=2)
+    assert expected["at most"].tolist() == ["4.00", "8.00", "16.0"]
 
 
 def test_three_numbers_of_workers_fix_the_law() -> None:

@@ -97,6 +97,15 @@ def test_an_interval_ends_where_its_number_can_lie() -> None:
     found = estimate([0.9, 0.95, 0.98, 0.985, 0.99, 0.999], within=(0, 1))
     assert 0.88 < found.low < 0.9
     assert found.high == 1
+    even = estimate([49 * (1 / 49)] * 6, within=(1, 49))
+    assert even.low == even.value == even.high, "a rounding below 1"
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=6, max_size=8))
+def test_without_what_runs_differ_by_an_end_is_a_trial_to_the_last_digit(values: list[float]) -> None:
+    """Else a ratio that was 1 in the worst replication would be below 1."""
+    found = estimate(values, between_runs=0)
+    assert (found.low, found.high) == (min(values), max(values))
 
 
 def test_intervals_hold_the_machine_of_another_hour() -> None:

@@ -5,7 +5,6 @@ within blocks; beside that as ratios to an ideal queue of the same arrivals and 
 machines change their speed between trials. Nothing is told that the whole interval does not say.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -194,7 +193,7 @@ def share(trials: pd.DataFrame) -> Share | None:
     answered = _answered(trials)
     if answered.empty:
         return None
-    busiest = estimate(list(answered["busiest"]), within=(1, math.inf))
+    busiest = estimate(list(answered["busiest"]), within=(1, float(answered["workers"].max())))
     return Share(busiest, np.median(np.stack(list(answered["coins"])), axis=0))
 
 

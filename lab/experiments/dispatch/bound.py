@@ -5,6 +5,7 @@ the supervisor passes requests on ahead: one waits for its worker even if anothe
 loops, none is.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -73,7 +74,7 @@ def table(overloaded: pd.DataFrame, trials: pd.DataFrame, p: Parameters) -> pd.D
         rows.append(
             {
                 "bound": "none" if bound == AS_NONE else str(bound),
-                "idle, overloaded": _estimated(idle.get(bound), in_percent),
+                "idle, overloaded": _estimated(idle.get(bound), in_percent, most=1),
                 "mean over ideal, equal loops": _estimated(latency.get(bound), "{:.2f}".format),
                 "mean over ideal, unequal loops, simulated": f"{mean:.2f}",
                 "p99 over ideal, unequal loops, simulated": f"{tail:.2f}",
@@ -82,10 +83,12 @@ def table(overloaded: pd.DataFrame, trials: pd.DataFrame, p: Parameters) -> pd.D
     return pd.DataFrame(rows)
 
 
-def _estimated(values: "pd.Series[float] | None", write: "Callable[[float], Number | str]") -> Number | str:
+def _estimated(
+    values: "pd.Series[float] | None", write: "Callable[[float], Number | str]", most: float = math.inf
+) -> Number | str:
     if values is None or values.dropna().empty:
         return "not measured"
-    return worded(estimate(list(values.dropna())), write)
+    return worded(estimate(list(values.dropna()), within=(-math.inf, most)), write)
 
 
 @lru_cache(maxsize=64)

@@ -1,5 +1,7 @@
 """Under a quota that is far from used up: how many requests it holds up, how often it stops the server."""
 
+import math
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -110,7 +112,8 @@ LATE = "share of requests that a quota holds up"
 
 def of_the_quota(trials: pd.DataFrame, column: str) -> Estimate | None:
     """Return the estimate of a column of the trials under the quota: used, or stopped."""
-    return estimated(trials.loc[trials["part"] == planned.HELD, column])
+    most = 1 if column == "stopped" else math.inf
+    return estimated(trials.loc[trials["part"] == planned.HELD, column], within=(0, most))
 
 
 def by_the_quota(trials: pd.DataFrame) -> Estimate | None:
@@ -118,7 +121,7 @@ def by_the_quota(trials: pd.DataFrame) -> Estimate | None:
     shares = trials.pivot(index="block", columns="part", values="held_up")
     if not {planned.HELD, planned.FREE} <= set(shares.columns):
         return None
-    return estimated(shares[planned.HELD] - shares[planned.FREE])
+    return estimated(shares[planned.HELD] - shares[planned.FREE], within=(-1, 1))
 
 
 _TITLES = {
@@ -144,7 +147,8 @@ def figure(trials: pd.DataFrame) -> Figure | None:
     with canvas(_TITLES[ruling(trials).verdict.word], height=3.2) as (figure, (axes,)):
         for height, shares in enumerate(rows.values()):
             color = BAD if shares.name == "held_up" else SERVERS["round-robin"].color
-            if (found := estimated(100 * shares)) is None:
+            most = math.inf if shares.name == "used" else 100
+            if (found := estimated(100 * shares, within=(0, most))) is None:
                 continue
             axes.barh(height, found.value, 0.55, color=color)
             axes.plot([found.low, found.high], [height, height], color=INK, linewidth=1.4, path_effects=halo)

@@ -1,5 +1,6 @@
 """Whether clustering makes a difference under a quota: the verdict, the table, the estimates, the figure."""
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -176,7 +177,7 @@ def figure(trials: pd.DataFrame) -> Figure | None:
             for column, hollow in (("latency_p50_s", False), ("latency_p90_s", True)):
                 _draw(latency, calm, 1000 * calm[column], places, look, hollow=hollow)
             for below, some in ((stopped, full), (stopped_calm, calm)):
-                _draw(below, some, 100 * throttled_share(some), places, look)
+                _draw(below, some, 100 * throttled_share(some), places, look, most=100)
             if limit is not None:
                 allowed_rps = (limit * full["rate"] / offered_cpus(full)).median()
                 name = None if k else "ideal: quota used up"
@@ -209,10 +210,12 @@ def _draw(
     *,
     label: str | None = None,
     hollow: bool = False,
+    most: float = math.inf,
 ) -> None:
-    """Draw the median over blocks for each number of workers, with its interval."""
+    """Draw the median over blocks for each number of workers, with its interval, which ends at `most`."""
     known = values.dropna()
-    points = {int(str(n)): estimate(list(mine)) for n, mine in known.groupby(trials["workers"])}
+    by_workers = known.groupby(trials["workers"])
+    points = {int(str(n)): estimate(list(mine), within=(0, most)) for n, mine in by_workers}
     if not points:
         return
     below, above = (

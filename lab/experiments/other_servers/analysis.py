@@ -1,5 +1,6 @@
 """What the trials say of each server, as numbers: beside its own limit, and beside one ideal queue."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,14 @@ from lab.experiments.failures.trials import BLOCK
 from lab.experiments.other_servers.servers import ALONE, PEERS, label
 from lab.experiments.other_servers.trials import ALL_OF_NODE, KERNELS, ONE_OF_NODE, OVERLOAD, TAIL
 from lab.models.simulation import waits
-from lab.models.statistics import Estimate, busiest_by_chance, estimate, paired_ratio, samples_needed
+from lab.models.statistics import (
+    BETWEEN_RUNS,
+    Estimate,
+    busiest_by_chance,
+    estimate,
+    paired_ratio,
+    samples_needed,
+)
 from lab.study.plan import share_of_limit
 from lab.study.run import Run
 from lab.study.stability import offered_rps
@@ -168,24 +176,31 @@ def _found(server: str, looks: pd.DataFrame, trials: pd.DataFrame, events: pd.Da
         utilisation=estimated(tails["utilisation"]),
         tail=estimated(tails[TAILS]),
         own_tail=estimated(tails["tail_s"] / tails["own_s"]),
-        **{how: estimated(shares[how]) if how in shares else None for how in HOW},
+        **{how: estimated(shares[how], within=EVEN_OR_MORE) if how in shares else None for how in HOW},
         coins=coins,
-        delayed=estimated(slow["waited"] / slow["due"]),
-        lost={str(kind): estimated(mine["lost"]) for kind, mine in of_kind.items()},
+        delayed=estimated(slow["waited"] / slow["due"], within=(0, 1)),
+        lost={str(kind): estimated(mine["lost"], between_runs=0) for kind, mine in of_kind.items()},
         took_s={str(kind): estimated(mine["took_s"]) for kind, mine in of_kind.items()},
         pss_bytes=estimated(looks["pss_bytes"]),
         ready_s=estimated(looks["ready_s"]),
     )
 
 
+EVEN_OR_MORE = (1, math.inf)
+"""Where the busiest worker's share can lie, over its fair one."""
+
 HOW = {"few": "few kept", "many": "many kept", "new": "a new one each"}
 """How clients may use connections, by the names in `Found`."""
 
 
-def estimated(values: "pd.Series[float]") -> Estimate | None:
+def estimated(
+    values: "pd.Series[float]",
+    between_runs: float = BETWEEN_RUNS,
+    within: tuple[float, float] = (-math.inf, math.inf),
+) -> Estimate | None:
     """Return the estimate of the numbers that are finite; None if none is."""
     known = finite(values)
-    return estimate(list(known)) if len(known) else None
+    return estimate(list(known), between_runs, within) if len(known) else None
 
 
 def finite(values: "pd.Series[float]") -> "pd.Series[float]":

@@ -1,5 +1,6 @@
 """What the trials say of each server, in words: the tables, the answer, estimates and two verdicts."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from lab.experiments.dispatch import answer as dispatch
 from lab.experiments.dispatch.answer import ratio, told
 from lab.experiments.failures.trials import KILL
 from lab.experiments.other_servers.analysis import (
+    EVEN_OR_MORE,
     HOW,
     LIMIT,
     MATTERS,
@@ -137,7 +139,8 @@ def estimates(trials: pd.DataFrame) -> list[Stated]:
         for server, mine in trials.groupby("server", sort=False)
         for quantity, part, column in measures
         if (column != NEW or mine["workers"].max() > 1)
-        and (found := estimated(mine.loc[mine["part"] == part, column]))
+        for within in [EVEN_OR_MORE if column == NEW else (0, math.inf)]
+        if (found := estimated(mine.loc[mine["part"] == part, column], within=within))
     ]  # fmt: skip
 
 

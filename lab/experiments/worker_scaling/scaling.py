@@ -224,7 +224,7 @@ def _laws(block: pd.DataFrame, cpus: int) -> Sequence[ScalingLaw]:
 def _gain(blocks: Sequence[Sequence[ScalingLaw]], end: Callable[[list[float]], float], n: int) -> Estimate:
     """Estimate the speed-up of n workers by one end of what each block's laws allow."""
     gains = [[float(law.throughput_rps(n) / law.one_worker_rps) for law in laws] for laws in blocks]
-    return estimate([end(of_block) for of_block in gains])
+    return estimate([end(of_block) for of_block in gains], within=(0, n))  # no law of Gunther's allows more
 
 
 FACTORS = {
@@ -312,6 +312,6 @@ def largest_loss(stacks: pd.DataFrame, workers: int) -> LargestLoss | None:
     lost = {name: mine[f"lost_{name}"] for name in LOSSES}
     name = max(lost, key=lambda name: float(lost[name].median()))
     over = [lost[name], *(lost[name] - other for rival, other in lost.items() if rival != name)]
-    leads = [estimate(list(lead)) for lead in over]
-    is_told = all(lead.is_interval and lead.low > 0 for lead in leads)
-    return LargestLoss(workers, name, leads[0], is_told)
+    left = [estimate(list(1 - lead)) for lead in over]  # in what is left, as in factors, runs differ
+    is_told = all(without.is_interval and without.high < 1 for without in left)
+    return LargestLoss(workers, name, estimate(list(lost[name])), is_told)
