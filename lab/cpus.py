@@ -81,11 +81,11 @@ def pin(index: int) -> None:
 def give_way() -> None:
     """Let the calling thread, when it wakes, wait its turn where another computes, not interrupt it (Linux).
 
-    Processes that it starts are not concerned. Where the system does not let it, all stays as it is.
+    So do processes that it starts. Where the system does not let it, all stays as it is.
     """
     if sys.platform == "linux":
         with suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_BATCH | os.SCHED_RESET_ON_FORK, os.sched_param(0))
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 _PATIENCE_S = 10.0
