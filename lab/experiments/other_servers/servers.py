@@ -38,6 +38,10 @@ PEERS = {one.name: one for one in peers.PEERS}
 
 _ACCEPT = "workers that accept by themselves save the hop through a supervisor in each request"
 _AT_HAND = "event loops that take all that waits have the next request at hand once they have answered one"
+_BESIDE = (
+    "processes of a pool have their next loop at hand, and HTTP is beside them:"
+    " where all CPUs compute, it makes loops take longer instead of leaving processes idle"
+)
 _COMPILED = "HTTP is read and written in compiled code"
 
 SAVES = {
@@ -45,6 +49,7 @@ SAVES = {
     **dict.fromkeys(("gunicorn-aiohttp", "uvicorn", "hypercorn"), (_ACCEPT, _AT_HAND)),
     **dict.fromkeys(("node-cluster-shared", "shared", "reuseport"), (_ACCEPT, _AT_HAND)),
     "granian": (_ACCEPT, _AT_HAND, _COMPILED),
+    OFFLOAD: (_BESIDE,),
 }
 """Why servers may be nearer to the ideal than others: what they save beside the loop."""
 
