@@ -97,7 +97,7 @@ def log_without_waiting() -> None:
     # What no line shows need not be found out for each: see "Optimization" in the HOWTO of logging.
     logging._srcfile = None
     logging.logThreads = logging.logMultiprocessing = False
-    handler.setFormatter(_Stamped())
+    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
@@ -117,21 +117,6 @@ def _wait_for_log(lines: "queue.Queue[str]") -> None:
     deadline_s = time.monotonic() + _LAST_LINES_S
     while lines.unfinished_tasks and time.monotonic() < deadline_s:
         time.sleep(0.005)
-
-
-class _Stamped(logging.Formatter):
-    """Writes time, process and message as logging's own formatter does, but the time once a second."""
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(process)d %(message)s")
-        self._second, self._stamp = -1, ""
-
-    def format(self, record: logging.LogRecord) -> str:
-        if record.exc_info or record.stack_info:
-            return super().format(record)
-        if (second := int(record.created)) != self._second:
-            self._second, self._stamp = second, self.formatTime(record, self.default_time_format)
-        return f"{self._stamp},{record.msecs:03.0f} {record.process} {record.getMessage()}"
 
 
 class _Direct(logging.Handler):

@@ -19,7 +19,6 @@ from lab.errors import LabError
 from lab.load.attack import attack
 from lab.processes import Program, end_group, start_program
 from lab.servers import serve
-from lab.streams import _Stamped
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 STARTER = """
@@ -209,21 +208,6 @@ def test_a_survivor_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     process = subprocess.Popen([sys.executable, "-c", ""], start_new_session=True)
     with pytest.raises(LabError, match=f"processes \\[{process.pid}\\] survived SIGKILL"):
         end_group(process)
-
-
-def test_a_line_of_a_log_reads_as_logging_s_own() -> None:
-    ours, theirs = _Stamped(), logging.Formatter("%(asctime)s %(process)d %(message)s")
-    for at_s in (1e9, 1e9 + 0.0004, 1e9 + 0.9996, 1e9 + 1, 1e9 + 0.5, 1e9 + 3600):
-        given = {
-            "msg": "at %g s\n%s",
-            "args": (at_s, "é"),
-            "created": at_s,
-            "msecs": int(at_s % 1 * 1000) + 0.0,
-        }
-        plain = logging.makeLogRecord(given)
-        failed = logging.makeLogRecord(given | {"exc_info": (ValueError, ValueError("no"), None)})
-        for record in (plain, failed):
-            assert ours.format(record) == theirs.format(record)
 
 
 LOGGING = """
