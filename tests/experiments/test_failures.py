@@ -29,7 +29,7 @@ Request = tuple[float, float, int | str]
 def read(requests: list[Request], acts: list[tuple[str, float, float, str]], **changes: Any) -> pd.DataFrame:
     """Return the events of one trial; acts are (kind, begun, ended, detail), failed ones begin with "!"."""
     about: dict[str, Any] = {"trial_id": "t", "block": 1, "dispatch": "round-robin", "keepalive": False}
-    row = about | {"workers": 2, "flags": (), "place": 0} | changes
+    row = about | {"topology": "cluster", "workers": 2, "flags": (), "place": 0} | changes
     frame = framed(requests).assign(trial_id=row["trial_id"])
     log = [(0.0, Event.WORKERS, 2, "")]
     for kind, begun_s, ended_s, detail in acts:
@@ -128,6 +128,12 @@ def blocked(waiting: int, of: int, **changes: Any) -> pd.DataFrame:
 def test_only_what_the_blocked_worker_got_waited_for_it() -> None:
     event = blocked(waiting=3, of=20).iloc[1]
     assert (event["due"], event["waited"], event["lost"]) == (20, 3, 0)
+
+
+def test_nobody_waits_for_a_process_of_a_pool() -> None:
+    """It has runs of other requests between those of the slow one."""
+    event = blocked(waiting=3, of=20, topology="offload").iloc[1]
+    assert (event["due"], event["waited"], event["lost"]) == (20, 0, 0)
 
 
 def test_what_was_lost_while_a_worker_was_blocked_counts_as_waiting() -> None:
@@ -353,6 +359,10 @@ def test_an_event_that_the_trial_did_not_outlive_is_one_that_was_not_done() -> N
         columns=["at_s", "event", "workers", "detail"],
     ).assign(trial_id="t")
     row = {"trial_id": "t", "block": 1, "dispatch": "shared", "keepalive": False, "workers": 2, "flags": ()}
-    found = study.events(pd.DataFrame([row | {"place": 0}]), framed(requests).assign(trial_id="t"), noted)
+    found = study.events(
+        pd.DataFrame([row | {"topology": "cluster", "place": 0}]),
+        framed(requests).assign(trial_id="t"),
+        noted,
+    )
     assert found["kind"].tolist()[-1] == "kill"
     assert math.isnan(found["took_s"].iloc[-1])

@@ -196,20 +196,23 @@ def events(trials: pd.DataFrame, requests: pd.DataFrame, noted: pd.DataFrame) ->
     nan if they did not. detail: the pid of the successor, or of the blocked worker; or what went wrong. met,
     lost, refused: how many requests belong to it, were not answered well, and were refused. next_s: from its
     beginning to the first good answer to a request due since then. due, waited: how many requests were due
-    while it lasted, and went to the blocked worker or were lost. latency_s, loops: the median latency of the
-    answers to those, also in loop times, by their own mean; nan without an answer.
+    while it lasted, and went to the blocked worker or were lost; a process of a pool is never blocked, as runs
+    of others come between those of the slow request. latency_s, loops: the median latency of the answers to
+    those, also in loop times, by their own mean; nan without an answer.
     """
     few = requests[["trial_id", "outcome", *_OF_REQUEST]]
     requests_of, noted_of = (dict(list(frame.groupby("trial_id"))) for frame in (few, noted))
     found = [
         {**{name: trial[name] for name in _OF_TRIAL}, **event}
         for _, trial in trials.sort_values(["place", "keepalive", "block"]).iterrows()
-        for event in _of_trial(requests_of[trial["trial_id"]], noted_of[trial["trial_id"]])
+        for event in _of_trial(
+            requests_of[trial["trial_id"]], noted_of[trial["trial_id"]], trial["topology"] == "offload"
+        )
     ]
     return pd.DataFrame(found)
 
 
-def _of_trial(requests: pd.DataFrame, noted: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _of_trial(requests: pd.DataFrame, noted: pd.DataFrame, in_a_pool: bool) -> Iterator[dict[str, Any]]:
     begun, over = (noted[noted["event"].isin(which)] for which in ([Event.BEGUN], [Event.DONE, Event.FAILED]))
     begun_s = np.array([0.0, *begun["at_s"]])
     last_s, open_ended = requests["due_s"].max(), len(begun) - len(over)
@@ -222,7 +225,7 @@ def _of_trial(requests: pd.DataFrame, noted: pd.DataFrame) -> Iterator[dict[str,
     for n, kind in enumerate([CALM, *begun["detail"]]):
         mine, since = owners == n, ok & (known["due_s"] >= begun_s[n])
         meanwhile = (known["due_s"] >= begun_s[n]) & (known["due_s"] <= over_s[n])
-        its = known["worker"] == float(details[n]) if kind == BLOCK and done[n] else False
+        its = known["worker"] == float(details[n]) if kind == BLOCK and done[n] and not in_a_pool else False
         yield {
             "kind": kind,
             "begun_s": begun_s[n],
