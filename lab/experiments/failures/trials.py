@@ -196,9 +196,9 @@ def events(trials: pd.DataFrame, requests: pd.DataFrame, noted: pd.DataFrame) ->
     nan if they did not. detail: the pid of the successor, or of the blocked worker; or what went wrong. met,
     lost, refused: how many requests belong to it, were not answered well, and were refused. next_s: from its
     beginning to the first good answer to a request due since then. due, waited: how many requests were due
-    while it lasted, and went to the blocked worker or were lost; a process of a pool is never blocked, as runs
-    of others come between those of the slow request. latency_s, loops: the median latency of the answers to
-    those, also in loop times, by their own mean; nan without an answer.
+    while it lasted, and went to the blocked worker or were lost; a process of a pool is never blocked, as
+    runs of others come between those of the slow request. latency_s, loops: the median latency of the answers
+    to those, also in loop times, by their own mean; nan without an answer.
     """
     few = requests[["trial_id", "outcome", *_OF_REQUEST]]
     requests_of, noted_of = (dict(list(frame.groupby("trial_id"))) for frame in (few, noted))
