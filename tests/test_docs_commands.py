@@ -29,7 +29,7 @@ from lab.experiments.summary import estimates
 from lab.servers import Server, serve
 from lab.study.archive import export_run, import_run
 from lab.study.run import Run
-from lab.study.runs import open_run
+from lab.study.runs import damage, open_run
 
 STANDS_FOR = {"RUN": "reference", "NAME": "least-busy", "COMMAND": "runs", "14": "01"}
 """What a reader puts in place of a word in capitals, and of the notebook that is yet to be written."""
@@ -117,6 +117,7 @@ def test_a_command_does_what_it_is_there_for(
         _serves(here, words)
     else:
         _runs(words, monkeypatch, capsys)
+    assert damage() == [], "whatever a command is there for, what was measured stays as it was"
 
 
 def _runs(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -250,3 +251,4 @@ _OTHERS: dict[str, Callable[[list[str]], None]] = {
 def test_what_a_page_shows_in_python_runs(page: Page, here: Path) -> None:
     text = "\n".join(page.blocks("python")).replace("duration=10", "duration=0.5")
     exec(compile(text, page.name, "exec"), {})  # noqa: S102 - it is our own
+    assert damage() == [], "what was measured stays as it was"

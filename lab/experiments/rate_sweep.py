@@ -152,7 +152,7 @@ def _band(axes: Axes, bounds: "pd.Series[float]", look: Look) -> None:
 def _series(
     axes: Axes, trials: pd.DataFrame, column: str, look: Look, label: str, *, hollow: bool = False
 ) -> tuple[float, float]:
-    """Draw trials, and a line through the medians; return where that ends."""
+    """Draw trials, and a line through the medians; return where its name has room: right of all trials."""
     style: dict[str, Any] = {
         "color": look.color, "markerfacecolor": "white" if hollow else look.color, "markersize": 5,
     }  # fmt: skip
@@ -161,4 +161,4 @@ def _series(
     axes.plot(trials["utilisation"], trials[column], look.marker, alpha=0.7, **style)
     axes.plot(medians["utilisation"], medians[column], linestyle=line, color=look.color, linewidth=1.6)
     axes.plot([], [], marker=look.marker, linestyle=line, label=label, **style)
-    return float(medians["utilisation"].iloc[-1]), float(medians[column].iloc[-1])
+    return float(trials["utilisation"].max()), float(medians[column].iloc[-1])

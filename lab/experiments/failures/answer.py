@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lab import units
 from lab.experiments.claims import Verdict, Word, weighed
@@ -353,6 +354,7 @@ def figure(events: pd.DataFrame, requests: pd.DataFrame, kind: str) -> Figure | 
         )  # fmt: skip
         _losses(panels[0], lost)
         panels[-1].set_xlabel("time at which the request was due, from the event, s")
+        panels[-1].xaxis.set_major_locator(MaxNLocator(5))
     return figure
 
 
