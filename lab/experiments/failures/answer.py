@@ -354,7 +354,7 @@ def figure(events: pd.DataFrame, requests: pd.DataFrame, kind: str) -> Figure | 
         )  # fmt: skip
         _losses(panels[0], lost)
         panels[-1].set_xlabel("time at which the request was due, from the event, s")
-        panels[-1].xaxis.set_major_locator(MaxNLocator(5))
+        panels[-1].xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     return figure
 
 
